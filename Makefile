@@ -1,0 +1,40 @@
+# One command each: `make demo` runs the main job, `make test` the tests, `make check` the linters.
+# Everything is installed into .venv from this project's own files.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench build clean
+
+$(VENV)/.demo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/.demo
+	rm -rf out/demo
+	$(BIN)/finesieve compare --train docstrings --limit 6000 --eval docstrings:test \
+	    --eval-limit 1000 --max-length 48 --output out/demo
+
+test: $(VENV)/.dev
+	$(BIN)/ruff check finesieve tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check finesieve tests benchmarks
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/overhead.py
+
+build: $(VENV)/.dev
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info

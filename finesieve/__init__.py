@@ -1,0 +1,35 @@
+"""finesieve: fine-tune a language model cheaper by not training on what teaches it nothing."""
+
+from finesieve import checks, methods, scores
+from finesieve.errors import (
+    BatchError,
+    CollapseWarning,
+    ConfigError,
+    DataError,
+    FinesieveError,
+    FinesieveWarning,
+    GateError,
+    ScoreError,
+    StateError,
+)
+from finesieve.features import text_features, token_features
+from finesieve.forward_gate import PredictorGate
+from finesieve.gates import Features, Gate, Offer, Open, Random, Verdict
+from finesieve.methods import Method
+from finesieve.predictor import NaiveBayes, Predictor, SizeRegression
+from finesieve.rows import inputs
+from finesieve.schedule import StreamSchedule
+from finesieve.stages import Automatic, Fixed, Paper, Stages
+from finesieve.stream import Sieve
+from finesieve.thresholds import CutOff, LossThreshold, Quantile, ThresholdSampling
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Automatic", "BatchError", "CollapseWarning", "ConfigError", "CutOff", "DataError",
+    "Features", "FinesieveError", "FinesieveWarning", "Fixed", "Gate", "GateError",
+    "LossThreshold", "Method", "NaiveBayes", "Offer", "Open", "Paper", "Predictor",
+    "PredictorGate", "Quantile", "Random", "ScoreError", "Sieve", "SizeRegression", "Stages",
+    "StateError", "StreamSchedule", "ThresholdSampling", "Verdict", "checks", "inputs",
+    "methods", "scores", "text_features", "token_features",
+]

@@ -1,0 +1,39 @@
+"""What several ranks have to agree on; with one process, nothing."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+
+
+class Agreement(Protocol):
+    """Called exactly once per batch, in the same order on every rank."""
+
+    def mean(self, values: list[float]) -> list[float]:
+        """The mean over ranks, place by place. All ranks give lists of the same length."""
+        ...
+
+
+class Alone:
+    """One process: what it says is agreed."""
+
+    def mean(self, values: list[float]) -> list[float]:
+        return values
+
+
+class Ranks:
+    """The ranks of a `torch.distributed` process group: one small all-reduce per batch.
+
+    group: the default group if None. device: where the group's backend wants its tensors
+    ("cpu" for gloo, "cuda" for nccl).
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None = None, device: str = "cpu") -> None:
+        self._group, self._device = group, device
+
+    def mean(self, values: list[float]) -> list[float]:
+        both = torch.tensor(values, dtype=torch.float64, device=self._device)
+        dist.all_reduce(both, op=dist.ReduceOp.SUM, group=self._group)
+        return [float(x) for x in both / dist.get_world_size(self._group)]

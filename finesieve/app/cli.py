@@ -1,0 +1,214 @@
+"""The command line: `finesieve train` and `finesieve compare`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from finesieve import __version__
+from finesieve.errors import ConfigError, FinesieveError
+
+EXIT_BAD_INPUT = 2
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data and model")
+    group.add_argument("--train", required=True, metavar="DATA",
+                       help="CSV, TSV, JSON lines (also .gz) or Parquet file, a hub dataset id "
+                       "(name or name:split), or the built-in 'docstrings'")
+    group.add_argument("--eval", action="append", default=[], metavar="DATA",
+                       help="evaluation data, may repeat; without it a tenth is held out")
+    group.add_argument("--model", default="minilm",
+                       help="folder or hub id of any sequence classifier (default: %(default)s, "
+                       "the encoder from the extra 'demo')")
+    group.add_argument("--text", metavar="COLUMN", help="text column (found by usual names)")
+    group.add_argument("--text-pair", metavar="COLUMN", help="second text, for pairs")
+    group.add_argument("--label", metavar="COLUMN", help="label column (found by usual names)")
+    group.add_argument("--keep-empty", action="store_true",
+                       help="keep rows with an empty text (dropped by default)")
+    group.add_argument("--limit", type=int, metavar="N", help="train on N random examples only")
+    group.add_argument("--eval-limit", type=int, metavar="N",
+                       help="evaluate on at most N examples of each set")
+
+
+def _training_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", type=int, default=1, help="default: %(default)s")
+    group.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
+    group.add_argument("--survivor-batch-size", type=int, metavar="N",
+                       help="batch size once a gate is closed (default: --batch-size); smaller "
+                       "keeps the number of optimizer steps")
+    group.add_argument("--lr", type=float, default=1e-4,
+                       help="peak learning rate (default: %(default)s); linear, by the share of "
+                       "the stream")
+    group.add_argument("--warmup", type=float, default=0.06, metavar="SHARE",
+                       help="share of the stream over which the learning rate rises "
+                       "(default: %(default)s)")
+    group.add_argument("--weight-decay", type=float, default=0.01, help="default: %(default)s")
+    group.add_argument("--max-length", type=int, default=128, metavar="TOKENS",
+                       help="longer texts are cut (default: %(default)s)")
+    group.add_argument("--freeze", type=int, default=0, metavar="LAYERS",
+                       help="freeze the embeddings and this many first layers")
+    group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
+                       help="default: %(default)s")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads of PyTorch")
+    group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings",
+                       help="a setting of the method, may repeat: for finesieve e.g. train=0.2, "
+                       "score=0.4, audit=0.02, cost_ratio=0.3; for random share=0.3; VALUE is "
+                       "JSON: --set 'starts={\"2\": 0.05, \"3\": 0.2}' sets the stages by hand")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="finesieve",
+        description="Fine-tune a text classifier without spending compute on examples that teach "
+        "it nothing.",
+    )
+    top.add_argument("--version", action="version", version=f"finesieve {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    train = commands.add_parser(
+        "train", help="fine-tune one model",
+        description="Fine-tune one model. Writes model/, summary.json, run.jsonl and "
+        "examples.parquet into the output folder. Ctrl-C and SIGTERM save a checkpoint.",
+    )
+    _data_options(train)
+    train.add_argument("--output", required=True, metavar="FOLDER", help="new or empty folder")
+    train.add_argument("--method", default="finesieve",
+                       help="finesieve, paper, full, random, quantile (default: %(default)s)")
+    train.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    train.add_argument("--resume", action="store_true",
+                       help="go on with the interrupted run in the output folder")
+    train.add_argument("--quiet", action="store_true", help="no progress")
+    _training_options(train)
+
+    compare = commands.add_parser(
+        "compare", help="several methods side by side, and random at equal total time",
+        description="Run several methods on the same data and seeds and print one table.",
+    )
+    _data_options(compare)
+    compare.add_argument("--output", metavar="FOLDER", help="keep every run's files here")
+    compare.add_argument("--methods", default="full,finesieve",
+                         help="comma-separated (default: %(default)s)")
+    compare.add_argument("--seeds", type=int, default=1, metavar="N",
+                         help="seeds 0 to N-1 (default: %(default)s)")
+    compare.add_argument("--no-equal-time", action="store_true",
+                         help="leave out the random subset at finesieve's total time")
+    compare.add_argument("--quiet", action="store_true", help="no progress")
+    _training_options(compare)
+    return top
+
+
+def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """--set NAME=VALUE, VALUE as JSON or else as text; keys of `starts` become numbers."""
+    out: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {pair!r}; expected NAME=VALUE, e.g. train=0.2")
+        try:
+            out[name] = json.loads(value)
+        except json.JSONDecodeError:
+            out[name] = value
+    starts = out.get("starts")
+    if starts is not None:
+        try:
+            out["starts"] = {int(k): float(v) for k, v in starts.items()}
+        except (AttributeError, TypeError, ValueError):
+            raise ConfigError(
+                f"--set starts={starts!r}; expected e.g. starts={{\"2\": 0.05, \"3\": 0.2}}"
+            ) from None
+    return out
+
+
+def config_of(args: argparse.Namespace, **more: Any) -> Any:
+    from finesieve.app.config import Config
+
+    same = ("train", "model", "text", "text_pair", "label", "keep_empty", "limit", "eval_limit",
+            "epochs", "batch_size", "survivor_batch_size", "lr", "weight_decay", "warmup",
+            "max_length", "freeze", "precision", "device", "threads")
+    values = {name: getattr(args, name) for name in same}
+    return Config(eval=tuple(args.eval), **{**values, **more})
+
+
+def _train(args: argparse.Namespace) -> int:
+    from finesieve.app.train import Interrupted, train
+
+    config = config_of(
+        args, method=args.method, seed=args.seed, settings=settings_of(args.settings)
+    )
+    try:
+        summary = train(config, args.output, args.resume, quiet=args.quiet)
+    except Interrupted as stop:
+        print(f"\ninterrupted; everything is saved. Go on with:\n  finesieve {_again(args)}",
+              file=sys.stderr)
+        return 128 + stop.signal
+    result, seconds, examples = summary["eval"], summary["seconds"], summary["examples"]
+    print(
+        f"accuracy {result['accuracy']:.4f}  loss {result['loss']:.4f}  (n={result['n']})\n"
+        f"trained on {examples['trained']} of {examples['drawn']} examples, scored "
+        f"{examples['scored']}, in {seconds['total']:.1f} s\n"
+        f"written: {os.path.join(args.output, '')}"
+        "{model/, summary.json, run.jsonl, examples.parquet}"
+    )
+    return 0
+
+
+def _again(args: argparse.Namespace) -> str:
+    import shlex
+
+    words = [w for w in args.argv if w != "--resume"]
+    return shlex.join([*words, "--resume"])
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from finesieve.app.compare import compare
+
+    names = [name.strip() for name in args.methods.split(",") if name.strip()]
+    compare(
+        config_of(args), names, args.seeds, settings_of(args.settings), args.output,
+        equal_time=not args.no_equal_time, quiet=args.quiet,
+    )
+    return 0
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    print(f"finesieve: warning: {message}", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 2 bad input or settings, 128 + signal when interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = parser().parse_args(words)
+    args.argv = words
+    missing = [n for n in ("transformers", "pyarrow") if importlib.util.find_spec(n) is None]
+    if missing:
+        print(f"finesieve: error: the command line needs {' and '.join(missing)}: "
+              "pip install 'finesieve[cli]'", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        with warnings.catch_warnings():
+            from finesieve.errors import FinesieveWarning
+
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("always", FinesieveWarning)
+            warnings.showwarning = _show_warning
+            return _train(args) if args.command == "train" else _compare(args)
+    except FinesieveError as error:
+        print(f"finesieve: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("\nfinesieve: stopped at once; nothing was saved since the last checkpoint",
+              file=sys.stderr)
+        return 130
+    except OSError as error:  # a full disk, a folder without rights
+        print(f"finesieve: error: {error}", file=sys.stderr)
+        return 1

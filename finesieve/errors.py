@@ -1,0 +1,54 @@
+"""One family of errors and one of warnings.
+
+Every message says what came, what was expected, and the likely cause.
+"""
+
+from __future__ import annotations
+
+
+class FinesieveError(Exception):
+    """Base of all errors that finesieve raises on purpose."""
+
+
+class ConfigError(FinesieveError, ValueError):
+    """A setting is outside its range or contradicts another."""
+
+
+class BatchError(FinesieveError, ValueError):
+    """A batch cannot be taken apart into examples."""
+
+
+class ScoreError(FinesieveError, ValueError):
+    """A loss or a size is not one finite value per example."""
+
+
+class GateError(FinesieveError, ValueError):
+    """A gate lacks what it needs to decide, or returned something that is no verdict."""
+
+
+class DataError(FinesieveError, ValueError):
+    """Input data cannot be read or does not fit the task."""
+
+
+class StateError(FinesieveError, ValueError):
+    """A saved state belongs to another configuration, version or run."""
+
+
+class FinesieveWarning(UserWarning):
+    """Base of all warnings."""
+
+
+class CollapseWarning(FinesieveWarning):
+    """The model gets worse on the stream while an unweighted gate chooses its examples."""
+
+
+def check_share(name: str, value: float, *, zero: bool = False) -> float:
+    """Return `value` if it lies in (0, 1] (or [0, 1] with `zero`), else raise `ConfigError`."""
+    inside = (0 <= value <= 1) if zero else (0 < value <= 1)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not inside:
+        bounds = "[0, 1]" if zero else "(0, 1]"
+        raise ConfigError(
+            f"{name} is {value!r}; expected a share in {bounds}"
+            + (", e.g. 0.2 for 20 %" if isinstance(value, (int, float)) and value > 1 else "")
+        )
+    return float(value)

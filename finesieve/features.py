@@ -1,0 +1,87 @@
+"""What the predictor sees of a batch, without the model: token ids or raw text, and the label."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from finesieve.errors import BatchError
+from finesieve.gates import Features, IntArray
+
+FeatureFunction = Callable[[Any], Features]
+
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+def _column(batch: Any, key: str | int) -> Any:
+    try:
+        return batch[key]
+    except (KeyError, IndexError, TypeError):
+        have = sorted(batch) if isinstance(batch, Mapping) else type(batch).__name__
+        raise BatchError(
+            f"the predictor's features need {key!r}, but the batch has {have}: name the right "
+            "key, or give a feature function of your own (batch -> Features)"
+        ) from None
+
+
+def _labels(batch: Any, key: str | int | None, n: int) -> IntArray:
+    """int64[n] to cross with: whole numbers as they are, real ones in ten steps, else 0."""
+    if key is None:
+        return np.zeros(n, dtype=np.int64)
+    labels = _column(batch, key)
+    values = labels.detach().cpu().numpy() if torch.is_tensor(labels) else np.asarray(labels)
+    if values.ndim != 1:  # multi-label rows and label sequences: hash the row
+        flat = values.reshape(n, -1).astype(np.int64)
+        powers = (1_000_003 ** np.arange(flat.shape[1], dtype=np.uint64)).astype(np.int64)
+        return np.asarray(np.abs((flat * powers).sum(axis=1)), dtype=np.int64)
+    if np.issubdtype(values.dtype, np.floating):
+        values = np.rint(values * 10)
+    return np.asarray(values, dtype=np.int64)
+
+
+def token_features(
+    tokens: str | int = "input_ids",
+    labels: str | int | None = "labels",
+    mask: str | int | None = "attention_mask",
+    max_tokens: int = 128,
+) -> FeatureFunction:
+    """Features from token ids: int[n, L] under `tokens`, of which the first `max_tokens` count.
+
+    mask: int[n, L], 0 where there is padding; without one every position counts.
+    """
+
+    def features(batch: Any) -> Features:
+        ids = torch.as_tensor(_column(batch, tokens)).detach().cpu().numpy()
+        if ids.ndim != 2:
+            raise BatchError(f"{tokens!r} has shape {ids.shape}; expected token ids [n, length]")
+        ids = ids.astype(np.int64, copy=True)
+        if mask is not None and (not isinstance(batch, Mapping) or mask in batch):
+            real = torch.as_tensor(_column(batch, mask)).detach().cpu().numpy() != 0
+            ids[~real] = -1
+        return Features(ids[:, :max_tokens], _labels(batch, labels, len(ids)))
+
+    return features
+
+
+def text_features(
+    text: str | int = "text", labels: str | int | None = "labels", max_tokens: int = 128
+) -> FeatureFunction:
+    """Features from raw text: a list of n strings under `text`; lower-cased words, hashed."""
+
+    def features(batch: Any) -> Features:
+        texts: Sequence[str] = _column(batch, text)
+        rows = [
+            [zlib.crc32(w.encode()) for w in _WORD.findall(t.lower())[:max_tokens]] for t in texts
+        ]
+        width = max((len(r) for r in rows), default=0)
+        tokens = np.full((len(rows), max(1, width)), -1, dtype=np.int64)
+        for i, row in enumerate(rows):
+            tokens[i, : len(row)] = row
+        return Features(tokens, _labels(batch, labels, len(rows)))
+
+    return features

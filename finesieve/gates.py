@@ -1,0 +1,219 @@
+"""The one concept: a gate decides which examples go on, and with which probability.
+
+A gate's place decides what it saves: the *forward gate* stands before the scoring pass, the
+*backward gate* after it. Both speak this protocol. Deciding never learns; `learn` is the only
+method that changes what later decisions look like.
+"""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from finesieve.errors import GateError, StateError, check_share
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+State = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the predictor may look at, for n examples.
+
+    tokens: int64[n, m], non-negative ids, -1 where an example has fewer than m.
+    cross: int64[n], the id that every token is crossed with: the class label, or 0.
+    """
+
+    tokens: IntArray
+    cross: IntArray
+
+    def take(self, index: IntArray) -> Features:
+        return Features(self.tokens[index], self.cross[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """All that a gate may look at: n examples of one pool. `None` = not known at this place.
+
+    ids: int64[n].
+    stage: 1, 2 or 3, the stage in which the sieve is.
+    drawn: how many examples of the stream this offer stands for (n at the forward gate; at the
+        backward gate the size of the pool that the scored ones came from). Shares refer to it.
+    features: what the forward gate's predictor sees.
+    probability: float32[n] in (0, 1], with which each example got here.
+    predicted: float32[n], the size that the predictor expected before it learned.
+    loss: float32[n], in the loss's own unit.
+    size: float32[n], the size of the gradient (see `finesieve.scores`).
+    keep: bool[n], the backward gate's verdict: known only to a forward gate that learns.
+    """
+
+    ids: IntArray
+    stage: int = 2
+    drawn: int | None = None
+    features: Features | None = None
+    probability: FloatArray | None = None
+    predicted: FloatArray | None = None
+    loss: FloatArray | None = None
+    size: FloatArray | None = None
+    keep: BoolArray | None = None
+
+    @property
+    def n(self) -> int:
+        return len(self.ids)
+
+    def take(self, index: IntArray) -> Offer:
+        """The chosen examples; `drawn` stays, for it speaks of the pool."""
+        return Offer(
+            self.ids[index],
+            self.stage,
+            self.drawn,
+            features=None if self.features is None else self.features.take(index),
+            probability=None if self.probability is None else self.probability[index],
+            predicted=None if self.predicted is None else self.predicted[index],
+            loss=None if self.loss is None else self.loss[index],
+            size=None if self.size is None else self.size[index],
+            keep=None if self.keep is None else self.keep[index],
+        )
+
+    def need(self, field: str, gate: object) -> Any:
+        """The field's value; `GateError` naming the gate and the likely cause if it is None."""
+        value = getattr(self, field)
+        if value is None:
+            cause = (
+                "it stands before the scoring pass; put it behind, or inside a PredictorGate"
+                if field in ("loss", "size")
+                else "give the sieve a `features` function"
+            )
+            raise GateError(
+                f"{type(gate).__name__} needs `{field}`, which this offer lacks: probably {cause}"
+            )
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A gate's answer on an offer of n examples.
+
+    keep: bool[n].
+    probability: float32[n] in [0, 1], the chance that each example had to be kept; a kept
+        example then weighs 1 / probability (Horvitz & Thompson 1952) and the gradient stays
+        unbiased. `None` from a gate that does not weigh: kept examples weigh 1.
+    audited: bool[n], kept by the audit, whatever the predictor said.
+    """
+
+    keep: BoolArray
+    probability: FloatArray | None = None
+    audited: BoolArray | None = None
+
+    def check(self, n: int, gate: object) -> Verdict:
+        """Raise `GateError` unless this is a verdict on n examples."""
+        name = type(gate).__name__
+        if self.keep.shape != (n,) or self.keep.dtype != np.bool_:
+            raise GateError(
+                f"{name}.decide returned keep of shape {self.keep.shape} and dtype "
+                f"{self.keep.dtype}; expected bool[{n}], one value per example offered"
+            )
+        p = self.probability
+        if p is not None:
+            if p.shape != (n,):
+                raise GateError(
+                    f"{name}.decide returned probability {p.shape}; expected float32[{n}]"
+                )
+            chosen = p[self.keep]
+            if not bool(np.all((chosen > 0) & (chosen <= 1.0))):
+                raise GateError(f"{name} kept an example with a probability outside (0, 1]")
+        return self
+
+
+class Dice:
+    """A random generator of one's own: seeded, saved, never the global one.
+
+    use: what it is for. Two parts with the same seed but another use roll independently.
+    """
+
+    def __init__(self, seed: int, use: str) -> None:
+        self.origin = (seed << 32) ^ zlib.crc32(use.encode())
+        self._generator = torch.Generator().manual_seed(self.origin & (2**63 - 1))
+
+    def uniform(self, n: int) -> npt.NDArray[np.float64]:
+        """float64[n] in [0, 1)."""
+        return torch.rand(n, generator=self._generator, dtype=torch.float64).numpy()
+
+    def permutation(self, n: int) -> IntArray:
+        return torch.randperm(n, generator=self._generator).numpy()
+
+    def state_dict(self) -> State:
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._generator.set_state(state["generator"])
+
+
+class Gate(ABC):
+    """The protocol. Abstract or final: no gate subclasses another gate."""
+
+    @abstractmethod
+    def decide(self, offer: Offer) -> Verdict:
+        """Which of the offered examples go on. May roll dice; must not learn."""
+
+    def learn(self, offer: Offer) -> None:  # noqa: B027 - a gate without memory has nothing to do
+        """Take in losses or sizes that were revealed. The only mutator."""
+
+    def predict(self, offer: Offer) -> FloatArray | None:
+        """The sizes that this gate expects, float32[n], or None if it holds no predictor."""
+        return None
+
+    def shared(self) -> list[float]:
+        """Numbers on which ranks must agree; replaced by their mean over ranks in `agree`."""
+        return []
+
+    def agree(self, values: list[float]) -> None:  # noqa: B027
+        """Take over the mean over ranks of what `shared` gave."""
+
+    def state_dict(self) -> State:
+        """Tensors, numbers and strings only: loadable with `weights_only=True`."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state:
+            raise StateError(
+                f"state with {sorted(state)} offered to {type(self).__name__}, which has none: "
+                "it was probably saved by another kind of gate"
+            )
+
+
+class Open(Gate):
+    """Everything goes on, with weight 1."""
+
+    def decide(self, offer: Offer) -> Verdict:
+        return Verdict(np.ones(offer.n, dtype=np.bool_))
+
+
+class Random(Gate):
+    """Each example goes on with the same probability `share`, whatever it is.
+
+    The rival that any selection must beat at equal total time.
+    """
+
+    def __init__(self, share: float, seed: int = 0) -> None:
+        self.share = check_share("share", share)
+        self._dice = Dice(seed, "random")
+
+    def decide(self, offer: Offer) -> Verdict:
+        keep = self._dice.uniform(offer.n) < self.share
+        return Verdict(keep, np.full(offer.n, self.share, dtype=np.float32))
+
+    def state_dict(self) -> State:
+        return {"dice": self._dice.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._dice.load_state_dict(state["dice"])

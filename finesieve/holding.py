@@ -1,0 +1,80 @@
+"""Survivors waiting to become full batches of like length."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from finesieve.gates import Dice, State
+from finesieve.rows import Codec, Rows, rows_from_state, rows_state
+
+
+class Holding:
+    """Gathers `group` batches of survivors, sorts them by length, cuts, shuffles the batches.
+
+    Every survivor gets a span: its equal part of the examples drawn that its pool stands for, so
+    that the spans of what came out add up to what went in, whatever was dropped.
+    """
+
+    def __init__(self, codec: Codec, group: int, seed: int) -> None:
+        self._codec, self._group = codec, group
+        self._dice = Dice(seed, "order of batches")
+        self._held: list[Rows] = []
+        self._ready: deque[Rows] = deque()
+        self._idle = 0.0  # examples drawn of which nothing survived yet
+
+    def __len__(self) -> int:
+        """Examples held, in batches or not yet."""
+        return sum(map(len, self._held)) + sum(map(len, self._ready))
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._ready)
+
+    def next(self) -> Rows:
+        return self._ready.popleft()
+
+    def pass_through(self, rows: Rows) -> None:
+        """A batch of the loader's, as it is."""
+        self._ready.append(rows)
+
+    def add(self, survivors: Rows, drawn: int, batch_size: int) -> None:
+        """Hold the survivors of `drawn` examples; cut batches once there are enough."""
+        self._idle += drawn
+        if len(survivors):
+            survivors.spans = np.full(len(survivors), self._idle / len(survivors))
+            self._idle = 0.0
+            self._held.append(survivors)
+            self.release(batch_size)
+
+    def release(self, batch_size: int, everything: bool = False) -> None:
+        """Cut held survivors into batches; with `everything` also what makes no full group."""
+        enough = self._group * batch_size
+        while (count := sum(map(len, self._held))) >= enough or (everything and count):
+            rows = self._codec.concat(self._held)
+            now, rest = np.arange(min(enough, count)), np.arange(min(enough, count), count)
+            self._held = [self._codec.take(rows, rest)] if len(rest) else []
+            order = now[np.argsort(rows.lengths[now], kind="stable")]
+            cuts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+            for i in self._dice.permutation(len(cuts)):
+                self._ready.append(self._codec.take(rows, cuts[i]))
+        if everything and self._ready and self._idle:
+            self._ready[-1].spans[-1] += self._idle
+            self._idle = 0.0
+
+    def state_dict(self) -> State:
+        return {
+            "dice": self._dice.state_dict(),
+            "held": [rows_state(r) for r in self._held],
+            "ready": [rows_state(r) for r in self._ready],
+            "idle": self._idle,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._dice.load_state_dict(state["dice"])
+        self._held = [rows_from_state(s) for s in state["held"]]
+        self._ready = deque(rows_from_state(s) for s in state["ready"])
+        self._idle = state["idle"]

@@ -1,0 +1,79 @@
+"""The books: exact counts, measured seconds, derived FLOPs; three things never mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+Clock = Callable[[], float]
+
+
+@dataclass
+class Counts:
+    """How many went through each station of the stream.
+
+    drawn: taken from the loader. decided: put before a closed forward gate. scored: forwards
+    without gradient. dropped: by either gate. bad: kept out for a loss that was not finite.
+    yielded: handed to the user's step.
+    """
+
+    drawn: int = 0
+    decided: int = 0
+    scored: int = 0
+    dropped: int = 0
+    bad: int = 0
+    yielded: int = 0
+
+
+@dataclass
+class Ledger:
+    """Examples, tokens and seconds. Nothing here flows back into a decision.
+
+    seconds: `decide` (both gates and the predictor, deciding and learning, and the handling of
+    rows), `score`, `train` (from a batch's handing over to the next request), `data` (waiting
+    for the loader).
+    """
+
+    clock: Clock
+    examples: Counts = field(default_factory=Counts)
+    tokens: Counts = field(default_factory=Counts)
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"decide": 0.0, "score": 0.0, "train": 0.0, "data": 0.0}
+    )
+
+    @contextmanager
+    def spending(self, on: str) -> Iterator[None]:
+        start = self.clock()
+        try:
+            yield
+        finally:
+            self.seconds[on] += self.clock() - start
+
+    def count(self, station: str, examples: int, tokens: int) -> None:
+        setattr(self.examples, station, getattr(self.examples, station) + examples)
+        setattr(self.tokens, station, getattr(self.tokens, station) + tokens)
+
+    def flops(self, parameters: int) -> dict[str, float]:
+        """Floating-point operations, derived: 2 per parameter and token forward, 6 to train.
+
+        parameters: those that take part in matrix products (without the embedding tables).
+        Attention's own products are left out. Kaplan et al. 2020 (arXiv 2001.08361), table 1.
+        """
+        return {
+            "score": 2.0 * parameters * self.tokens.scored,
+            "train": 6.0 * parameters * self.tokens.yielded,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "examples": asdict(self.examples),
+            "tokens": asdict(self.tokens),
+            "seconds": dict(self.seconds),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.examples = Counts(**state["examples"])
+        self.tokens = Counts(**state["tokens"])
+        self.seconds = dict(state["seconds"])

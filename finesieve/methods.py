@@ -1,0 +1,120 @@
+"""Methods by name. A method is nothing but gates in places and a policy of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from finesieve.errors import ConfigError
+from finesieve.forward_gate import PredictorGate
+from finesieve.gates import Gate, Open, Random
+from finesieve.predictor import NaiveBayes, SizeRegression
+from finesieve.stages import Automatic, Fixed, Paper, Stages
+from finesieve.thresholds import CutOff, LossThreshold, Quantile, ThresholdSampling
+
+
+@dataclass(frozen=True)
+class Method:
+    """A forward gate, a backward gate (`Open` there means that nothing is scored), and stages."""
+
+    name: str
+    forward: Gate
+    backward: Gate
+    stages: Stages
+
+    def __post_init__(self) -> None:
+        rule = self.forward.rule if isinstance(self.forward, PredictorGate) else self.forward
+        dice = [getattr(gate, "_dice", None) for gate in (rule, self.backward)]
+        if dice[0] is not None and dice[1] is not None and dice[0].origin == dice[1].origin:
+            raise ConfigError(
+                f"both gates of method {self.name!r} roll the same dice, so what they keep would "
+                "not be independent and no longer unbiased: give them different seeds"
+            )
+
+    @property
+    def scores(self) -> bool:
+        """Whether this method ever needs a scoring pass."""
+        return not isinstance(self.backward, Open)
+
+
+def finesieve(
+    seed: int = 0,
+    train: float = 0.2,
+    score: float = 0.4,
+    audit: float = 0.02,
+    floor_forward: float = 0.1,
+    floor_backward: float = 0.05,
+    predictor_bits: int = 20,
+    starts: dict[int, float] | None = None,
+    **stages: Any,
+) -> Method:
+    """Threshold sampling at both gates, label-crossed hashed predictor, automatic stages.
+
+    train, score: shares of the stream that closed gates let through. starts: stages by hand
+    (see `Fixed`). Further settings go to `Automatic`.
+    """
+    rule = ThresholdSampling(score, floor_forward, seed=2 * seed)
+    forward = PredictorGate(SizeRegression(predictor_bits), rule, audit, seed)
+    backward = ThresholdSampling(train, floor_backward, seed=2 * seed + 1)
+    floors = (floor_forward, floor_backward)
+    policy: Stages
+    if starts is not None:
+        if stages:
+            raise ConfigError(f"stages are set by hand, so {sorted(stages)} would have no effect")
+        policy = Fixed(starts)
+    else:
+        policy = Automatic(train, score, floors=floors, audit=audit, **stages)
+    return Method("finesieve", forward, backward, policy)
+
+
+def paper(
+    seed: int = 0,
+    warmup: float = 0.05,
+    log_loss: float = 0.6,
+    history: int = 128,
+    audit: float = 0.02,
+    vocabulary: int = 32768,
+    **stages: Any,
+) -> Method:
+    """Ouyang et al. 2023 with its plain defects mended: full batches instead of single examples
+    in stage 3, no second forward, schedule by share of the stream, an audit. Unweighted."""
+    forward = PredictorGate(NaiveBayes(vocabulary), CutOff(0.5), audit, seed)
+    return Method("paper", forward, LossThreshold(history), Paper(warmup, log_loss, **stages))
+
+
+def full(seed: int = 0) -> Method:
+    """Plain training: both gates stay open."""
+    return Method("full", Open(), Open(), Fixed({}))
+
+
+def random(seed: int = 0, share: float = 0.3) -> Method:
+    """A random subset, drawn anew in each pass. Nothing is scored."""
+    return Method("random", Random(share, seed), Open(), Fixed({3: 0.0}))
+
+
+def quantile(seed: int = 0, train: float = 0.2, warmup: float = 0.05) -> Method:
+    """The examples with the highest losses, unweighted. Here as a warning: it can collapse."""
+    return Method("quantile", Open(), Quantile(train), Fixed({2: warmup}))
+
+
+REGISTRY: dict[str, Callable[..., Method]] = {
+    "finesieve": finesieve,
+    "paper": paper,
+    "full": full,
+    "random": random,
+    "quantile": quantile,
+}
+
+
+def build(name: str, seed: int = 0, **settings: Any) -> Method:
+    """The method of this name; `ConfigError` with the nearest name or the bad setting."""
+    if name not in REGISTRY:
+        near = get_close_matches(name, REGISTRY, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"no method {name!r}; there are {', '.join(REGISTRY)}{hint}")
+    try:
+        return REGISTRY[name](seed=seed, **settings)
+    except TypeError as error:
+        raise ConfigError(f"method {name!r}: {error}") from None

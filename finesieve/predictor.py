@@ -1,0 +1,200 @@
+"""The meta predictor: online models that foresee what the scoring pass would say.
+
+They see `Features` only, never the model. `predict` does not learn; `learn` is the only mutator,
+and the sieve always asks for a prediction before it lets an example be learned (progressive
+validation), so every recorded quality is that on unseen examples.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from finesieve.errors import ConfigError
+from finesieve.gates import Features, FloatArray, Offer, State
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX = np.uint64(0xBF58476D1CE4E5B9)
+
+
+class Predictor(ABC):
+    """Abstract or final. Memory is bounded and does not grow with the stream."""
+
+    @abstractmethod
+    def predict(self, offer: Offer) -> FloatArray:
+        """float32[n], non-negative: the expected size, or the chance to be important."""
+
+    @abstractmethod
+    def learn(self, offer: Offer) -> None:
+        """Learn from an offer whose sizes (or verdicts) are known."""
+
+    @abstractmethod
+    def state_dict(self) -> State: ...
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def hashed(features: Features, bits: int, bigrams: bool, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Slots int64[n, m] in [0, 2**bits]; the last one, 2**bits, stands for "nothing here".
+
+    Each token, and each pair of neighbours, is crossed with the label (Weinberger et al. 2009,
+    "Feature hashing"): whether an example is hard depends on how its words agree with its label.
+    """
+    tokens = features.tokens
+    shift = np.uint64(64 - bits)
+    label = (features.cross.astype(np.uint64) + np.uint64(1 + seed)) * _MIX
+    mixed = tokens.astype(np.uint64) * _GOLDEN
+    nothing = tokens < 0
+    empty = np.int64(1 << bits)
+
+    def slot(key: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        key = key ^ label[:, None]
+        key ^= key >> np.uint64(29)
+        key *= _MIX
+        return (key >> shift).astype(np.int64)
+
+    single = slot(mixed)
+    single[nothing] = empty
+    if not bigrams or tokens.shape[1] < 2:
+        return single
+    pair = slot((mixed[:, :-1] >> np.uint64(7)) + mixed[:, 1:])
+    pair[nothing[:, :-1] | nothing[:, 1:]] = empty
+    return np.concatenate((single, pair), axis=1)
+
+
+class SizeRegression(Predictor):
+    """The default: expected size = exp(bias + sum of hashed weights), learned online.
+
+    Poisson regression, whose mean is right for any positive size, by AdaGrad (Duchi et al. 2011)
+    on hashed tokens and bigrams crossed with the label; each active feature has the value
+    1 / sqrt(number of active features). Two float32 tables of 2**bits + 1: 8 MiB at the default.
+
+    bits: log2 of the table's length, 8 to 26.
+    rate: AdaGrad's learning rate.
+    """
+
+    def __init__(self, bits: int = 20, bigrams: bool = True, rate: float = 0.2) -> None:
+        if not 8 <= bits <= 26:
+            raise ConfigError(f"bits is {bits}; expected 8 to 26 (2**bits slots of 8 bytes)")
+        self._bits, self._bigrams, self._rate = bits, bigrams, rate
+        self._weight = np.zeros((1 << bits) + 1, dtype=np.float32)
+        self._square = np.zeros((1 << bits) + 1, dtype=np.float32)
+        self._bias = 0.0  # log of the running mean size
+        self._seen = 0
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the tables, in bytes: fixed at construction."""
+        return self._weight.nbytes + self._square.nbytes
+
+    def _forward(
+        self, features: Features
+    ) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
+        slots = hashed(features, self._bits, self._bigrams)
+        active = np.count_nonzero(slots != 1 << self._bits, axis=1)
+        scale = (1.0 / np.sqrt(np.maximum(active, 1))).astype(np.float32)
+        z = self._weight[slots].sum(axis=1) * scale + np.float32(self._bias)
+        return slots, scale, np.exp(np.clip(z, -12.0, 12.0)).astype(np.float32)
+
+    def predict(self, offer: Offer) -> FloatArray:
+        return self._forward(offer.need("features", self))[2]
+
+    def learn(self, offer: Offer) -> None:
+        size = np.asarray(offer.need("size", self), dtype=np.float32)
+        if len(size) == 0:
+            return
+        self._seen += len(size)
+        # The bias follows the mean size, which falls as the model learns; the features carry
+        # what differs between examples. Hence targets are taken relative to it.
+        mean = max(float(size.mean()), 1e-8)
+        keep = max(0.0, 1.0 - len(size) / min(self._seen, 4096))
+        self._bias = float(np.log(keep * np.exp(self._bias) + (1 - keep) * mean))
+        slots, scale, predicted = self._forward(offer.need("features", self))
+        error = (predicted - size) * np.float32(np.exp(-self._bias))
+        gradient = np.repeat((error * scale)[:, None], slots.shape[1], axis=1)
+        flat, step = slots.reshape(-1), gradient.reshape(-1)
+        np.add.at(self._square, flat, step * step)
+        np.add.at(self._weight, flat, -self._rate * step / np.sqrt(self._square[flat] + 1e-6))
+        self._weight[-1] = 0.0
+        self._square[-1] = 0.0
+
+    def state_dict(self) -> State:
+        return {
+            "weight": torch.from_numpy(self._weight.copy()),
+            "square": torch.from_numpy(self._square.copy()),
+            "bias": self._bias,
+            "seen": self._seen,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._weight = state["weight"].numpy().copy()
+        self._square = state["square"].numpy().copy()
+        self._bias, self._seen = state["bias"], state["seen"]
+
+
+class NaiveBayes(Predictor):
+    """The paper's: Bernoulli naive Bayes on the presence of token ids, without the label.
+
+    Predicts the chance that the backward gate would keep the example; learns its verdicts.
+    As scikit-learn's BernoulliNB with partial_fit: Laplace smoothing `alpha`, prior from counts,
+    absent tokens count as evidence too.
+
+    vocabulary: number of ids told apart; larger ids share a place (modulo).
+    """
+
+    def __init__(self, vocabulary: int = 32768, alpha: float = 1.0) -> None:
+        if vocabulary < 2 or alpha <= 0:
+            raise ConfigError(
+                f"vocabulary={vocabulary}, alpha={alpha}; expected at least 2 ids and alpha > 0"
+            )
+        self._vocabulary, self._alpha = vocabulary, alpha
+        self._counts = np.zeros((2, vocabulary), dtype=np.float64)
+        self._classes = np.zeros(2, dtype=np.float64)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the counts, in bytes: fixed at construction."""
+        return self._counts.nbytes
+
+    def _present(self, features: Features) -> npt.NDArray[np.int64]:
+        """Ids int64[n, m], each once a row; the rest -1."""
+        ids = np.where(features.tokens < 0, -1, features.tokens % self._vocabulary)
+        ids.sort(axis=1)
+        ids[:, 1:][ids[:, 1:] == ids[:, :-1]] = -1
+        return ids
+
+    def predict(self, offer: Offer) -> FloatArray:
+        ids = self._present(offer.need("features", self))
+        if self._classes.min() == 0:  # one class unseen: nothing can be told, let all through
+            return np.ones(len(ids), dtype=np.float32)
+        p = (self._counts + self._alpha) / (self._classes[:, None] + 2 * self._alpha)
+        absent = np.log1p(-p)
+        odds = (np.log(p[1]) - absent[1]) - (np.log(p[0]) - absent[0])
+        base = absent[1].sum() - absent[0].sum() + np.log(self._classes[1] / self._classes[0])
+        z = base + np.where(ids >= 0, odds[ids], 0.0).sum(axis=1)
+        return np.asarray(1.0 / (1.0 + np.exp(-np.clip(z, -500, 500))), dtype=np.float32)
+
+    def learn(self, offer: Offer) -> None:
+        if offer.keep is None:  # stage 1: the gate is open, there is no verdict to learn
+            return
+        ids = self._present(offer.need("features", self))
+        for verdict in (0, 1):
+            chosen = ids[offer.keep == bool(verdict)]
+            self._classes[verdict] += len(chosen)
+            np.add.at(self._counts[verdict], chosen[chosen >= 0], 1.0)
+
+    def state_dict(self) -> State:
+        return {
+            "counts": torch.from_numpy(self._counts.copy()),
+            "classes": torch.from_numpy(self._classes.copy()),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._counts = state["counts"].numpy().copy()
+        self._classes = state["classes"].numpy().copy()

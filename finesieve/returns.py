@@ -1,0 +1,96 @@
+"""Losses that come back from the user's step, matched by id with what was handed out.
+
+Batches may come back late, in parts or in another order (hosts read ahead), hence by id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finesieve.errors import ConfigError
+from finesieve.gates import Features, FloatArray, IntArray, Offer, State
+
+_MOST = 16384  # examples handed out without a loss coming back, before that is an error
+
+
+class Returns:
+    """What was handed out unscored, and the losses that came back for it."""
+
+    def __init__(self) -> None:
+        # id -> (tokens int64[m] or None, cross, probability)
+        self._expected: dict[int, tuple[IntArray | None, int, float]] = {}
+        self._given: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def waiting(self) -> int:
+        """Batches of losses that came back and were not collected yet."""
+        return len(self._given)
+
+    def expect(
+        self, ids: IntArray, features: Features | None, probability: FloatArray | None
+    ) -> None:
+        if len(self._expected) + len(ids) > _MOST:
+            raise ConfigError(
+                f"{len(self._expected)} examples were handed out and no loss came back: call "
+                "sieve.reduce(losses, batch) in the training step, with the batch as it came"
+            )
+        for i, key in enumerate(ids.tolist()):
+            p = 1.0 if probability is None else float(probability[i])
+            if features is None:
+                self._expected[key] = (None, 0, p)
+            else:
+                self._expected[key] = (features.tokens[i], int(features.cross[i]), p)
+
+    def give(self, ids: Tensor, losses: Tensor) -> None:
+        """Keep losses where they are (no device synchronisation) until they are collected."""
+        self._given.append((ids, losses))
+
+    def collect(self) -> Iterator[tuple[IntArray, FloatArray, Offer | None]]:
+        """For each batch given: its ids, its losses, and an offer of those that were expected
+        and finite (None if there are none)."""
+        given, self._given = self._given, []
+        for id_tensor, loss_tensor in given:
+            ids = id_tensor.cpu().numpy()
+            losses = loss_tensor.float().cpu().numpy()
+            found, entries = [], []
+            for i, key in enumerate(ids.tolist()):
+                entry = self._expected.pop(key, None)
+                if entry is not None and np.isfinite(losses[i]):
+                    found.append(i)
+                    entries.append(entry)
+            yield ids, losses, self._offer(ids[found], losses[found], entries) if found else None
+
+    @staticmethod
+    def _offer(
+        ids: IntArray, losses: FloatArray, entries: list[tuple[IntArray | None, int, float]]
+    ) -> Offer:
+        features = None
+        if all(tokens is not None for tokens, _, _ in entries):
+            rows = [tokens for tokens, _, _ in entries if tokens is not None]
+            tokens = np.full((len(rows), max(map(len, rows))), -1, dtype=np.int64)
+            for i, row in enumerate(rows):
+                tokens[i, : len(row)] = row
+            cross = np.asarray([c for _, c, _ in entries], dtype=np.int64)
+            features = Features(tokens, cross)
+        probability = np.asarray([p for _, _, p in entries], dtype=np.float32)
+        return Offer(ids, 1, features=features, probability=probability, loss=losses)
+
+    def state_dict(self) -> State:
+        expected = [
+            [key, None if t is None else torch.from_numpy(np.array(t)), cross, p]
+            for key, (t, cross, p) in self._expected.items()
+        ]
+        given = [[ids.cpu(), losses.cpu()] for ids, losses in self._given]
+        return {"expected": expected, "given": given}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._expected = {
+            key: (None if t is None else t.numpy().copy(), cross, p)
+            for key, t, cross, p in state["expected"]
+        }
+        self._given = [(ids, losses) for ids, losses in state["given"]]

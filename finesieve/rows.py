@@ -1,0 +1,337 @@
+"""Batches taken apart into examples and put together again; ids and weights ride inside."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finesieve.errors import BatchError, StateError
+from finesieve.gates import FloatArray, IntArray, State
+
+IDS, WEIGHTS = "sieve_ids", "sieve_weights"
+Column = Tensor | list[Any]
+
+
+class Ride(NamedTuple):
+    """What rides along with a tuple batch, as its last element.
+
+    ids: int64[n]; weights: float32[n], of mean about 1.
+    """
+
+    ids: Tensor
+    weights: Tensor
+
+
+class TensorBatch(NamedTuple):
+    """A batch whose loader yields a single tensor."""
+
+    input: Tensor
+    ids: Tensor
+    weights: Tensor
+
+
+def inputs(batch: Any) -> Any:
+    """The batch as the loader made it, without what rides along.
+
+    A dict comes back as a dict, a tuple as a tuple, a `TensorBatch` as its tensor. What was not
+    made by a sieve comes back as it is.
+    """
+    if isinstance(batch, TensorBatch):
+        return batch.input
+    if isinstance(batch, MutableMapping) and IDS in batch:
+        bare = copy.copy(batch)
+        del bare[IDS], bare[WEIGHTS]
+        return bare
+    if isinstance(batch, (tuple, list)) and batch and isinstance(batch[-1], Ride):
+        return batch[:-1]
+    return batch
+
+
+def ride(batch: Any) -> Ride:
+    """Ids and weights of a batch that a sieve made; `BatchError` for any other."""
+    if isinstance(batch, TensorBatch):
+        return Ride(batch.ids, batch.weights)
+    if isinstance(batch, Mapping) and IDS in batch and WEIGHTS in batch:
+        return Ride(batch[IDS], batch[WEIGHTS])
+    if isinstance(batch, (tuple, list)) and batch and isinstance(batch[-1], Ride):
+        return batch[-1]
+    have = sorted(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
+    raise BatchError(
+        f"this batch ({have}) carries no ids and weights: it did not come from a sieve, or they "
+        "were dropped on the way; pass the batch that the sieve yielded"
+    )
+
+
+@dataclass(slots=True)
+class Rows:
+    """n examples, column by column.
+
+    columns: tensors [n, ...] or lists of n.
+    lengths: int64[n], real tokens of each example.
+    ids: int64[n]. weights: float32[n], of mean about 1.
+    spans: float64[n], how many drawn examples each stands for; adds up to what was drawn.
+    """
+
+    columns: dict[Hashable, Column]
+    lengths: IntArray
+    ids: IntArray
+    weights: FloatArray
+    spans: np.ndarray[Any, np.dtype[np.float64]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Codec:
+    """Takes batches apart and puts rows together; learns the loader's form from its batches.
+
+    pad_values: what to pad each column with. By default what stands where the mask is 0, and
+        until such a place was seen 0 (-100 for `labels`).
+    id_key: the column that holds each example's own id; without it ids count the stream.
+    """
+
+    def __init__(
+        self, pad_values: Mapping[Any, float] | None = None, id_key: Hashable | None = None
+    ) -> None:
+        self._given = dict(pad_values or {})
+        self._id_key = id_key
+        self._pads: dict[Hashable, float] = {}
+        self._form: str | None = None
+        self._type: type[Any] = dict
+        self._left = False
+
+    # ---- apart
+
+    def note(self, batch: Any) -> None:
+        """Learn the batch's form; `BatchError` if it differs from the earlier ones'."""
+        if isinstance(batch, Tensor):
+            form = "tensor"
+        elif isinstance(batch, MutableMapping):
+            form = "dict"
+            self._type = type(batch)
+        elif isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):
+            form = type(batch).__name__
+        else:
+            raise BatchError(
+                f"a batch of type {type(batch).__name__}; expected a dict, a tuple or list, or a "
+                "single tensor. If the loader yields single examples, give it a batch size"
+            )
+        if self._form not in (None, form):
+            raise BatchError(f"the loader yielded a {self._form} before and a {form} now")
+        self._form = form
+
+    def unpack(self, batch: Any, first_id: int) -> Rows:
+        self.note(batch)
+        columns: dict[Hashable, Column]
+        if isinstance(batch, Tensor):
+            columns = {0: batch}
+        elif isinstance(batch, Mapping):
+            columns = dict(batch)
+        else:
+            columns = dict(enumerate(batch))
+        if not columns:
+            raise BatchError("an empty batch: it has no columns")
+        n = -1
+        for key, value in columns.items():
+            if isinstance(value, Tensor) and value.ndim > 0:
+                size = len(value)
+            elif isinstance(value, Sequence) and not isinstance(value, str):
+                columns[key] = list(value)
+                size = len(value)
+            else:
+                raise BatchError(
+                    f"column {key!r} is a {type(value).__name__} without a batch dimension; "
+                    "expected a tensor [n, ...] or a list of n: drop it in the collate function"
+                )
+            if n not in (-1, size):
+                raise BatchError(f"column {key!r} has {size} rows, but others have {n}")
+            n = size
+        if self._id_key is None:
+            ids = np.arange(first_id, first_id + n, dtype=np.int64)
+        else:
+            if self._id_key not in columns:
+                raise BatchError(f"id_key={self._id_key!r} is no column; there are {list(columns)}")
+            ids = np.asarray(columns[self._id_key]).astype(np.int64)
+        return Rows(
+            columns, self._lengths(columns, n), ids, np.ones(n, np.float32), np.ones(n, np.float64)
+        )
+
+    def _sequence_keys(self, columns: dict[Hashable, Column]) -> list[Hashable]:
+        mask = columns.get("attention_mask")
+        if not isinstance(mask, Tensor) or mask.ndim != 2:
+            return []
+        return [
+            k
+            for k, v in columns.items()
+            if isinstance(v, Tensor) and v.ndim == 2 and v.shape == mask.shape
+        ]
+
+    def _lengths(self, columns: dict[Hashable, Column], n: int) -> IntArray:
+        mask = columns.get("attention_mask")
+        if not isinstance(mask, Tensor) or mask.ndim != 2:
+            for value in columns.values():
+                if isinstance(value, Tensor) and value.ndim > 1:
+                    return np.full(n, value.shape[1], dtype=np.int64)
+            return np.ones(n, dtype=np.int64)
+        real = mask != 0
+        if real.shape[1] and bool((~real[:, 0] & real[:, -1]).any()):
+            self._left = True
+        if self._left:
+            first = torch.argmax(real.to(torch.int8), dim=1)
+            lengths = real.shape[1] - first
+        else:
+            last = torch.argmax(real.flip(1).to(torch.int8), dim=1)
+            lengths = real.shape[1] - last
+        self._learn_pads(columns, real)
+        return lengths.cpu().numpy().astype(np.int64)
+
+    def _learn_pads(self, columns: dict[Hashable, Column], real: Tensor) -> None:
+        if bool(real.all()):
+            return
+        for key in self._sequence_keys(columns):
+            if key in self._pads:
+                continue
+            column = columns[key]
+            assert isinstance(column, Tensor)
+            self._pads[key] = float(column[~real][0])
+
+    def _pad(self, key: Hashable) -> float:
+        if key in self._given:
+            return float(self._given[key])
+        return self._pads.get(key, -100.0 if key == "labels" else 0.0)
+
+    # ---- together
+
+    def take(self, rows: Rows, index: IntArray) -> Rows:
+        """The chosen rows, in this order, cut to the longest of them."""
+        lengths = rows.lengths[index]
+        width = int(lengths.max()) if len(lengths) else 0
+        sequences = set(self._sequence_keys(rows.columns))
+        where: Tensor | None = None
+        columns: dict[Hashable, Column] = {}
+        for key, column in rows.columns.items():
+            if isinstance(column, list):
+                columns[key] = [column[i] for i in index]
+                continue
+            if where is None:
+                where = torch.from_numpy(index)
+            chosen = column[where.to(column.device)]
+            if key in sequences:
+                cut = chosen.shape[1] - width
+                chosen = chosen[:, cut:] if self._left else chosen[:, :width]
+                chosen = chosen.contiguous()
+            columns[key] = chosen
+        return Rows(columns, lengths, rows.ids[index], rows.weights[index], rows.spans[index])
+
+    def concat(self, parts: Sequence[Rows]) -> Rows:
+        """One after another, padded to the widest."""
+        if len(parts) == 1:
+            return parts[0]
+        keys = list(parts[0].columns)
+        sequences = set(self._sequence_keys(parts[0].columns))
+        columns: dict[Hashable, Column] = {}
+        for key in keys:
+            pieces = []
+            for part in parts:
+                if part.columns.keys() != parts[0].columns.keys():
+                    raise BatchError(
+                        f"batches with columns {sorted(map(str, part.columns))} and "
+                        f"{sorted(map(str, keys))} came from the same loader"
+                    )
+                pieces.append(part.columns[key])
+            if isinstance(pieces[0], list):
+                columns[key] = [x for piece in pieces for x in piece]
+            else:
+                columns[key] = self._cat(key, [p for p in pieces if isinstance(p, Tensor)],
+                                         key in sequences)
+        return Rows(
+            columns,
+            np.concatenate([p.lengths for p in parts]),
+            np.concatenate([p.ids for p in parts]),
+            np.concatenate([p.weights for p in parts]),
+            np.concatenate([p.spans for p in parts]),
+        )
+
+    def _cat(self, key: Hashable, pieces: list[Tensor], sequence: bool) -> Tensor:
+        shapes = {tuple(p.shape[1:]) for p in pieces}
+        if len(shapes) == 1:
+            return torch.cat(pieces)
+        if not sequence and key not in self._given:
+            raise BatchError(
+                f"column {key!r} came in shapes {sorted(shapes)} and without an attention_mask "
+                f"nothing tells what to pad with: give pad_values={{{key!r}: ...}}"
+            )
+        if len({s[1:] for s in shapes}) > 1:
+            raise BatchError(f"column {key!r} came in shapes {sorted(shapes)}; only the first "
+                             "dimension after the batch may differ")
+        width = max(s[0] for s in shapes)
+        n = sum(len(p) for p in pieces)
+        out = pieces[0].new_full((n, width, *pieces[0].shape[2:]), self._pad(key))
+        at = 0
+        for piece in pieces:
+            columns = slice(width - piece.shape[1], width) if self._left else slice(piece.shape[1])
+            out[at : at + len(piece), columns] = piece
+            at += len(piece)
+        return out
+
+    def bare(self, rows: Rows) -> Any:
+        """The rows as a batch of the loader's form, nothing riding."""
+        if self._form == "tensor":
+            return rows.columns[0]
+        if self._form in ("tuple", "list"):
+            values = [rows.columns[i] for i in range(len(rows.columns))]
+            return tuple(values) if self._form == "tuple" else values
+        return dict(rows.columns) if self._type is dict else self._type(dict(rows.columns))
+
+    def pack(self, rows: Rows) -> Any:
+        """The rows as a batch of the loader's form, with ids and weights inside."""
+        ids, weights = torch.from_numpy(rows.ids.copy()), torch.from_numpy(rows.weights.copy())
+        batch = self.bare(rows)
+        if self._form == "tensor":
+            return TensorBatch(batch, ids, weights)
+        if self._form == "tuple":
+            return (*batch, Ride(ids, weights))
+        if self._form == "list":
+            return [*batch, Ride(ids, weights)]
+        for key in (IDS, WEIGHTS):
+            if key in batch:
+                raise BatchError(f"the loader's batches already have a column {key!r}: is the "
+                                 "loader wrapped in two sieves?")
+        batch[IDS], batch[WEIGHTS] = ids, weights
+        return batch
+
+    # ---- state
+
+    def state_dict(self) -> State:
+        return {"form": self._form, "pads": dict(self._pads), "left": self._left}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if self._form not in (None, state["form"]):
+            raise StateError(f"the state is of {state['form']} batches, the loader's are "
+                             f"{self._form}")
+        self._form, self._pads, self._left = state["form"], dict(state["pads"]), state["left"]
+
+
+def rows_state(rows: Rows) -> State:
+    return {
+        "columns": {
+            k: c.cpu() if isinstance(c, Tensor) else list(c) for k, c in rows.columns.items()
+        },
+        "lengths": torch.from_numpy(rows.lengths.copy()),
+        "ids": torch.from_numpy(rows.ids.copy()),
+        "weights": torch.from_numpy(rows.weights.copy()),
+        "spans": torch.from_numpy(rows.spans.copy()),
+    }
+
+
+def rows_from_state(state: Mapping[str, Any]) -> Rows:
+    return Rows(
+        {k: c.clone() if isinstance(c, Tensor) else list(c) for k, c in state["columns"].items()},
+        *(state[k].numpy().copy() for k in ("lengths", "ids", "weights", "spans")),
+    )

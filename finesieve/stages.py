@@ -1,0 +1,211 @@
+"""When the gates close and open again: small state machines over what the window says.
+
+Stage 1: both gates open. Stage 2: the backward gate is closed. Stage 3: both are.
+A policy turns what it knows into a few numbers (`evidence`); the sieve averages them over ranks;
+`next` decides on the averages alone, so that all ranks move together.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from finesieve.errors import ConfigError, check_share
+from finesieve.evidence import Window, stage_prices
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a policy may look at.
+
+    stage: 1, 2 or 3. share: of the stream drawn, 0 to 1 (NaN if the total is unknown). since:
+    examples revealed since the last move. passes: completed passes over the data.
+    """
+
+    stage: int
+    share: float
+    since: int
+    passes: int
+    window: Window
+
+
+Move = tuple[int, str]
+
+
+class Stages(ABC):
+    """Abstract or final."""
+
+    observes = True  # whether losses of the training forwards are wanted in stage 1
+    window = 2048  # examples that the window remembers
+    first = 1  # the stage in which a run begins
+    cached = False  # whether the evidence stays the same until more examples are revealed
+
+    @abstractmethod
+    def evidence(self, view: View) -> list[float]:
+        """A fixed number of values; averaged over ranks before `next` sees them."""
+
+    @abstractmethod
+    def next(self, stage: int, numbers: list[float]) -> Move | None:
+        """(new stage, reason), or None to stay."""
+
+
+class Fixed(Stages):
+    """By hand: the share of the stream at which each stage begins.
+
+    starts: e.g. {2: 0.05, 3: 0.2}; {3: 0.0} closes both gates from the first example on; {}
+    leaves them open.
+    """
+
+    observes = False
+
+    def __init__(self, starts: Mapping[int, float]) -> None:
+        for stage, share in starts.items():
+            if stage not in (2, 3):
+                raise ConfigError(f"a start for stage {stage}; expected stages 2 and 3")
+            check_share(f"the start of stage {stage}", share, zero=True)
+        if starts.get(2, 0.0) > starts.get(3, 1.0):
+            raise ConfigError(f"stage 3 starts before stage 2: {dict(starts)}")
+        self.starts = dict(sorted(starts.items()))
+        self.first = max((stage for stage, share in starts.items() if share == 0), default=1)
+        self.observes = any(share > 0 for share in starts.values())
+
+    def evidence(self, view: View) -> list[float]:
+        if np.isnan(view.share) and any(share > 0 for share in self.starts.values()):
+            raise ConfigError(
+                "stages that start at a share of the stream need its length: give the sieve "
+                "`total`, the number of examples in all passes together"
+            )
+        return [view.share]
+
+    def next(self, stage: int, numbers: list[float]) -> Move | None:
+        for target in (3, 2):
+            start = self.starts.get(target)
+            if start is not None and target > stage and numbers[0] >= start:
+                return target, f"{start:.0%} of the stream, as set"
+        return None
+
+
+class Paper(Stages):
+    """The authors' rule: stage 2 after a share of the stream; stage 3 once the predictor's mean
+    log-loss over a window is low enough, or with the second pass; no way back.
+
+    warmup: share of the stream (of one pass in the paper). log_loss: the value to reach.
+    window: number of scored examples over which it is taken.
+    """
+
+    def __init__(self, warmup: float = 0.05, log_loss: float = 0.6, window: int = 1024) -> None:
+        self.warmup = check_share("warmup", warmup)
+        if not log_loss > 0:
+            raise ConfigError(f"log_loss is {log_loss}; expected a positive number of nats")
+        self.log_loss, self.window = log_loss, window
+
+    def evidence(self, view: View) -> list[float]:
+        if np.isnan(view.share):
+            raise ConfigError(
+                "the paper's warm-up is a share of the stream: give the sieve its length, `total`"
+            )
+        seen = view.stage == 2 and view.since >= self.window
+        quality = view.window.log_loss() if seen else float("inf")
+        return [view.share, quality, float(view.passes), float(len(view.window) > 0)]
+
+    def next(self, stage: int, numbers: list[float]) -> Move | None:
+        share, quality, passes, observed = numbers
+        if stage == 1 and share >= self.warmup and observed >= 1:
+            return 2, f"{self.warmup:.0%} of the stream seen; threshold frozen"
+        if stage == 2 and quality <= self.log_loss:
+            return 3, f"predictor's log-loss {quality:.3f} <= {self.log_loss}"
+        if stage == 2 and passes >= 1:
+            return 3, "second pass"
+        return None
+
+
+class Automatic(Stages):
+    """Be in the cheapest stage, by variance x cost replayed over the window.
+
+    Every stage has a price (`Prices`): what a given amount of information costs there, in units
+    of plain training. A gate closes when that is cheaper by a margin, and opens again when it
+    is not cheaper any more, so data from which nothing can be skipped are trained on plainly.
+
+    train, score: shares of the stream that closed gates let through to training and scoring.
+    cost_ratio: seconds to score an example over seconds to train on it; 0.3 is typical (0.22 to
+        0.31 measured for MiniLM on CPU; 1/3 is the usual 1:2 split of forward and backward).
+    margin: by how much cheaper a stage must be before a gate closes.
+    slack: how much dearer than stage 2 stage 3 may become before the forward gate opens again.
+        It does most of the saving of time, and its price is the noisier to measure.
+    warmup: share of the stream that stage 1 lasts at least (where the total is known).
+    patience: revealed examples that a stage lasts at least.
+    """
+
+    def __init__(
+        self,
+        train: float,
+        score: float,
+        *,
+        cost_ratio: float = 0.3,
+        margin: float = 0.05,
+        slack: float = 0.25,
+        warmup: float = 0.02,
+        patience: int = 1024,
+        floors: tuple[float, float] = (0.0, 0.0),
+        audit: float = 0.0,
+        window: int = 2048,
+    ) -> None:
+        self.train, self.score = check_share("train", train), check_share("score", score)
+        self.margin = check_share("margin", margin, zero=True)
+        self.warmup = check_share("warmup", warmup, zero=True)
+        if not cost_ratio > 0:
+            raise ConfigError(f"cost_ratio is {cost_ratio}; expected a positive ratio, e.g. 0.3")
+        if patience < 1 or patience > window:
+            raise ConfigError(f"patience is {patience}; expected 1 to the window's {window}")
+        if not slack >= 0:
+            raise ConfigError(f"slack is {slack}; expected 0 or more, e.g. 0.25")
+        self.slack = slack
+        self.cost_ratio, self.patience = cost_ratio, patience
+        self.floors, self.audit, self.window = floors, audit, window
+        self.cached = True
+
+    def evidence(self, view: View) -> list[float]:
+        if view.since < self.patience or (view.stage == 1 and view.share < self.warmup):
+            return [0.0, float("inf"), float("inf"), 0.0]
+        window = view.window
+        recent = slice(-min(len(window), view.since), None)
+        prices = stage_prices(
+            window.column("size")[recent],
+            window.column("predicted")[recent],
+            window.weights[recent],
+            train=self.train,
+            score=self.score,
+            cost_ratio=self.cost_ratio,
+            floors=self.floors,
+            audit=self.audit,
+        )
+        return [1.0, prices.backward, prices.forward, window.concentration()]
+
+    def next(self, stage: int, numbers: list[float]) -> Move | None:
+        ready, backward, forward, concentration = numbers
+        if ready < 1.0:
+            return None
+        best = min(backward, forward)
+        close = 1.0 - self.margin
+        if stage == 1 and best < close:
+            what = "both gates" if forward < backward else "the backward gate"
+            return 2, (
+                f"sizes are concentrated enough ({concentration:.2f}): with {what} closed the "
+                f"same information costs {best:.2f} of plain training"
+            )
+        if stage > 1 and best >= 1.0:
+            return 1, f"skipping does not pay now: it would cost {best:.2f} of plain training"
+        if stage == 2 and forward < close * backward:
+            return 3, (
+                f"the predictor has proved itself: {forward:.2f} of plain training with it, "
+                f"{backward:.2f} without"
+            )
+        if stage == 3 and forward >= (1.0 + self.slack) * backward:
+            return 2, (
+                f"the predictor has degraded: {forward:.2f} of plain training with it, "
+                f"{backward:.2f} without"
+            )
+        return None

@@ -1,0 +1,516 @@
+"""The sieve: wraps the stream of batches and yields full batches of survivors.
+
+    stream -> [forward gate] -> scoring pass -> [backward gate] -> held survivors -> batches
+
+With both gates open (stage 1) the loader's batches pass through unchanged.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finesieve import methods
+from finesieve.agreement import Agreement, Alone
+from finesieve.collapse import CollapseWatch
+from finesieve.errors import ConfigError, ScoreError, StateError
+from finesieve.evidence import Window
+from finesieve.features import FeatureFunction, token_features
+from finesieve.forward_gate import PredictorGate
+from finesieve.gates import Offer, State
+from finesieve.holding import Holding
+from finesieve.ledger import Clock, Ledger
+from finesieve.returns import Returns
+from finesieve.rows import Codec, Rows, ride, rows_from_state, rows_state
+from finesieve.scores import Scorer, check_losses
+from finesieve.stages import View
+
+Listener = Callable[[dict[str, Any]], None]
+_END = object()
+_VERSION = 1
+
+
+class Sieve:
+    """`for batch in sieve(loader): ...`, and `sieve.reduce(losses, batch)` for the loss.
+
+    scorer: the scoring pass (see `finesieve.scores`); needed by every method that scores.
+    method: a name from `finesieve.methods`, or a `Method` of your own gates.
+    features: batch -> Features for the predictor; token ids crossed with `labels` by default.
+    total: examples in all passes together, for `progress` and stages set by share.
+    batch_size: survivors a batch; the loader's own by default. Smaller ones keep the number of
+        optimizer steps.
+    pool: examples decided on together. group: batches of survivors gathered before they are
+        sorted by length and cut, so that a batch holds examples of like length.
+    scoring_batch: examples a scoring forward.
+    pad_values: what to pad columns with; learned from the loader's own padding by default.
+    id_key: column with the examples' own ids; by default they are numbered as drawn.
+    seed: of the order of batches within a group (the method's gates have seeds of their own).
+    clock: seconds, for the ledger; give one that synchronises if the device runs ahead.
+    agreement: `finesieve.agreement.Ranks()` under torch.distributed.
+    listeners: called with a dict for every event; nothing flows back from them.
+
+    Raises `ConfigError` for settings out of range, `BatchError` for batches that cannot be taken
+    apart, `ScoreError` for losses that are not one finite value per example.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer | None = None,
+        method: methods.Method | str = "finesieve",
+        *,
+        features: FeatureFunction | None = None,
+        total: int | None = None,
+        batch_size: int | None = None,
+        pool: int = 1024,
+        group: int = 16,
+        scoring_batch: int = 64,
+        pad_values: Mapping[Any, float] | None = None,
+        id_key: Hashable | None = None,
+        seed: int = 0,
+        clock: Clock = time.perf_counter,
+        agreement: Agreement | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        for name, value in (("pool", pool), ("group", group), ("scoring_batch", scoring_batch),
+                            ("batch_size", batch_size), ("total", total)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} is {value!r}; expected a whole number, 1 or more")
+        self.method = methods.build(method, seed) if isinstance(method, str) else method
+        if self.method.scores and scorer is None:
+            raise ConfigError(
+                f"method {self.method.name!r} scores examples: give the sieve a scorer, e.g. "
+                "finesieve.scores.Classification(model)"
+            )
+        self._scorer = scorer
+        self._predicts = isinstance(self.method.forward, PredictorGate)
+        self._features = features or token_features()
+        self._total, self._batch_size = total, batch_size
+        self._pool_size, self._group, self._scoring_batch = pool, group, scoring_batch
+        self._codec = Codec(pad_values, id_key)
+        self._holding = Holding(self._codec, group, seed)
+        self._agreement = agreement or Alone()
+        self._listeners = list(listeners)
+        self.ledger = Ledger(clock)
+        self.window = Window(self.method.stages.window)
+        self._watch = CollapseWatch()
+        self._returns = Returns()
+        self.stage = self.method.stages.first
+        self.moves: list[dict[str, Any]] = [
+            {"stage": self.stage, "from_example": 0, "reason": "start"}
+        ]
+        self._pool: list[Rows] = []
+        self._released = 0.0
+        self._batches_in_pass = 0
+        self._passes = 0
+        self._revealed_at_move = 0
+        self._evidence: list[float] | None = None
+
+    # ---- the stream
+
+    def __call__(self, batches: Iterable[Any], *, positioned: bool = False) -> Iterator[Any]:
+        """One pass over the loader, filtered. No length: nobody knows it beforehand.
+
+        After `load_state_dict` the first pass leaves out the batches that had been drawn from
+        the interrupted one, so the loader must repeat its order; `positioned=True` if it starts
+        where it was interrupted by itself.
+        """
+        iterator = iter(batches)
+        with self.ledger.spending("data"):
+            for done in range(0 if positioned else self._batches_in_pass):
+                batch = next(iterator, _END)
+                if batch is _END:
+                    raise StateError(
+                        f"the interrupted pass had drawn {self._batches_in_pass} batches, but the "
+                        f"loader ends after {done}: it is another loader, or is positioned "
+                        "already (then call sieve(loader, positioned=True))"
+                    )
+                self._codec.note(batch)
+        exhausted = False
+        while True:
+            while not self._holding.ready and not exhausted:
+                with self.ledger.spending("data"):
+                    batch = next(iterator, _END)
+                if batch is _END:
+                    exhausted = True
+                    self.flush()
+                else:
+                    self.push(batch)
+            if not self._agree():
+                break
+            out = self._next()
+            start = self.ledger.clock()
+            try:
+                yield out
+            finally:
+                self.ledger.seconds["train"] += self.ledger.clock() - start
+        self._absorb()
+        self._batches_in_pass = 0
+        self._passes += 1
+
+    def push(self, batch: Any) -> None:
+        """Draw one batch: decide on it once its pool is full, and hold what survives."""
+        with self.ledger.spending("decide"):
+            self._absorb(at_least=8)
+            rows = self._codec.unpack(batch, self.ledger.examples.drawn)
+            if len(rows) == 0:
+                self._batches_in_pass += 1
+                return
+            if self._batch_size is None:
+                self._batch_size = len(rows)
+            self._count("drawn", rows)
+            self._batches_in_pass += 1
+        if self.stage == 1:
+            with self.ledger.spending("decide"):
+                self._holding.pass_through(rows)
+                self._await(rows)
+                for listener in self._listeners:
+                    listener({"event": "open", "stage": 1, "ids": rows.ids})
+        else:
+            self._pool.append(rows)
+            if sum(map(len, self._pool)) >= self._pool_size:
+                self._sift()
+
+    def flush(self) -> None:
+        """Decide on what is drawn and release all survivors, the last batch maybe smaller."""
+        if self._pool:
+            self._sift()
+        with self.ledger.spending("decide"):
+            self._holding.release(self._batch_size or 1, everything=True)
+
+    def pop(self) -> Any | None:
+        """The next batch, ready for the step, or None if more has to be pushed first."""
+        return self._next() if self._holding.ready else None
+
+    def _next(self) -> Any:
+        with self.ledger.spending("decide"):
+            rows = self._holding.next()
+            self._count("yielded", rows)
+            self._released += float(rows.spans.sum())
+            return self._codec.pack(rows)
+
+    def reduce(self, losses: Tensor, batch: Any) -> Tensor:
+        """The weighted mean of the losses, to call `backward()` on; a scalar.
+
+        losses: float[n], one per example of the batch, with gradient. batch: as the sieve
+        yielded it. In expectation the result is the mean loss over all examples drawn. Losses
+        that are not finite are left out of it, counted and reported.
+        """
+        ids, weights = ride(batch)
+        losses = check_losses(losses, len(ids), "the training step")
+        values = losses.detach()
+        finite = torch.isfinite(values)
+        self._returns.give(ids, values)
+        clean = torch.where(finite, losses, torch.zeros_like(losses))
+        share = len(ids) / finite.sum().clamp(min=1).to(losses.dtype)  # 1 if all are finite
+        return (clean * weights.to(losses)).mean() * share
+
+    @property
+    def progress(self) -> float:
+        """Share of the stream consumed by the batches yielded, 0 to 1."""
+        if self._total is None:
+            raise ConfigError("progress needs the stream's length: give the sieve `total`")
+        return min(1.0, self._released / self._total)
+
+    @property
+    def passes(self) -> int:
+        """Passes over the data completed."""
+        return self._passes
+
+    @property
+    def held(self) -> int:
+        """Examples drawn but not yet dropped or yielded."""
+        return sum(map(len, self._pool)) + len(self._holding)
+
+    # ---- deciding
+
+    def _sift(self) -> None:
+        """Put the pool through the gates."""
+        ledger, forward, backward = self.ledger, self.method.forward, self.method.backward
+        with ledger.spending("decide"):
+            rows = self._codec.concat(self._pool)
+            self._pool = []
+            offer = Offer(rows.ids, self.stage, drawn=len(rows))
+            if self._predicts:
+                offer = replace(offer, features=self._features(self._codec.bare(rows)))
+                offer = replace(offer, predicted=forward.predict(offer))
+            if self.stage == 3:
+                first = forward.decide(offer).check(offer.n, forward)
+                self._count("decided", rows)
+                passed = np.flatnonzero(first.keep)
+            else:
+                first = None
+                passed = np.arange(offer.n, dtype=np.int64)
+            q = first.probability if first else None
+            chosen = self._codec.take(rows, passed)
+            scored = Offer(
+                chosen.ids,
+                self.stage,
+                drawn=len(rows),
+                features=offer.features.take(passed) if offer.features else None,
+                probability=q[passed] if q is not None else None,
+                predicted=offer.predicted[passed] if offer.predicted is not None else None,
+            )
+        bad = np.zeros(0, dtype=np.int64)
+        if self.method.scores:
+            loss, size = self._score(chosen)
+            with ledger.spending("decide"):
+                finite = np.isfinite(loss) & np.isfinite(size)
+                good, bad = np.flatnonzero(finite), passed[~finite]
+                self._bad(len(bad))
+                if len(bad):
+                    chosen, scored = self._codec.take(chosen, good), scored.take(good)
+                    passed, loss, size = passed[good], loss[good], size[good]
+                scored = replace(scored, loss=loss, size=size)
+        with ledger.spending("decide"):
+            second = backward.decide(scored).check(scored.n, backward)
+            kept = np.flatnonzero(second.keep)
+            survivors = self._codec.take(chosen, kept)
+            p = second.probability
+            weights = np.ones(len(kept), dtype=np.float64)
+            if q is not None and len(kept):
+                weights *= (q.mean() if p is None else 1.0) / q[passed][kept]
+            if p is not None and len(kept):
+                weights *= p.sum() / len(rows if q is not None else chosen) / p[kept]
+            survivors.weights = weights.astype(np.float32)
+            self._count("dropped", rows)
+            self._count("dropped", survivors, -1)
+            self._tell(offer, passed, bad, scored, kept, q, p, survivors)
+            if self.method.scores:
+                self._learn(replace(scored, keep=second.keep))
+                self._watch_out(first, passed, scored, p is not None)
+            else:
+                self._await(survivors, q[passed][kept] if q is not None else None)
+            self._holding.add(survivors, len(rows), self._batch_size or 1)
+
+    def _score(self, rows: Rows) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Loss and size float32[n], scored in batches of like length."""
+        assert self._scorer is not None
+        n = len(rows)
+        loss, size = np.empty(n, np.float32), np.empty(n, np.float32)
+        with self.ledger.spending("score"):
+            order = np.argsort(rows.lengths, kind="stable")
+            for start in range(0, n, self._scoring_batch):
+                index = order[start : start + self._scoring_batch]
+                scores = self._scorer(self._codec.bare(self._codec.take(rows, index)))
+                if scores.loss.shape != index.shape or scores.size.shape != index.shape:
+                    raise ScoreError(
+                        f"the scorer gave {scores.loss.shape} losses and {scores.size.shape} "
+                        f"sizes for {len(index)} examples; expected one of each per example"
+                    )
+                loss[index], size[index] = scores.loss, scores.size
+        self._count("scored", rows)
+        return loss, size
+
+    # ---- learning
+
+    def _learn(self, offer: Offer) -> None:
+        """Everything that learns from revealed losses, after it was judged on them."""
+        if offer.n == 0:
+            return
+        self.window.add(offer)
+        self.method.forward.learn(offer)
+        self.method.backward.learn(offer)
+        self._evidence = None
+
+    def _await(self, rows: Rows, probability: np.ndarray[Any, Any] | None = None) -> None:
+        """These go to the user's step unscored: their training losses will teach."""
+        if not (self.method.stages.observes or self._predicts) or len(rows) == 0:
+            return
+        features = self._features(self._codec.bare(rows)) if self._predicts else None
+        self._returns.expect(rows.ids, features, probability)
+
+    def _absorb(self, at_least: int = 1) -> None:
+        """Take in the losses that came back from the user's step."""
+        if self._returns.waiting < at_least:
+            return
+        for ids, losses, offer in self._returns.collect():
+            bad = int(np.count_nonzero(~np.isfinite(losses)))
+            self._bad(bad)
+            for listener in self._listeners:
+                listener({"event": "trained", "ids": ids, "loss": losses})
+            if offer is None:
+                continue
+            offer = replace(offer, stage=self.stage)
+            scorer = self._scorer
+            assert offer.loss is not None
+            size = scorer.size_of_loss(offer.loss) if scorer else np.maximum(offer.loss, 0)
+            offer = replace(offer, size=size)
+            self._learn(replace(offer, predicted=self.method.forward.predict(offer)))
+
+    def _bad(self, count: int) -> None:
+        """Count losses that are not finite; stop when they are more than an accident."""
+        if count == 0:
+            return
+        examples = self.ledger.examples
+        examples.bad += count
+        for listener in self._listeners:
+            listener({"event": "bad", "count": count, "total": examples.bad})
+        if examples.bad > max(32, 0.01 * examples.drawn):
+            raise ScoreError(
+                f"{examples.bad} of {examples.drawn} examples had a loss that is NaN or infinite "
+                "(the run stops at more than 1 %, 32 at least): the learning rate is probably "
+                "too high, or the precision too low"
+            )
+
+    def _watch_out(self, first: Any, passed: Any, scored: Offer, weighted: bool) -> None:
+        if weighted or scored.loss is None:
+            return
+        if first is None:
+            self._watch.feed(scored.loss)
+        elif first.audited is not None:
+            self._watch.feed(scored.loss[first.audited[passed]])
+
+    # ---- stages
+
+    def _agree(self) -> bool:
+        """Once per batch: has every rank one? And with the averages, is it time to move?"""
+        stages, backward = self.method.stages, self.method.backward
+        with self.ledger.spending("decide"):
+            if self._evidence is None or not stages.cached:
+                drawn = self.ledger.examples.drawn
+                share = drawn / self._total if self._total else float("nan")
+                since = self.window.revealed - self._revealed_at_move
+                view = View(self.stage, share, since, self._passes, self.window)
+                self._evidence = stages.evidence(view)
+            shared = backward.shared()
+            numbers = self._agreement.mean(
+                [float(self._holding.ready), *self._evidence, *shared]
+            )
+            if shared:
+                backward.agree(numbers[-len(shared) :])
+            move = stages.next(self.stage, numbers[1 : 1 + len(self._evidence)])
+            if move is not None:
+                self._move(*move)
+            return numbers[0] >= 1.0
+
+    def _move(self, stage: int, reason: str) -> None:
+        if self.stage == 1:
+            self._watch.closed(self.window.mean_loss(last=1024))
+        self.stage = stage
+        self._revealed_at_move = self.window.revealed
+        self._evidence = None
+        move = {"stage": stage, "from_example": self.ledger.examples.drawn, "reason": reason}
+        self.moves.append(move)
+        for listener in self._listeners:
+            listener({"event": "stage", **move})
+        if stage == 1:
+            self._holding.release(self._batch_size or 1, everything=True)
+            for rows in self._pool:
+                self._holding.pass_through(rows)
+                self._await(rows)
+            self._pool = []
+
+    # ---- telling
+
+    def _count(self, station: str, rows: Rows, sign: int = 1) -> None:
+        self.ledger.count(station, sign * len(rows), sign * int(rows.lengths.sum()))
+
+    def _tell(
+        self, offer: Offer, passed: Any, bad: Any, scored: Offer, kept: Any, q: Any, p: Any,
+        survivors: Rows,
+    ) -> None:
+        """One event a pool: for each example drawn what was foreseen, found and decided."""
+        if not self._listeners:
+            return
+
+        def spread(values: Any, at: Any) -> Any:
+            out = np.full(offer.n, np.nan, dtype=np.float32)
+            if values is not None:
+                out[at] = values
+            return out
+
+        event = {
+            "event": "pool",
+            "stage": self.stage,
+            "ids": offer.ids,
+            "predicted": spread(offer.predicted, slice(None)),
+            "forward_probability": spread(q, slice(None)),
+            "scored": np.isin(np.arange(offer.n), passed) & self.method.scores,
+            "kept_out": np.isin(np.arange(offer.n), bad),
+            "loss": spread(scored.loss, passed),
+            "size": spread(scored.size, passed),
+            "backward_probability": spread(p, passed),
+            "weight": np.nan_to_num(spread(survivors.weights, passed[kept])),
+        }
+        for listener in self._listeners:
+            listener(event)
+
+    # ---- state
+
+    def _fingerprint(self) -> dict[str, Any]:
+        m = self.method
+        return {
+            "version": _VERSION,
+            "method": m.name,
+            "gates": f"{type(m.forward).__name__}, {type(m.backward).__name__}",
+            "stages": type(m.stages).__name__,
+            "pool": self._pool_size,
+            "group": self._group,
+            "total": self._total,
+        }
+
+    def state_dict(self) -> State:
+        """Everything, as tensors, numbers, strings, lists and dicts.
+
+        Saved between two batches of a plain loop it resumes to the bit. A host that reads ahead
+        loses the batches that it had taken but not trained on.
+        """
+        return {
+            "fingerprint": self._fingerprint(),
+            "batch_size": self._batch_size,
+            "forward": self.method.forward.state_dict(),
+            "backward": self.method.backward.state_dict(),
+            "codec": self._codec.state_dict(),
+            "ledger": self.ledger.state_dict(),
+            "window": self.window.state_dict(),
+            "watch": self._watch.state_dict(),
+            "returns": self._returns.state_dict(),
+            "stage": self.stage,
+            "moves": [dict(m) for m in self.moves],
+            "pool": [rows_state(r) for r in self._pool],
+            "holding": self._holding.state_dict(),
+            "counters": {
+                "released": self._released,
+                "batches_in_pass": self._batches_in_pass,
+                "passes": self._passes,
+                "revealed_at_move": self._revealed_at_move,
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state; `StateError` if it is of another method, version or setting."""
+        theirs, ours = state.get("fingerprint", {}), self._fingerprint()
+        for key, value in ours.items():
+            if theirs.get(key) != value:
+                raise StateError(
+                    f"the saved state has {key}={theirs.get(key)!r}, this sieve {value!r}: build "
+                    "it with the settings that the state was saved with"
+                )
+        if self._batch_size not in (None, state["batch_size"]):
+            raise StateError(
+                f"the saved state has batch_size={state['batch_size']}, this sieve "
+                f"{self._batch_size}"
+            )
+        self._batch_size = state["batch_size"]
+        self.method.forward.load_state_dict(state["forward"])
+        self.method.backward.load_state_dict(state["backward"])
+        self._codec.load_state_dict(state["codec"])
+        self.ledger.load_state_dict(state["ledger"])
+        self.window.load_state_dict(state["window"])
+        self._watch.load_state_dict(state["watch"])
+        self._returns.load_state_dict(state["returns"])
+        self.stage, self.moves = state["stage"], [dict(m) for m in state["moves"]]
+        self._pool = [rows_from_state(s) for s in state["pool"]]
+        self._holding.load_state_dict(state["holding"])
+        counters = state["counters"]
+        self._released = counters["released"]
+        self._batches_in_pass, self._passes = counters["batches_in_pass"], counters["passes"]
+        self._revealed_at_move = counters["revealed_at_move"]
+        self._evidence = None
+

@@ -1,0 +1,238 @@
+"""Gates that compare something with a threshold, and how the threshold is found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from finesieve.errors import ConfigError, check_share
+from finesieve.gates import Dice, Gate, Offer, State, Verdict
+
+Array = npt.NDArray[np.float64]
+
+
+def inclusion(sizes: npt.ArrayLike, threshold: float, floor: float = 0.0) -> Array:
+    """p = min(1, max(size / threshold, floor)), float64 of the shape of `sizes`.
+
+    Threshold sampling: Duffield, Lund & Thorup, "Learn more, sample less", 2005. For a given
+    expected number kept no other choice of probabilities has a smaller variance of the sum.
+    """
+    s = np.asarray(sizes, dtype=np.float64)
+    if threshold <= 0:
+        return np.ones_like(s)
+    return np.clip(s / threshold, floor, 1.0)
+
+
+def solve_threshold(
+    sizes: npt.ArrayLike,
+    target: float,
+    floor: float = 0.0,
+    weights: npt.ArrayLike | None = None,
+) -> float:
+    """The threshold at which `inclusion` keeps `target` examples in expectation.
+
+    sizes: [n], non-negative and finite. target: expected number kept, sum of weights * p.
+    weights: [n], how many examples each stands for (1 by default).
+    Returns 0.0 (keep all) if the target is not below the total, and the largest threshold of use
+    if even the floor keeps more than the target.
+
+    Exact: between two neighbouring sizes (as thresholds: where an example's p reaches 1, or the
+    floor) the expected number is linear in 1 / threshold, so the right piece is found by a search
+    over sorted break points and then solved in closed form.
+    """
+    s = np.asarray(sizes, dtype=np.float64)
+    w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
+    if target >= float(w.sum()):
+        return 0.0
+    order = np.argsort(s)
+    s, w = s[order], w[order]
+    # At threshold t: examples with s >= t have p = 1, those with s <= floor * t have p = floor.
+    total_w = np.concatenate(([0.0], np.cumsum(w)))
+    total_ws = np.concatenate(([0.0], np.cumsum(w * s)))
+    points = s[s > 0]
+    if floor > 0:
+        points = np.concatenate((points, points / floor))
+        points.sort()
+    if len(points) == 0:
+        return float("inf")
+
+    def expected(t: Array) -> tuple[Array, Array, Array, Array]:
+        ones = np.searchsorted(s, t, side="left")
+        low = np.searchsorted(s, floor * t, side="right") if floor > 0 else np.zeros_like(ones)
+        low = np.minimum(low, ones)
+        certain = total_w[-1] - total_w[ones]
+        floored = floor * total_w[low]
+        middle = total_ws[ones] - total_ws[low]
+        return certain + floored + middle / t, certain, floored, middle
+
+    low_i, high_i = 0, len(points) - 1
+    if float(expected(points[high_i : high_i + 1])[0][0]) > target:
+        if floor > 0:
+            return float(points[-1])
+        # Past the largest size every p is s / t.
+        return float(total_ws[-1] / target)
+    while low_i < high_i:  # the smallest point that keeps no more than the target
+        mid = (low_i + high_i) // 2
+        if float(expected(points[mid : mid + 1])[0][0]) > target:
+            low_i = mid + 1
+        else:
+            high_i = mid
+    # Solve on the piece that ends in this point; its members are those just below the point.
+    inside = np.asarray([np.nextafter(points[low_i], 0.0)])
+    _, certain, floored, middle = expected(inside)
+    rest = target - float(certain[0]) - float(floored[0])
+    if rest <= 0 or float(middle[0]) <= 0:
+        return float(points[low_i])
+    return float(min(points[low_i], float(middle[0]) / rest))
+
+
+class ThresholdSampling(Gate):
+    """Keep example i with probability min(1, size_i / threshold); weigh it 1 / probability.
+
+    The threshold is found anew for every pool, so that the expected number kept is `share` of
+    the pool: there is no history that could lag behind a falling loss. Unbiased whatever the
+    sizes are; of least variance if they are right.
+
+    At the forward gate the sizes are the predicted ones (inside a `PredictorGate`); at the
+    backward gate they are the measured ones divided by the probability of having been scored.
+
+    share: expected share of the pool *drawn* that is kept, in (0, 1].
+    floor: the least probability, in [0, 1]: bounds the weights. What looks worthless now may
+        still teach under dropout, or be mispredicted; without a floor it would come, rarely, with
+        a weight that spoils the step.
+    """
+
+    def __init__(self, share: float, floor: float = 0.02, seed: int = 0) -> None:
+        self.share = check_share("share", share)
+        self.floor = check_share("floor", floor, zero=True)
+        self._dice = Dice(seed, "threshold sampling")
+
+    def decide(self, offer: Offer) -> Verdict:
+        sizes = np.asarray(offer.need("size", self), dtype=np.float64)
+        if offer.probability is not None:
+            sizes = sizes / offer.probability
+        drawn = offer.n if offer.drawn is None else offer.drawn
+        threshold = solve_threshold(sizes, self.share * drawn, self.floor)
+        p = inclusion(sizes, threshold, self.floor).astype(np.float32)
+        return Verdict(self._dice.uniform(offer.n) < p, p)
+
+    def state_dict(self) -> State:
+        return {"dice": self._dice.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._dice.load_state_dict(state["dice"])
+
+
+class _History:
+    """The last `window` values, in order. Plain numpy; saved as a tensor."""
+
+    def __init__(self, window: int) -> None:
+        if window < 1:
+            raise ConfigError(f"window is {window}; expected at least 1 value to remember")
+        self._window = window
+        self.values: Array = np.empty(0, dtype=np.float64)
+
+    def add(self, values: npt.ArrayLike) -> None:
+        both = np.concatenate((self.values, np.asarray(values, dtype=np.float64)))
+        self.values = both[-self._window :]
+
+    def state_dict(self) -> State:
+        return {"values": torch.from_numpy(self.values.copy())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.values = state["values"].numpy().copy()
+
+
+class LossThreshold(Gate):
+    """The paper's rule: keep an example iff its loss is above a threshold; all weigh the same.
+
+    The threshold is the mean of the last `window` losses of stage 1, and frozen after it.
+    Ouyang et al., IJCAI 2023 (arXiv 2207.14386). Like a hinge: what falls below rests, what rises
+    above is trained on again, which keeps accuracy but not calibration.
+
+    threshold: fixes it by hand; `window` is then unused.
+    """
+
+    def __init__(self, window: int = 128, threshold: float | None = None) -> None:
+        if threshold is not None and not np.isfinite(threshold):
+            raise ConfigError(f"threshold is {threshold}; expected a finite loss")
+        self._history = _History(window)
+        self._fixed = threshold
+        self._agreed: float | None = None
+
+    @property
+    def threshold(self) -> float:
+        """The present threshold; minus infinity (keep all) before any loss has been seen."""
+        if self._fixed is not None:
+            return self._fixed
+        if self._agreed is not None:
+            return self._agreed
+        values = self._history.values
+        return float(values.mean()) if len(values) else float("-inf")
+
+    def decide(self, offer: Offer) -> Verdict:
+        return Verdict(np.asarray(offer.need("loss", self)) > self.threshold)
+
+    def learn(self, offer: Offer) -> None:
+        if offer.stage == 1 and offer.loss is not None:
+            self._history.add(offer.loss)
+            self._agreed = None
+
+    def shared(self) -> list[float]:
+        return [self.threshold]
+
+    def agree(self, values: list[float]) -> None:
+        if np.isfinite(values[0]):  # else a rank has no losses yet
+            self._agreed = values[0]
+
+    def state_dict(self) -> State:
+        return {"history": self._history.state_dict(), "agreed": self._agreed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._history.load_state_dict(state["history"])
+        self._agreed = state["agreed"]
+
+
+class Quantile(Gate):
+    """Keep the `share` of examples with the highest loss, against a moving history; unweighted.
+
+    Here for comparison. Nothing brings back the easy examples that anchor the model: measured, it
+    can fall to chance. The sieve warns when it does (`CollapseWarning`).
+    """
+
+    def __init__(self, share: float, window: int = 1024) -> None:
+        self.share = check_share("share", share)
+        self._history = _History(window)
+
+    def decide(self, offer: Offer) -> Verdict:
+        loss = np.asarray(offer.need("loss", self))
+        known = self._history.values
+        cut = np.quantile(known if len(known) else loss, 1.0 - self.share)
+        return Verdict(loss >= cut)
+
+    def learn(self, offer: Offer) -> None:
+        if offer.loss is not None:
+            self._history.add(offer.loss)
+
+    def state_dict(self) -> State:
+        return {"history": self._history.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._history.load_state_dict(state["history"])
+
+
+class CutOff(Gate):
+    """Keep what has a size of at least `cut`, unweighted: the paper's use of its predictor.
+
+    Inside a `PredictorGate` with naive Bayes the size is a probability and 0.5 the natural cut.
+    """
+
+    def __init__(self, cut: float = 0.5) -> None:
+        self.cut = float(cut)
+
+    def decide(self, offer: Offer) -> Verdict:
+        return Verdict(np.asarray(offer.need("size", self)) >= self.cut)
