@@ -44,11 +44,11 @@ class CollapseWarning(FinesieveWarning):
 
 def check_share(name: str, value: float, *, zero: bool = False) -> float:
     """Return `value` if it lies in (0, 1] (or [0, 1] with `zero`), else raise `ConfigError`."""
-    inside = (0 <= value <= 1) if zero else (0 < value <= 1)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not inside:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not (0 <= value <= 1 if zero else 0 < value <= 1):
         bounds = "[0, 1]" if zero else "(0, 1]"
         raise ConfigError(
             f"{name} is {value!r}; expected a share in {bounds}"
-            + (", e.g. 0.2 for 20 %" if isinstance(value, (int, float)) and value > 1 else "")
+            + (", e.g. 0.2 for 20 %" if number and value > 1 else "")
         )
     return float(value)

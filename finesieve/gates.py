@@ -141,8 +141,9 @@ class Dice:
     """
 
     def __init__(self, seed: int, use: str) -> None:
-        self.origin = (seed << 32) ^ zlib.crc32(use.encode())
-        self._generator = torch.Generator().manual_seed(self.origin & (2**63 - 1))
+        # torch's CPU generator takes the low 32 bits of a seed and ignores the rest.
+        self.origin = zlib.crc32(f"{use}:{seed}".encode())
+        self._generator = torch.Generator().manual_seed(self.origin)
 
     def uniform(self, n: int) -> npt.NDArray[np.float64]:
         """float64[n] in [0, 1)."""

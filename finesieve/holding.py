@@ -61,9 +61,11 @@ class Holding:
             cuts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
             for i in self._dice.permutation(len(cuts)):
                 self._ready.append(self._codec.take(rows, cuts[i]))
-        if everything and self._ready and self._idle:
-            self._ready[-1].spans[-1] += self._idle
-            self._idle = 0.0
+
+    def take_idle(self) -> float:
+        """Examples drawn at the end of a pass of which nothing survived; asked for once."""
+        idle, self._idle = self._idle, 0.0
+        return idle
 
     def state_dict(self) -> State:
         return {

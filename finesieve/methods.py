@@ -79,8 +79,10 @@ def paper(
     **stages: Any,
 ) -> Method:
     """Ouyang et al. 2023 with its plain defects mended: full batches instead of single examples
-    in stage 3, no second forward, schedule by share of the stream, an audit. Unweighted."""
-    forward = PredictorGate(NaiveBayes(vocabulary), CutOff(0.5), audit, seed)
+    in stage 3, no second forward, schedule by share of the stream, an audit, and a naive Bayes
+    that takes absent tokens for no evidence. Unweighted."""
+    bayes = NaiveBayes(vocabulary, absent=False)
+    forward = PredictorGate(bayes, CutOff(0.5), audit, seed)
     return Method("paper", forward, LossThreshold(history), Paper(warmup, log_loss, **stages))
 
 

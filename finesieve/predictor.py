@@ -146,14 +146,19 @@ class NaiveBayes(Predictor):
     absent tokens count as evidence too.
 
     vocabulary: number of ids told apart; larger ids share a place (modulo).
+    absent: whether absent tokens count. With tens of thousands of them and verdicts of unequal
+        frequency their small evidences add up to a large one for the more frequent verdict,
+        until many thousands of examples were learned.
     """
 
-    def __init__(self, vocabulary: int = 32768, alpha: float = 1.0) -> None:
+    def __init__(
+        self, vocabulary: int = 32768, alpha: float = 1.0, absent: bool = True
+    ) -> None:
         if vocabulary < 2 or alpha <= 0:
             raise ConfigError(
                 f"vocabulary={vocabulary}, alpha={alpha}; expected at least 2 ids and alpha > 0"
             )
-        self._vocabulary, self._alpha = vocabulary, alpha
+        self._vocabulary, self._alpha, self._absent = vocabulary, alpha, absent
         self._counts = np.zeros((2, vocabulary), dtype=np.float64)
         self._classes = np.zeros(2, dtype=np.float64)
 
@@ -175,8 +180,11 @@ class NaiveBayes(Predictor):
             return np.ones(len(ids), dtype=np.float32)
         p = (self._counts + self._alpha) / (self._classes[:, None] + 2 * self._alpha)
         absent = np.log1p(-p)
-        odds = (np.log(p[1]) - absent[1]) - (np.log(p[0]) - absent[0])
-        base = absent[1].sum() - absent[0].sum() + np.log(self._classes[1] / self._classes[0])
+        odds = np.log(p[1]) - np.log(p[0])
+        base = np.log(self._classes[1] / self._classes[0])
+        if self._absent:
+            odds -= absent[1] - absent[0]
+            base += absent[1].sum() - absent[0].sum()
         z = base + np.where(ids >= 0, odds[ids], 0.0).sum(axis=1)
         return np.asarray(1.0 / (1.0 + np.exp(-np.clip(z, -500, 500))), dtype=np.float32)
 

@@ -132,9 +132,10 @@ class Automatic(Stages):
     train, score: shares of the stream that closed gates let through to training and scoring.
     cost_ratio: seconds to score an example over seconds to train on it; 0.3 is typical (0.22 to
         0.31 measured for MiniLM on CPU; 1/3 is the usual 1:2 split of forward and backward).
-    margin: by how much cheaper a stage must be before a gate closes.
-    slack: how much dearer than stage 2 stage 3 may become before the forward gate opens again.
-        It does most of the saving of time, and its price is the noisier to measure.
+    margin: by how much cheaper a stage must be before a gate closes; twice as much dearer than
+        plain training, and both open again.
+    slack: how much dearer than stage 2 stage 3, begun when it is no dearer, may become before
+        the forward gate opens again: its price is the noisier to measure.
     warmup: share of the stream that stage 1 lasts at least (where the total is known).
     patience: revealed examples that a stage lasts at least.
     """
@@ -196,9 +197,9 @@ class Automatic(Stages):
                 f"sizes are concentrated enough ({concentration:.2f}): with {what} closed the "
                 f"same information costs {best:.2f} of plain training"
             )
-        if stage > 1 and best >= 1.0:
+        if stage > 1 and best >= 1.0 + 2 * self.margin:
             return 1, f"skipping does not pay now: it would cost {best:.2f} of plain training"
-        if stage == 2 and forward < close * backward:
+        if stage == 2 and forward <= backward:
             return 3, (
                 f"the predictor has proved itself: {forward:.2f} of plain training with it, "
                 f"{backward:.2f} without"

@@ -141,6 +141,8 @@ class Sieve:
                     self.flush()
                 else:
                     self.push(batch)
+            if exhausted and not self._holding.ready:
+                self._released += self._holding.take_idle()
             if not self._agree():
                 break
             out = self._next()

@@ -81,8 +81,9 @@ def solve_threshold(
             low_i = mid + 1
         else:
             high_i = mid
-    # Solve on the piece that ends in this point; its members are those just below the point.
-    inside = np.asarray([np.nextafter(points[low_i], 0.0)])
+    # Solve on the piece that ends in this point; who is where in it, its middle tells.
+    begin = points[low_i - 1] if low_i else 0.0
+    inside = np.asarray([(begin + points[low_i]) / 2])
     _, certain, floored, middle = expected(inside)
     rest = target - float(certain[0]) - float(floored[0])
     if rest <= 0 or float(middle[0]) <= 0:

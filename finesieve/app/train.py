@@ -171,8 +171,8 @@ class Run:
             Classification(self.model, autocast=self.autocast),
             method,
             total=self.total,
-            # Plain methods keep the loader's batches; survivors may make smaller ones.
-            batch_size=config.survivor_batch_size or config.batch_size,
+            # Smaller batches of survivors keep more of the optimizer steps.
+            batch_size=config.survivor_batch_size or max(1, config.batch_size // 2),
             pad_values={"input_ids": data.tokenizer.pad_token_id},
             seed=config.seed,
             clock=self._clock,

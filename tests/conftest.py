@@ -1,0 +1,89 @@
+"""Shared helpers: streams of small batches, a tiny model, real data and the real encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from finesieve.scores import Scorer, Scores
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--data-dir", help="folder with the benchmark datasets, for -m shared")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _threads() -> None:
+    torch.set_num_threads(2)
+
+
+def make_batches(n: int = 400, batch: int = 8, seed: int = 0, longest: int = 12) -> list[Any]:
+    """Dict batches as Hugging Face makes them: padded to the longest, in a fixed order.
+
+    The first token tells the label (above or below 50), except in a fifth of the examples.
+    """
+    g = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, longest + 1, (n,), generator=g)
+    tokens = torch.randint(1, 100, (n, longest), generator=g)
+    noise = torch.rand(n, generator=g) < 0.2
+    labels = ((tokens[:, 0] > 50) ^ (noise & (torch.rand(n, generator=g) < 0.5))).long()
+    out = []
+    for i in range(0, n, batch):
+        size = lengths[i : i + batch]
+        width = int(size.max())
+        mask = (torch.arange(width)[None] < size[:, None]).long()
+        out.append(
+            {
+                "input_ids": tokens[i : i + batch, :width] * mask,
+                "attention_mask": mask,
+                "labels": labels[i : i + batch],
+            }
+        )
+    return out
+
+
+class Bag(nn.Module):
+    """Mean of embeddings, dropout, a linear head: small, but it learns."""
+
+    def __init__(self, seed: int = 0, dropout: float = 0.1) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embed = nn.Embedding(128, 16)
+        self.drop = nn.Dropout(dropout)
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        mask = attention_mask.unsqueeze(-1).float()
+        mean = (self.embed(input_ids) * mask).sum(1) / mask.sum(1).clamp(min=1)
+        return self.head(self.drop(mean) + self.embed(input_ids[:, 0]))
+
+
+class TableScorer(Scorer):
+    """Loss and size as a fixed function of the tokens: a model that never changes."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def __call__(self, batch: Any) -> Scores:
+        values = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
+        self.calls.append(len(values))
+        return Scores(values.numpy(), values.numpy())
+
+
+def ids_of(batches: list[Any]) -> list[int]:
+    return [i for b in batches for i in b["sieve_ids"].tolist()]
+
+
+@pytest.fixture(scope="session")
+def docstring_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The built-in dataset, built for real once a session."""
+    folder = tmp_path_factory.mktemp("cache")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("FINESIEVE_CACHE", str(folder))
+    yield folder
+    patch.undo()

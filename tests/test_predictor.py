@@ -1,0 +1,146 @@
+"""The predictors against naive references; features from tokens and from text."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import torch
+
+import finesieve as fs
+from finesieve import checks
+from finesieve.predictor import hashed
+
+
+def naive_slots(features: fs.Features, bits: int) -> list[list[int]]:
+    """Slots in plain Python integers, one example at a time, without padding."""
+    golden, mix, full = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, (1 << 64) - 1
+
+    def slot(key: int, label: int) -> int:
+        key ^= ((label + 1) * mix) & full
+        key ^= key >> 29
+        return ((key * mix) & full) >> (64 - bits)
+
+    rows = []
+    for row, label in zip(features.tokens.tolist(), features.cross.tolist(), strict=True):
+        row_slots = [slot((t * golden) & full, label) for t in row if t >= 0]
+        for a, b in zip(row[:-1], row[1:], strict=True):
+            if a >= 0 and b >= 0:
+                a, b = (a * golden) & full, (b * golden) & full
+                row_slots.append(slot(((a >> 7) + b) & full, label))
+        rows.append(row_slots)
+    return rows
+
+
+def test_hashing_against_plain_integers() -> None:
+    for offer in checks.sample_offers(3):
+        fast = hashed(offer.features, 12, bigrams=True)
+        for row, expected in zip(fast.tolist(), naive_slots(offer.features, 12), strict=True):
+            assert sorted(s for s in row if s != 1 << 12) == sorted(expected)
+
+
+def test_regression_against_a_dictionary() -> None:
+    """The vectorised model does what one would write down with a dict per weight."""
+    fast = fs.SizeRegression(bits=12, rate=0.3)
+    weight: dict[int, float] = defaultdict(float)
+    square: dict[int, float] = defaultdict(float)
+    bias, seen = 0.0, 0
+
+    def forward(rows: list[list[int]]) -> list[float]:
+        out = []
+        for row in rows:
+            scale = 1 / math.sqrt(max(1, len(row)))
+            out.append(math.exp(bias + scale * sum(weight[s] for s in row)))
+        return out
+
+    for offer in checks.sample_offers(1, count=12):
+        rows = naive_slots(offer.features, 12)
+        assert fast.predict(offer) == pytest.approx(forward(rows), rel=2e-4)
+        fast.learn(offer)
+        seen += offer.n
+        keep = max(0.0, 1 - offer.n / min(seen, 4096))
+        bias = math.log(keep * math.exp(bias) + (1 - keep) * float(offer.size.mean()))
+        steps: dict[int, list[float]] = defaultdict(list)
+        for row, p, s in zip(rows, forward(rows), offer.size, strict=True):
+            for slot in row:
+                steps[slot].append((p - float(s)) * math.exp(-bias) / math.sqrt(len(row)))
+        for slot, many in steps.items():
+            square[slot] += sum(g * g for g in many)
+            weight[slot] -= sum(0.3 * g / math.sqrt(square[slot] + 1e-6) for g in many)
+
+
+def test_naive_bayes_against_scikit_learn() -> None:
+    from sklearn.naive_bayes import BernoulliNB
+
+    ours, theirs = fs.NaiveBayes(vocabulary=600), BernoulliNB()
+    for i, offer in enumerate(checks.sample_offers(2)):
+        dense = np.zeros((offer.n, 600))
+        for row, tokens in enumerate(offer.features.tokens):
+            dense[row, tokens[tokens >= 0]] = 1
+        if i:
+            expected = theirs.predict_proba(dense)[:, 1]
+            assert ours.predict(offer) == pytest.approx(expected, abs=1e-5)
+        ours.learn(offer)
+        theirs.partial_fit(dense, offer.keep, classes=[False, True])
+
+
+@pytest.mark.parametrize("bits", [10, 20])
+def test_regression_learns_and_its_memory_is_bounded(bits: int) -> None:
+    model = fs.SizeRegression(bits)
+    before = model.bytes
+    window = fs.stream.Window(1000)
+    for offer in checks.sample_offers(0, count=60):
+        predicted = model.predict(offer)
+        window.add(fs.stream.replace(offer, predicted=predicted))
+        model.learn(offer)
+    assert window.auc() > 0.8
+    assert 0.8 < window.calibration() < 1.25
+    assert model.bytes == before == 8 * ((1 << bits) + 1)
+
+
+def test_crossing_with_the_label_tells_agreement_from_disagreement() -> None:
+    """Token 7 is hard with label 1 and easy with label 0: only crossed features can tell."""
+    model = fs.SizeRegression(12)
+    for _ in range(30):
+        labels = np.tile([0, 1], 32)
+        offer = fs.Offer(
+            np.arange(64), features=fs.Features(np.full((64, 1), 7), labels),
+            size=np.where(labels == 1, 1.0, 0.1).astype(np.float32),
+        )
+        model.learn(offer)
+    predicted = model.predict(offer)
+    assert predicted[1] > 4 * predicted[0]
+
+
+def test_token_features_stop_at_the_mask() -> None:
+    batch = {
+        "input_ids": torch.tensor([[5, 6, 0], [7, 8, 9]]),
+        "attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]]),
+        "labels": torch.tensor([1, 0]),
+    }
+    features = fs.token_features()(batch)
+    assert features.tokens.tolist() == [[5, 6, -1], [7, 8, 9]]
+    assert features.cross.tolist() == [1, 0]
+    assert batch["input_ids"][0, 2] == 0  # not written into
+    with pytest.raises(fs.BatchError, match="'tokens'"):
+        fs.token_features(tokens="tokens")(batch)
+
+
+def test_text_features_need_no_tokenizer() -> None:
+    batch = {"text": ["Good, good film", "bad"], "labels": torch.tensor([1, 0])}
+    tokens = fs.text_features()(batch).tokens
+    assert (tokens[0] >= 0).sum() == 4
+    assert tokens[0][0] == tokens[0][2]  # lower-cased
+    assert (tokens[1] >= 0).tolist() == [True, False, False, False]
+
+
+def test_features_of_other_labels() -> None:
+    get = fs.token_features(mask=None)
+    real = get({"input_ids": torch.ones(2, 3), "labels": torch.tensor([0.31, 4.0])})
+    assert real.cross.tolist() == [3, 40]
+    multi = get({"input_ids": torch.ones(3, 2), "labels": torch.tensor([[1, 0], [0, 1], [1, 0]])})
+    assert multi.cross[0] == multi.cross[2] != multi.cross[1]
+    unlabelled = fs.token_features(labels=None, mask=None)({"input_ids": torch.ones(2, 3)})
+    assert unlabelled.cross.tolist() == [0, 0]

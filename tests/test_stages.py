@@ -1,0 +1,216 @@
+"""Transitions: when gates close, when they open again, and what they say about it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import finesieve as fs
+from finesieve.evidence import Window
+from finesieve.scores import Scores
+from finesieve.stages import View
+from tests.conftest import Bag, TableScorer, make_batches
+
+
+def feed(sieve: fs.Sieve, batches: Any) -> None:
+    """Return losses that equal the size that TableScorer would give."""
+    for batch in sieve(batches):
+        losses = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
+        sieve.reduce(losses.requires_grad_(), batch)
+
+
+def auto(**settings: Any) -> fs.Method:
+    kind = {"predictor_bits": 14, "patience": 300, "warmup": 0.0}
+    return fs.methods.build("finesieve", **{**kind, **settings})
+
+
+def test_concentrated_and_predictable_sizes_reach_stage_3_by_themselves() -> None:
+    sieve = fs.Sieve(TableScorer(), auto(), total=8000, pool=200)
+    feed(sieve, make_batches(8000))
+    assert [m["stage"] for m in sieve.moves][:3] == [1, 2, 3]
+    assert "concentrated enough" in sieve.moves[1]["reason"]
+    assert "proved itself" in sieve.moves[2]["reason"]
+    c = sieve.ledger.examples
+    assert c.yielded < 0.35 * 8000
+    assert c.scored < 0.55 * 8000
+    assert sieve.window.auc() > 0.8
+
+
+class Flat(TableScorer):
+    """All sizes alike: nothing can be skipped."""
+
+    def __call__(self, batch: Any) -> Scores:
+        n = len(batch["labels"])
+        return Scores(np.full(n, 0.7, np.float32), np.full(n, 1.0, np.float32))
+
+
+def test_equal_sizes_keep_the_gates_open() -> None:
+    sieve = fs.Sieve(Flat(), auto(), total=4000)
+    for batch in sieve(make_batches(4000)):
+        sieve.reduce(torch.full((len(batch["labels"]),), 0.7), batch)
+    assert sieve.stage == 1
+    assert sieve.ledger.examples.yielded == 4000
+    assert sieve.ledger.examples.scored == 0
+
+
+class Unpredictable(TableScorer):
+    """Concentrated sizes that follow from nothing the predictor sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dice = np.random.default_rng(0)
+
+    def sizes(self, n: int) -> np.ndarray:
+        return (self.dice.random(n).astype(np.float32) ** 8) * 2 + 0.01
+
+    def __call__(self, batch: Any) -> Scores:
+        size = self.sizes(len(batch["labels"]))
+        return Scores(size, size)
+
+
+def test_a_predictor_that_cannot_tell_stays_out() -> None:
+    """Stage 2 pays, but a forward gate that guesses would only add variance."""
+    scorer = Unpredictable()
+    # A cheap scoring pass: then nothing is won by scoring fewer.
+    sieve = fs.Sieve(scorer, auto(cost_ratio=0.05), total=6000, pool=200)
+    for batch in sieve(make_batches(6000)):
+        sieve.reduce(torch.from_numpy(scorer.sizes(len(batch["labels"]))), batch)
+    assert {m["stage"] for m in sieve.moves} == {1, 2}
+
+
+class Turning(TableScorer):
+    """What was hard becomes easy and the reverse, half-way: the predictor goes wrong."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.turned = False
+
+    def __call__(self, batch: Any) -> Scores:
+        x = batch["input_ids"][:, 0].float() / 100
+        x = 1 - x if self.turned else x
+        size = ((x + 0.01) ** 8 * 4).numpy()
+        return Scores(size, size)
+
+
+def test_the_way_back_when_the_predictor_degrades() -> None:
+    scorer = Turning()
+    sieve = fs.Sieve(scorer, auto(score=0.3, audit=0.05, cost_ratio=0.6),
+                     total=16000, pool=200)
+    batches = make_batches(16000)
+    for i, batch in enumerate(sieve(batches)):
+        x = batch["input_ids"][:, 0].float() / 100
+        sieve.reduce((x + 0.01) ** 8 * 4, batch)
+        if sieve.stage == 3 and not scorer.turned and sieve.ledger.examples.drawn > 8000:
+            scorer.turned = True
+        assert i < 3000
+    stages = [m["stage"] for m in sieve.moves]
+    assert stages[:3] == [1, 2, 3]
+    assert scorer.turned
+    assert 2 in stages[3:]
+    back = next(m for m in sieve.moves[3:] if m["stage"] == 2)
+    assert "degraded" in back["reason"]
+    assert back["from_example"] > 8000
+
+
+def test_stages_by_hand() -> None:
+    fixed = fs.Fixed({2: 0.25, 3: 0.5})
+    assert fixed.next(1, [0.2]) is None
+    assert fixed.next(1, [0.3]) == (2, "25% of the stream, as set")
+    assert fixed.next(2, [0.6])[0] == 3
+    with pytest.raises(fs.ConfigError, match="starts before"):
+        fs.Fixed({2: 0.5, 3: 0.2})
+    with pytest.raises(fs.ConfigError, match="expected stages 2 and 3"):
+        fs.Fixed({1: 0.5})
+    sieve = fs.Sieve(TableScorer(), fs.methods.build("finesieve", starts={2: 0.1}))
+    with pytest.raises(fs.ConfigError, match="`total`"):
+        list(sieve(make_batches(40)))
+    with pytest.raises(fs.ConfigError, match="no effect"):
+        fs.methods.build("finesieve", starts={2: 0.1}, margin=0.2)
+
+
+def test_the_papers_rule() -> None:
+    paper = fs.Paper(warmup=0.1, log_loss=0.5, window=4)
+    window = Window(4)
+    offer = fs.Offer(np.arange(4), loss=np.ones(4, np.float32), size=np.ones(4, np.float32))
+    early = View(1, 0.05, 0, 0, window)
+    assert paper.next(1, paper.evidence(early)) is None
+    window.add(offer)
+    assert paper.next(1, paper.evidence(View(1, 0.1, 4, 0, window)))[0] == 2
+    keep = np.asarray([True, True, False, False])
+    bad = np.asarray([0.5, 0.5, 0.5, 0.5], np.float32)
+    window.add(replace(offer, keep=keep, predicted=bad))
+    assert paper.next(2, paper.evidence(View(2, 0.2, 4, 0, window))) is None
+    good = np.asarray([0.9, 0.9, 0.1, 0.1], np.float32)
+    window.add(replace(offer, keep=keep, predicted=good))
+    assert paper.next(2, paper.evidence(View(2, 0.2, 3, 0, window))) is None  # window not full
+    assert paper.next(2, paper.evidence(View(2, 0.2, 4, 0, window)))[0] == 3
+    assert paper.next(2, [0.5, float("inf"), 1.0, 1.0]) == (3, "second pass")
+    assert paper.next(3, [0.9, 9.0, 1.0, 1.0]) is None  # no way back
+
+
+def test_paper_method_end_to_end() -> None:
+    method = fs.methods.build("paper", warmup=0.1, window=200, log_loss=0.65)
+    sieve = fs.Sieve(TableScorer(), method, total=4000, pool=100)
+    feed(sieve, make_batches(4000))
+    assert [m["stage"] for m in sieve.moves] == [1, 2, 3]
+    losses = (torch.cat([b["input_ids"][:, 0] for b in make_batches(400)]) / 100 + 0.01) ** 3 * 2
+    threshold = method.backward.threshold
+    assert threshold == pytest.approx(losses[-128:].mean().item(), rel=0.35)
+
+
+def test_window_speaks_for_the_stream_also_in_stage_3() -> None:
+    dice = np.random.default_rng(0)
+    size = dice.lognormal(0, 1, 40000)
+    q = np.clip(size / 4, 0.1, 1)
+    kept = dice.random(len(q)) < q
+    window = Window(100000)
+    window.add(fs.Offer(
+        np.arange(kept.sum()), loss=size[kept], size=size[kept], probability=q[kept],
+        predicted=size[kept],
+    ))
+    assert window.mean_loss() == pytest.approx(size.mean(), rel=0.05)
+    expected = size.mean() ** 2 / (size**2).mean()
+    assert window.concentration() == pytest.approx(expected, rel=0.1)
+    assert window.calibration() == pytest.approx(1.0)
+    assert window.auc() == pytest.approx(1.0)
+
+
+# ---- collapse
+
+
+def collapse_run(method: fs.Method, lr: float) -> tuple[fs.Sieve, list[str]]:
+    """A linear model on a task it can learn, driven by one method at a high learning rate."""
+    model = Bag(dropout=0.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    sieve = fs.Sieve(fs.scores.Classification(model), method, total=24000, pool=100, group=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for batch in sieve(make_batches(24000)):
+            bare = fs.inputs(batch)
+            labels = bare.pop("labels")
+            losses = F.cross_entropy(model(**bare), labels, reduction="none")
+            sieve.reduce(losses, batch).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return sieve, [str(w.message) for w in caught if w.category is fs.CollapseWarning]
+
+
+def test_collapse_of_the_quantile_gate_is_noticed_and_the_remedy_named() -> None:
+    _, warned = collapse_run(fs.methods.build("quantile", train=0.1, warmup=0.3), lr=1.0)
+    assert len(warned) == 1
+    assert "collapsing" in warned[0]
+    assert "threshold sampling" in warned[0]
+
+
+def test_the_remedy_does_not_collapse() -> None:
+    method = fs.methods.build("finesieve", train=0.1, starts={2: 0.3}, predictor_bits=8)
+    sieve, warned = collapse_run(method, lr=1.0)
+    assert warned == []
+    assert sieve.window.mean_loss() < 0.55

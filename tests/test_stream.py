@@ -1,0 +1,537 @@
+"""The sieve itself: identity, conservation, unbiasedness, resuming, reading ahead."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+import finesieve as fs
+from finesieve.scores import Scores
+from tests.conftest import Bag, TableScorer, ids_of, make_batches
+
+
+def by_hand(seed: int = 0, **settings: Any) -> fs.Method:
+    """finesieve with stages at fixed places: 10 % and 30 % of the stream."""
+    return fs.methods.build(
+        "finesieve", seed, predictor_bits=12, starts={2: 0.1, 3: 0.3}, **settings
+    )
+
+
+def small_sieve(total: int = 400, **more: Any) -> fs.Sieve:
+    kind = {"scorer": TableScorer(), "method": by_hand(), "total": total, "pool": 50, "group": 2}
+    return fs.Sieve(**{**kind, **more})
+
+
+def train(
+    sieve: fs.Sieve, batches: list[Any], model: Bag, optimizer: Any, stop: int | None = None
+) -> list[Any]:
+    """A plain loop; returns the batches it saw."""
+    seen = []
+    for batch in sieve(batches):
+        given = fs.inputs(batch)
+        labels = given.pop("labels")
+        losses = F.cross_entropy(model(**given), labels, reduction="none")
+        sieve.reduce(losses, batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seen.append(batch)
+        if stop is not None and len(seen) == stop:
+            break
+    return seen
+
+
+# ---- identity
+
+
+def test_open_gates_change_nothing() -> None:
+    batches = make_batches(101)
+    sieve = fs.Sieve(method="full", total=101)
+    out = list(sieve(batches))
+    assert len(out) == len(batches)
+    for ours, theirs in zip(out, batches, strict=True):
+        bare = fs.inputs(ours)
+        assert bare.keys() == theirs.keys()
+        assert all(torch.equal(bare[k], theirs[k]) for k in theirs)
+        assert ours["sieve_weights"].tolist() == [1.0] * len(theirs["labels"])
+    assert ids_of(out) == list(range(101))
+
+
+def test_training_with_open_gates_is_the_plain_loop_to_the_bit() -> None:
+    batches = make_batches(200)
+    ends = []
+    for wrapped in (False, True):
+        model = Bag()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        torch.manual_seed(3)
+        if wrapped:
+            train(fs.Sieve(method="full"), batches, model, optimizer)
+        else:
+            for batch in batches:
+                logits = model(batch["input_ids"], batch["attention_mask"])
+                F.cross_entropy(logits, batch["labels"], reduction="none").mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+        ends.append(model.state_dict())
+    assert all(torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
+
+
+@pytest.mark.parametrize("kind", ["tuple", "list", "tensor", "strings"])
+def test_other_kinds_of_batches(kind: str) -> None:
+    x = torch.arange(60.0).reshape(60, 1)
+    make = {
+        "tuple": lambda s: (x[s], x[s, 0].long()),
+        "list": lambda s: [x[s], x[s, 0].long()],
+        "tensor": lambda s: x[s],
+        "strings": lambda s: {"text": [f"text {i}" for i in x[s, 0].tolist()], "x": x[s]},
+    }[kind]
+    batches = [make(slice(i, i + 10)) for i in range(0, 60, 10)]
+    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=20, group=1)
+    for batch in sieve(batches):
+        bare = fs.inputs(batch)
+        ids = fs.stream.ride(batch).ids
+        value = bare if kind == "tensor" else bare["x"] if kind == "strings" else bare[0]
+        assert value[:, 0].tolist() == ids.tolist()
+        if kind == "strings":
+            assert bare["text"] == [f"text {float(i)}" for i in ids.tolist()]
+        else:
+            assert type(bare) is type(batches[0])
+    assert 0 < sieve.ledger.examples.yielded < 60
+
+
+def test_a_batch_encoding_stays_one() -> None:
+    from transformers import BatchEncoding
+
+    batches = [BatchEncoding(b) for b in make_batches(64)]
+    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=16, group=1)
+    for batch in sieve(batches):
+        assert isinstance(batch.to("cpu"), BatchEncoding)
+
+
+# ---- counting
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(1, 300), batch=st.integers(1, 17), pool=st.integers(1, 120),
+    group=st.integers(1, 5), size=st.integers(1, 20),
+    starts=st.sampled_from([{}, {2: 0.0}, {3: 0.0}, {2: 0.2, 3: 0.6}, {2: 0.1}]),
+    stop=st.integers(0, 40),
+)
+def test_conservation(
+    n: int, batch: int, pool: int, group: int, size: int, starts: Any, stop: int
+) -> None:
+    """drawn = dropped + yielded + held, at any moment; in the end nothing is held."""
+    method = fs.methods.build("finesieve", predictor_bits=8, starts=starts)
+    sieve = fs.Sieve(TableScorer(), method, total=n, pool=pool, group=group, batch_size=size)
+    yielded = []
+    for i, b in enumerate(sieve(make_batches(n, batch))):
+        yielded.append(b)
+        c = sieve.ledger.examples
+        assert c.drawn == c.dropped + c.yielded + sieve.held
+        if i == stop:
+            break
+    else:
+        c = sieve.ledger.examples
+        assert c.drawn == n == c.dropped + c.yielded
+        assert sieve.held == 0
+        if yielded:
+            assert sieve.progress == pytest.approx(1.0)
+    ids = ids_of(yielded)
+    assert len(ids) == len(set(ids)) == sieve.ledger.examples.yielded
+
+
+def test_survivors_are_what_the_loader_gave() -> None:
+    """Cut out, padded anew and sorted, yet token for token the same examples."""
+    batches = make_batches(400)
+    truth = {}
+    for i, b in enumerate(batches):
+        for row in range(len(b["labels"])):
+            real = b["attention_mask"][row].bool()
+            truth[8 * i + row] = (b["input_ids"][row][real].tolist(), int(b["labels"][row]))
+    for batch in small_sieve()(batches):
+        width = batch["attention_mask"].sum(1).max()
+        assert batch["input_ids"].shape[1] == width  # no more padding than needed
+        for row, i in enumerate(batch["sieve_ids"].tolist()):
+            real = batch["attention_mask"][row].bool()
+            got = (batch["input_ids"][row][real].tolist(), int(batch["labels"][row]))
+            assert got == truth[i]
+            assert (batch["input_ids"][row][~real] == 0).all()
+
+
+def test_stages_by_hand_score_and_decide_what_they_should() -> None:
+    sieve = small_sieve()
+    list(sieve(make_batches(400)))
+    assert [m["stage"] for m in sieve.moves] == [1, 2, 3]
+    c = sieve.ledger.examples
+    in_2 = sieve.moves[2]["from_example"] - sieve.moves[1]["from_example"]
+    assert sum(sieve._scorer.calls) == c.scored
+    assert in_2 < c.scored < 400 - sieve.moves[1]["from_example"]
+    assert c.decided == 400 - sieve.moves[2]["from_example"]
+
+
+def test_group_holds_examples_of_like_length() -> None:
+    batches = make_batches(4000, longest=40)
+    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=200, group=16)
+    waste = [
+        1 - b["attention_mask"].float().mean().item() for b in sieve(batches)
+    ]
+    assert np.mean(waste) < 0.1  # about 0.45 unsorted
+
+
+# ---- unbiased
+
+
+@pytest.mark.parametrize("start", [2, 3])
+def test_weights_are_unbiased_through_both_gates(start: int) -> None:
+    """Over many seeds the weighted mean of any value is that of the stream (z < 4)."""
+    batches = make_batches(240)
+    value = torch.cat([b["input_ids"][:, 1].float() for b in batches])
+    estimates = []
+    for seed in range(300):
+        method = fs.methods.build("finesieve", seed, predictor_bits=8, starts={start: 0.0})
+        sieve = fs.Sieve(TableScorer(), method, total=240, pool=60, group=1)
+        total = spans = 0.0
+        for batch in sieve(batches):
+            picked = value[batch["sieve_ids"]]
+            total += float((batch["sieve_weights"] * picked).sum())
+            spans += len(picked)
+        # Weights are normalised by the expected share of survivors, 20 % of the stream.
+        estimates.append(total / (0.2 * 240))
+    error = np.mean(estimates) - value.mean().item()
+    assert abs(error) < 4 * np.std(estimates) / np.sqrt(len(estimates))
+    assert np.std(estimates) > 0
+
+
+def test_random_survivors_weigh_one() -> None:
+    sieve = fs.Sieve(method=fs.methods.build("random", share=0.4), pool=50)
+    weights = torch.cat([b["sieve_weights"] for b in sieve(make_batches(500))])
+    assert weights == pytest.approx(torch.ones(len(weights)))
+
+
+def test_reduce_is_the_weighted_mean() -> None:
+    batch = {"sieve_ids": torch.arange(3), "sieve_weights": torch.tensor([0.5, 1.0, 2.0])}
+    sieve = fs.Sieve(method="full")
+    losses = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    reduced = sieve.reduce(losses, batch)
+    assert reduced.item() == pytest.approx((0.5 + 2 + 6) / 3)
+    reduced.backward()
+    assert losses.grad.tolist() == pytest.approx([0.5 / 3, 1 / 3, 2 / 3])
+
+
+# ---- resuming
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@settings(max_examples=25, deadline=None)
+@given(cut=st.integers(1, 45), automatic=st.booleans())
+def test_resume_at_any_cut_gives_the_same_batches_to_the_bit(cut: int, automatic: bool) -> None:
+    batches = make_batches(640)
+
+    def fresh() -> tuple[fs.Sieve, Bag, Any]:
+        model = Bag(dropout=0.0)
+        method = (
+            fs.methods.build("finesieve", predictor_bits=10, patience=60, warmup=0.05,
+                             train=0.3, margin=0.0, cost_ratio=0.01)
+            if automatic else by_hand()
+        )
+        sieve = fs.Sieve(fs.scores.Classification(model), method, total=640, pool=50, group=2)
+        return sieve, model, torch.optim.Adam(model.parameters(), lr=0.05)
+
+    sieve, model, optimizer = fresh()
+    whole = train(sieve, batches, model, optimizer)
+    assert max(m["stage"] for m in sieve.moves) >= 2
+
+    first, model, optimizer = fresh()
+    head = train(first, batches, model, optimizer, stop=cut)
+    buffer = io.BytesIO()
+    torch.save({"sieve": first.state_dict(), "model": model.state_dict(),
+                "optimizer": optimizer.state_dict()}, buffer)
+    buffer.seek(0)
+    state = torch.load(buffer, weights_only=True)
+    second, model, optimizer = fresh()
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    second.load_state_dict(state["sieve"])
+    tail = train(second, batches, model, optimizer) if len(head) == cut else []
+    assert len(head) + len(tail) == len(whole)
+    assert all(map(_same, whole, head + tail))
+    assert second.moves == sieve.moves
+    assert second.ledger.examples == sieve.ledger.examples
+
+
+def test_resume_in_the_second_pass() -> None:
+    batches = make_batches(160)
+
+    def run(sieve: fs.Sieve, skip: int = 0) -> Iterator[Any]:
+        for _ in range(sieve.passes, 2):
+            yield from sieve(batches)
+
+    whole = list(run(small_sieve(320)))
+    first = small_sieve(320)
+    head = []
+    for batch in run(first):
+        head.append(batch)
+        if first.passes == 1 and len(head) == len(whole) - 2:
+            break
+    second = small_sieve(320)
+    second.load_state_dict(first.state_dict())
+    tail = list(run(second))
+    assert len(head) + len(tail) == len(whole)
+    assert all(map(_same, whole, head + tail))
+
+
+def test_a_positioned_loader_is_not_skipped_into() -> None:
+    batches = make_batches(160)
+    whole = list(small_sieve(160)(batches))
+    first = small_sieve(160)
+    head = [b for _, b in zip(range(3), first(batches), strict=False)]
+    state = first.state_dict()
+    second = small_sieve(160)
+    second.load_state_dict(state)
+    rest = batches[state["counters"]["batches_in_pass"] :]
+    tail = list(second(rest, positioned=True))
+    assert all(map(_same, whole, head + tail))
+    third = small_sieve(160)
+    third.load_state_dict(state)
+    with pytest.raises(fs.StateError, match="the loader ends after 2"):
+        list(third(batches[:2]))
+
+
+def test_state_of_another_sieve_is_refused() -> None:
+    state = small_sieve().state_dict()
+    with pytest.raises(fs.StateError, match="pool=50, this sieve 64"):
+        small_sieve(pool=64).load_state_dict(state)
+    with pytest.raises(fs.StateError, match="method='finesieve', this sieve 'full'"):
+        fs.Sieve(method="full").load_state_dict(state)
+    with pytest.raises(fs.StateError, match="version=0"):
+        small_sieve().load_state_dict({"fingerprint": {"version": 0}})
+
+
+# ---- hosts that read ahead
+
+
+@pytest.mark.parametrize("ahead", [1, 5])
+def test_reading_ahead_keeps_batches_right(ahead: int) -> None:
+    """A host takes batches before it trains on the earlier ones; ids and weights ride inside."""
+    batches = make_batches(640)
+    model = Bag(dropout=0.0)
+    method = fs.methods.build("finesieve", predictor_bits=12, starts={2: 0.5, 3: 0.7})
+    sieve = fs.Sieve(fs.scores.Classification(model), method, total=640, pool=50, group=2)
+    taken: list[Any] = []
+    returned: dict[int, float] = {}
+    expected: dict[int, float] = {}
+
+    def learn(offer: fs.Offer) -> None:
+        if offer.stage == 1:
+            returned.update(zip(offer.ids.tolist(), offer.loss.tolist(), strict=True))
+
+    sieve.method.backward.learn = learn  # watch what comes back
+
+    def step(batch: Any) -> None:
+        bare = fs.inputs(batch)
+        labels = bare.pop("labels")
+        losses = F.cross_entropy(model(**bare), labels, reduction="none")
+        if len(expected) < 40:
+            expected.update(
+                zip(batch["sieve_ids"].tolist(), losses.tolist(), strict=True)
+            )
+        sieve.reduce(losses, batch).backward()
+
+    for batch in sieve(batches):
+        taken.append(batch)
+        if len(taken) > ahead:
+            step(taken.pop(0))
+    for batch in taken:
+        step(batch)
+    assert len(returned) >= 32
+    for key in returned.keys() & expected.keys():
+        assert returned[key] == pytest.approx(expected[key], abs=1e-6)
+
+
+def test_no_losses_coming_back_is_an_error_not_a_leak() -> None:
+    sieve = fs.Sieve(TableScorer(), "finesieve")
+    endless = (b for _ in range(100) for b in make_batches(400))
+    with pytest.raises(fs.ConfigError, match="call sieve.reduce"):
+        for _ in sieve(endless):
+            pass
+
+
+# ---- bad input
+
+
+def test_a_mean_loss_is_named() -> None:
+    sieve = fs.Sieve(method="full")
+    batch = next(iter(sieve(make_batches(8))))
+    with pytest.raises(fs.ScoreError, match="reduction='none'"):
+        sieve.reduce(torch.tensor(0.3), batch)
+    with pytest.raises(fs.ScoreError, match="all dimensions but the first"):
+        sieve.reduce(torch.zeros(8, 4), batch)
+    with pytest.raises(fs.BatchError, match="did not come from a sieve"):
+        sieve.reduce(torch.zeros(8), make_batches(8)[0])
+
+
+class SomeNan(TableScorer):
+    """NaN for tokens above a limit."""
+
+    def __init__(self, above: int) -> None:
+        super().__init__()
+        self.above = above
+
+    def __call__(self, batch: Any) -> Scores:
+        scores = super().__call__(batch)
+        bad = (batch["input_ids"][:, 0] > self.above).numpy()
+        return Scores(np.where(bad, np.nan, scores.loss), np.where(bad, np.inf, scores.size))
+
+
+def test_scored_nans_are_kept_out_and_counted() -> None:
+    batches = make_batches(400)
+    events: list[Any] = []
+    sieve = fs.Sieve(SomeNan(96), fs.methods.build("finesieve", starts={2: 0.0}), total=400,
+                     pool=50, group=1, listeners=[events.append])
+    seen = ids_of(list(sieve(batches)))
+    tokens = torch.cat([b["input_ids"][:, 0] for b in batches])
+    bad = int((tokens > 96).sum())
+    assert 0 < bad <= 32
+    assert sieve.ledger.examples.bad == bad
+    assert not (tokens[seen] > 96).any()
+    assert sum(e["kept_out"].sum() for e in events if e["event"] == "pool") == bad
+
+
+def test_many_nans_stop_the_run() -> None:
+    sieve = fs.Sieve(SomeNan(50), fs.methods.build("finesieve", starts={2: 0.0}), total=400)
+    with pytest.raises(fs.ScoreError, match=r"had a loss that is NaN or infinite.*more than 1 %"):
+        list(sieve(make_batches(400)))
+
+
+def test_an_infinite_training_loss_leaves_the_rest_of_its_batch_intact() -> None:
+    sieve = fs.Sieve(method="full")
+    batch = next(iter(sieve(make_batches(4, batch=4))))
+    losses = torch.tensor([1.0, float("inf"), 3.0, float("nan")], requires_grad=True)
+    reduced = sieve.reduce(losses, batch)
+    assert reduced.item() == pytest.approx(2.0)
+    reduced.backward()
+    assert losses.grad.tolist() == [0.5, 0.0, 0.5, 0.0]
+
+
+def test_bad_batches() -> None:
+    with pytest.raises(fs.BatchError, match="without a batch dimension"):
+        list(fs.Sieve(method="full")([{"x": torch.zeros(3), "flag": True}]))
+    with pytest.raises(fs.BatchError, match="'y' has 2 rows, but others have 3"):
+        list(fs.Sieve(method="full")([{"x": torch.zeros(3), "y": torch.zeros(2)}]))
+    with pytest.raises(fs.BatchError, match="single examples"):
+        list(fs.Sieve(method="full")([3]))
+    with pytest.raises(fs.BatchError, match="a dict before and a tuple now"):
+        list(fs.Sieve(method="full")([{"x": torch.zeros(3)}, (torch.zeros(3),)]))
+    ragged = [(torch.ones(2, 3),), (torch.ones(2, 5),)]
+    random = fs.methods.build("random", share=0.9)
+    with pytest.raises(fs.BatchError, match=r"give pad_values=\{0: \.\.\.\}"):
+        list(fs.Sieve(method=random, pool=4)(ragged))
+    padded = list(fs.Sieve(method=random, pool=4, pad_values={0: 7}, group=1)(ragged))
+    assert sum((b[0] == 7).sum().item() for b in padded) > 0
+
+
+def test_a_method_that_scores_needs_a_scorer() -> None:
+    with pytest.raises(fs.ConfigError, match=r"scores.Classification\(model\)"):
+        fs.Sieve(method="finesieve")
+    with pytest.raises(fs.ConfigError, match="pool is 0"):
+        fs.Sieve(method="full", pool=0)
+
+
+@pytest.mark.parametrize("n", [1, 3, 30])
+def test_a_stream_that_ends_in_warm_up(n: int) -> None:
+    sieve = fs.Sieve(TableScorer(), "finesieve", total=1000)
+    assert ids_of(list(sieve(make_batches(n)))) == list(range(n))
+    assert sieve.stage == 1
+
+
+def test_batch_size_one_and_an_empty_loader() -> None:
+    sieve = small_sieve(60)
+    out = list(sieve(make_batches(60, batch=1)))
+    assert all(len(b["labels"]) == 1 for b in out)
+    assert list(small_sieve()([])) == []
+
+
+def test_own_ids_ride_along() -> None:
+    batches = [dict(b, example=torch.arange(8) + 1000 * i)
+               for i, b in enumerate(make_batches(160))]
+    out = list(small_sieve(160, id_key="example")(batches))
+    assert all(torch.equal(b["sieve_ids"], b["example"]) for b in out)
+
+
+# ---- where the padding goes
+
+
+def test_pad_values_are_learned_and_left_padding_stays_left() -> None:
+    batches = []
+    for b in make_batches(320):
+        flipped = {k: v.flip(1) if v.ndim == 2 else v for k, v in b.items()}
+        flipped["input_ids"][flipped["attention_mask"] == 0] = 77
+        batches.append(flipped)
+    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=64, group=2)
+    for batch in sieve(batches):
+        mask = batch["attention_mask"]
+        assert (mask.diff(dim=1) >= 0).all()  # zeros first
+        assert (batch["input_ids"][mask == 0] == 77).all()
+
+
+# ---- books
+
+
+def test_the_books_add_up() -> None:
+    """With a clock that moves by hand: scoring 2 s a batch, training 3 s, data 0.5 s."""
+    now = [0.0]
+
+    class Slow(TableScorer):
+        def __call__(self, batch: Any) -> Scores:
+            now[0] += 2
+            return super().__call__(batch)
+
+    def loader() -> Iterator[Any]:
+        for b in make_batches(400):
+            now[0] += 0.5
+            yield b
+
+    scorer = Slow()
+    sieve = small_sieve(scorer=scorer, clock=lambda: now[0])
+    steps = 0
+    for _ in sieve(loader()):
+        now[0] += 3
+        steps += 1
+    assert sieve.ledger.seconds == {
+        "decide": 0.0, "score": 2.0 * len(scorer.calls), "train": 3.0 * steps, "data": 0.5 * 50,
+    }
+    tokens = sum(int(b["attention_mask"].sum()) for b in make_batches(400))
+    assert sieve.ledger.tokens.drawn == tokens
+    flops = sieve.ledger.flops(1000)
+    assert flops["train"] == 6000 * sieve.ledger.tokens.yielded
+    assert flops["score"] == 2000 * sieve.ledger.tokens.scored
+
+
+def test_listeners_hear_of_every_example() -> None:
+    events: list[Any] = []
+    sieve = small_sieve(listeners=[events.append])
+    yielded = ids_of(list(sieve(make_batches(400))))
+    fate: dict[int, str] = {}
+    counts: dict[str, int] = defaultdict(int)
+    for e in events:
+        counts[e["event"]] += 1
+        if e["event"] == "open":
+            fate.update(dict.fromkeys(e["ids"].tolist(), "kept"))
+        if e["event"] == "pool":
+            for i, w in zip(e["ids"].tolist(), e["weight"].tolist(), strict=True):
+                fate[i] = "kept" if w > 0 else "dropped"
+    assert sorted(fate) == list(range(400))
+    assert sorted(yielded) == sorted(i for i, f in fate.items() if f == "kept")
+    assert counts["stage"] == 2
