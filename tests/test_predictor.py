@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 
@@ -26,7 +27,7 @@ def naive_slots(features: fs.Features, bits: int) -> list[list[int]]:
     rows = []
     for row, label in zip(features.tokens.tolist(), features.cross.tolist(), strict=True):
         row_slots = [slot((t * golden) & full, label) for t in row if t >= 0]
-        for a, b in zip(row[:-1], row[1:], strict=True):
+        for a, b in itertools.pairwise(row):
             if a >= 0 and b >= 0:
                 a, b = (a * golden) & full, (b * golden) & full
                 row_slots.append(slot(((a >> 7) + b) & full, label))

@@ -363,7 +363,7 @@ def test_reading_ahead_keeps_batches_right(ahead: int) -> None:
 def test_no_losses_coming_back_is_an_error_not_a_leak() -> None:
     sieve = fs.Sieve(TableScorer(), "finesieve")
     endless = (b for _ in range(100) for b in make_batches(400))
-    with pytest.raises(fs.ConfigError, match="call sieve.reduce"):
+    with pytest.raises(fs.ConfigError, match=r"call sieve\.reduce"):
         for _ in sieve(endless):
             pass
 

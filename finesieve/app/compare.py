@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -31,13 +32,16 @@ def compare(
     output: str | None,
     equal_time: bool = True,
     quiet: bool = False,
+    tuned: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Summary]:
     """Run every method for every seed, one after another in this process; print one table.
 
     settings: of the method `finesieve`; other methods run with their defaults.
     equal_time: adds, for each run of finesieve, a random subset of such a share that its total
     seconds come out the same, its learning rate decayed in full over what it sees.
+    tuned: fields of the configuration by method, e.g. {"full": {"lr": 1e-4}}.
     """
+    per_method = tuned or {}
     if not names:
         raise ConfigError("--methods names none; expected e.g. full,finesieve")
     if seeds < 1:
@@ -55,11 +59,14 @@ def compare(
         for seed in range(seeds):
             for name in names:
                 given = settings if name == "finesieve" else {}
-                run = replace(config, method=name, settings=given, seed=seed)
+                own = per_method.get(name, {})
+                run = replace(config, method=name, settings=given, seed=seed, **own)
                 results.append(_run(run, root, name, data, quiet))
             ours = [r for r in results if r["method"] == "finesieve" and r["seed"] == seed]
             if equal_time and ours:
-                results.append(_equal_time(config, seed, ours[0], results, root, data, quiet))
+                own = per_method.get("random", {})
+                rival = replace(config, seed=seed, **own)
+                results.append(_equal_time(rival, ours[0], results, root, data, quiet))
         text = table(results, config)
         print(text)
         if output is not None:
@@ -86,15 +93,14 @@ def seconds_per_example(results: list[Summary], seed: int) -> float:
 
 
 def _equal_time(
-    config: Config, seed: int, ours: Summary, results: list[Summary], root: Path,
-    data: Prepared, quiet: bool,
+    config: Config, ours: Summary, results: list[Summary], root: Path, data: Prepared, quiet: bool
 ) -> Summary:
     """Random, its share set so that share x drawn x seconds an example is our total time."""
-    each = seconds_per_example(results, seed)
+    each = seconds_per_example(results, config.seed)
     share = min(1.0, max(0.001, ours["seconds"]["total"] / (each * ours["examples"]["drawn"])))
     settings = {"share": round(share, 4)}
     return _run(
-        replace(config, method="random", settings=settings, seed=seed), root, EQUAL, data, quiet
+        replace(config, method="random", settings=settings), root, EQUAL, data, quiet
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ class RunFolder:
         path = self.path / CHECKPOINT
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        except Exception as error:  # damaged pickles raise anything, KeyError included
             first = str(error).strip().split("\n")[0]
             raise StateError(f"{path} is damaged or no checkpoint: {first}") from None
         if not isinstance(state, dict) or state.get("version") != CHECKPOINT_VERSION:

