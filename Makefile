@@ -18,8 +18,8 @@ $(VENV)/.dev: $(VENV)/.demo
 
 demo: $(VENV)/.demo
 	rm -rf out/demo
-	$(BIN)/finesieve compare --train docstrings --limit 6000 --eval docstrings:test \
-	    --eval-limit 1000 --max-length 48 --output out/demo
+	$(BIN)/finesieve compare --train docstrings --limit 9000 --eval docstrings:test \
+	    --eval-limit 1000 --max-length 32 --lr 3e-4 --output out/demo
 
 test: $(VENV)/.dev
 	$(BIN)/ruff check finesieve tests benchmarks

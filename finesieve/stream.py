@@ -47,7 +47,8 @@ class Sieve:
         optimizer steps.
     pool: examples decided on together. group: batches of survivors gathered before they are
         sorted by length and cut, so that a batch holds examples of like length.
-    scoring_batch: examples a scoring forward.
+    scoring_batch: examples a scoring forward; by default twice the loader's batch, 64 at least:
+        without a backward pass there is room for more.
     pad_values: what to pad columns with; learned from the loader's own padding by default.
     id_key: column with the examples' own ids; by default they are numbered as drawn.
     seed: of the order of batches within a group (the method's gates have seeds of their own).
@@ -69,7 +70,7 @@ class Sieve:
         batch_size: int | None = None,
         pool: int = 1024,
         group: int = 16,
-        scoring_batch: int = 64,
+        scoring_batch: int | None = None,
         pad_values: Mapping[Any, float] | None = None,
         id_key: Hashable | None = None,
         seed: int = 0,
@@ -91,7 +92,7 @@ class Sieve:
         self._predicts = isinstance(self.method.forward, PredictorGate)
         self._features = features or token_features()
         self._total, self._batch_size = total, batch_size
-        self._pool_size, self._group, self._scoring_batch = pool, group, scoring_batch
+        self._pool_size, self._scoring_batch = pool, scoring_batch
         self._codec = Codec(pad_values, id_key)
         self._holding = Holding(self._codec, group, seed)
         self._agreement = agreement or Alone()
@@ -165,6 +166,8 @@ class Sieve:
                 return
             if self._batch_size is None:
                 self._batch_size = len(rows)
+            if self._scoring_batch is None:
+                self._scoring_batch = max(64, 2 * len(rows))
             self._count("drawn", rows)
             self._batches_in_pass += 1
         if self.stage == 1:
@@ -293,6 +296,7 @@ class Sieve:
     def _score(self, rows: Rows) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Loss and size float32[n], scored in batches of like length."""
         assert self._scorer is not None
+        assert self._scoring_batch is not None
         n = len(rows)
         loss, size = np.empty(n, np.float32), np.empty(n, np.float32)
         with self.ledger.spending("score"):
@@ -453,7 +457,6 @@ class Sieve:
             "gates": f"{type(m.forward).__name__}, {type(m.backward).__name__}",
             "stages": type(m.stages).__name__,
             "pool": self._pool_size,
-            "group": self._group,
             "total": self._total,
         }
 
@@ -466,6 +469,7 @@ class Sieve:
         return {
             "fingerprint": self._fingerprint(),
             "batch_size": self._batch_size,
+            "scoring_batch": self._scoring_batch,
             "forward": self.method.forward.state_dict(),
             "backward": self.method.backward.state_dict(),
             "codec": self._codec.state_dict(),
@@ -499,7 +503,7 @@ class Sieve:
                 f"the saved state has batch_size={state['batch_size']}, this sieve "
                 f"{self._batch_size}"
             )
-        self._batch_size = state["batch_size"]
+        self._batch_size, self._scoring_batch = state["batch_size"], state["scoring_batch"]
         self.method.forward.load_state_dict(state["forward"])
         self.method.backward.load_state_dict(state["backward"])
         self._codec.load_state_dict(state["codec"])

@@ -15,28 +15,19 @@ import inspect
 import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import warnings
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from finesieve.errors import DataError
 
 # import name -> distribution name. All come with the extra `demo`.
-LIBRARIES = {
-    "torch": "torch",
-    "transformers": "transformers",
-    "sympy": "sympy",
-    "scipy": "scipy",
-    "sklearn": "scikit-learn",
-    "numpy": "numpy",
-    "networkx": "networkx",
-    "huggingface_hub": "huggingface_hub",
-}
-MOST = 5000  # examples of a library
+LIBRARIES = {"torch": "torch", "transformers": "transformers", "sympy": "sympy", "scipy": "scipy"}
+MOST = 8000  # examples of a library
 _VERSION = 1
 _MIN_WORDS, _MAX_CHARS = 4, 600
 
@@ -112,6 +103,18 @@ def _texts(name: str) -> list[str]:
     return list(texts)[:MOST]
 
 
+def _texts_apart(name: str) -> list[str]:
+    """`_texts` in a process of its own: this one may have threads running and a main module
+    that must not be imported again, so neither a fork nor a spawned pool would do."""
+    code = f"import json, {__name__} as d; print(json.dumps(d._texts({name!r})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise DataError(f"reading the docstrings of {name} failed: {last}")
+    texts: list[str] = json.loads(done.stdout)
+    return texts
+
+
 def _versions() -> dict[str, str]:
     try:
         return {n: importlib.metadata.version(d) for n, d in sorted(LIBRARIES.items())}
@@ -123,10 +126,8 @@ def _versions() -> dict[str, str]:
 
 
 def _build() -> list[dict[str, Any]]:
-    # Spawned, not forked: the caller may have threads of torch running.
-    workers = min(len(LIBRARIES), os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        found = dict(zip(LIBRARIES, pool.map(_texts, LIBRARIES), strict=True))
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        found = dict(zip(LIBRARIES, pool.map(_texts_apart, LIBRARIES), strict=True))
     owners: dict[str, set[str]] = {}
     for name, texts in found.items():
         for text in texts:

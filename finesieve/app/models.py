@@ -33,7 +33,7 @@ def resolve(model: str) -> str:
 
 
 @contextmanager
-def _quiet() -> Any:
+def quiet_transformers() -> Any:
     """Without transformers' load report: a new classification head is what we ask for."""
     logger = logging.getLogger("transformers")
     level = logger.level
@@ -57,7 +57,7 @@ def load_tokenizer(model: str) -> Any:
     where = resolve(model)
     _check_folder(model, where)
     try:
-        with _quiet():
+        with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(where)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"no tokenizer for model {model}: {_first_line(error)}") from None
@@ -79,7 +79,7 @@ def load_model(model: str, labels: Sequence[int | str], seed: int, freeze: int =
     names = {i: str(name) for i, name in enumerate(labels)}
     torch.manual_seed(seed)
     try:
-        with _quiet():
+        with quiet_transformers():
             net = AutoModelForSequenceClassification.from_pretrained(
                 where,
                 num_labels=len(names),

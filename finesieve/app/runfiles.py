@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from finesieve.app.models import quiet_transformers
 from finesieve.errors import ConfigError, StateError
 
 SUMMARY, LOG, EXAMPLES, CHECKPOINT = (
@@ -80,7 +81,8 @@ class RunFolder:
         os.replace(temporary, self.path / EXAMPLES)
 
     def save_model(self, model: Any, tokenizer: Any) -> None:
-        model.save_pretrained(self.path / "model")
+        with quiet_transformers():
+            model.save_pretrained(self.path / "model")
         tokenizer.save_pretrained(self.path / "model")
 
     # ---- checkpoint

@@ -171,8 +171,7 @@ class Run:
             Classification(self.model, autocast=self.autocast),
             method,
             total=self.total,
-            # Smaller batches of survivors keep more of the optimizer steps.
-            batch_size=config.survivor_batch_size or max(1, config.batch_size // 2),
+            batch_size=config.survivor_batch_size or self._survivors(method),
             pad_values={"input_ids": data.tokenizer.pad_token_id},
             seed=config.seed,
             clock=self._clock,
@@ -191,6 +190,11 @@ class Run:
         self.cpu = 0.0  # processor seconds of this process: steadier than the clock if it is shared
         self.elapsed = 0.0  # seconds of earlier parts of this run, and of this one without saving
         self._stop: int | None = None
+
+    def _survivors(self, method: methods.Method) -> int:
+        """Chosen survivors in half the batch keep more of the steps; others make full batches."""
+        half = max(1, self.config.batch_size // 2)
+        return half if method.scores else self.config.batch_size
 
     def _clock(self) -> float:
         if self.device.type == "cuda":  # the device runs ahead: wait for it

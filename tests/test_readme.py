@@ -1,0 +1,82 @@
+"""README and docs: every Python block runs, every table is the committed results'."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import tables
+from finesieve.app.cli import parser
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = [
+    pytest.param(block, id=f"{path.name}-{i}")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for i, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.S))
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_python_blocks_run(block: str) -> None:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", block], capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    if "sieve.moves" in block:
+        assert "concentrated enough" in done.stdout
+
+
+def test_the_diff_is_the_change_it_claims() -> None:
+    """Applied to a plain loop the diff gives a loop that runs, and the plain one runs too."""
+    diff = re.search(r"```diff\n(.*?)```", README, re.S).group(1)
+    lines = diff.splitlines()
+    before = "\n".join(x[2:] for x in lines if not x.startswith("+"))
+    after = "\n".join(x[2:] for x in lines if not x.startswith("-"))
+    prelude = """
+import torch
+from types import SimpleNamespace
+from torch.nn import functional as F
+from finesieve import Sieve, inputs, scores
+from tests.conftest import Bag, make_batches
+class Net(Bag):
+    def forward(self, **kind):
+        return SimpleNamespace(logits=super().forward(**kind))
+model, data, loader = Net(), range(200), make_batches(200)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+"""
+    for loop in (before, after):
+        done = subprocess.run([sys.executable, "-c", prelude + loop], capture_output=True,
+                              text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_table_is_made_of_the_results() -> None:
+    assert tables.written(README) == README
+    for path in (ROOT / "results").glob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        assert json.loads(text)["command"].startswith("python benchmarks/")
+
+
+def test_commands_in_the_readme_parse() -> None:
+    found = 0
+    for block in re.findall(r"```sh\n(.*?)```", README, re.S):
+        for line in block.splitlines():
+            if line.startswith("finesieve "):
+                parser().parse_args(line.split()[1:])
+                found += 1
+    assert found >= 2
+
+
+def test_the_example_differs_by_the_sieve_alone(docstring_cache: Path) -> None:
+    for more, stage in (([], "stage 1"), (["--sieve"], "stage 1")):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "examples" / "plain_loop.py"), "--limit", "96", *more],
+            capture_output=True, text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"{stage}; trained on 96 of 96" in done.stdout
