@@ -27,6 +27,14 @@ def mean(runs: list[dict[str, Any]], *path: str) -> float:
     return fmean(values)
 
 
+def found_runs(runs: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """A method's runs; for the random subset those at its better learning rate."""
+    named = [r for r in runs if r["name"].split(",")[0] == name]
+    rates = sorted({r["config"]["lr"] for r in named})
+    by_rate = [[r for r in named if r["config"]["lr"] == lr] for lr in rates]
+    return min(by_rate, key=lambda group: mean(group, "eval", "loss"), default=[])
+
+
 def verdict(groups: dict[str, list[dict[str, Any]]]) -> str:
     """finesieve against random at equal time, on held-out loss."""
     ours, rival = groups["finesieve"], groups["random at equal time"]
@@ -46,9 +54,7 @@ def verdict(groups: dict[str, list[dict[str, Any]]]) -> str:
 
 def rows(name: str) -> list[str]:
     record = json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    groups = {
-        m: found for m in NAMES if (found := [r for r in record["runs"] if r["name"] == m])
-    }
+    groups = {m: found for m in NAMES if (found := found_runs(record["runs"], m))}
     full = mean(groups["full"], "seconds", "total")
     out = []
     for method, runs in groups.items():

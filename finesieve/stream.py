@@ -26,6 +26,7 @@ from finesieve.forward_gate import PredictorGate
 from finesieve.gates import Offer, State
 from finesieve.holding import Holding
 from finesieve.ledger import Clock, Ledger
+from finesieve.records import pool_event
 from finesieve.returns import Returns
 from finesieve.rows import Codec, Rows, ride, rows_from_state, rows_state
 from finesieve.scores import Scorer, check_losses
@@ -174,8 +175,7 @@ class Sieve:
             with self.ledger.spending("decide"):
                 self._holding.pass_through(rows)
                 self._await(rows)
-                for listener in self._listeners:
-                    listener({"event": "open", "stage": 1, "ids": rows.ids})
+                self._tell({"event": "open", "stage": 1, "ids": rows.ids})
         else:
             self._pool.append(rows)
             if sum(map(len, self._pool)) >= self._pool_size:
@@ -236,7 +236,8 @@ class Sieve:
 
     def _sift(self) -> None:
         """Put the pool through the gates."""
-        ledger, forward, backward = self.ledger, self.method.forward, self.method.backward
+        ledger, method = self.ledger, self.method
+        forward, backward = method.forward, method.backward
         with ledger.spending("decide"):
             rows = self._codec.concat(self._pool)
             self._pool = []
@@ -285,7 +286,12 @@ class Sieve:
             survivors.weights = weights.astype(np.float32)
             self._count("dropped", rows)
             self._count("dropped", survivors, -1)
-            self._tell(offer, passed, bad, scored, kept, q, p, survivors)
+            if self._listeners:
+                self._tell(
+                    pool_event(
+                        offer, q, passed, bad, scored, p, kept, survivors.weights, method.scores
+                    )
+                )
             if self.method.scores:
                 self._learn(replace(scored, keep=second.keep))
                 self._watch_out(first, passed, scored, p is not None)
@@ -338,8 +344,7 @@ class Sieve:
         for ids, losses, offer in self._returns.collect():
             bad = int(np.count_nonzero(~np.isfinite(losses)))
             self._bad(bad)
-            for listener in self._listeners:
-                listener({"event": "trained", "ids": ids, "loss": losses})
+            self._tell({"event": "trained", "ids": ids, "loss": losses})
             if offer is None:
                 continue
             offer = replace(offer, stage=self.stage)
@@ -355,8 +360,7 @@ class Sieve:
             return
         examples = self.ledger.examples
         examples.bad += count
-        for listener in self._listeners:
-            listener({"event": "bad", "count": count, "total": examples.bad})
+        self._tell({"event": "bad", "count": count, "total": examples.bad})
         if examples.bad > max(32, 0.01 * examples.drawn):
             raise ScoreError(
                 f"{examples.bad} of {examples.drawn} examples had a loss that is NaN or infinite "
@@ -403,8 +407,7 @@ class Sieve:
         self._evidence = None
         move = {"stage": stage, "from_example": self.ledger.examples.drawn, "reason": reason}
         self.moves.append(move)
-        for listener in self._listeners:
-            listener({"event": "stage", **move})
+        self._tell({"event": "stage", **move})
         if stage == 1:
             self._holding.release(self._batch_size or 1, everything=True)
             for rows in self._pool:
@@ -417,33 +420,7 @@ class Sieve:
     def _count(self, station: str, rows: Rows, sign: int = 1) -> None:
         self.ledger.count(station, sign * len(rows), sign * int(rows.lengths.sum()))
 
-    def _tell(
-        self, offer: Offer, passed: Any, bad: Any, scored: Offer, kept: Any, q: Any, p: Any,
-        survivors: Rows,
-    ) -> None:
-        """One event a pool: for each example drawn what was foreseen, found and decided."""
-        if not self._listeners:
-            return
-
-        def spread(values: Any, at: Any) -> Any:
-            out = np.full(offer.n, np.nan, dtype=np.float32)
-            if values is not None:
-                out[at] = values
-            return out
-
-        event = {
-            "event": "pool",
-            "stage": self.stage,
-            "ids": offer.ids,
-            "predicted": spread(offer.predicted, slice(None)),
-            "forward_probability": spread(q, slice(None)),
-            "scored": np.isin(np.arange(offer.n), passed) & self.method.scores,
-            "kept_out": np.isin(np.arange(offer.n), bad),
-            "loss": spread(scored.loss, passed),
-            "size": spread(scored.size, passed),
-            "backward_probability": spread(p, passed),
-            "weight": np.nan_to_num(spread(survivors.weights, passed[kept])),
-        }
+    def _tell(self, event: dict[str, Any]) -> None:
         for listener in self._listeners:
             listener(event)
 

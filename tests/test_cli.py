@@ -314,6 +314,19 @@ def test_hold_out_without_eval_and_a_pair_task(files: Path, tmp_path: Path) -> N
     assert s["examples"]["drawn"] == 54
 
 
+def test_two_epochs(files: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert main(arguments(files, output, *BY_HAND, "--epochs", "2", "--limit", "160")) == 0
+    s = json.loads((output / "summary.json").read_text())
+    assert s["examples"]["drawn"] == 320
+    assert [m["from_example"] >= 0.2 * 320 for m in s["stages"]] == [False, True, True]
+    rows = pq.read_table(output / "examples.parquet").to_pylist()
+    first, second = ([r["row"] for r in rows if r["epoch"] == e] for e in (1, 2))
+    assert sorted(first) == sorted(second)
+    assert first != second  # another order
+    assert len(set(first)) == 160
+
+
 def test_nan_losses_stop_the_run_with_a_message(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
