@@ -4,7 +4,8 @@
 
 DIR holds a folder a set with train.jsonl.gz and validation.jsonl.gz and / or test.jsonl.gz, a
 JSON object a line with "text" (or "text_a" and "text_b") and "label". One process, one thread by
-default. Results go to results/SET.json; what is there is not run again. tables.py makes the tables of them.
+default. Results go to results/SET.json, and what is there is not run again; tables.py makes the
+tables.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ class Codec:
         else:
             if self._id_key not in columns:
                 raise BatchError(f"id_key={self._id_key!r} is no column; there are {list(columns)}")
-            ids = np.asarray(columns[self._id_key]).astype(np.int64)
+            ids = torch.as_tensor(columns[self._id_key]).cpu().numpy().astype(np.int64)
         return Rows(
             columns, self._lengths(columns, n), ids, np.ones(n, np.float32), np.ones(n, np.float64)
         )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -151,19 +154,24 @@ def test_labels_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_a_hub_name_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real loading code, on a local dataset folder in the hub's layout."""
-    pytest.importorskip("datasets")
+    """The real loading code; only the name is led to a local file, by the library's own means."""
     import datasets
+
+    real = datasets.load_dataset
+    file = str(write(tmp_path / "a.jsonl", [{"text": "a", "label": 1}, {"text": "b", "label": 0}]))
 
     def local(name: str, split: str) -> Any:
         assert (name, split) == ("some/set", "test")
-        features = datasets.Features(
-            text=datasets.Value("string"), label=datasets.ClassLabel(names=["neg", "pos"])
-        )
-        return datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features)
+        found = real("json", data_files={split: file}, split=split, cache_dir=str(tmp_path))
+        return found.cast_column("label", datasets.ClassLabel(names=["neg", "pos"]))
 
     monkeypatch.setattr(datasets, "load_dataset", local)
     assert load("some/set:test").labels == ["pos", "neg"]
+    code = "from finesieve.app.data import load; load('nobody/no-such-set')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    last = done.stderr.strip().splitlines()[-1]
+    assert "DataError: no file nobody/no-such-set, and it could not be loaded" in last
 
 
 # ---- the built-in dataset
