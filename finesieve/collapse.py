@@ -42,8 +42,10 @@ class CollapseWatch:
         """Losses of a fair sample of the stream, scored before they could be trained on."""
         values = np.asarray(losses, dtype=np.float64)
         self._recent = np.concatenate((self._recent, values))[-self._sample :]
-        if self.warned or self._baseline is None or len(self._recent) < self._sample:
+        if self.warned or len(self._recent) < self._sample:
             return
+        if self._baseline is None:  # closed from the start: the first full sample is the measure
+            self._baseline = float(self._recent.mean())
         now = float(self._recent.mean())
         if now > self._factor * self._baseline:
             self.warned = True

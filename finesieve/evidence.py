@@ -61,7 +61,8 @@ def stage_prices(
         threshold = solve_threshold(s / q, train * total, floors[1], w * q)
         p = inclusion(s / q, threshold, floors[1])
         cost = (float((w * q).sum()) * cost_ratio + float((w * q * p).sum())) / total
-        return float((w * s * s / (q * p)).sum()) / plain * cost
+        some = s > 0  # what has no gradient adds no variance, whatever its probability
+        return float((w * s * s)[some] @ (1.0 / (q * p)[some])) / plain * cost
 
     backward = price(np.ones_like(s))
     if predicted is None:

@@ -63,6 +63,8 @@ def token_features(
         if mask is not None and (not isinstance(batch, Mapping) or mask in batch):
             real = torch.as_tensor(_column(batch, mask)).detach().cpu().numpy() != 0
             ids[~real] = -1
+            if not real[:, :1].all():  # padded on the left: what is real comes first
+                ids = np.take_along_axis(ids, np.argsort(~real, axis=1, kind="stable"), axis=1)
         return Features(ids[:, :max_tokens], _labels(batch, labels, len(ids)))
 
     return features

@@ -46,6 +46,12 @@ class PredictorGate(Gate):
         self.predictor.learn(offer)
         self.rule.learn(offer)
 
+    def shared(self) -> list[float]:
+        return self.rule.shared()
+
+    def agree(self, values: list[float]) -> None:
+        self.rule.agree(values)
+
     def state_dict(self) -> State:
         return {
             "predictor": self.predictor.state_dict(),

@@ -20,7 +20,7 @@ class Holding:
     """
 
     def __init__(self, codec: Codec, group: int, seed: int) -> None:
-        self._codec, self._group = codec, group
+        self._codec, self.group = codec, group
         self._dice = Dice(seed, "order of batches")
         self._held: list[Rows] = []
         self._ready: deque[Rows] = deque()
@@ -37,6 +37,10 @@ class Holding:
     def next(self) -> Rows:
         return self._ready.popleft()
 
+    def next_span(self) -> float:
+        """Examples drawn that the next batch stands for; 0 if there is none."""
+        return float(self._ready[0].spans.sum()) if self._ready else 0.0
+
     def pass_through(self, rows: Rows) -> None:
         """A batch of the loader's, as it is."""
         self._ready.append(rows)
@@ -52,7 +56,7 @@ class Holding:
 
     def release(self, batch_size: int, everything: bool = False) -> None:
         """Cut held survivors into batches; with `everything` also what makes no full group."""
-        enough = self._group * batch_size
+        enough = self.group * batch_size
         while (count := sum(map(len, self._held))) >= enough or (everything and count):
             rows = self._codec.concat(self._held)
             now, rest = np.arange(min(enough, count)), np.arange(min(enough, count), count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -116,7 +117,26 @@ def build(name: str, seed: int = 0, **settings: Any) -> Method:
         near = get_close_matches(name, REGISTRY, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"no method {name!r}; there are {', '.join(REGISTRY)}{hint}")
+    for key, value in settings.items():
+        _check_setting(name, key, value)
     try:
         return REGISTRY[name](seed=seed, **settings)
     except TypeError as error:
         raise ConfigError(f"method {name!r}: {error}") from None
+
+
+_WHOLE = ("predictor_bits", "patience", "window", "history", "vocabulary")
+
+
+def _check_setting(method: str, key: str, value: Any) -> None:
+    if key == "seed":
+        raise ConfigError("the seed is set for the whole run, not among a method's settings")
+    if key == "starts":
+        if not isinstance(value, dict):
+            raise ConfigError(f"starts is {value!r}; expected e.g. {{2: 0.05, 3: 0.2}}")
+        return
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        raise ConfigError(f"setting {key} of {method!r} is {value!r}; expected a finite number")
+    if key in _WHOLE and not isinstance(value, int):
+        raise ConfigError(f"setting {key} of {method!r} is {value!r}; expected a whole number")

@@ -82,7 +82,7 @@ class SizeRegression(Predictor):
     def __init__(self, bits: int = 20, bigrams: bool = True, rate: float = 0.2) -> None:
         if not 8 <= bits <= 26:
             raise ConfigError(f"bits is {bits}; expected 8 to 26 (2**bits slots of 8 bytes)")
-        self._bits, self._bigrams, self._rate = bits, bigrams, rate
+        self.bits, self.bigrams, self.rate = bits, bigrams, rate
         self._weight = np.zeros((1 << bits) + 1, dtype=np.float32)
         self._square = np.zeros((1 << bits) + 1, dtype=np.float32)
         self._bias = 0.0  # log of the running mean size
@@ -96,8 +96,8 @@ class SizeRegression(Predictor):
     def _forward(
         self, features: Features
     ) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
-        slots = hashed(features, self._bits, self._bigrams)
-        active = np.count_nonzero(slots != 1 << self._bits, axis=1)
+        slots = hashed(features, self.bits, self.bigrams)
+        active = np.count_nonzero(slots != 1 << self.bits, axis=1)
         scale = (1.0 / np.sqrt(np.maximum(active, 1))).astype(np.float32)
         z = self._weight[slots].sum(axis=1) * scale + np.float32(self._bias)
         return slots, scale, np.exp(np.clip(z, -12.0, 12.0)).astype(np.float32)
@@ -120,7 +120,7 @@ class SizeRegression(Predictor):
         gradient = np.repeat((error * scale)[:, None], slots.shape[1], axis=1)
         flat, step = slots.reshape(-1), gradient.reshape(-1)
         np.add.at(self._square, flat, step * step)
-        np.add.at(self._weight, flat, -self._rate * step / np.sqrt(self._square[flat] + 1e-6))
+        np.add.at(self._weight, flat, -self.rate * step / np.sqrt(self._square[flat] + 1e-6))
         self._weight[-1] = 0.0
         self._square[-1] = 0.0
 
@@ -154,11 +154,11 @@ class NaiveBayes(Predictor):
     def __init__(
         self, vocabulary: int = 32768, alpha: float = 1.0, absent: bool = True
     ) -> None:
-        if vocabulary < 2 or alpha <= 0:
+        if not 2 <= vocabulary <= 1 << 24 or alpha <= 0:
             raise ConfigError(
-                f"vocabulary={vocabulary}, alpha={alpha}; expected at least 2 ids and alpha > 0"
+                f"vocabulary={vocabulary}, alpha={alpha}; expected 2 to {1 << 24} ids and alpha > 0"
             )
-        self._vocabulary, self._alpha, self._absent = vocabulary, alpha, absent
+        self.vocabulary, self.alpha, self.absent = vocabulary, alpha, absent
         self._counts = np.zeros((2, vocabulary), dtype=np.float64)
         self._classes = np.zeros(2, dtype=np.float64)
 
@@ -169,7 +169,7 @@ class NaiveBayes(Predictor):
 
     def _present(self, features: Features) -> npt.NDArray[np.int64]:
         """Ids int64[n, m], each once a row; the rest -1."""
-        ids = np.where(features.tokens < 0, -1, features.tokens % self._vocabulary)
+        ids = np.where(features.tokens < 0, -1, features.tokens % self.vocabulary)
         ids.sort(axis=1)
         ids[:, 1:][ids[:, 1:] == ids[:, :-1]] = -1
         return ids
@@ -178,11 +178,11 @@ class NaiveBayes(Predictor):
         ids = self._present(offer.need("features", self))
         if self._classes.min() == 0:  # one class unseen: nothing can be told, let all through
             return np.ones(len(ids), dtype=np.float32)
-        p = (self._counts + self._alpha) / (self._classes[:, None] + 2 * self._alpha)
+        p = (self._counts + self.alpha) / (self._classes[:, None] + 2 * self.alpha)
         absent = np.log1p(-p)
         odds = np.log(p[1]) - np.log(p[0])
         base = np.log(self._classes[1] / self._classes[0])
-        if self._absent:
+        if self.absent:
             odds -= absent[1] - absent[0]
             base += absent[1].sum() - absent[0].sum()
         z = base + np.where(ids >= 0, odds[ids], 0.0).sum(axis=1)

@@ -25,6 +25,11 @@ class Returns:
         # id -> (tokens int64[m] or None, cross, probability)
         self._expected: dict[int, tuple[IntArray | None, int, float]] = {}
         self._given: list[tuple[Tensor, Tensor]] = []
+        self._ever = False  # whether any loss ever came back
+
+    def crowded(self, n: int) -> bool:
+        """Whether n more would be more than any host has under way."""
+        return len(self._expected) + n > max(_MOST, 16 * n)
 
     @property
     def waiting(self) -> int:
@@ -34,11 +39,14 @@ class Returns:
     def expect(
         self, ids: IntArray, features: Features | None, probability: FloatArray | None
     ) -> None:
-        if len(self._expected) + len(ids) > _MOST:
-            raise ConfigError(
-                f"{len(self._expected)} examples were handed out and no loss came back: call "
-                "sieve.reduce(losses, batch) in the training step, with the batch as it came"
-            )
+        if self.crowded(len(ids)):
+            if not self._ever:
+                raise ConfigError(
+                    f"{len(self._expected)} examples were handed out and no loss came back: call "
+                    "sieve.reduce(losses, batch) in the training step, with the batch as it came"
+                )
+            for key in list(self._expected)[: len(ids)]:  # the oldest will not come any more
+                del self._expected[key]
         for i, key in enumerate(ids.tolist()):
             p = 1.0 if probability is None else float(probability[i])
             if features is None:
@@ -49,6 +57,7 @@ class Returns:
     def give(self, ids: Tensor, losses: Tensor) -> None:
         """Keep losses where they are (no device synchronisation) until they are collected."""
         self._given.append((ids, losses))
+        self._ever = True
 
     def collect(self) -> Iterator[tuple[IntArray, FloatArray, Offer | None]]:
         """For each batch given: its ids, its losses, and an offer of those that were expected
@@ -86,7 +95,7 @@ class Returns:
             for key, (t, cross, p) in self._expected.items()
         ]
         given = [[ids.cpu(), losses.cpu()] for ids, losses in self._given]
-        return {"expected": expected, "given": given}
+        return {"expected": expected, "given": given, "ever": self._ever}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._expected = {
@@ -94,3 +103,4 @@ class Returns:
             for key, t, cross, p in state["expected"]
         }
         self._given = [(ids, losses) for ids, losses in state["given"]]
+        self._ever = state["ever"]

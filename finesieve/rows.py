@@ -105,6 +105,7 @@ class Codec:
         self._form: str | None = None
         self._type: type[Any] = dict
         self._left = False
+        self._apart: set[Hashable] = set()  # columns whose width was not the mask's at least once
 
     # ---- apart
 
@@ -158,18 +159,24 @@ class Codec:
             if self._id_key not in columns:
                 raise BatchError(f"id_key={self._id_key!r} is no column; there are {list(columns)}")
             ids = torch.as_tensor(columns[self._id_key]).cpu().numpy().astype(np.int64)
+        mask = columns.get("attention_mask")
+        if isinstance(mask, Tensor):
+            for key, value in columns.items():
+                if isinstance(value, Tensor) and value.shape[:2] != mask.shape[:2]:
+                    self._apart.add(key)
         return Rows(
             columns, self._lengths(columns, n), ids, np.ones(n, np.float32), np.ones(n, np.float64)
         )
 
     def _sequence_keys(self, columns: dict[Hashable, Column]) -> list[Hashable]:
+        """Columns [n, length, ...] with a place for every token, whatever the batch's width."""
         mask = columns.get("attention_mask")
         if not isinstance(mask, Tensor) or mask.ndim != 2:
             return []
         return [
             k
             for k, v in columns.items()
-            if isinstance(v, Tensor) and v.ndim == 2 and v.shape == mask.shape
+            if isinstance(v, Tensor) and v.shape[:2] == mask.shape and k not in self._apart
         ]
 
     def _lengths(self, columns: dict[Hashable, Column], n: int) -> IntArray:
@@ -180,7 +187,9 @@ class Codec:
                     return np.full(n, value.shape[1], dtype=np.int64)
             return np.ones(n, dtype=np.int64)
         real = mask != 0
-        if real.shape[1] and bool((~real[:, 0] & real[:, -1]).any()):
+        if real.shape[1] == 0:
+            return np.zeros(n, dtype=np.int64)
+        if bool((~real[:, 0] & real[:, -1]).any()):
             self._left = True
         if self._left:
             first = torch.argmax(real.to(torch.int8), dim=1)
@@ -199,7 +208,7 @@ class Codec:
                 continue
             column = columns[key]
             assert isinstance(column, Tensor)
-            self._pads[key] = float(column[~real][0])
+            self._pads[key] = float(column[~real].flatten()[0])
 
     def _pad(self, key: Hashable) -> float:
         if key in self._given:
@@ -289,6 +298,13 @@ class Codec:
             return tuple(values) if self._form == "tuple" else values
         return dict(rows.columns) if self._type is dict else self._type(dict(rows.columns))
 
+    def for_model(self, rows: Rows) -> Any:
+        """`bare`, without the column of ids, which no model expects."""
+        batch = self.bare(rows)
+        if isinstance(batch, MutableMapping) and self._id_key in batch:
+            del batch[self._id_key]
+        return batch
+
     def pack(self, rows: Rows) -> Any:
         """The rows as a batch of the loader's form, with ids and weights inside."""
         ids, weights = torch.from_numpy(rows.ids.copy()), torch.from_numpy(rows.weights.copy())
@@ -309,13 +325,15 @@ class Codec:
     # ---- state
 
     def state_dict(self) -> State:
-        return {"form": self._form, "pads": dict(self._pads), "left": self._left}
+        return {"form": self._form, "pads": dict(self._pads), "left": self._left,
+                "apart": list(self._apart)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if self._form not in (None, state["form"]):
             raise StateError(f"the state is of {state['form']} batches, the loader's are "
                              f"{self._form}")
         self._form, self._pads, self._left = state["form"], dict(state["pads"]), state["left"]
+        self._apart = set(state["apart"])
 
 
 def rows_state(rows: Rows) -> State:

@@ -33,7 +33,8 @@ class StreamSchedule:
 
     def step(self) -> None:
         """Call after each optimizer step."""
-        target = int(min(1.0, self._progress()) * self._steps)
+        # The progress after k of n equal steps may come out a hair below k / n.
+        target = int(min(1.0, self._progress()) * self._steps + 1e-6)
         while self._at < target:
             self.schedule.step()
             self._at += 1

@@ -102,8 +102,27 @@ def softmax_sizes(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return loss, error.norm(dim=1)
 
 
+def check_labels(labels: Tensor, logits: Tensor) -> None:
+    """`ScoreError` unless labels are int[n] below the number of classes, logits float[n, c]."""
+    n, classes = logits.shape
+    if labels.shape != (n,) or labels.is_floating_point():
+        raise ScoreError(
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected whole numbers "
+            f"({n},), one class an example: use scores.PerExample for another task"
+        )
+    if n and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ScoreError(
+            f"labels go from {int(labels.min())} to {int(labels.max())}, but the model has "
+            f"{classes} classes: unlabelled examples (-100) cannot be scored, and the head must "
+            "have as many outputs as there are classes"
+        )
+
+
 class Classification(Scorer):
     """Single-label classification with softmax cross-entropy.
+
+    Scoring runs under inference mode: a model must not keep tensors that one forward made for the
+    backward pass of a later one.
 
     model: called as `model(**batch without labels)` on dict batches and `model(*batch[:-1])` on
         tuples; returns logits [n, classes] or an object with `.logits`.
@@ -142,7 +161,9 @@ class Classification(Scorer):
                     f"the model gave {getattr(logits, 'shape', type(logits).__name__)}; expected "
                     "logits [n, classes]: use scores.PerExample for another task"
                 )
-            loss, size = softmax_sizes(logits, labels.to(device))
+            labels = torch.as_tensor(labels).to(device)
+            check_labels(labels, logits)
+            loss, size = softmax_sizes(logits, labels)
         return Scores(loss.cpu().numpy(), size.cpu().numpy())
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:

@@ -92,6 +92,8 @@ class Sieve:
         self._scorer = scorer
         self._predicts = isinstance(self.method.forward, PredictorGate)
         self._features = features or token_features()
+        # A gate of the user's own may want features too: given ones are always computed.
+        self._wants_features = self._predicts or features is not None
         self._total, self._batch_size = total, batch_size
         self._pool_size, self._scoring_batch = pool, scoring_batch
         self._codec = Codec(pad_values, id_key)
@@ -108,10 +110,13 @@ class Sieve:
         ]
         self._pool: list[Rows] = []
         self._released = 0.0
+        self._progress = 0.0
         self._batches_in_pass = 0
+        self._resumed = False
         self._passes = 0
         self._revealed_at_move = 0
         self._evidence: list[float] | None = None
+        self._fingerprint = self._identity()  # now: what gates learn is no part of it
 
     # ---- the stream
 
@@ -124,15 +129,18 @@ class Sieve:
         """
         iterator = iter(batches)
         with self.ledger.spending("data"):
-            for done in range(0 if positioned else self._batches_in_pass):
+            skip = self._batches_in_pass if self._resumed else 0
+            self._resumed = False
+            for done in range(0 if positioned else skip):
                 batch = next(iterator, _END)
                 if batch is _END:
                     raise StateError(
-                        f"the interrupted pass had drawn {self._batches_in_pass} batches, but the "
+                        f"the interrupted pass had drawn {skip} batches, but the "
                         f"loader ends after {done}: it is another loader, or is positioned "
                         "already (then call sieve(loader, positioned=True))"
                     )
                 self._codec.note(batch)
+            self._batches_in_pass = skip
         exhausted = False
         while True:
             while not self._holding.ready and not exhausted:
@@ -140,9 +148,9 @@ class Sieve:
                     batch = next(iterator, _END)
                 if batch is _END:
                     exhausted = True
-                    self.flush()
+                    self._flush()
                 else:
-                    self.push(batch)
+                    self._push(batch)
             if exhausted and not self._holding.ready:
                 self._released += self._holding.take_idle()
             if not self._agree():
@@ -157,7 +165,7 @@ class Sieve:
         self._batches_in_pass = 0
         self._passes += 1
 
-    def push(self, batch: Any) -> None:
+    def _push(self, batch: Any) -> None:
         """Draw one batch: decide on it once its pool is full, and hold what survives."""
         with self.ledger.spending("decide"):
             self._absorb(at_least=8)
@@ -181,16 +189,12 @@ class Sieve:
             if sum(map(len, self._pool)) >= self._pool_size:
                 self._sift()
 
-    def flush(self) -> None:
+    def _flush(self) -> None:
         """Decide on what is drawn and release all survivors, the last batch maybe smaller."""
         if self._pool:
             self._sift()
         with self.ledger.spending("decide"):
             self._holding.release(self._batch_size or 1, everything=True)
-
-    def pop(self) -> Any | None:
-        """The next batch, ready for the step, or None if more has to be pushed first."""
-        return self._next() if self._holding.ready else None
 
     def _next(self) -> Any:
         with self.ledger.spending("decide"):
@@ -203,8 +207,11 @@ class Sieve:
         """The weighted mean of the losses, to call `backward()` on; a scalar.
 
         losses: float[n], one per example of the batch, with gradient. batch: as the sieve
-        yielded it. In expectation the result is the mean loss over all examples drawn. Losses
-        that are not finite are left out of it, counted and reported.
+        yielded it. In expectation the result is the mean loss over all examples drawn.
+
+        Losses that are not finite are left out of the mean, counted and reported. If the model's
+        own outputs were NaN or infinite there, the gradient is NaN all the same (0 * NaN): check
+        the norm that `clip_grad_norm_` returns before stepping, as `finesieve train` does.
         """
         ids, weights = ride(batch)
         losses = check_losses(losses, len(ids), "the training step")
@@ -217,10 +224,11 @@ class Sieve:
 
     @property
     def progress(self) -> float:
-        """Share of the stream consumed by the batches yielded, 0 to 1."""
+        """Share of the stream consumed by the batches yielded, 0 to 1; the mean over ranks, so
+        that a schedule driven by it gives every rank the same rate."""
         if self._total is None:
             raise ConfigError("progress needs the stream's length: give the sieve `total`")
-        return min(1.0, self._released / self._total)
+        return self._progress
 
     @property
     def passes(self) -> int:
@@ -242,7 +250,7 @@ class Sieve:
             rows = self._codec.concat(self._pool)
             self._pool = []
             offer = Offer(rows.ids, self.stage, drawn=len(rows))
-            if self._predicts:
+            if self._wants_features:
                 offer = replace(offer, features=self._features(self._codec.bare(rows)))
                 offer = replace(offer, predicted=forward.predict(offer))
             if self.stage == 3:
@@ -309,7 +317,7 @@ class Sieve:
             order = np.argsort(rows.lengths, kind="stable")
             for start in range(0, n, self._scoring_batch):
                 index = order[start : start + self._scoring_batch]
-                scores = self._scorer(self._codec.bare(self._codec.take(rows, index)))
+                scores = self._scorer(self._codec.for_model(self._codec.take(rows, index)))
                 if scores.loss.shape != index.shape or scores.size.shape != index.shape:
                     raise ScoreError(
                         f"the scorer gave {scores.loss.shape} losses and {scores.size.shape} "
@@ -334,7 +342,9 @@ class Sieve:
         """These go to the user's step unscored: their training losses will teach."""
         if not (self.method.stages.observes or self._predicts) or len(rows) == 0:
             return
-        features = self._features(self._codec.bare(rows)) if self._predicts else None
+        features = self._features(self._codec.bare(rows)) if self._wants_features else None
+        if self._returns.crowded(len(rows)):
+            self._absorb()
         self._returns.expect(rows.ids, features, probability)
 
     def _absorb(self, at_least: int = 1) -> None:
@@ -352,6 +362,10 @@ class Sieve:
             assert offer.loss is not None
             size = scorer.size_of_loss(offer.loss) if scorer else np.maximum(offer.loss, 0)
             offer = replace(offer, size=size)
+            sound = np.flatnonzero(np.isfinite(size))
+            if len(sound) < offer.n:
+                self._bad(offer.n - len(sound))
+                offer = offer.take(sound)
             self._learn(replace(offer, predicted=self.method.forward.predict(offer)))
 
     def _bad(self, count: int) -> None:
@@ -380,7 +394,7 @@ class Sieve:
 
     def _agree(self) -> bool:
         """Once per batch: has every rank one? And with the averages, is it time to move?"""
-        stages, backward = self.method.stages, self.method.backward
+        stages = self.method.stages
         with self.ledger.spending("decide"):
             if self._evidence is None or not stages.cached:
                 drawn = self.ledger.examples.drawn
@@ -388,16 +402,23 @@ class Sieve:
                 since = self.window.revealed - self._revealed_at_move
                 view = View(self.stage, share, since, self._passes, self.window)
                 self._evidence = stages.evidence(view)
-            shared = backward.shared()
+            gates = (self.method.forward, self.method.backward)
+            shared = [gate.shared() for gate in gates]
+            # The batch that comes next counts as consumed: the rate is for the step after it.
+            released = self._released + self._holding.next_span()
+            consumed = min(1.0, released / self._total) if self._total else 0.0
             numbers = self._agreement.mean(
-                [float(self._holding.ready), *self._evidence, *shared]
+                [float(self._holding.ready), consumed, *self._evidence, *shared[0], *shared[1]]
             )
-            if shared:
-                backward.agree(numbers[-len(shared) :])
-            move = stages.next(self.stage, numbers[1 : 1 + len(self._evidence)])
+            ready, self._progress = numbers[0] >= 1.0, numbers[1]
+            at = 2 + len(self._evidence)
+            move = stages.next(self.stage, numbers[2:at])
+            for gate, values in zip(gates, shared, strict=True):
+                gate.agree(numbers[at : at + len(values)])
+                at += len(values)
             if move is not None:
                 self._move(*move)
-            return numbers[0] >= 1.0
+            return ready
 
     def _move(self, stage: int, reason: str) -> None:
         if self.stage == 1:
@@ -426,14 +447,16 @@ class Sieve:
 
     # ---- state
 
-    def _fingerprint(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
         m = self.method
         return {
             "version": _VERSION,
             "method": m.name,
-            "gates": f"{type(m.forward).__name__}, {type(m.backward).__name__}",
-            "stages": type(m.stages).__name__,
+            "forward": described(m.forward),
+            "backward": described(m.backward),
+            "stages": described(m.stages),
             "pool": self._pool_size,
+            "group": self._holding.group,
             "total": self._total,
         }
 
@@ -444,7 +467,7 @@ class Sieve:
         loses the batches that it had taken but not trained on.
         """
         return {
-            "fingerprint": self._fingerprint(),
+            "fingerprint": dict(self._fingerprint),
             "batch_size": self._batch_size,
             "scoring_batch": self._scoring_batch,
             "forward": self.method.forward.state_dict(),
@@ -460,6 +483,7 @@ class Sieve:
             "holding": self._holding.state_dict(),
             "counters": {
                 "released": self._released,
+                "progress": self._progress,
                 "batches_in_pass": self._batches_in_pass,
                 "passes": self._passes,
                 "revealed_at_move": self._revealed_at_move,
@@ -468,7 +492,7 @@ class Sieve:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a saved state; `StateError` if it is of another method, version or setting."""
-        theirs, ours = state.get("fingerprint", {}), self._fingerprint()
+        theirs, ours = state.get("fingerprint", {}), self._fingerprint
         for key, value in ours.items():
             if theirs.get(key) != value:
                 raise StateError(
@@ -495,5 +519,19 @@ class Sieve:
         self._released = counters["released"]
         self._batches_in_pass, self._passes = counters["batches_in_pass"], counters["passes"]
         self._revealed_at_move = counters["revealed_at_move"]
+        self._progress = counters["progress"]
+        self._resumed = True
         self._evidence = None
 
+
+def described(thing: Any) -> str:
+    """Class and public settings of a gate, predictor or policy, parts included."""
+    parts = []
+    for name, value in sorted(vars(thing).items()):
+        if name.startswith("_"):
+            continue
+        if isinstance(value, (bool, int, float, str, tuple, dict, type(None))):
+            parts.append(f"{name}={value!r}")
+        elif hasattr(value, "__dict__"):
+            parts.append(f"{name}={described(value)}")
+    return f"{type(thing).__name__}({', '.join(parts)})"

@@ -134,12 +134,12 @@ class _History:
     def __init__(self, window: int) -> None:
         if window < 1:
             raise ConfigError(f"window is {window}; expected at least 1 value to remember")
-        self._window = window
+        self.window = window
         self.values: Array = np.empty(0, dtype=np.float64)
 
     def add(self, values: npt.ArrayLike) -> None:
         both = np.concatenate((self.values, np.asarray(values, dtype=np.float64)))
-        self.values = both[-self._window :]
+        self.values = both[-self.window :]
 
     def state_dict(self) -> State:
         return {"values": torch.from_numpy(self.values.copy())}
@@ -161,15 +161,16 @@ class LossThreshold(Gate):
     def __init__(self, window: int = 128, threshold: float | None = None) -> None:
         if threshold is not None and not np.isfinite(threshold):
             raise ConfigError(f"threshold is {threshold}; expected a finite loss")
+        self.window = window
         self._history = _History(window)
-        self._fixed = threshold
+        self.fixed = threshold
         self._agreed: float | None = None
 
     @property
     def threshold(self) -> float:
         """The present threshold; minus infinity (keep all) before any loss has been seen."""
-        if self._fixed is not None:
-            return self._fixed
+        if self.fixed is not None:
+            return self.fixed
         if self._agreed is not None:
             return self._agreed
         values = self._history.values
@@ -187,7 +188,7 @@ class LossThreshold(Gate):
         return [self.threshold]
 
     def agree(self, values: list[float]) -> None:
-        if np.isfinite(values[0]):  # else a rank has no losses yet
+        if values and np.isfinite(values[0]):  # else a rank has no losses yet
             self._agreed = values[0]
 
     def state_dict(self) -> State:
@@ -206,7 +207,7 @@ class Quantile(Gate):
     """
 
     def __init__(self, share: float, window: int = 1024) -> None:
-        self.share = check_share("share", share)
+        self.share, self.window = check_share("share", share), window
         self._history = _History(window)
 
     def decide(self, offer: Offer) -> Verdict:

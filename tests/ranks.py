@@ -19,7 +19,7 @@ def main(rank: int, store: str, method: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     model = DistributedDataParallel(Bag(dropout=0.0))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     n = 2400 if rank == 0 else 2000
     settings = {"paper": {"window": 300, "warmup": 0.2, "log_loss": 0.69},
                 "finesieve": {"predictor_bits": 10, "patience": 200, "warmup": 0.0,
@@ -28,6 +28,8 @@ def main(rank: int, store: str, method: str) -> None:
         fs.scores.Classification(model), fs.methods.build(method, rank, **settings), total=n,
         pool=100, group=2, agreement=Ranks(),
     )
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=300)
+    schedule = fs.StreamSchedule(decay, 300, lambda: sieve.progress)
     steps, moves = 0, []
     for batch in sieve(make_batches(n, seed=rank)):
         bare = fs.inputs(batch)
@@ -36,6 +38,7 @@ def main(rank: int, store: str, method: str) -> None:
         sieve.reduce(losses, batch).backward()
         optimizer.step()
         optimizer.zero_grad()
+        schedule.step()
         steps += 1
         while len(moves) < len(sieve.moves):
             moves.append([sieve.moves[len(moves)]["stage"], steps])

@@ -205,6 +205,14 @@ CASES: list[tuple[list[str], str]] = [
     (["--set", "train=0"], "expected a share in (0, 1]"),
     (["--set", "score=-1"], "expected a share in (0, 1]"),
     (["--set", "trian=0.2"], "trian"),
+    (["--set", "seed=3"], "seed is set for the whole run"),
+    (["--set", "slack=Infinity"], "expected a finite number"),
+    (["--set", "cost_ratio=abc"], "expected a finite number"),
+    (["--set", "window=2048.5"], "expected a whole number"),
+    (["--method", "paper", "--set", "vocabulary=99999999999"], "vocabulary"),
+    (["--seed", "-1"], "seed is -1"),
+    (["--weight-decay", "nan"], "weight_decay"),
+    (["--device", "meta"], "no device"),
     (["--set", "train"], "expected NAME=VALUE"),
     (["--set", "starts=3"], "expected e.g. starts="),
     (["--method", "random", "--set", "share=1.2"], "expected a share"),
@@ -283,6 +291,28 @@ def test_an_output_folder_in_use(
     assert "is a file" in bad(capsys, *arguments(files, tmp_path / "file"))
     assert (tmp_path / "file").read_text() == "mine"
     assert "nothing to resume" in bad(capsys, *arguments(files, tmp_path / "new", "--resume"))
+
+
+def test_resuming_on_other_data_is_refused(
+    finished: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from finesieve.app.config import Config
+    from finesieve.app.progress import Live
+    from finesieve.app.runfiles import RunFolder
+    from finesieve.app.train import Run, prepare
+
+    config = Config(**{**json.loads((finished / "summary.json").read_text())["config"],
+                       "settings": {}, "train": str(tmp_path / "t.jsonl")})
+    lines = (files / "train.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "t.jsonl").write_text("".join(lines))
+    folder = RunFolder(str(tmp_path / "out"), resume=False)
+    Run(config, prepare(config), folder, Live("", quiet=True)).save()
+    command = arguments(files, tmp_path / "out", "--resume")
+    command[2] = str(tmp_path / "t.jsonl")
+    (tmp_path / "t.jsonl").write_text("".join(reversed(lines)))
+    assert "another configuration (training data:" in bad(capsys, *command)
+    torch.save({"version": 1}, tmp_path / "out" / "checkpoint.pt")
+    assert "another configuration" in bad(capsys, *command)
 
 
 @pytest.mark.parametrize("n", [3, 17])

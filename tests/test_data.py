@@ -70,7 +70,7 @@ def test_columns_are_found_by_their_usual_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "label"),
-    [("1", 1), ("1.0", 1), (" pos ", "pos"), (True, 1), (2.0, 2), ("nan", "nan")],
+    [("1", 1), ("1.0", 1), (" pos ", "pos"), (True, 1), (2.0, 2), ("nan", "nan"), ("007", "007")],
 )
 def test_labels_are_whole_numbers_or_text(tmp_path: Path, value: Any, label: Any) -> None:
     assert load(str(write(tmp_path / "a.jsonl", [{"text": "x", "label": value}]))).labels == [label]
@@ -111,6 +111,12 @@ BAD = {
     "missing.jsonl": (b'{"text": "a", "label": null}\n{"text": "b", "label": 1}\n',
                       "1 of 2 examples have no 'label'"),
     "real.csv": (b"text,label\na,0.5\n", "0.5; expected classes"),
+    "real.jsonl": (b'{"text": "a", "label": 0.5}\n', "0.5; expected classes"),
+    "infinite.jsonl": (b'{"text": "a", "label": Infinity}\n', "inf; expected classes"),
+    "deep.jsonl": (b"[" * 100000 + b"\n", "JSON"),
+    "digits.jsonl": (b'{"text": "a", "label": ' + b"1" * 5000 + b"}\n", "unreadable JSON"),
+    "half.jsonl": (b'{"text": "\\ud800", "label": 1}\n', "half of a surrogate pair"),
+    "body.csv.gz": (gzip.compress(b"text,label\n" * 50)[:-12] + b"x" * 12, "cannot read"),
     "list.jsonl": (b'{"text": "a", "label": [1]}\n', "is a list; expected one class"),
     "numbers.jsonl": (b'{"text": 5, "label": 1}\n', "'text' is a int .*expected text"),
     "blank.csv": (b"text,label\n ,1\n", "every text is empty"),
@@ -149,8 +155,9 @@ def test_labels_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(fs.DataError, match="every example has the label 'pos'"):
         label_names(one, [])
     mixed = load(str(write(tmp_path / "d.jsonl", [*ROWS, {"text": "x", "label": 3}])))
-    with pytest.raises(fs.DataError, match="partly numbers, partly text"):
-        label_names(mixed, [])
+    numbers = load(str(write(tmp_path / "e.jsonl", [{"text": "x", "label": 3}])))
+    assert label_names(mixed, [numbers]) == ["3", "neg", "pos"]
+    assert numbers.labels == ["3"]
 
 
 def test_a_hub_name_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,13 @@ def test_token_features_stop_at_the_mask() -> None:
         fs.token_features(tokens="tokens")(batch)
 
 
+def test_left_padding_does_not_hide_the_tokens() -> None:
+    batch = {"input_ids": torch.tensor([[0, 0, 0, 5, 6], [1, 2, 3, 4, 5]]),
+             "attention_mask": torch.tensor([[0, 0, 0, 1, 1], [1, 1, 1, 1, 1]])}
+    features = fs.token_features(labels=None, max_tokens=3)(batch)
+    assert features.tokens.tolist() == [[5, 6, -1], [1, 2, 3]]
+
+
 def test_text_features_need_no_tokenizer() -> None:
     batch = {"text": ["Good, good film", "bad"], "labels": torch.tensor([1, 0])}
     tokens = fs.text_features()(batch).tokens

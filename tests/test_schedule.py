@@ -55,6 +55,22 @@ def test_rate_follows_progress_not_steps() -> None:
     assert twin.schedule.last_epoch == 10
 
 
+def test_with_open_gates_the_rate_is_the_plain_one_at_every_step() -> None:
+    rates = []
+    for wrapped in (False, True):
+        parameter = torch.nn.Parameter(torch.zeros(1))
+        optimizer = torch.optim.SGD([parameter], lr=1.0)
+        inner = LambdaLR(optimizer, lambda step: 1 - step / 100)
+        sieve = fs.Sieve(method="full", total=800)
+        schedule = fs.StreamSchedule(inner, 100, lambda s=sieve: s.progress)
+        rates.append([])
+        for _ in sieve(make_batches(800)):
+            optimizer.step()
+            (schedule if wrapped else inner).step()
+            rates[-1].append(optimizer.param_groups[0]["lr"])
+    assert rates[0] == rates[1]
+
+
 def test_bad_use() -> None:
     with pytest.raises(fs.ConfigError, match="steps is 0"):
         fs.StreamSchedule(None, 0, lambda: 0.0)

@@ -171,12 +171,21 @@ def _again(args: argparse.Namespace) -> str:
 
 def _compare(args: argparse.Namespace) -> int:
     from finesieve.app.compare import compare
+    from finesieve.app.train import Interrupted
 
     names = [name.strip() for name in args.methods.split(",") if name.strip()]
-    compare(
-        config_of(args), names, args.seeds, settings_of(args.settings), args.output,
-        equal_time=not args.no_equal_time, quiet=args.quiet,
-    )
+    settings = settings_of(args.settings)
+    if settings and "finesieve" not in names:
+        raise ConfigError("--set reaches the method finesieve, which is not among --methods")
+    try:
+        compare(
+            config_of(args), list(dict.fromkeys(names)), args.seeds, settings, args.output,
+            equal_time=not args.no_equal_time, quiet=args.quiet,
+        )
+    except Interrupted as stop:
+        kept = f"; finished runs are in {args.output}" if args.output else ""
+        print(f"\ninterrupted{kept}", file=sys.stderr)
+        return 128 + stop.signal
     return 0
 
 

@@ -44,9 +44,11 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; expected 1 or more")
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"seed is {self.seed}; expected 0 to {2**31 - 1}")
         if not 0 < self.lr < 1:
             raise ConfigError(f"lr is {self.lr}; expected a learning rate like 5e-5")
-        if self.weight_decay < 0 or not 0 <= self.warmup < 1:
+        if not 0 <= self.weight_decay < 1e6 or not 0 <= self.warmup < 1:
             raise ConfigError(
                 f"weight_decay is {self.weight_decay}, warmup {self.warmup}; expected "
                 "weight_decay >= 0 and warmup in [0, 1)"

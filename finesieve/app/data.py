@@ -10,6 +10,8 @@ import gzip
 import io
 import json
 import math
+import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +28,8 @@ PAIRS = (("text_a", "text_b"), ("sentence1", "sentence2"), ("premise", "hypothes
          ("text1", "text2"))
 LABELS = ("label", "labels", "class", "category", "intent", "target", "sentiment")
 _ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".ndjson", ".parquet")
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Label = int | str
 Row = dict[str, Any]
@@ -104,7 +108,7 @@ def _read_file(path: Path) -> list[Row]:
         raw = path.read_bytes()
         if path.name.lower().endswith(".gz"):
             raw = gzip.decompress(raw)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}") from None
     try:
         content = raw.decode("utf-8-sig")
@@ -162,6 +166,8 @@ def _json_lines(path: Path, content: str) -> list[Row]:
         except json.JSONDecodeError as error:
             hint = " (a JSON array? expected one object a line)" if line.lstrip()[0] == "[" else ""
             raise DataError(f"{path}, line {number}: broken JSON: {error}{hint}") from None
+        except (ValueError, RecursionError) as error:  # endless digits, endless nesting
+            raise DataError(f"{path}, line {number}: unreadable JSON: {error}") from None
         if not isinstance(row, dict):
             raise DataError(
                 f"{path}, line {number}: a {type(row).__name__}; expected one JSON object a line"
@@ -260,6 +266,11 @@ def _table(
                     f"{source}, example {number}: {name!r} is a {type(value).__name__} "
                     f"({value!r:.40}); expected text: is it the right column?"
                 )
+            if value is not None and not value.isascii() and _SURROGATE.search(value):
+                raise DataError(
+                    f"{source}, example {number}: {name!r} has half of a surrogate pair "
+                    "(\\ud800 to \\udfff): it was cut or decoded wrongly"
+                )
         if not (a or "").strip() or (pair and not (b or "").strip()):
             empty += 1
             if not keep_empty:
@@ -278,47 +289,63 @@ def _table(
     if empty:
         what = "kept" if keep_empty else "dropped (--keep-empty keeps them)"
         table.notes.append(f"{source}: {empty} of {len(rows)} rows with an empty text {what}")
+    table.labels = _numbers_if_all_are(source, label, table.labels)
     if not table.texts:
         raise DataError(f"{source}: every text is empty; is {text!r} the right column?")
     return table
 
 
 def _label(source: str, number: int, column: str, value: Any) -> Label:
-    if isinstance(value, bool):
+    """A class as whole number or text; text that looks like a number is judged later."""
+    if isinstance(value, (bool, int)):
         return int(value)
     if isinstance(value, float):
-        if value != int(value):
+        if not math.isfinite(value) or value != int(value):
             raise DataError(
                 f"{source}, example {number}: {column!r} is {value}; expected classes, as text or "
                 "whole numbers (this command trains classifiers, not regressions)"
             )
         return int(value)
     if isinstance(value, str):
-        text = value.strip()
-        try:
-            return int(text)
-        except ValueError:
-            pass
-        try:
-            number_like = float(text)
-        except ValueError:
-            return text
-        if math.isfinite(number_like):
-            return _label(source, number, column, number_like)
-        return text
-    if isinstance(value, int):
-        return value
+        return value.strip()
     raise DataError(
         f"{source}, example {number}: {column!r} is a {type(value).__name__}; expected one class "
         "an example, as text or a whole number"
     )
 
 
+_WHOLE = re.compile(r"-?(0|[1-9]\d*)(\.0+)?")  # "007" is a name, not a 7
+_REAL = re.compile(r"-?\d+\.\d+")
+
+
+def _numbers_if_all_are(source: str, column: str, labels: list[Label]) -> list[Label]:
+    """Text labels as whole numbers if every one is written as such, else all as text."""
+    names = {x for x in labels if isinstance(x, str)}
+    if not names:
+        return labels
+    if all(_WHOLE.fullmatch(x) for x in names):
+        return [int(x.split(".")[0]) if isinstance(x, str) else x for x in labels]
+    if all(_REAL.fullmatch(x) or _WHOLE.fullmatch(x) for x in names):
+        some = next(x for x in labels if isinstance(x, str) and not _WHOLE.fullmatch(x))
+        raise DataError(
+            f"{source}: {column!r} holds numbers like {some}; expected classes, as text or whole "
+            "numbers (this command trains classifiers, not regressions)"
+        )
+    return [str(x) for x in labels]
+
+
 # ---- labels
 
 
 def label_names(train: Table, evals: Iterable[Table]) -> list[Label]:
-    """The classes, sorted, from the training split; `DataError` where splits differ."""
+    """The classes, sorted, from the training split; `DataError` where splits differ.
+
+    If one split has text labels, whole numbers in the others are taken as text too.
+    """
+    evals = list(evals)
+    if any(isinstance(y, str) for table in (train, *evals) for y in table.labels):
+        for table in (train, *evals):
+            table.labels = [str(y) for y in table.labels]
     counts = Counter(train.labels)
     if len(counts) < 2:
         only = next(iter(counts))
@@ -331,10 +358,6 @@ def label_names(train: Table, evals: Iterable[Table]) -> list[Label]:
             f"{train.name}: {len(counts)} different labels in {len(train)} examples; expected "
             "classes: is it the right column?"
         )
-    kinds = {type(x) for x in counts}
-    if len(kinds) > 1:
-        few = [x for x in counts if isinstance(x, str)][:3]
-        raise DataError(f"{train.name}: labels are partly numbers, partly text (e.g. {few})")
     names: list[Label] = sorted(counts)
     for table in evals:
         strange = sorted(set(map(str, set(table.labels) - set(counts))))

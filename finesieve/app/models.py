@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,7 @@ def load_tokenizer(model: str) -> Any:
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(where)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # a damaged folder raises anything
         raise ConfigError(f"no tokenizer for model {model}: {_first_line(error)}") from None
     if tokenizer.pad_token_id is None:
         raise ConfigError(
@@ -88,7 +89,7 @@ def load_model(model: str, labels: Sequence[int | str], seed: int, freeze: int =
                 ignore_mismatched_sizes=True,
                 dtype=torch.float32,
             )
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except Exception as error:  # a damaged folder raises anything
         raise ConfigError(f"cannot load model {model}: {_first_line(error)}") from None
     freeze_layers(net, freeze)
     return net
@@ -108,9 +109,11 @@ def _check_folder(model: str, where: str) -> None:
             "probably an unfinished download, or a folder with a tokenizer alone"
         )
     try:
-        json.loads((path / "config.json").read_text(encoding="utf-8"))
+        found = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{model}/config.json cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{model}/config.json holds a {type(found).__name__}, not an object")
 
 
 def freeze_layers(model: nn.Module, count: int) -> None:
@@ -142,20 +145,25 @@ def pick_device(name: str) -> torch.device:
     """`auto` takes a GPU if there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"no device {name!r}; expected 'auto', 'cpu', 'cuda' or 'cuda:N'") from (
-            None
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"no device {name!r}; expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"--device {name}, but this PyTorch sees {torch.cuda.device_count()} GPUs"
         )
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda, but this PyTorch sees no GPU")
     return device
 
 
 def check_length(tokenizer: Any, model: nn.Module, max_length: int) -> None:
     """`DataError` if the model has no positions for this many tokens."""
     most = getattr(model.config, "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        # RoBERTa and its kin count positions from behind the padding's.
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            if isinstance(most, int) and module.padding_idx is not None:
+                most -= module.padding_idx + 1
+            break
     if isinstance(most, int) and max_length > most:
         raise DataError(f"--max-length {max_length}, but the model has {most} positions")
 

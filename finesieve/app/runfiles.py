@@ -27,9 +27,8 @@ class RunFolder:
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"output {path} is a file; expected a folder, new or empty")
-        has_run = self.path.is_dir() and any(
-            (self.path / name).exists() for name in (SUMMARY, LOG, CHECKPOINT, "model")
-        )
+        in_use = self.path.is_dir() and any(self.path.iterdir())
+        has_run = any((self.path / name).exists() for name in (SUMMARY, LOG, CHECKPOINT))
         if resume:
             if not (self.path / CHECKPOINT).exists():
                 done = (self.path / SUMMARY).exists()
@@ -45,6 +44,8 @@ class RunFolder:
                    else ":")
                 + " choose another folder, or remove it"
             )
+        elif in_use:
+            raise ConfigError(f"output folder {path} is not empty: choose another, or empty it")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -106,7 +107,7 @@ class RunFolder:
                 f"{path} has checkpoint version {found}; this finesieve reads "
                 f"{CHECKPOINT_VERSION}: resume it with the version that wrote it"
             )
-        theirs = json.loads(state["config"])
+        theirs = json.loads(state.get("config", "{}"))
         ours = json.loads(json.dumps(config))
         differ = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
         if differ:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import signal
@@ -31,7 +32,7 @@ from finesieve.app.models import (
 )
 from finesieve.app.progress import Live, snapshot
 from finesieve.app.runfiles import ExampleLog, RunFolder
-from finesieve.errors import DataError
+from finesieve.errors import DataError, ScoreError, StateError
 from finesieve.rows import inputs
 from finesieve.schedule import StreamSchedule
 from finesieve.scores import Classification
@@ -58,6 +59,7 @@ class Prepared:
     rows: Any  # int64[n]: each training example's row in its source
     evals: dict[str, Examples]
     notes: list[str]
+    digest: str  # of the training texts and labels
 
 
 def prepare(config: Config) -> Prepared:
@@ -72,6 +74,7 @@ def prepare(config: Config) -> Prepared:
     for source in names:
         tables[source] = load(source, *columns, split="validation")
         notes += tables[source].notes
+    labels = label_names(train, tables.values())  # before anything is held out or left away
     order = np.random.default_rng([config.seed, 77]).permutation(len(train))
     if not tables:
         held = min(HOLD_OUT_MOST, int(HOLD_OUT * len(train)))
@@ -86,7 +89,6 @@ def prepare(config: Config) -> Prepared:
         order = np.random.default_rng([config.seed, 78]).permutation(len(train))
     if config.limit is not None and config.limit < len(train):
         train = train.take(list(order[: config.limit]))
-    labels = label_names(train, tables.values())
     number = {name: i for i, name in enumerate(labels)}
     tokenizer = load_tokenizer(config.model)
     evals = {}
@@ -96,9 +98,9 @@ def prepare(config: Config) -> Prepared:
             table = table.take(list(some))
         evals[name] = Examples(table, number, tokenizer, config.max_length)
     examples = Examples(train, number, tokenizer, config.max_length)
-    return Prepared(
-        tokenizer, labels, examples, np.asarray(train.rows, dtype=np.int64), evals, notes
-    )
+    digest = hashlib.sha1(json.dumps([train.texts, train.pairs, train.labels]).encode())
+    rows = np.asarray(train.rows, dtype=np.int64)
+    return Prepared(tokenizer, labels, examples, rows, evals, notes, digest.hexdigest())
 
 
 def versions() -> dict[str, str]:
@@ -272,11 +274,15 @@ class Run:
 
     # ---- checkpoints
 
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with the run that takes it up."""
+        return {**self.config.as_dict(), "training data": self.data.digest}
+
     def save(self) -> None:
         assert self.folder is not None
         self.folder.save_checkpoint(
             {
-                "config": json.dumps(self.config.as_dict()),
+                "config": json.dumps(self._identity()),
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
@@ -296,12 +302,18 @@ class Run:
 
     def resume(self) -> None:
         assert self.folder is not None
-        state = self.folder.load_checkpoint(self.config.as_dict())
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.sieve.load_state_dict(state["sieve"])
-        self.log.load_state_dict(state["examples"])
+        state = self.folder.load_checkpoint(self._identity())
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.sieve.load_state_dict(state["sieve"])
+            self.log.load_state_dict(state["examples"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise StateError(
+                f"the checkpoint in {self.folder.path} does not fit this run: "
+                f"{str(error).splitlines()[0]}"
+            ) from None
         self.folder.trim_log(state["log_length"])
         self.steps, self.skipped_steps = state["steps"], state["skipped_steps"]
         self.elapsed, self.cpu = state["elapsed"], state["cpu"]
@@ -319,6 +331,11 @@ class Run:
         }
         n = sum(int(s["n"]) for s in sets.values())
         pooled = {k: sum(s[k] * s["n"] for s in sets.values()) / n for k in ("accuracy", "loss")}
+        if not np.isfinite(pooled["loss"]):
+            raise ScoreError(
+                "the trained model's loss on the evaluation data is not finite: the learning rate "
+                "is probably too high, or the model's weights were damaged; nothing was written"
+            )
         ledger, window = self.sieve.ledger, self.sieve.window
         seconds = {k: round(v, 4) for k, v in ledger.seconds.items()}
         scored, trained = ledger.examples.scored, ledger.examples.yielded
@@ -392,7 +409,7 @@ def train(
     folder = RunFolder(output, resume) if output is not None else None
     live = Live(label or config.method, quiet=quiet)
     # Built before the data is read: a bad setting should not cost the reading.
-    methods.build(config.method, config.seed, **config.settings)
+    method = methods.build(config.method, config.seed, **config.settings)
     if data is None:
         data = prepare(config)
         for note in data.notes:
@@ -407,6 +424,10 @@ def train(
             folder.log({"event": "start", "config": config.as_dict(), "versions": versions()})
             folder.log({"event": "stage", **run.sieve.moves[0]})
     run.train()
+    if folder:
+        run.save()  # what follows can be interrupted too; resuming then goes on from here
+    if method.scores and run.sieve.stage == run.sieve.method.stages.first == 1:
+        live.say("the stream ended in warm-up: skipping would not have paid, nothing was saved")
     return run.finish()
 
 
