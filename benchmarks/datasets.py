@@ -1,28 +1,26 @@
 """Full training, finesieve and random at equal time on a folder of datasets.
 
-    python benchmarks/datasets.py --data-dir DIR --sets clickbait snips --seeds 1
+    python benchmarks/datasets.py --data-dir DIR --sets clickbait snips
 
 DIR holds a folder a set with train.jsonl.gz and validation.jsonl.gz and / or test.jsonl.gz, a
 JSON object a line with "text" (or "text_a" and "text_b") and "label". One process, one thread by
-default. Results go to results/SET.json, and what is there is not run again; tables.py makes the
-tables.
+default. Every finished run is written to results/SET.json at once, and what is there is not run
+again; tables.py makes the tables.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from finesieve.app.compare import compare
+from finesieve.app.compare import EQUAL, seconds_per_example
 from finesieve.app.config import Config
-from finesieve.app.train import prepare, train
+from finesieve.app.train import Prepared, prepare, train
 
 ROOT = Path(__file__).parent.parent
-RANDOM = "random at equal time"
 
 
 def without(path: str, value: Any) -> Any:
@@ -36,54 +34,71 @@ def without(path: str, value: Any) -> Any:
     return value
 
 
+class Results:
+    """results/SET.json: the command, and one record a run."""
+
+    def __init__(self, path: Path, name: str, command: str, data_dir: str) -> None:
+        self._path, self._data_dir = path, data_dir.rstrip("/")
+        self.record: dict[str, Any] = {"set": name, "command": command, "runs": []}
+        if path.exists():
+            self.record["runs"] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        return self.record["runs"]
+
+    def find(self, name: str, seed: int, lr: float) -> dict[str, Any] | None:
+        for r in self.runs:
+            if (r["name"], r["seed"], r["config"]["lr"]) == (name, seed, lr):
+                return r
+        return None
+
+    def once(self, name: str, config: Config, data: Prepared, quiet: bool) -> dict[str, Any]:
+        """The recorded run, or else run it and record it."""
+        found = self.find(name, config.seed, config.lr)
+        if found is None:
+            summary = train(config, None, data=data, quiet=quiet, label=f"{name} {config.lr:g}")
+            found = without(self._data_dir, {**summary, "name": name})
+            self.runs.append(found)
+            self._path.parent.mkdir(exist_ok=True)
+            self._path.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
+        return found
+
+
 def run(args: argparse.Namespace, name: str) -> None:
-    """All methods at the learning rate that full training and finesieve had chosen on the tuning
-    sets (results/tuning.json). The random subset chose differently on one of them, so it is run
-    at each of the grid's rates, and the tables show its better one: the rival is not to be
-    handicapped."""
-    target = Path(args.output) / f"{name}.json"
+    """Each method, each seed. The random subset is run at each of `--random-lrs`, and the tables
+    show its better one: full training and finesieve agreed on a learning rate on the tuning sets
+    (results/tuning.json), the random subset did not, and it is not to be handicapped."""
     folder = Path(args.data_dir) / name
     evals = [folder / f"{part}.jsonl.gz" for part in ("validation", "test")]
-    config = Config(
+    command = f"python benchmarks/datasets.py --data-dir DATA --sets {name}"
+    for option in ("lr", "max_length", "seeds", "random_share"):
+        value = getattr(args, option)
+        if value != args.defaults[option]:
+            command += f" --{option.replace('_', '-')} {value:g}"
+    results = Results(Path(args.output) / f"{name}.json", name, command, args.data_dir)
+    base = Config(
         train=str(folder / "train.jsonl.gz"),
         eval=tuple(str(p) for p in evals if p.exists()),
         lr=args.lr,
         max_length=args.max_length,
-        epochs=args.epochs,
         threads=args.threads,
-        eval_limit=args.eval_limit,
     )
-    if target.exists():
-        results = json.loads(target.read_text(encoding="utf-8"))["runs"]
-    else:
-        with tempfile.TemporaryDirectory() as scratch:
-            results = compare(config, args.methods.split(","), args.seeds, {},
-                              str(Path(scratch) / "runs"), quiet=args.quiet)
-    at_other_rates(config, args.random_lrs, results, args.quiet)
-    command = (f"python benchmarks/datasets.py --data-dir DATA --sets {name} "
-               f"--seeds {args.seeds} --methods {args.methods} --lr {args.lr:g} "
-               f"--max-length {args.max_length}")
-    record = {"set": name, "command": command, "runs": results}
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(without(args.data_dir.rstrip("/"), record), indent=1) + "\n",
-                      encoding="utf-8")
-
-
-def at_other_rates(
-    config: Config, rates: list[float], results: list[dict[str, Any]], quiet: bool
-) -> None:
-    """Add the random runs again, same share and seed, at the other learning rates."""
-    missing = [
-        replace(config, method="random", settings=r["config"]["settings"], seed=r["seed"], lr=lr)
-        for r in results if r["name"] == RANDOM
-        for lr in rates
-        if not any(x["name"].startswith(RANDOM) and x["seed"] == r["seed"]
-                   and x["config"]["lr"] == lr for x in results)
-    ]
-    data = prepare(config) if missing else None
-    for other in missing:
-        label = f"{RANDOM}, lr {other.lr:g}"
-        results.append({**train(other, None, data=data, quiet=quiet, label=label), "name": label})
+    data = prepare(base)
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+        config = replace(base, seed=seed)
+        for method in args.methods.split(","):
+            results.once(method, replace(config, method=method), data, args.quiet)
+        ours = results.find("finesieve", seed, args.lr)
+        if ours is None:
+            continue
+        share = args.random_share
+        if share is None:
+            each = seconds_per_example(results.runs, seed)
+            share = ours["seconds"]["total"] / (each * ours["examples"]["drawn"])
+        for lr in args.random_lrs:
+            rival = replace(config, method="random", settings={"share": round(share, 4)}, lr=lr)
+            results.once(EQUAL, rival, data, args.quiet)
 
 
 def main() -> None:
@@ -92,15 +107,18 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", required=True)
     parser.add_argument("--methods", default="full,finesieve")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=2e-4)
     parser.add_argument("--random-lrs", nargs="*", type=float, default=[1e-4, 2e-4])
+    parser.add_argument("--random-share", type=float,
+                        help="instead of the share that gives equal time by full training's pace")
     parser.add_argument("--max-length", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--eval-limit", type=int)
     parser.add_argument("--output", default=str(ROOT / "results"))
     parser.add_argument("--quiet", action="store_true")
     args = parser.parse_args()
+    args.defaults = {k: parser.get_default(k)
+                     for k in ("lr", "max_length", "seeds", "random_share")}
     for name in args.sets:
         run(args, name)
 

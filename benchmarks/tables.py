@@ -29,7 +29,7 @@ def mean(runs: list[dict[str, Any]], *path: str) -> float:
 
 def found_runs(runs: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """A method's runs; for the random subset those at its better learning rate."""
-    named = [r for r in runs if r["name"].split(",")[0] == name]
+    named = [r for r in runs if r["name"] == name]
     rates = sorted({r["config"]["lr"] for r in named})
     by_rate = [[r for r in named if r["config"]["lr"] == lr] for lr in rates]
     return min(by_rate, key=lambda group: mean(group, "eval", "loss"), default=[])

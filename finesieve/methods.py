@@ -111,7 +111,7 @@ REGISTRY: dict[str, Callable[..., Method]] = {
 }
 
 
-def build(name: str, seed: int = 0, **settings: Any) -> Method:
+def build(name: str, seed: int = 0, /, **settings: Any) -> Method:
     """The method of this name; `ConfigError` with the nearest name or the bad setting."""
     if name not in REGISTRY:
         near = get_close_matches(name, REGISTRY, n=1)
