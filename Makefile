@@ -1,6 +1,6 @@
 # One command each: `make demo` runs the main job, `make test` the tests, `make check` the linters.
 # Everything is installed into .venv from this project's own files.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 

@@ -1,0 +1,77 @@
+"""What the table says of its numbers, how times are made equal, and the benchmark tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks import tables
+from finesieve.app.compare import EQUAL, seconds_per_example, table
+from finesieve.app.config import Config
+
+
+def summary(name: str, loss: float, seconds: float, seed: int = 0, **more: Any) -> dict[str, Any]:
+    trained = more.pop("trained", 1000)
+    stages = [{"stage": s} for s in more.pop("stages", (1, 2, 3))]
+    return {
+        "name": name, "method": name.split()[0], "seed": seed, "stages": stages,
+        "eval": {"accuracy": 1 - loss, "loss": loss, "n": 500},
+        "examples": {"drawn": 1000, "trained": trained, "scored": 0},
+        "seconds": {"total": seconds, "train": seconds * 0.9},
+        "config": {"lr": more.pop("lr", 1e-4)},
+    }
+
+
+def text(*runs: dict[str, Any]) -> str:
+    return table(list(runs), Config(train="t.csv"))
+
+
+def test_a_gain_is_called_better_and_a_loss_no_gain() -> None:
+    full = summary("full", 0.2, 100)
+    assert "0.250, random 0.300: better." in text(
+        full, summary("finesieve", 0.25, 50), summary(EQUAL, 0.3, 50))
+    assert "0.300, random 0.250: no gain here." in text(
+        full, summary("finesieve", 0.3, 50), summary(EQUAL, 0.25, 50))
+
+
+def test_unequal_times_open_gates_and_few_seeds_are_said() -> None:
+    out = text(summary("finesieve", 0.2, 50, stages=(1,)), summary(EQUAL, 0.3, 60))
+    assert "random took 1.20 times finesieve's time" in out
+    assert "gates stayed open" in out
+    assert "Fewer than 3 seeds" in out
+    equal = text(*(summary(n, 0.2, 50, seed=s) for s in range(3) for n in ("finesieve", EQUAL)))
+    assert "Caution" not in equal
+    assert "Fewer than 3 seeds" not in equal
+    assert "± 0.000" in equal
+
+
+def test_speed_up_is_over_full_training() -> None:
+    out = text(summary("full", 0.2, 100), summary("finesieve", 0.2, 40, trained=250))
+    assert "| finesieve | 0.800 | 0.200 | 40.0 | 2.5x | 25% | 0% |" in out
+    assert "| finesieve | 0.800 | 0.200 | 40.0 | - | 25% | 0% |" in text(
+        summary("finesieve", 0.2, 40, trained=250))
+
+
+def test_seconds_an_example_come_from_the_run_that_trained_most() -> None:
+    runs = [summary("finesieve", 0.2, 50, trained=200), summary("full", 0.2, 100)]
+    assert seconds_per_example(runs, 0) == pytest.approx(90 / 1000)
+
+
+def test_benchmark_tables_take_each_method_at_its_better_rate() -> None:
+    runs = [summary("full", 0.2, 9, lr=1e-4), summary("full", 0.3, 9, lr=2e-4),
+            summary(EQUAL, 0.4, 9, lr=1e-4), summary(EQUAL, 0.2, 9, lr=2e-4)]
+    assert [r["config"]["lr"] for r in tables.found_runs(runs, "full")] == [1e-4]
+    assert [r["config"]["lr"] for r in tables.found_runs(runs, EQUAL)] == [2e-4]
+
+
+@pytest.mark.parametrize(
+    ("losses", "word"),
+    [((0.1, 0.1), "better"), ((0.3, 0.3), "worse"), ((0.1, 0.25), "mixed, better on average")],
+)
+def test_benchmark_verdict(losses: tuple[float, float], word: str) -> None:
+    groups = {
+        "finesieve": [summary("finesieve", x, 9, seed=s) for s, x in enumerate(losses)],
+        "random at equal time": [summary(EQUAL, 0.2, 9, seed=s) for s in range(2)],
+    }
+    assert tables.verdict(groups) == word
