@@ -58,6 +58,7 @@ def stage_prices(
         return Prices()
 
     def price(q: Array) -> float:
+        q = np.maximum(q, 1e-12)  # without floor and audit something may never be scored
         threshold = solve_threshold(s / q, train * total, floors[1], w * q)
         p = inclusion(s / q, threshold, floors[1])
         cost = (float((w * q).sum()) * cost_ratio + float((w * q * p).sum())) / total

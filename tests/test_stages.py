@@ -214,3 +214,72 @@ def test_the_remedy_does_not_collapse() -> None:
     sieve, warned = collapse_run(method, lr=1.0)
     assert warned == []
     assert sieve.window.mean_loss() < 0.55
+
+
+def test_every_move_of_the_automatic_policy() -> None:
+    policy = fs.Automatic(0.2, 0.4, margin=0.05, slack=0.25)
+    ready = 1.0
+    cases = {
+        (1, ready, 0.96, 0.96): None,
+        (1, ready, 0.94, 2.0): 2,
+        (1, ready, 2.0, 0.94): 2,
+        (1, 0.5, 0.5, 0.5): None,  # not every rank is ready
+        (2, ready, 0.8, 0.81): None,
+        (2, ready, 0.8, 0.79): 3,
+        (2, ready, 1.09, 1.2): None,
+        (2, ready, 1.11, 1.2): 1,
+        (3, ready, 0.8, 0.99): None,
+        (3, ready, 0.8, 1.01): 2,
+        (3, ready, 1.2, 1.2): 1,
+    }
+    for (stage, *numbers), target in cases.items():
+        move = policy.next(stage, [*numbers, 0.5])
+        assert (move[0] if move else None) == target, (stage, numbers)
+
+
+def test_prices_count_the_audit_and_zero_sizes() -> None:
+    dice = np.random.default_rng(0)
+    s = dice.lognormal(-1, 1, 300)
+    kind = {"train": 0.2, "score": 0.4, "cost_ratio": 0.3, "floors": (0.1, 0.05)}
+    never, always = (
+        fs.evidence.stage_prices(s, s[::-1], None, audit=a, **kind) for a in (0.0, 1.0)
+    )
+    assert always.forward == pytest.approx(always.backward)  # all audited: nothing is skipped
+    assert never.forward != pytest.approx(always.forward, rel=0.01)
+    s[:20] = 0.0
+    none = fs.evidence.stage_prices(s, s, None, **{**kind, "floors": (0.0, 0.0)})
+    assert np.isfinite(none.backward)
+
+
+class Rising(TableScorer):
+    """A model that gets worse and worse."""
+
+    def __call__(self, batch: Any) -> Scores:
+        scores = super().__call__(batch)
+        factor = 1 + len(self.calls) / 100
+        return Scores(scores.loss * factor, scores.size * factor)
+
+
+@pytest.mark.parametrize("audit", [0.3, 0.0])
+def test_collapse_is_noticed_in_stage_3_too_on_the_audited(audit: float) -> None:
+    method = fs.methods.build("paper", warmup=0.05, window=100, log_loss=9.0, audit=audit)
+    sieve = fs.Sieve(Rising(), method, total=20000, pool=100)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        feed(sieve, make_batches(20000))
+    assert sieve.stage == 3
+    assert any(w.category is fs.CollapseWarning for w in caught) == (audit > 0)
+
+
+def test_without_a_scoring_pass_training_losses_teach_with_their_probability() -> None:
+    gate = fs.PredictorGate(fs.SizeRegression(12), fs.ThresholdSampling(0.4, 0.1))
+    sieve = fs.Sieve(method=fs.Method("forward", gate, fs.Open(), fs.Fixed({3: 0.0})), pool=100)
+    feed(sieve, make_batches(8000))
+    assert sieve.ledger.examples.scored == 0
+    assert 0.3 < sieve.ledger.examples.yielded / 8000 < 0.5
+    q = sieve.window.column("probability")
+    assert q.min() < 0.3
+    assert q.max() > 0.9
+    x = torch.cat([b["input_ids"][:, 0] for b in make_batches(8000)])
+    stream = ((x / 100 + 0.01) ** 3 * 2).mean().item()
+    assert sieve.window.mean_loss() == pytest.approx(stream, rel=0.15)
