@@ -63,7 +63,7 @@ def stage_prices(
         p = inclusion(s / q, threshold, floors[1])
         cost = (float((w * q).sum()) * cost_ratio + float((w * q * p).sum())) / total
         some = s > 0  # what has no gradient adds no variance, whatever its probability
-        return float((w * s * s)[some] @ (1.0 / (q * p)[some])) / plain * cost
+        return float(((w * s * s)[some] / (q * p)[some]).sum()) / plain * cost
 
     backward = price(np.ones_like(s))
     if predicted is None:
