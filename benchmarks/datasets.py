@@ -95,7 +95,7 @@ def run(args: argparse.Namespace, name: str) -> None:
         share = args.random_share
         if share is None:
             each = seconds_per_example(results.runs, seed)
-            share = ours["seconds"]["total"] / (each * ours["examples"]["drawn"])
+            share = min(1.0, ours["seconds"]["total"] / (each * ours["examples"]["drawn"]))
         for lr in args.random_lrs:
             rival = replace(config, method="random", settings={"share": round(share, 4)}, lr=lr)
             results.once(EQUAL, rival, data, args.quiet)
