@@ -25,6 +25,7 @@ from finesieve.features import FeatureFunction, token_features
 from finesieve.forward_gate import PredictorGate
 from finesieve.gates import Offer, State
 from finesieve.holding import Holding
+from finesieve.identity import check_same, described
 from finesieve.ledger import Clock, Ledger
 from finesieve.records import pool_event
 from finesieve.returns import Returns
@@ -492,13 +493,7 @@ class Sieve:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a saved state; `StateError` if it is of another method, version or setting."""
-        theirs, ours = state.get("fingerprint", {}), self._fingerprint
-        for key, value in ours.items():
-            if theirs.get(key) != value:
-                raise StateError(
-                    f"the saved state has {key}={theirs.get(key)!r}, this sieve {value!r}: build "
-                    "it with the settings that the state was saved with"
-                )
+        check_same(state.get("fingerprint", {}), self._fingerprint)
         if self._batch_size not in (None, state["batch_size"]):
             raise StateError(
                 f"the saved state has batch_size={state['batch_size']}, this sieve "
@@ -522,16 +517,3 @@ class Sieve:
         self._progress = counters["progress"]
         self._resumed = True
         self._evidence = None
-
-
-def described(thing: Any) -> str:
-    """Class and public settings of a gate, predictor or policy, parts included."""
-    parts = []
-    for name, value in sorted(vars(thing).items()):
-        if name.startswith("_"):
-            continue
-        if isinstance(value, (bool, int, float, str, tuple, dict, type(None))):
-            parts.append(f"{name}={value!r}")
-        elif hasattr(value, "__dict__"):
-            parts.append(f"{name}={described(value)}")
-    return f"{type(thing).__name__}({', '.join(parts)})"

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+import finesieve as fs
 from finesieve.scores import Scorer, Scores
 
 
@@ -73,6 +75,36 @@ class TableScorer(Scorer):
         values = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
         self.calls.append(len(values))
         return Scores(values.numpy(), values.numpy())
+
+
+def by_hand(seed: int = 0, **settings: Any) -> fs.Method:
+    """finesieve with stages at fixed places: 10 % and 30 % of the stream."""
+    return fs.methods.build(
+        "finesieve", seed, predictor_bits=12, starts={2: 0.1, 3: 0.3}, **settings
+    )
+
+
+def small_sieve(total: int = 400, **more: Any) -> fs.Sieve:
+    kind = {"scorer": TableScorer(), "method": by_hand(), "total": total, "pool": 50, "group": 2}
+    return fs.Sieve(**{**kind, **more})
+
+
+def train(
+    sieve: fs.Sieve, batches: list[Any], model: Bag, optimizer: Any, stop: int | None = None
+) -> list[Any]:
+    """A plain loop; returns the batches it saw."""
+    seen = []
+    for batch in sieve(batches):
+        given = fs.inputs(batch)
+        labels = given.pop("labels")
+        losses = F.cross_entropy(model(**given), labels, reduction="none")
+        sieve.reduce(losses, batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seen.append(batch)
+        if stop is not None and len(seen) == stop:
+            break
+    return seen
 
 
 def ids_of(batches: list[Any]) -> list[int]:

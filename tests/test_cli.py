@@ -293,6 +293,29 @@ def test_an_output_folder_in_use(
     assert "nothing to resume" in bad(capsys, *arguments(files, tmp_path / "new", "--resume"))
 
 
+def test_a_run_that_ended_in_its_evaluation_goes_on_from_there(
+    files: Path, tmp_path: Path
+) -> None:
+    """Training done, checkpoint written, then killed: nothing is trained twice, nothing lost."""
+    from finesieve.app.config import Config
+    from finesieve.app.progress import Live
+    from finesieve.app.runfiles import RunFolder
+    from finesieve.app.train import Run, prepare
+
+    config = Config(train=str(files / "train.jsonl"), eval=(str(files / "eval.jsonl"),),
+                    max_length=16, batch_size=16, lr=3e-4, threads=2, limit=64)
+    folder = RunFolder(str(tmp_path / "out"), resume=False)
+    run = Run(config, prepare(config), folder, Live("", quiet=True))
+    run.train()
+    run.save()
+    trained = {k: v.clone() for k, v in run.model.state_dict().items()}
+    assert main(arguments(files, tmp_path / "out", "--limit", "64", "--resume")) == 0
+    saved = load_model(str(tmp_path / "out" / "model"), ["sympy", "torch"], 0).state_dict()
+    assert all(torch.equal(trained[k], saved[k]) for k in trained)
+    s = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert s["steps"] == 4
+
+
 def test_resuming_on_other_data_is_refused(
     finished: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

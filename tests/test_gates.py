@@ -51,6 +51,14 @@ class Biased(fs.Gate):
         self._dice.load_state_dict(state)
 
 
+class BiasedBehindAnother(Biased):
+    """Right at the forward gate, wrong where examples come with a probability."""
+
+    def decide(self, offer: fs.Offer) -> fs.Verdict:
+        share = 0.5 if offer.probability is None else 0.4
+        return fs.Verdict(self._dice.uniform(offer.n) < share, np.full(offer.n, 0.5, np.float32))
+
+
 class LearnsWhileDeciding(fs.Gate):
     def __init__(self) -> None:
         self.count = 0
@@ -95,6 +103,7 @@ class WrongShape(fs.Gate):
     ("gate", "law"),
     [
         (Biased, "law_unbiased"),
+        (BiasedBehindAnother, "law_unbiased"),
         (LearnsWhileDeciding, "law_deciding_does_not_learn"),
         (Forgetful, "law_state_is_whole"),
         (Scribbler, "law_does_not_change_the_offer"),

@@ -1,0 +1,31 @@
+"""What a saved state must have in common with the sieve that takes it up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from finesieve.errors import StateError
+
+
+def described(thing: Any) -> str:
+    """Class and public settings of a gate, predictor or policy, parts included."""
+    parts = []
+    for name, value in sorted(vars(thing).items()):
+        if name.startswith("_"):
+            continue
+        if isinstance(value, (bool, int, float, str, tuple, dict, type(None))):
+            parts.append(f"{name}={value!r}")
+        elif hasattr(value, "__dict__"):
+            parts.append(f"{name}={described(value)}")
+    return f"{type(thing).__name__}({', '.join(parts)})"
+
+
+def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """`StateError` naming the first setting in which a saved state differs from this sieve."""
+    for key, value in ours.items():
+        if theirs.get(key) != value:
+            raise StateError(
+                f"the saved state has {key}={theirs.get(key)!r}, this sieve {value!r}: build "
+                "it with the settings that the state was saved with"
+            )
