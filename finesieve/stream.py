@@ -24,7 +24,7 @@ from finesieve.evidence import Window
 from finesieve.features import FeatureFunction, token_features
 from finesieve.forward_gate import PredictorGate
 from finesieve.gates import Offer, State
-from finesieve.holding import Holding
+from finesieve.holding import Holding, cut_by_length
 from finesieve.identity import check_same, described
 from finesieve.ledger import Clock, Ledger
 from finesieve.records import pool_event
@@ -35,6 +35,7 @@ from finesieve.stages import View
 
 Listener = Callable[[dict[str, Any]], None]
 _END = object()
+_GROUP = 32
 _VERSION = 1
 
 
@@ -48,9 +49,12 @@ class Sieve:
     batch_size: survivors a batch; the loader's own by default. Smaller ones keep the number of
         optimizer steps.
     pool: examples decided on together. group: batches of survivors gathered before they are
-        sorted by length and cut, so that a batch holds examples of like length.
-    scoring_batch: examples a scoring forward; by default twice the loader's batch, 64 at least:
-        without a backward pass there is room for more.
+        sorted by length and cut, so that a batch holds examples of like length; by default 32,
+        and fewer where a short stream would wait for them too long.
+    scoring_batch: examples a scoring forward at the most; by default twice the loader's batch, 64
+        at least: without a backward pass there is room for more.
+    scoring_overhead: fixed cost of a scoring forward, in tokens: cutting the candidates into
+        batches of like length weighs it against padding. About 50 on a CPU; thousands on a GPU.
     pad_values: what to pad columns with; learned from the loader's own padding by default.
     id_key: column with the examples' own ids; by default they are numbered as drawn.
     seed: of the order of batches within a group (the method's gates have seeds of their own).
@@ -71,8 +75,9 @@ class Sieve:
         total: int | None = None,
         batch_size: int | None = None,
         pool: int = 1024,
-        group: int = 16,
+        group: int | None = None,
         scoring_batch: int | None = None,
+        scoring_overhead: float = 64.0,
         pad_values: Mapping[Any, float] | None = None,
         id_key: Hashable | None = None,
         seed: int = 0,
@@ -84,6 +89,8 @@ class Sieve:
                             ("batch_size", batch_size), ("total", total)):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name} is {value!r}; expected a whole number, 1 or more")
+        if not scoring_overhead >= 0:
+            raise ConfigError(f"scoring_overhead is {scoring_overhead!r}; expected tokens, 0 or more")
         self.method = methods.build(method, seed) if isinstance(method, str) else method
         if self.method.scores and scorer is None:
             raise ConfigError(
@@ -95,10 +102,14 @@ class Sieve:
         self._features = features or token_features()
         # A gate of the user's own may want features too: given ones are always computed.
         self._wants_features = self._predicts or features is not None
-        self._total, self._batch_size = total, batch_size
+        self._total, self._group = total, group
         self._pool_size, self._scoring_batch = pool, scoring_batch
+        self._scoring_overhead = scoring_overhead
         self._codec = Codec(pad_values, id_key)
-        self._holding = Holding(self._codec, group, seed)
+        self._holding = Holding(self._codec, group or _GROUP, seed)
+        self._batch_size: int | None = None
+        if batch_size is not None:
+            self._make_batches_of(batch_size)
         self._agreement = agreement or Alone()
         self._listeners = list(listeners)
         self.ledger = Ledger(clock)
@@ -175,7 +186,7 @@ class Sieve:
                 self._batches_in_pass += 1
                 return
             if self._batch_size is None:
-                self._batch_size = len(rows)
+                self._make_batches_of(len(rows))
             if self._scoring_batch is None:
                 self._scoring_batch = max(64, 2 * len(rows))
             self._count("drawn", rows)
@@ -189,6 +200,13 @@ class Sieve:
             self._pool.append(rows)
             if sum(map(len, self._pool)) >= self._pool_size:
                 self._sift()
+
+    def _make_batches_of(self, size: int) -> None:
+        """Fixes the size of survivors' batches, and how many are gathered to sort by length."""
+        self._batch_size = size
+        if self._group is None and self._total is not None and self.method.scores:
+            # What waits was scored by a model that trains on meanwhile: on a short stream less.
+            self._holding.group = min(_GROUP, max(8, self._total // (32 * size)))
 
     def _flush(self) -> None:
         """Decide on what is drawn and release all survivors, the last batch maybe smaller."""
@@ -316,8 +334,9 @@ class Sieve:
         loss, size = np.empty(n, np.float32), np.empty(n, np.float32)
         with self.ledger.spending("score"):
             order = np.argsort(rows.lengths, kind="stable")
-            for start in range(0, n, self._scoring_batch):
-                index = order[start : start + self._scoring_batch]
+            lengths = rows.lengths[order]
+            for cut in cut_by_length(lengths, self._scoring_batch, self._scoring_overhead):
+                index = order[cut]
                 scores = self._scorer(self._codec.for_model(self._codec.take(rows, index)))
                 if scores.loss.shape != index.shape or scores.size.shape != index.shape:
                     raise ScoreError(
@@ -457,7 +476,7 @@ class Sieve:
             "backward": described(m.backward),
             "stages": described(m.stages),
             "pool": self._pool_size,
-            "group": self._holding.group,
+            "group": self._group,
             "total": self._total,
         }
 
@@ -499,7 +518,9 @@ class Sieve:
                 f"the saved state has batch_size={state['batch_size']}, this sieve "
                 f"{self._batch_size}"
             )
-        self._batch_size, self._scoring_batch = state["batch_size"], state["scoring_batch"]
+        if state["batch_size"] is not None:
+            self._make_batches_of(state["batch_size"])
+        self._scoring_batch = state["scoring_batch"]
         self.method.forward.load_state_dict(state["forward"])
         self.method.backward.load_state_dict(state["backward"])
         self._codec.load_state_dict(state["codec"])

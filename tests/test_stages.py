@@ -102,7 +102,7 @@ class Turning(TableScorer):
 def test_the_way_back_when_the_predictor_degrades() -> None:
     scorer = Turning()
     sieve = fs.Sieve(scorer, auto(score=0.3, audit=0.05, cost_ratio=0.6),
-                     total=16000, pool=200)
+                     total=16000, pool=200, group=16)
     batches = make_batches(16000)
     for i, batch in enumerate(sieve(batches)):
         x = batch["input_ids"][:, 0].float() / 100
