@@ -20,7 +20,7 @@ from finesieve.app import data as data_module
 from finesieve.app import docstrings
 from finesieve.app.cli import main
 from finesieve.app.data import load
-from finesieve.app.models import load_model, resolve
+from finesieve.app.models import load_model, resolve, set_dropout
 
 QUICK = ["--max-length", "16", "--batch-size", "16", "--lr", "3e-4", "--threads", "2"]
 BY_HAND = ["--set", 'starts={"2": 0.2, "3": 0.5}', "--set", "predictor_bits=12"]
@@ -223,6 +223,8 @@ CASES: list[tuple[list[str], str]] = [
     (["--device", "tpu9"], "no device"),
     (["--max-length", "9999"], "512 positions"),
     (["--freeze", "99"], "the model has 6 layers"),
+    (["--dropout", "1.5"], "dropout is 1.5"),
+    (["--dropout", "some"], "expected a rate or 'model'"),
 ]
 
 
@@ -402,3 +404,25 @@ def test_kept_empty_texts_can_be_trained_on(tmp_path: Path, files: Path) -> None
     s = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert s["examples"]["trained"] == 65
     assert data_module.load(str(tmp_path / "some.jsonl")).notes
+
+
+def test_dropout_is_set_while_training_and_the_models_own_is_saved(tmp_path: Path) -> None:
+    tokens = {"input_ids": torch.arange(1000, 1012).reshape(2, 6)}
+    calm, own = (load_model("minilm", ["a", "b"], 0, dropout=p).train() for p in (0.0, None))
+    with torch.no_grad():
+        assert torch.equal(calm(**tokens).logits, calm(**tokens).logits)
+        assert not torch.equal(own(**tokens).logits, own(**tokens).logits)
+    assert calm.config.hidden_dropout_prob == own.config.hidden_dropout_prob > 0
+
+
+def test_dropout_in_its_functional_form_is_set_too() -> None:
+    class Functional(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention_dropout = 0.1
+            self.inner = torch.nn.Dropout2d(0.3)
+            self.width = 0.5
+
+    module = Functional()
+    set_dropout(module, 0.0)
+    assert (module.attention_dropout, module.inner.p, module.width) == (0.0, 0.0, 0.5)

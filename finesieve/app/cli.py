@@ -54,6 +54,9 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--weight-decay", type=float, default=0.01, help="default: %(default)s")
     group.add_argument("--max-length", type=int, default=128, metavar="TOKENS",
                        help="longer texts are cut (default: %(default)s)")
+    group.add_argument("--dropout", default="0", metavar="RATE",
+                       help="every dropout rate of the model (default: %(default)s; `model` keeps "
+                       "its own): each example is met once, and dropout blurs its size")
     group.add_argument("--freeze", type=int, default=0, metavar="LAYERS",
                        help="freeze the embeddings and this many first layers")
     group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
@@ -62,7 +65,7 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads of PyTorch")
     group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings",
                        help="a setting of the method, may repeat: for finesieve e.g. train=0.2, "
-                       "score=0.4, audit=0.02, cost_ratio=0.3; for random share=0.3; VALUE is "
+                       "score=0.4, audit=0.02, cost_ratio=0.2; for random share=0.3; VALUE is "
                        "JSON: --set 'starts={\"2\": 0.05, \"3\": 0.2}' sets the stages by hand")
 
 
@@ -129,6 +132,15 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
     return out
 
 
+def _rate(text: str) -> float | None:
+    if text == "model":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--dropout {text}; expected a rate or 'model'") from None
+
+
 def config_of(args: argparse.Namespace, **more: Any) -> Any:
     from finesieve.app.config import Config
 
@@ -136,6 +148,7 @@ def config_of(args: argparse.Namespace, **more: Any) -> Any:
             "epochs", "batch_size", "survivor_batch_size", "lr", "weight_decay", "warmup",
             "max_length", "freeze", "precision", "device", "threads")
     values = {name: getattr(args, name) for name in same}
+    values["dropout"] = _rate(args.dropout)
     return Config(eval=tuple(args.eval), **{**values, **more})
 
 

@@ -32,6 +32,7 @@ class Config:
     warmup: float = 0.06  # of the learning rate, as a share of the stream
     max_length: int = 128
     freeze: int = 0
+    dropout: float | None = 0.0  # None: the model's own
     precision: str = "fp32"
     device: str = "auto"
     threads: int | None = None
@@ -55,6 +56,8 @@ class Config:
             )
         if self.freeze < 0:
             raise ConfigError(f"freeze is {self.freeze}; expected a number of layers, 0 or more")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout}; expected a rate in [0, 1)")
         if self.precision not in ("fp32", "bf16"):
             raise ConfigError(f"precision is {self.precision!r}; expected 'fp32' or 'bf16'")
 

@@ -71,8 +71,17 @@ def load_tokenizer(model: str) -> Any:
     return tokenizer
 
 
-def load_model(model: str, labels: Sequence[int | str], seed: int, freeze: int = 0) -> Any:
-    """AutoModelForSequenceClassification with a head for `labels`, seeded, first layers frozen."""
+def load_model(
+    model: str,
+    labels: Sequence[int | str],
+    seed: int,
+    freeze: int = 0,
+    dropout: float | None = None,
+) -> Any:
+    """AutoModelForSequenceClassification with a head for `labels`, seeded, first layers frozen.
+
+    dropout: every dropout rate of the model while it trains here; None leaves its own.
+    """
     from transformers import AutoModelForSequenceClassification
 
     where = resolve(model)
@@ -92,7 +101,20 @@ def load_model(model: str, labels: Sequence[int | str], seed: int, freeze: int =
     except Exception as error:  # a damaged folder raises anything
         raise ConfigError(f"cannot load model {model}: {_first_line(error)}") from None
     freeze_layers(net, freeze)
+    if dropout is not None:
+        set_dropout(net, dropout)
     return net
+
+
+def set_dropout(model: nn.Module, rate: float) -> None:
+    """Set every dropout rate: of `nn.Dropout` modules and their kin, and those that a module
+    keeps as a number for the functional form. The saved configuration keeps the model's own."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = rate
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, rate)
 
 
 def _check_folder(model: str, where: str) -> None:

@@ -155,7 +155,9 @@ class Run:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self.device = pick_device(config.device)
-        model = load_model(config.model, data.labels, config.seed, config.freeze)
+        model = load_model(
+            config.model, data.labels, config.seed, config.freeze, config.dropout
+        )
         check_length(data.tokenizer, model, config.max_length)
         if getattr(model.config, "pad_token_id", None) is None:
             model.config.pad_token_id = data.tokenizer.pad_token_id
