@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from finesieve.errors import ConfigError
 from finesieve.forward_gate import PredictorGate
 from finesieve.gates import Gate, Open, Random
 from finesieve.predictor import NaiveBayes, SizeRegression
+from finesieve.rivals import LossSampling, SelectiveBackprop, TopLoss
 from finesieve.stages import Automatic, Fixed, Paper, Stages
 from finesieve.thresholds import CutOff, LossThreshold, Quantile, ThresholdSampling
 
@@ -102,17 +104,50 @@ def quantile(seed: int = 0, train: float = 0.2, warmup: float = 0.05) -> Method:
     return Method("quantile", Open(), Quantile(train), Fixed({2: warmup}))
 
 
+def selective_backprop(
+    seed: int = 0, beta: float = 2.0, window: int = 1024, warmup: float = 0.02
+) -> Method:
+    """Jiang et al. 2019: everything is scored, kept with probability percentile ** beta,
+    unweighted, full batches. Departs from the paper in a short warm-up on everything, in which
+    the history fills; the paper fills it with the first batches' forwards."""
+    gate = SelectiveBackprop(beta, window, seed)
+    return Method("selective-backprop", Open(), gate, Fixed({2: warmup}))
+
+
+def top_loss(seed: int = 0, train: float = 0.3, warmup: float = 0.05) -> Method:
+    """Kawaguchi & Lu 2020: the share of each pool with the highest losses, unweighted. Departs
+    from the paper in choosing from pools of 1024 instead of mini-batches."""
+    return Method("top-loss", Open(), TopLoss(train), Fixed({2: warmup}))
+
+
+def loss_sampling(
+    seed: int = 0, train: float = 0.3, floor: float = 0.05, warmup: float = 0.05
+) -> Method:
+    """Sampling in proportion to the loss with inverse-probability weights, everything scored:
+    top-loss made unbiased (Katharopoulos & Fleuret 2018)."""
+    return Method("loss-sampling", Open(), LossSampling(train, floor, seed), Fixed({2: warmup}))
+
+
 REGISTRY: dict[str, Callable[..., Method]] = {
     "finesieve": finesieve,
     "paper": paper,
     "full": full,
     "random": random,
     "quantile": quantile,
+    "selective-backprop": selective_backprop,
+    "top-loss": top_loss,
+    "loss-sampling": loss_sampling,
 }
 
 
 def build(name: str, seed: int = 0, /, **settings: Any) -> Method:
-    """The method of this name; `ConfigError` with the nearest name or the bad setting."""
+    """The method of this name; `ConfigError` with the nearest name or the bad setting.
+
+    name: from the registry, or `module:function` for a function of yours that is called as
+    `function(seed=seed, **settings)` and returns a `Method`.
+    """
+    if ":" in name:
+        return _imported(name, seed, settings)
     if name not in REGISTRY:
         near = get_close_matches(name, REGISTRY, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -123,6 +158,17 @@ def build(name: str, seed: int = 0, /, **settings: Any) -> Method:
         return REGISTRY[name](seed=seed, **settings)
     except TypeError as error:
         raise ConfigError(f"method {name!r}: {error}") from None
+
+
+def _imported(name: str, seed: int, settings: dict[str, Any]) -> Method:
+    module, _, function = name.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), function)(seed=seed, **settings)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ConfigError(f"method {name!r}: {error}") from None
+    if not isinstance(made, Method):
+        raise ConfigError(f"{name} gave a {type(made).__name__}; expected a finesieve Method")
+    return made
 
 
 _WHOLE = ("predictor_bits", "patience", "window", "history", "vocabulary")

@@ -56,21 +56,22 @@ class Fixed(Stages):
     """By hand: the share of the stream at which each stage begins.
 
     starts: e.g. {2: 0.05, 3: 0.2}; {3: 0.0} closes both gates from the first example on; {}
-    leaves them open.
+    leaves them open. Stages may be given as text, as they come back from JSON.
     """
 
     observes = False
 
-    def __init__(self, starts: Mapping[int, float]) -> None:
-        for stage, share in starts.items():
-            if stage not in (2, 3):
-                raise ConfigError(f"a start for stage {stage}; expected stages 2 and 3")
-            check_share(f"the start of stage {stage}", share, zero=True)
-        if starts.get(2, 0.0) > starts.get(3, 1.0):
-            raise ConfigError(f"stage 3 starts before stage 2: {dict(starts)}")
-        self.starts = dict(sorted(starts.items()))
-        self.first = max((stage for stage, share in starts.items() if share == 0), default=1)
-        self.observes = any(share > 0 for share in starts.values())
+    def __init__(self, starts: Mapping[int, float] | Mapping[str, float]) -> None:
+        given: dict[int, float] = {}
+        for key, share in starts.items():
+            if str(key) not in ("2", "3"):
+                raise ConfigError(f"a start for stage {key}; expected stages 2 and 3")
+            given[int(key)] = check_share(f"the start of stage {key}", share, zero=True)
+        if given.get(2, 0.0) > given.get(3, 1.0):
+            raise ConfigError(f"stage 3 starts before stage 2: {given}")
+        self.starts = dict(sorted(given.items()))
+        self.first = max((stage for stage, share in given.items() if share == 0), default=1)
+        self.observes = any(share > 0 for share in given.values())
 
     def evidence(self, view: View) -> list[float]:
         if np.isnan(view.share) and any(share > 0 for share in self.starts.values()):
@@ -134,7 +135,7 @@ class Automatic(Stages):
         MiniLM on CPU (1/3 is the usual 1:2 split of forward and backward, without the optimizer).
     margin: by how much cheaper than plain training a stage must be before a gate closes; twice as
         much dearer, and both open again. The forward gate closes once it makes things dearer by
-        no more than this: at the same price of information the faster run is the better one.
+        no more than twice this: at nearly the same price of information the faster run is better.
     slack: how much dearer than stage 2 stage 3 may become before the forward gate opens again:
         its price is the noisier to measure.
     warmup: share of the stream that stage 1 lasts at least (where the total is known).
@@ -200,7 +201,7 @@ class Automatic(Stages):
             )
         if stage > 1 and best >= 1.0 + 2 * self.margin:
             return 1, f"skipping does not pay now: it would cost {best:.2f} of plain training"
-        if stage == 2 and forward <= min(close, (1.0 + self.margin) * backward):
+        if stage == 2 and forward <= min(close, (1.0 + 2 * self.margin) * backward):
             return 3, (
                 f"the predictor has proved itself: {forward:.2f} of plain training with it, "
                 f"{backward:.2f} without"

@@ -90,7 +90,7 @@ class Sieve:
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name} is {value!r}; expected a whole number, 1 or more")
         if not scoring_overhead >= 0:
-            raise ConfigError(f"scoring_overhead is {scoring_overhead!r}; expected tokens, 0 or more")
+            raise ConfigError(f"scoring_overhead is {scoring_overhead!r}; expected 0 or more")
         self.method = methods.build(method, seed) if isinstance(method, str) else method
         if self.method.scores and scorer is None:
             raise ConfigError(

@@ -128,7 +128,7 @@ class ThresholdSampling(Gate):
         self._dice.load_state_dict(state["dice"])
 
 
-class _History:
+class History:
     """The last `window` values, in order. Plain numpy; saved as a tensor."""
 
     def __init__(self, window: int) -> None:
@@ -162,7 +162,7 @@ class LossThreshold(Gate):
         if threshold is not None and not np.isfinite(threshold):
             raise ConfigError(f"threshold is {threshold}; expected a finite loss")
         self.window = window
-        self._history = _History(window)
+        self._history = History(window)
         self.fixed = threshold
         self._agreed: float | None = None
 
@@ -208,7 +208,7 @@ class Quantile(Gate):
 
     def __init__(self, share: float, window: int = 1024) -> None:
         self.share, self.window = check_share("share", share), window
-        self._history = _History(window)
+        self._history = History(window)
 
     def decide(self, offer: Offer) -> Verdict:
         loss = np.asarray(offer.need("loss", self))

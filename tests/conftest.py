@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,35 @@ def docstring_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     patch.setenv("FINESIEVE_CACHE", str(folder))
     yield folder
     patch.undo()
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory, docstring_cache: Path) -> Path:
+    """train.jsonl (480 real docstrings of two libraries) and eval.jsonl (120)."""
+    folder = tmp_path_factory.mktemp("data")
+    from finesieve.app import docstrings
+
+    two = [r for r in docstrings.rows("train") if r["label"] in ("torch", "sympy")]
+    for name, part in (("train", two[:480]), ("eval", two[480:600])):
+        lines = [json.dumps(r) + "\n" for r in part]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+    return folder
+
+
+QUICK = ["--max-length", "16", "--batch-size", "16", "--lr", "3e-4", "--threads", "2"]
+BY_HAND = ["--set", 'starts={"2": 0.2, "3": 0.5}', "--set", "predictor_bits=12"]
+
+
+def arguments(files: Path, output: Path, *more: str) -> list[str]:
+    return ["train", "--train", str(files / "train.jsonl"), "--eval", str(files / "eval.jsonl"),
+            "--output", str(output), "--quiet", *QUICK, *more]
+
+
+@pytest.fixture(scope="session")
+def finished(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run through all three stages."""
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    from finesieve.app.cli import main
+
+    assert main(arguments(files, output, *BY_HAND)) == 0
+    return output

@@ -17,37 +17,10 @@ import pytest
 import torch
 
 from finesieve.app import data as data_module
-from finesieve.app import docstrings
 from finesieve.app.cli import main
 from finesieve.app.data import load
 from finesieve.app.models import load_model, resolve, set_dropout
-
-QUICK = ["--max-length", "16", "--batch-size", "16", "--lr", "3e-4", "--threads", "2"]
-BY_HAND = ["--set", 'starts={"2": 0.2, "3": 0.5}', "--set", "predictor_bits=12"]
-
-
-@pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory, docstring_cache: Path) -> Path:
-    """train.jsonl (480 real docstrings of two libraries) and eval.jsonl (120)."""
-    folder = tmp_path_factory.mktemp("data")
-    two = [r for r in docstrings.rows("train") if r["label"] in ("torch", "sympy")]
-    for name, part in (("train", two[:480]), ("eval", two[480:600])):
-        lines = [json.dumps(r) + "\n" for r in part]
-        (folder / f"{name}.jsonl").write_text("".join(lines))
-    return folder
-
-
-def arguments(files: Path, output: Path, *more: str) -> list[str]:
-    return ["train", "--train", str(files / "train.jsonl"), "--eval", str(files / "eval.jsonl"),
-            "--output", str(output), "--quiet", *QUICK, *more]
-
-
-@pytest.fixture(scope="session")
-def finished(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run through all three stages."""
-    output = tmp_path_factory.mktemp("runs") / "whole"
-    assert main(arguments(files, output, *BY_HAND)) == 0
-    return output
+from tests.conftest import BY_HAND, QUICK, arguments
 
 
 def test_summary_has_what_it_must(finished: Path) -> None:

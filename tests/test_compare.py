@@ -1,4 +1,4 @@
-"""What the table says of its numbers, how times are made equal, and the benchmark tables."""
+"""What the table says of its numbers, and how times are made equal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks import tables
 from finesieve.app.compare import EQUAL, seconds_per_example, table
 from finesieve.app.config import Config
 
@@ -56,22 +55,3 @@ def test_speed_up_is_over_full_training() -> None:
 def test_seconds_an_example_come_from_the_run_that_trained_most() -> None:
     runs = [summary("finesieve", 0.2, 50, trained=200), summary("full", 0.2, 100)]
     assert seconds_per_example(runs, 0) == pytest.approx(90 / 1000)
-
-
-def test_benchmark_tables_take_each_method_at_its_better_rate() -> None:
-    runs = [summary("full", 0.2, 9, lr=1e-4), summary("full", 0.3, 9, lr=2e-4),
-            summary(EQUAL, 0.4, 9, lr=1e-4), summary(EQUAL, 0.2, 9, lr=2e-4)]
-    assert [r["config"]["lr"] for r in tables.found_runs(runs, "full")] == [1e-4]
-    assert [r["config"]["lr"] for r in tables.found_runs(runs, EQUAL)] == [2e-4]
-
-
-@pytest.mark.parametrize(
-    ("losses", "word"),
-    [((0.1, 0.1), "better"), ((0.3, 0.3), "worse"), ((0.1, 0.25), "mixed, better on average")],
-)
-def test_benchmark_verdict(losses: tuple[float, float], word: str) -> None:
-    groups = {
-        "finesieve": [summary("finesieve", x, 9, seed=s) for s, x in enumerate(losses)],
-        "random at equal time": [summary(EQUAL, 0.2, 9, seed=s) for s in range(2)],
-    }
-    assert tables.verdict(groups) == word

@@ -1,6 +1,6 @@
 """Batches of like length: the cheapest cut, and how much is gathered before cutting."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def cheapest(lengths, most, overhead):
     for k in range(n):
         for inner in combinations(range(1, n), k):
             ends = [0, *inner, n]
-            sizes = [b - a for a, b in zip(ends, ends[1:], strict=False)]
+            sizes = [b - a for a, b in pairwise(ends)]
             if max(sizes) > most:
                 continue
             cost = sum(overhead + s * lengths[e - 1] for s, e in zip(sizes, ends[1:], strict=True))

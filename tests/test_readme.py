@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import tables
+from benchmarks import write_tables
 from finesieve.app.cli import parser
 
 ROOT = Path(__file__).parent.parent
@@ -55,11 +54,13 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         assert done.returncode == 0, done.stderr
 
 
-def test_the_table_is_made_of_the_results() -> None:
-    assert tables.written(README) == README
-    for path in (ROOT / "results").glob("*.json"):
-        text = path.read_text(encoding="utf-8")
-        assert json.loads(text)["command"].startswith("python benchmarks/")
+def test_the_tables_are_made_of_the_results() -> None:
+    assert write_tables.written(README) == README
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert write_tables.benchmarks_page() == page
+    for suite in write_tables.SUITES:
+        for record in write_tables.records_of(suite):
+            assert record["command"].startswith("finesieve bench ")
 
 
 def test_commands_in_the_readme_parse() -> None:

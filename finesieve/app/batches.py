@@ -85,8 +85,11 @@ class Loader:
             yield self._examples.batch(index)
 
 
-def by_length(examples: Examples, batch_size: int) -> Iterator[Batch]:
-    """All examples, shortest first: for evaluation."""
+def by_length(
+    examples: Examples, batch_size: int
+) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
+    """All examples, shortest first, each batch with its examples' places: for evaluation."""
     order = np.argsort(examples.lengths, kind="stable")
     for start in range(0, len(order), batch_size):
-        yield examples.batch(order[start : start + batch_size])
+        index = order[start : start + batch_size]
+        yield index, examples.batch(index)

@@ -1,14 +1,16 @@
-"""The command line: `finesieve train` and `finesieve compare`."""
+"""The command line: `finesieve train`, `compare`, `bench` and `report`."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import json
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from finesieve import __version__
@@ -107,6 +109,29 @@ def parser() -> argparse.ArgumentParser:
                          help="leave out the random subset at finesieve's total time")
     compare.add_argument("--quiet", action="store_true", help="no progress")
     _training_options(compare)
+
+    bench = commands.add_parser(
+        "bench", help="run a suite: tune, freeze, compare at equal time, with statistics",
+        description="Run every method of a suite on every set and seed, one process a run. Runs "
+        "that lie in the output folder already are not run again.",
+    )
+    bench.add_argument("suite", metavar="SUITE.toml")
+    bench.add_argument("--data-dir", required=True, metavar="FOLDER",
+                       help="the suite's paths are relative to it")
+    bench.add_argument("--output", required=True, metavar="FOLDER", help="one JSON file a run")
+    bench.add_argument("--workers", type=int, metavar="N",
+                       help="runs side by side (default: as many as the cores allow)")
+    bench.add_argument("--table-only", action="store_true",
+                       help="run nothing; table and verdict from the files that are there")
+    page = commands.add_parser(
+        "report", help="one HTML page from run folders or benchmark results",
+        description="Write one self-contained HTML page: what it cost and what came of it, the "
+        "stages over time, where the seconds went, single examples to look at.",
+    )
+    page.add_argument("runs", nargs="+", metavar="FOLDER",
+                      help="output folders of train, compare or bench")
+    page.add_argument("--output", default="report.html", metavar="FILE",
+                      help="default: %(default)s")
     return top
 
 
@@ -202,6 +227,39 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(args: argparse.Namespace) -> int:
+    from finesieve.app.bench import Bench
+    from finesieve.app.results import read_all
+    from finesieve.app.suite import read_suite
+    from finesieve.app.tables import table, verdict
+
+    suite = read_suite(args.suite)
+    if args.workers is not None and args.workers < 1:
+        raise ConfigError(f"--workers is {args.workers}; expected 1 or more")
+    if not args.table_only:
+        command = f"finesieve bench {Path(args.suite).name} --data-dir DATA --output RESULTS"
+        told = functools.partial(print, file=sys.stderr, flush=True)
+        Bench(suite, args.data_dir, args.output, args.workers, command, told).run()
+    records, complaints = read_all(Path(args.output))
+    for complaint in complaints:
+        print(f"left out: {complaint}", file=sys.stderr)
+    print(table(records, suite.claim))
+    print("\n" + verdict(records))
+    failed = [r for r in records if "failed" in r]
+    for r in failed:
+        print(f"failed: {r['set']} {r['name']} seed {r['seed']}: {r['failed']}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from finesieve.app.report import report
+
+    for complaint in report(args.runs, args.output):
+        print(f"left out: {complaint}", file=sys.stderr)
+    print(f"written: {args.output}")
+    return 0
+
+
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     print(f"finesieve: warning: {message}", file=sys.stderr)
 
@@ -224,7 +282,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("always", FinesieveWarning)
             warnings.showwarning = _show_warning
-            return _train(args) if args.command == "train" else _compare(args)
+            run = {"train": _train, "compare": _compare, "bench": _bench, "report": _report}
+            return run[args.command](args)
     except FinesieveError as error:
         print(f"finesieve: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any, TextIO
@@ -27,7 +28,7 @@ def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
     """
     examples, tokens, seconds = sieve.ledger.examples, sieve.ledger.tokens, sieve.ledger.seconds
     # What is held has been drawn but not been trained on yet: progress counts what came out.
-    progress = sieve.progress
+    progress, window = sieve.progress, sieve.window
     saved = None
     if tokens.yielded:
         saved = seconds["train"] / tokens.yielded * tokens.drawn * (
@@ -36,6 +37,10 @@ def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
     return {
         "stage": sieve.stage,
         "progress": progress,
+        "mean_loss": _rounded(window.mean_loss()),
+        "concentration": _rounded(window.concentration()),
+        "auc": _rounded(window.auc()),
+        "calibration": _rounded(window.calibration()),
         "drawn": examples.drawn,
         "scored": examples.scored,
         "trained": examples.yielded,
@@ -43,6 +48,10 @@ def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
         "saved": saved,
         "left": elapsed * (1 - progress) / progress if progress > 0 else None,
     }
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
 
 
 def line(now: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -31,6 +32,7 @@ from finesieve.app.models import (
     pick_device,
 )
 from finesieve.app.progress import Live, snapshot
+from finesieve.app.results import pack_examples
 from finesieve.app.runfiles import ExampleLog, RunFolder
 from finesieve.errors import DataError, ScoreError, StateError
 from finesieve.rows import inputs
@@ -39,6 +41,7 @@ from finesieve.scores import Classification
 from finesieve.stream import Sieve
 
 HOLD_OUT, HOLD_OUT_MOST = 0.1, 2000
+POINTS = 50  # of the curve that a summary holds
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop
@@ -118,19 +121,20 @@ def hardware(device: torch.device) -> dict[str, Any]:
     return {"device": device.type, "name": name, "threads": torch.get_num_threads()}
 
 
-def evaluate(model: nn.Module, examples: Examples, device: torch.device) -> dict[str, float]:
-    """accuracy, mean cross-entropy loss, and n; in eval mode and full precision."""
+def evaluate(
+    model: nn.Module, examples: Examples, device: torch.device
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Cross-entropy loss float64[n] and whether right, bool[n]; in eval mode, full precision."""
     model.eval()
-    loss, right = 0.0, 0
+    loss, right = np.empty(len(examples)), np.empty(len(examples), dtype=bool)
     with torch.inference_mode():
-        for batch in by_length(examples, 128):
+        for index, batch in by_length(examples, 128):
             given = {k: v.to(device) for k, v in batch.items()}
             labels = given.pop("labels")
             logits = model(**given).logits.float()
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-            right += int((logits.argmax(-1) == labels).sum())
-    n = len(examples)
-    return {"accuracy": right / n, "loss": loss / n, "n": n}
+            loss[index] = F.cross_entropy(logits, labels, reduction="none").cpu().numpy()
+            right[index] = (logits.argmax(-1) == labels).cpu().numpy()
+    return loss, right
 
 
 def linear_schedule(
@@ -193,6 +197,7 @@ class Run:
         self.steps = self.skipped_steps = 0
         self.cpu = 0.0  # processor seconds of this process: steadier than the clock if it is shared
         self.elapsed = 0.0  # seconds of earlier parts of this run, and of this one without saving
+        self.curve: list[dict[str, Any]] = []  # where the run stood, every 2 % of the stream
         self._stop: int | None = None
 
     def _survivors(self, method: methods.Method) -> int:
@@ -232,6 +237,8 @@ class Run:
                     self.elapsed = before + now - start
                     self.cpu = time.process_time() - cpu
                     self.live.show(self.sieve, self.total, self.elapsed)
+                    if self.sieve.progress >= (len(self.curve) + 1) / POINTS:
+                        self.curve.append(snapshot(self.sieve, self.total, self.elapsed))
                     if self.folder is None:
                         continue
                     if now - last_log > 5:
@@ -293,6 +300,7 @@ class Run:
                 "log_length": self.folder.log_length(),
                 "steps": self.steps,
                 "skipped_steps": self.skipped_steps,
+                "curve": self.curve,
                 "elapsed": self.elapsed,
                 "cpu": self.cpu,
                 "rng": torch.get_rng_state(),
@@ -318,6 +326,7 @@ class Run:
             ) from None
         self.folder.trim_log(state["log_length"])
         self.steps, self.skipped_steps = state["steps"], state["skipped_steps"]
+        self.curve = state["curve"]
         self.elapsed, self.cpu = state["elapsed"], state["cpu"]
         torch.set_rng_state(state["rng"])
         if state["device_rng"] is not None:
@@ -327,12 +336,16 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """What summary.json holds. The model is evaluated here, outside the books."""
-        sets = {
+        each = {
             name: evaluate(self.model, examples, self.device)
             for name, examples in self.data.evals.items()
         }
-        n = sum(int(s["n"]) for s in sets.values())
-        pooled = {k: sum(s[k] * s["n"] for s in sets.values()) / n for k in ("accuracy", "loss")}
+        sets = {
+            name: {"accuracy": float(right.mean()), "loss": float(loss.mean()), "n": len(loss)}
+            for name, (loss, right) in each.items()
+        }
+        loss, right = (np.concatenate(parts) for parts in zip(*each.values(), strict=True))
+        pooled = {"accuracy": float(right.mean()), "loss": float(loss.mean())}
         if not np.isfinite(pooled["loss"]):
             raise ScoreError(
                 "the trained model's loss on the evaluation data is not finite: the learning rate "
@@ -371,8 +384,10 @@ class Run:
                 "concentration": _finite(window.concentration()),
             },
             "cost_ratio_measured": _ratio(per_token["score"], per_token["train"]),
-            "eval": {**pooled, "n": n},
+            "eval": {**pooled, "n": len(loss)},
             "eval_sets": sets,
+            "eval_examples": pack_examples(loss, right),  # in the order of `eval_sets`
+            "curve": self.curve,
             "labels": [str(x) for x in self.data.labels],
             "versions": versions(),
             "hardware": hardware(self.device),

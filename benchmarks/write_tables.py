@@ -1,0 +1,93 @@
+"""Put the tables of the committed results into README.md and docs/benchmarks.md.
+
+    python benchmarks/write_tables.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from finesieve.app.results import Record, read_all
+from finesieve.app.suite import read_suite
+from finesieve.app.tables import RIVAL, grouped, mean, table, verdict
+
+ROOT = Path(__file__).parent.parent
+SUITES = ("sst2", "one-epoch")
+BEGIN, END = "<!-- results: benchmarks/write_tables.py -->", "<!-- end of results -->"
+MAIN = ("full", RIVAL, "finesieve")
+
+
+def records_of(suite: str) -> list[Record]:
+    """A suite's committed records; a file that is not sound is an error here."""
+    records, complaints = read_all(ROOT / "results" / suite)
+    if complaints:
+        raise SystemExit("\n".join(complaints))
+    return records
+
+
+def readme_table() -> str:
+    """The three methods that matter most, on every claim set."""
+    records = [r for s in SUITES for r in records_of(s)]
+    sets = [name for s in SUITES for name in read_suite(ROOT / "benchmarks" / f"{s}.toml").claim]
+    order = sorted((r for r in records if r["name"] in MAIN), key=lambda r: MAIN.index(r["name"]))
+    return f"{table(order, sets)}\n\n{verdict(order)}"
+
+
+def tuning_table(records: list[Record]) -> list[str]:
+    """Held-out loss of every method at every point of the grid."""
+    lines = ["| set | method | point | held-out loss | seconds |", "|---|---|---|---|---|"]
+    for name, methods in grouped(records, "tuning").items():
+        for method, runs in methods.items():
+            for r in sorted(runs, key=lambda r: str(r["point"])):
+                point = ", ".join(f"{k} {v:g}" for k, v in r["point"].items())
+                loss, seconds = mean([r], "eval", "loss"), mean([r], "seconds", "total")
+                row = (name, method, point, f"{loss:.4f}", f"{seconds:.1f}")
+                lines.append("| " + " | ".join(row) + " |")
+    return lines if len(lines) > 2 else []
+
+
+def benchmarks_page() -> str:
+    """Everything: claim sets with all methods, the tuning, how it was run."""
+    lines = ["# Benchmarks", "",
+             "Made by `python benchmarks/write_tables.py` from `results/`; nothing here is typed.",
+             "One process a run, pinned to its own core; seconds are wall-clock and hold scoring,",
+             "deciding, training and waiting for data, not the evaluation. Intervals (95 %) are",
+             "over seeds and test examples, paired by seed."]
+    for name in SUITES:
+        suite, records = read_suite(ROOT / "benchmarks" / f"{name}.toml"), records_of(name)
+        sound = [r for r in records if "failed" not in r]
+        if not sound:
+            continue
+        first = sound[0]
+        lines += ["", f"## {suite.name}", "", f"Command: `{first['command']}`  ",
+                  f"Suite: `benchmarks/{name}.toml`  ",
+                  f"Model {first['config']['model']}, {first['config']['precision']}, "
+                  f"{first['config']['epochs']} epoch, {first['hardware']['threads']} thread; "
+                  f"torch {first['versions']['torch']}, "
+                  f"finesieve {first['versions']['finesieve']}  ",
+                  f"Tuning sets: {', '.join(suite.tuning) or 'none'}; "
+                  f"claim sets: {', '.join(suite.claim)}", "",
+                  table(records, suite.claim), ""]
+        others = [m for m in suite.methods if m not in ("full", RIVAL)]
+        lines += [f"- {verdict(records, ours=m)}" for m in others]
+        tuned = tuning_table(records)
+        if tuned:
+            lines += ["", "Tuning:", "", *tuned]
+    return "\n".join(lines) + "\n"
+
+
+def written(text: str) -> str:
+    """README.md with the table in its place."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{readme_table()}\n{END}{after}"
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    readme.write_text(written(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    (ROOT / "docs" / "benchmarks.md").write_text(benchmarks_page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

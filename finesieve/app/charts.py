@@ -1,0 +1,165 @@
+"""Small charts as inline SVG: no network, no script, sharp on any screen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+WIDTH, HEIGHT = 560, 300
+LEFT, RIGHT, TOP, BOTTOM = 70, 14, 14, 52
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass
+class Series:
+    """points: (x, y). color: a CSS color. kind: "line", "dots" or "steps"."""
+
+    name: str
+    points: Points
+    color: str
+    kind: str = "line"
+    labels: Sequence[str] = field(default_factory=tuple)
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers from `low` to `high`."""
+    span = high - low or 1.0
+    rough = span / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
+    first = math.ceil(low / step - 1e-9) * step
+    out = []
+    while first <= high + 1e-9 * span:
+        out.append(round(first, 12))
+        first += step
+    return out
+
+
+def number(value: float) -> str:
+    """Short, without needless digits."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+class Frame:
+    """Axes with ticks, from the range of what is to be drawn."""
+
+    def __init__(
+        self, xs: Sequence[float], ys: Sequence[float], x_name: str, y_name: str,
+        percent: bool = False, zero: bool = False,
+    ) -> None:
+        self.x0, self.x1 = _range(xs, pad=0.0 if zero else 0.06, zero=zero)
+        self.y0, self.y1 = _range(ys, pad=0.08, zero=zero)
+        if percent:
+            self.y0, self.y1 = 0.0, max(1.0, self.y1 if self.y1 > 1.08 else 1.0)
+        parts = []
+        for t in ticks(self.y0, self.y1):
+            y = self.y(t)
+            shown = f"{t:.0%}" if percent else number(t)
+            parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" '
+                         f'y2="{y:.1f}"/><text class="tick" x="{LEFT - 7}" y="{y + 4:.1f}" '
+                         f'text-anchor="end">{shown}</text>')
+        for t in ticks(self.x0, self.x1):
+            parts.append(f'<text class="tick" x="{self.x(t):.1f}" y="{HEIGHT - BOTTOM + 18}" '
+                         f'text-anchor="middle">{number(t)}</text>')
+        parts.append(f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" '
+                     f'text-anchor="middle">{escape(x_name)}</text>')
+        parts.append(f'<text class="axis" text-anchor="middle" transform="translate(14,'
+                     f'{(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)">{escape(y_name)}</text>')
+        self.parts = parts
+
+    def x(self, value: float) -> float:
+        return LEFT + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        return HEIGHT - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (HEIGHT - TOP - BOTTOM)
+
+    def svg(self, title: str) -> str:
+        return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+                f'{"".join(self.parts)}</svg>')
+
+
+def _range(values: Sequence[float], pad: float, zero: bool) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    if zero:
+        low = min(low, 0.0)
+    span = (high - low) or abs(high) or 1.0
+    return (low if zero else low - pad * span), high + (pad or 0.02) * span
+
+
+def legend(series: Sequence[Series]) -> str:
+    """The names beside their colors."""
+    return '<p class="legend">' + " ".join(
+        f'<span><i style="background:{s.color}"></i>{escape(s.name)}</span>' for s in series
+    ) + "</p>"
+
+
+def chart(
+    title: str, series: Sequence[Series], x_name: str, y_name: str,
+    percent: bool = False, zero: bool = False, shades: Sequence[tuple[float, float, str]] = (),
+) -> str:
+    """A figure: lines, dots or steps over two axes. shades: (from, to, CSS class) behind them."""
+    drawn = [s for s in series if s.points]
+    if not drawn:
+        return (f"<figure><figcaption>{escape(title)}</figcaption>"
+                '<p class="none">nothing recorded</p></figure>')
+    xs = [x for s in drawn for x, _ in s.points] + [v for a, b, _ in shades for v in (a, b)]
+    ys = [y for s in drawn for _, y in s.points]
+    frame = Frame(xs, ys, x_name, y_name, percent, zero)
+    for begin, end, style in shades:
+        left, right = frame.x(begin), frame.x(end)
+        frame.parts.insert(0, f'<rect class="{style}" x="{left:.1f}" y="{TOP}" '
+                              f'width="{max(0.0, right - left):.1f}" '
+                              f'height="{HEIGHT - TOP - BOTTOM}"/>')
+    for s in drawn:
+        at = [(frame.x(x), frame.y(y)) for x, y in s.points]
+        if s.kind == "dots":
+            for (x, y), label in zip(at, s.labels or [s.name] * len(at), strict=True):
+                frame.parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{s.color}">'
+                                   f"<title>{escape(label)}</title></circle>")
+            continue
+        path = " L".join(f"{x:.1f} {y:.1f}" for x, y in at)
+        frame.parts.append(f'<path d="M{path}" fill="none" stroke="{s.color}" stroke-width="2"/>')
+    return (f"<figure><figcaption>{escape(title)}</figcaption>{frame.svg(title)}"
+            f"{legend(drawn) if len(drawn) > 1 else ''}</figure>")
+
+
+def histogram(title: str, values: Sequence[float], x_name: str, bins: int = 40) -> str:
+    """How many values lie where; bars."""
+    finite = [v for v in values if math.isfinite(v)]
+    if not finite:
+        return chart(title, [], x_name, "examples")
+    low, high = 0.0, max(finite) or 1.0
+    counts = [0] * bins
+    for v in finite:
+        counts[min(bins - 1, int((v - low) / (high - low) * bins))] += 1
+    frame = Frame([low, high], [0, max(counts)], x_name, "examples", zero=True)
+    for i, count in enumerate(counts):
+        x = frame.x(low + (high - low) * i / bins)
+        wide = frame.x(low + (high - low) * (i + 1) / bins) - x
+        frame.parts.append(f'<rect class="bar" x="{x:.1f}" y="{frame.y(count):.1f}" '
+                           f'width="{max(1.0, wide - 1):.1f}" '
+                           f'height="{HEIGHT - BOTTOM - frame.y(count):.1f}"/>')
+    return f"<figure><figcaption>{escape(title)}</figcaption>{frame.svg(title)}</figure>"
+
+
+def stacked(title: str, rows: Sequence[tuple[str, dict[str, float]]], colors: dict[str, str],
+            unit: str) -> str:
+    """One horizontal bar a row, its parts side by side, in HTML."""
+    most = max((sum(parts.values()) for _, parts in rows), default=0.0) or 1.0
+    lines = []
+    for name, parts in rows:
+        bars = "".join(
+            f'<b style="width:{v / most:.3%};background:{colors[k]}" '
+            f'title="{escape(k)}: {v:.1f} {unit}"></b>' for k, v in parts.items() if v > 0
+        )
+        lines.append(f'<div class="row"><span>{escape(name)}</span><div class="track">{bars}</div>'
+                     f"<em>{sum(parts.values()):.1f} {unit}</em></div>")
+    keys = [Series(k, [(0, 0)], c) for k, c in colors.items()]
+    return (f'<figure class="wide"><figcaption>{escape(title)}</figcaption>{"".join(lines)}'
+            f"{legend(keys)}</figure>")

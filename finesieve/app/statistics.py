@@ -1,0 +1,127 @@
+"""Paired differences with confidence intervals, and a verdict in words that can be "no gain"."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from finesieve.app.results import Record, unpack_examples
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of (ours - rival), and its 95 % interval. Negative losses are in our favour."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    @property
+    def verdict(self) -> str:
+        if self.high < 0:
+            return "better"
+        if self.low > 0:
+            return "worse"
+        return "tie"
+
+
+def t_quantile(p: float, df: float) -> float:
+    """Quantile of Student's t distribution, by bisection on its integrated density."""
+    if df <= 0:
+        return math.inf
+    scale = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
+
+    def upper(t: float) -> float:
+        # With x = t / u the tail becomes a finite integral, u from 0 to 1.
+        u = np.linspace(1e-9, 1.0, 4001)
+        x = t / u
+        density = scale * (1 + x * x / df) ** (-(df + 1) / 2)
+        return float(np.trapezoid(density * t / (u * u), u))
+
+    low, high = 1e-6, 1e4
+    for _ in range(100):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if upper(middle) > 1 - p else (low, middle)
+    return low
+
+
+def paired(differences: npt.ArrayLike) -> Difference:
+    """From differences float[seeds, examples] of paired runs.
+
+    Both seeds and test examples are samples. The interval's half-widths for either alone (Student's
+    t, from the spread of the seeds' means and of the examples' means) are added in squares: wide
+    enough whichever part rules. With one seed it speaks for the test examples alone.
+    """
+    d = np.atleast_2d(np.asarray(differences, dtype=np.float64))
+    seeds, n = d.shape
+    if n < 2:
+        raise ValueError(f"differences of {n} test examples; expected 2 or more")
+    half = _half_width(d.mean(axis=0))
+    if seeds > 1:
+        half = math.hypot(half, _half_width(d.mean(axis=1)))
+    mean = float(d.mean())
+    return Difference(mean, mean - half, mean + half, seeds)
+
+
+def _half_width(values: npt.NDArray[np.float64]) -> float:
+    """Of the 95 % interval of the mean of independent values float64[n]."""
+    n = len(values)
+    return t_quantile(0.975, n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
+
+
+def compare_runs(
+    ours: Iterable[Record], rivals: Iterable[Record], what: str = "loss"
+) -> Difference | None:
+    """Paired by seed on the same test examples; `None` if no seed has both.
+
+    what: "loss", or "right" for the difference of accuracies.
+    """
+    column = 0 if what == "loss" else 1
+    by_seed = {r["seed"]: unpack_examples(r["eval_examples"])[column] for r in rivals}
+    rows = []
+    for r in ours:
+        other = by_seed.get(r["seed"])
+        mine = unpack_examples(r["eval_examples"])[column]
+        if other is not None and len(other) == len(mine):
+            rows.append(mine.astype(np.float64) - other.astype(np.float64))
+    lengths = {len(r) for r in rows}
+    if len(lengths) == 1:
+        return paired(np.stack(rows))
+    if rows:  # held out anew for each seed: the seeds have no test examples in common
+        least = min(lengths)
+        return paired(np.stack([r[:least] for r in rows]))
+    return None
+
+
+def overall(relative: Sequence[float]) -> Difference:
+    """Mean over sets of one relative difference a set, with its interval over sets."""
+    values = np.asarray(relative, dtype=np.float64)
+    if len(values) < 2:
+        return Difference(float(values.mean()), -math.inf, math.inf, len(values))
+    half = _half_width(values)
+    mean = float(values.mean())
+    return Difference(mean, mean - half, mean + half, len(values))
+
+
+def words(verdicts: Sequence[str], total: Difference, ours: str, rival: str) -> str:
+    """The verdict on a suite: how many sets, and whether there is a gain at all."""
+    count = {v: list(verdicts).count(v) for v in ("better", "tie", "worse")}
+    tally = (f"{ours} against {rival}: better on {count['better']}, tie on {count['tie']}, "
+             f"worse on {count['worse']} of {len(verdicts)} sets; held-out loss "
+             f"{total.mean:+.1%} on average")
+    if math.isfinite(total.low):
+        tally += f" (95 % interval over sets {total.low:+.1%} to {total.high:+.1%})"
+    most = len(verdicts) / 2
+    if len(verdicts) == 1:
+        return tally + {"better": ": a gain on this set.", "worse": ": a loss on this set.",
+                        "tie": ": no gain shown."}[verdicts[0]]
+    if total.high < 0 or (count["worse"] == 0 and count["better"] > most):
+        return tally + ": a gain."
+    if total.low > 0 or (count["better"] == 0 and count["worse"] > most):
+        return tally + ": a loss."
+    return tally + ": no gain shown."

@@ -1,0 +1,98 @@
+"""Tables and verdicts from benchmark records: generated, never typed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from finesieve.app.results import Record
+from finesieve.app.statistics import Difference, compare_runs, overall, words
+
+RIVAL = "random at equal time"
+
+
+def mean(runs: Sequence[Record], *path: str) -> float:
+    values = []
+    for run in runs:
+        value: Any = run
+        for key in path:
+            value = value[key]
+        values.append(float(value))
+    return fmean(values)
+
+
+def grouped(records: Sequence[Record], role: str = "claim") -> dict[str, dict[str, list[Record]]]:
+    """Set -> method -> its runs, failed ones left out."""
+    out: dict[str, dict[str, list[Record]]] = {}
+    for r in records:
+        if r.get("role") == role:
+            runs = out.setdefault(r["set"], {}).setdefault(r["name"], [])
+            if "failed" not in r:
+                runs.append(r)
+    return out
+
+
+def _against(ours: Sequence[Record], rival: Sequence[Record], name: str) -> str:
+    """One cell: the paired difference in held-out loss against the rival."""
+    if name == RIVAL or not rival or not ours:
+        return ""
+    difference = compare_runs(ours, rival)
+    if difference is None:
+        return ""
+    if all(len(r["stages"]) == 1 for r in ours) and name == "finesieve":
+        return "gates stayed open"
+    return (f"{difference.verdict}: {difference.mean:+.4f} "
+            f"[{difference.low:+.4f}, {difference.high:+.4f}]")
+
+
+def set_table(name: str, groups: dict[str, list[Record]]) -> list[str]:
+    """Markdown lines of one set: a row a method."""
+    full, rival = groups.get("full", []), groups.get(RIVAL, [])
+    plain = mean(full, "seconds", "total") if full else None
+    lines = []
+    for method, runs in groups.items():
+        if not runs:
+            lines.append(f"| {name} | {method} | failed | | | | | | | |")
+            continue
+        drawn, seconds = mean(runs, "examples", "drawn"), mean(runs, "seconds", "total")
+        speed = f"{plain / seconds:.1f}x" if plain else ""
+        told = _against(runs, rival, method)
+        off = [abs(r["equal_time"]["ratio"] - 1) for r in runs if "equal_time" in r]
+        if off and max(off) > 0.03:
+            told = f"time off by up to {max(off):.0%}"
+        lines.append(
+            f"| {name} | {method} | {len(runs)} | {mean(runs, 'eval', 'accuracy'):.3f} | "
+            f"{mean(runs, 'eval', 'loss'):.4f} | {seconds:.1f} | {speed} | "
+            f"{mean(runs, 'examples', 'trained') / drawn:.0%} | "
+            f"{mean(runs, 'examples', 'scored') / drawn:.0%} | {told} |"
+        )
+    return lines
+
+
+HEAD = ("| set | method | seeds | accuracy | held-out loss | seconds | speed-up | trained | scored "
+        f"| loss against {RIVAL} [95 % interval] |")
+
+
+def table(records: Sequence[Record], sets: Sequence[str] | None = None) -> str:
+    """Markdown: every claim set, a row a method; means over seeds."""
+    groups = grouped(records)
+    lines = [HEAD, "|" + "---|" * (HEAD.count("|") - 1)]
+    for name in sets or sorted(groups):
+        if name in groups:
+            lines += set_table(name, groups[name])
+    return "\n".join(lines)
+
+
+def verdict(records: Sequence[Record], ours: str = "finesieve", rival: str = RIVAL) -> str:
+    """In words, over all claim sets that have both methods."""
+    told, relative = [], []
+    for groups in grouped(records).values():
+        mine, theirs = groups.get(ours, []), groups.get(rival, [])
+        difference: Difference | None = compare_runs(mine, theirs) if mine and theirs else None
+        if difference is not None:
+            told.append(difference.verdict)
+            relative.append(difference.mean / mean(theirs, "eval", "loss"))
+    if not told:
+        return f"No set has both {ours} and {rival}."
+    return words(told, overall(relative), ours, rival)
