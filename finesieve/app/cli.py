@@ -44,9 +44,9 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--epochs", type=int, default=1, help="default: %(default)s")
     group.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
     group.add_argument("--survivor-batch-size", type=int, metavar="N",
-                       help="batch size once a gate is closed (default: half of --batch-size "
-                       "where examples are chosen by score); "
-                       "smaller keeps the number of optimizer steps")
+                       help="batch size once a gate is closed (default: where "
+                       "examples are chosen by score and full batches would make fewer than 400 "
+                       "steps, half of --batch-size, which keeps more of them)")
     group.add_argument("--lr", type=float, default=1e-4,
                        help="peak learning rate (default: %(default)s); linear, by the share of "
                        "the stream")

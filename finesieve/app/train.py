@@ -41,6 +41,7 @@ from finesieve.scores import Classification
 from finesieve.stream import Sieve
 
 HOLD_OUT, HOLD_OUT_MOST = 0.1, 2000
+ENOUGH_STEPS = 400
 POINTS = 50  # of the curve that a summary holds
 
 
@@ -151,6 +152,13 @@ def linear_schedule(
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
+def survivor_batch(method: methods.Method, total: int, batch: int) -> int:
+    """Chosen survivors come in half batches where full ones would leave few optimizer steps; a
+    long run has enough of them, and full batches cost less an example."""
+    steps = total * getattr(method.backward, "share", 0.3) / batch
+    return batch if not method.scores or steps >= ENOUGH_STEPS else max(1, batch // 2)
+
+
 class Run:
     """The training loop around a sieve; interruptible and resumable between any two steps."""
 
@@ -179,7 +187,8 @@ class Run:
             Classification(self.model, autocast=self.autocast),
             method,
             total=self.total,
-            batch_size=config.survivor_batch_size or self._survivors(method),
+            batch_size=config.survivor_batch_size
+            or survivor_batch(method, self.total, config.batch_size),
             pad_values={"input_ids": data.tokenizer.pad_token_id},
             seed=config.seed,
             clock=self._clock,
@@ -199,11 +208,6 @@ class Run:
         self.elapsed = 0.0  # seconds of earlier parts of this run, and of this one without saving
         self.curve: list[dict[str, Any]] = []  # where the run stood, every 2 % of the stream
         self._stop: int | None = None
-
-    def _survivors(self, method: methods.Method) -> int:
-        """Chosen survivors in half the batch keep more of the steps; others make full batches."""
-        half = max(1, self.config.batch_size // 2)
-        return half if method.scores else self.config.batch_size
 
     def _clock(self) -> float:
         if self.device.type == "cuda":  # the device runs ahead: wait for it
