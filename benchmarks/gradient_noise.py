@@ -57,7 +57,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     config = Config(train=str(Path(args.data_dir) / "sst2" / "train.jsonl.gz"), limit=12000,
-                    method="full", max_length=64, lr=1e-4, threads=args.threads)
+                    method="full", max_length=64, lr=1e-4, precision="bf16",
+                    threads=args.threads)
     run = Run(config, prepare(config), None, Live("training"))
     torch.manual_seed(1)
     run.train()

@@ -86,6 +86,27 @@ def test_a_real_gain_is_found() -> None:
     assert sum(t.endswith(": a gain.") for t in told) >= 9
 
 
+def test_one_seed_proves_nothing() -> None:
+    """Two runs of one method differ significantly over test examples: that is no verdict."""
+    dice = np.random.default_rng(8)
+    base = dice.random(300)
+    found = compare_runs([record("a", 0, base - 0.01)], [record("b", 0, base)])
+    assert found is not None
+    assert found.high < 0
+    assert found.verdict == "one seed"
+    three = [r for r in suite_of(dice, 0.08) if r["seed"] == 0]
+    assert "no verdict before there are more seeds" in verdict(three)
+
+
+def test_open_gates_are_a_tie() -> None:
+    dice = np.random.default_rng(9)
+    records = [{**r, "stages": [{}]} if r["name"] == "finesieve" else r
+               for r in suite_of(dice, 0.3)]
+    told = verdict(records)
+    assert "better on 0, tie on 6" in told
+    assert told.endswith("no gain shown.")
+
+
 def test_words() -> None:
     none = overall([0.01, -0.01, 0.02])
     assert words(["tie", "better", "worse"], none, "a", "b").endswith("no gain shown.")
@@ -108,7 +129,7 @@ def test_the_table_says_what_failed_and_what_is_not_at_equal_time() -> None:
     text = table(records)
     assert "| one | broken | failed |" in text
     assert "time off by up to 8%" in text
-    assert "better: -0.1000" in text
+    assert "one seed: -0.1000" in text
     assert "| two |" not in text
 
 

@@ -132,7 +132,8 @@ def _table(methods: Mapping[str, Sequence[Record]]) -> str:
         speed = f"{mean(full, 'seconds', 'total') / seconds:.1f}×" if full else ""
         against = ""
         if rival and name != RIVAL and (found := compare_runs(runs, rival)) is not None:
-            against = (f'<span class="{found.verdict}">{found.verdict}</span> {found.mean:+.4f} '
+            style = found.verdict.split()[0]
+            against = (f'<span class="{style}">{found.verdict}</span> {found.mean:+.4f} '
                        f"[{found.low:+.4f}, {found.high:+.4f}]")
         lines.append(
             f"<tr><td>{escape(name)}</td><td>{len(runs)}</td>"

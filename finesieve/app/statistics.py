@@ -23,6 +23,10 @@ class Difference:
 
     @property
     def verdict(self) -> str:
+        """better, worse, tie; or that one seed tells too little: two runs of the same method
+        differ by more than the test examples' own spread."""
+        if self.seeds < 2:
+            return "one seed"
         if self.high < 0:
             return "better"
         if self.low > 0:
@@ -110,16 +114,20 @@ def overall(relative: Sequence[float]) -> Difference:
 
 def words(verdicts: Sequence[str], total: Difference, ours: str, rival: str) -> str:
     """The verdict on a suite: how many sets, and whether there is a gain at all."""
-    count = {v: list(verdicts).count(v) for v in ("better", "tie", "worse")}
+    count = {v: list(verdicts).count(v) for v in ("better", "tie", "worse", "one seed")}
     tally = (f"{ours} against {rival}: better on {count['better']}, tie on {count['tie']}, "
-             f"worse on {count['worse']} of {len(verdicts)} sets; held-out loss "
-             f"{total.mean:+.1%} on average")
+             f"worse on {count['worse']} of {len(verdicts)} sets")
+    if count["one seed"]:
+        tally += f" ({count['one seed']} with one seed only, which proves nothing)"
+    tally += f"; held-out loss {total.mean:+.1%} on average"
     if math.isfinite(total.low):
         tally += f" (95 % interval over sets {total.low:+.1%} to {total.high:+.1%})"
     most = len(verdicts) / 2
     if len(verdicts) == 1:
-        return tally + {"better": ": a gain on this set.", "worse": ": a loss on this set.",
-                        "tie": ": no gain shown."}[verdicts[0]]
+        return tally + {"better": ": a gain on this set.", "worse": ": a loss on this set."}.get(
+            verdicts[0], ": no gain shown.")
+    if count["one seed"] >= most:
+        return tally + ": no verdict before there are more seeds."
     if total.high < 0 or (count["worse"] == 0 and count["better"] > most):
         return tally + ": a gain."
     if total.low > 0 or (count["better"] == 0 and count["worse"] > most):

@@ -91,8 +91,11 @@ def verdict(records: Sequence[Record], ours: str = "finesieve", rival: str = RIV
         mine, theirs = groups.get(ours, []), groups.get(rival, [])
         difference: Difference | None = compare_runs(mine, theirs) if mine and theirs else None
         if difference is not None:
-            told.append(difference.verdict)
-            relative.append(difference.mean / mean(theirs, "eval", "loss"))
+            # With open gates it is plain training: that its run came out better is no merit.
+            open_gates = all(len(r["stages"]) == 1 for r in mine)
+            plain = open_gates and ours == "finesieve"
+            told.append("tie" if plain else difference.verdict)
+            relative.append(0.0 if plain else difference.mean / mean(theirs, "eval", "loss"))
     if not told:
         return f"No set has both {ours} and {rival}."
     return words(told, overall(relative), ours, rival)
