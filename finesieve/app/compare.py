@@ -9,17 +9,18 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import stdev
 from typing import Any
 
 from finesieve import methods
 from finesieve.app.config import Config
 from finesieve.app.runfiles import SUMMARY
+from finesieve.app.tables import RIVAL, mean
 from finesieve.app.train import Prepared, prepare, train
 from finesieve.errors import ConfigError
 
 TABLE = "compare.md"
-EQUAL = "random at equal time"
+EQUAL = RIVAL
 CLOSE = 0.05  # total times may differ by this share and still be called equal
 Summary = dict[str, Any]
 
@@ -107,16 +108,6 @@ def _equal_time(
 # ---- the table
 
 
-def _mean(runs: list[Summary], *path: str) -> float:
-    values = []
-    for run in runs:
-        value: Any = run
-        for key in path:
-            value = value[key]
-        values.append(float(value))
-    return fmean(values)
-
-
 def _spread(runs: list[Summary], *path: str) -> str:
     """The standard deviation over seeds, " ± s", where there are several."""
     if len(runs) < 2:
@@ -132,18 +123,18 @@ def table(results: list[Summary], config: Config) -> str:
     head = ["method", "accuracy", "held-out loss", "seconds", "speed-up", "trained", "scored"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, runs in groups.items():
-        drawn = _mean(runs, "examples", "drawn")
-        seconds = _mean(runs, "seconds", "total")
-        speed = f"{_mean(full, 'seconds', 'total') / seconds:.1f}x" if full else "-"
+        drawn = mean(runs, "examples", "drawn")
+        seconds = mean(runs, "seconds", "total")
+        speed = f"{mean(full, 'seconds', 'total') / seconds:.1f}x" if full else "-"
         lines.append(
             "| " + " | ".join([
                 name,
-                f"{_mean(runs, 'eval', 'accuracy'):.3f}{_spread(runs, 'accuracy')}",
-                f"{_mean(runs, 'eval', 'loss'):.3f}{_spread(runs, 'loss')}",
+                f"{mean(runs, 'eval', 'accuracy'):.3f}{_spread(runs, 'accuracy')}",
+                f"{mean(runs, 'eval', 'loss'):.3f}{_spread(runs, 'loss')}",
                 f"{seconds:.1f}",
                 speed,
-                f"{_mean(runs, 'examples', 'trained') / drawn:.0%}",
-                f"{_mean(runs, 'examples', 'scored') / drawn:.0%}",
+                f"{mean(runs, 'examples', 'trained') / drawn:.0%}",
+                f"{mean(runs, 'examples', 'scored') / drawn:.0%}",
             ]) + " |"
         )
     n = results[0]["eval"]["n"]
@@ -162,8 +153,8 @@ def verdict(groups: dict[str, list[Summary]]) -> list[str]:
     ours, rival = groups.get("finesieve"), groups.get(EQUAL)
     if not ours or not rival:
         return []
-    a, b = _mean(ours, "eval", "loss"), _mean(rival, "eval", "loss")
-    times = _mean(rival, "seconds", "total") / _mean(ours, "seconds", "total")
+    a, b = mean(ours, "eval", "loss"), mean(rival, "eval", "loss")
+    times = mean(rival, "seconds", "total") / mean(ours, "seconds", "total")
     lines = []
     if all(len(r["stages"]) == 1 for r in ours):
         lines.append("The gates stayed open: skipping would not have paid on this stream.")
