@@ -52,3 +52,13 @@ def check_share(name: str, value: float, *, zero: bool = False) -> float:
             + (", e.g. 0.2 for 20 %" if number and value > 1 else "")
         )
     return float(value)
+
+
+def check_cost_ratio(value: float | None) -> float | None:
+    """Return `value` if it is a positive number or None, else raise `ConfigError`."""
+    if value is None:
+        return None
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 < value < float("inf"):
+        raise ConfigError(f"cost_ratio is {value!r}; expected a positive ratio, e.g. 0.2")
+    return float(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from finesieve.errors import ConfigError
 from finesieve.gates import Offer, State
-from finesieve.thresholds import inclusion, solve_threshold
+from finesieve.thresholds import balanced_threshold, inclusion, solve_threshold
 
 Array = npt.NDArray[np.float64]
 _COLUMNS = ("loss", "size", "predicted", "probability", "keep")
@@ -20,14 +20,15 @@ _COLUMNS = ("loss", "size", "predicted", "probability", "keep")
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Variance x cost of a stage, in units of plain training's. Below 1 it pays.
+    """Variance x cost of the stages, in units of plain training's. Below 1 a stage pays.
 
     backward: score all, train on the backward gate's choice. forward: score the forward gate's
-    choice, train on the backward gate's choice of those. Infinite where unknown.
+    choice, train on the backward gate's choice of those; one for each share to be scored.
+    Infinite where unknown.
     """
 
-    backward: float = float("inf")
-    forward: float = float("inf")
+    backward: float
+    forward: list[float]
 
 
 def stage_prices(
@@ -35,8 +36,8 @@ def stage_prices(
     predicted: npt.ArrayLike | None,
     weights: npt.ArrayLike | None,
     *,
-    train: float,
-    score: float,
+    train: float | None,
+    score: Sequence[float],
     cost_ratio: float,
     floors: tuple[float, float],
     audit: float = 0.0,
@@ -47,32 +48,42 @@ def stage_prices(
     a constant). With probabilities q_i to be scored and p_i to be trained on once scored it costs
     sum(q) F + sum(q p) T and has the variance sum(s^2 / (q p)) / n^2.
 
-    size, predicted: [n]. weights: [n], how many examples each stands for. train, score: shares of
-    the stream. cost_ratio: F / T. floors: least probability at the (forward, backward) gate.
+    size, predicted: [n]. weights: [n], how many examples each stands for. train: share of the
+    stream trained on; None: what balances variance and cost. score: shares of the stream to
+    consider for scoring. cost_ratio: F / T. floors: least probability at the (forward, backward)
+    gate.
     """
     s = np.asarray(size, dtype=np.float64)
     w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
+    unknown = [float("inf")] * len(score)
     total = float(w.sum())
     plain = float((w * s * s).sum())
     if len(s) == 0 or plain <= 0:
-        return Prices()
+        return Prices(float("inf"), unknown)
 
     def price(q: Array) -> float:
         q = np.maximum(q, 1e-12)  # without floor and audit something may never be scored
-        threshold = solve_threshold(s / q, train * total, floors[1], w * q)
+        scoring = float((w * q).sum()) * cost_ratio
+        if train is None:
+            threshold = balanced_threshold(s / q, scoring, floors[1], w * q)
+        else:
+            threshold = solve_threshold(s / q, train * total, floors[1], w * q)
         p = inclusion(s / q, threshold, floors[1])
-        cost = (float((w * q).sum()) * cost_ratio + float((w * q * p).sum())) / total
+        cost = (scoring + float((w * q * p).sum())) / total
         some = s > 0  # what has no gradient adds no variance, whatever its probability
         return float(((w * s * s)[some] / (q * p)[some]).sum()) / plain * cost
 
     backward = price(np.ones_like(s))
     if predicted is None:
-        return Prices(backward)
+        return Prices(backward, unknown)
     foreseen = np.asarray(predicted, dtype=np.float64)
     if not np.isfinite(foreseen).all():
-        return Prices(backward)
-    rule = inclusion(foreseen, solve_threshold(foreseen, score * total, floors[0], w), floors[0])
-    return Prices(backward, price(audit + (1 - audit) * rule))
+        return Prices(backward, unknown)
+    rules = (
+        inclusion(foreseen, solve_threshold(foreseen, share * total, floors[0], w), floors[0])
+        for share in score
+    )
+    return Prices(backward, [price(audit + (1 - audit) * rule) for rule in rules])
 
 
 def auc(score: npt.ArrayLike, positive: npt.ArrayLike, weights: npt.ArrayLike) -> float:

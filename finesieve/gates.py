@@ -23,6 +23,7 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 State = dict[str, Any]
+COST_RATIO = 0.25  # seconds to score an example over seconds to train on it, before it is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Offer:
     loss: float32[n], in the loss's own unit.
     size: float32[n], the size of the gradient (see `finesieve.scores`).
     keep: bool[n], the backward gate's verdict: known only to a forward gate that learns.
+    cost_ratio: seconds to score an example over seconds to train on it.
     """
 
     ids: IntArray
@@ -65,6 +67,7 @@ class Offer:
     loss: FloatArray | None = None
     size: FloatArray | None = None
     keep: BoolArray | None = None
+    cost_ratio: float = COST_RATIO
 
     @property
     def n(self) -> int:
@@ -82,6 +85,7 @@ class Offer:
             loss=None if self.loss is None else self.loss[index],
             size=None if self.size is None else self.size[index],
             keep=None if self.keep is None else self.keep[index],
+            cost_ratio=self.cost_ratio,
         )
 
     def need(self, field: str, gate: object) -> Any:

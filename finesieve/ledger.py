@@ -29,7 +29,7 @@ class Counts:
 
 @dataclass
 class Ledger:
-    """Examples, tokens and seconds. Nothing here flows back into a decision.
+    """Examples, tokens and seconds. Only the cost ratio flows back into decisions.
 
     seconds: `decide` (both gates and the predictor, deciding and learning, and the handling of
     rows), `score`, `train` (from a batch's handing over to the next request), `data` (waiting
@@ -54,6 +54,15 @@ class Ledger:
     def count(self, station: str, examples: int, tokens: int) -> None:
         setattr(self.examples, station, getattr(self.examples, station) + examples)
         setattr(self.tokens, station, getattr(self.tokens, station) + tokens)
+
+    def cost_ratio(self, least: int = 256) -> float | None:
+        """Seconds to score a token over seconds to train on one; None before `least` examples
+        were scored, and trained on."""
+        if min(self.examples.scored, self.examples.yielded) < least:
+            return None
+        scoring = self.seconds["score"] / max(1, self.tokens.scored)
+        training = self.seconds["train"] / max(1, self.tokens.yielded)
+        return scoring / training if scoring > 0 and training > 0 else None
 
     def flops(self, parameters: int) -> dict[str, float]:
         """Floating-point operations, derived: 2 per parameter and token forward, 6 to train.

@@ -4,28 +4,45 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
-from finesieve.errors import ConfigError
+from finesieve.errors import ConfigError, check_share
 from finesieve.forward_gate import PredictorGate
 from finesieve.gates import Gate, Open, Random
 from finesieve.predictor import NaiveBayes, SizeRegression
-from finesieve.rivals import LossSampling, SelectiveBackprop, TopLoss
+from finesieve.rivals import (
+    Annealed,
+    InfoBatch,
+    LossSampling,
+    Reducible,
+    SelectiveBackprop,
+    TopLoss,
+)
 from finesieve.stages import Automatic, Fixed, Paper, Stages
 from finesieve.thresholds import CutOff, LossThreshold, Quantile, ThresholdSampling
 
 
 @dataclass(frozen=True)
 class Method:
-    """A forward gate, a backward gate (`Open` there means that nothing is scored), and stages."""
+    """A forward gate, a backward gate (`Open` there means that nothing is scored), and stages.
+
+    batches: survivors a batch in some stages, where a method fixes it, e.g. {3: 1}.
+    schedule_by: "stream", the learning rate goes by the share of the stream consumed; or "steps",
+        by optimizer steps out of those that plain training takes. For the host to heed.
+    reference: share of the training examples to hold out for a reference model, whose losses the
+        backward gate's `refer` takes; 0 for none. For the host to heed.
+    """
 
     name: str
     forward: Gate
     backward: Gate
     stages: Stages
+    batches: Mapping[int, int] = field(default_factory=dict)
+    schedule_by: Literal["stream", "steps"] = "stream"
+    reference: float = 0.0
 
     def __post_init__(self) -> None:
         rule = self.forward.rule if isinstance(self.forward, PredictorGate) else self.forward
@@ -44,23 +61,25 @@ class Method:
 
 def finesieve(
     seed: int = 0,
-    train: float = 0.2,
-    score: float = 0.4,
+    train: float | None = None,
+    score: float | None = None,
     audit: float = 0.02,
     floor_forward: float = 0.1,
     floor_backward: float = 0.05,
+    cost_ratio: float | None = None,
     predictor_bits: int = 20,
     starts: dict[int, float] | None = None,
     **stages: Any,
 ) -> Method:
     """Threshold sampling at both gates, label-crossed hashed predictor, automatic stages.
 
-    train, score: shares of the stream that closed gates let through. starts: stages by hand
-    (see `Fixed`). Further settings go to `Automatic`.
+    train, score: shares of the stream that closed gates let through; by default those at which
+    variance x cost is least. cost_ratio: see `Automatic`; measured by default. starts: stages by
+    hand (see `Fixed`). Further settings go to `Automatic`.
     """
-    rule = ThresholdSampling(score, floor_forward, seed=2 * seed)
+    rule = ThresholdSampling(0.4 if score is None else score, floor_forward, seed=2 * seed)
     forward = PredictorGate(SizeRegression(predictor_bits), rule, audit, seed)
-    backward = ThresholdSampling(train, floor_backward, seed=2 * seed + 1)
+    backward = ThresholdSampling(train, floor_backward, seed=2 * seed + 1, cost_ratio=cost_ratio)
     floors = (floor_forward, floor_backward)
     policy: Stages
     if starts is not None:
@@ -68,7 +87,10 @@ def finesieve(
             raise ConfigError(f"stages are set by hand, so {sorted(stages)} would have no effect")
         policy = Fixed(starts)
     else:
-        policy = Automatic(train, score, floors=floors, audit=audit, **stages)
+        policy = Automatic(
+            train, rule if score is None else score,
+            floors=floors, audit=audit, cost_ratio=cost_ratio, **stages,
+        )
     return Method("finesieve", forward, backward, policy)
 
 
@@ -87,6 +109,26 @@ def paper(
     bayes = NaiveBayes(vocabulary, absent=False)
     forward = PredictorGate(bayes, CutOff(0.5), audit, seed)
     return Method("paper", forward, LossThreshold(history), Paper(warmup, log_loss, **stages))
+
+
+def authors(
+    seed: int = 0,
+    warmup: float = 0.05,
+    log_loss: float = 0.6,
+    history: int = 128,
+    vocabulary: int = 32768,
+    **stages: Any,
+) -> Method:
+    """Ouyang et al. 2023 as the authors' scripts do it: frozen threshold, naive Bayes on the
+    presence of every word piece, without label or audit, a second forward for what is trained
+    on, single examples in stage 3, learning rate by optimizer steps (so that the single examples
+    use it up). Departs from them in padding (to the batch, not to 512 tokens) and in training on
+    the rest of the queue at the end."""
+    bayes = NaiveBayes(vocabulary, absent=True)
+    return Method(
+        "authors", PredictorGate(bayes, CutOff(0.5), 0.0, seed), LossThreshold(history),
+        Paper(warmup, log_loss, **stages), batches={3: 1}, schedule_by="steps",
+    )
 
 
 def full(seed: int = 0) -> Method:
@@ -128,15 +170,36 @@ def loss_sampling(
     return Method("loss-sampling", Open(), LossSampling(train, floor, seed), Fixed({2: warmup}))
 
 
+def infobatch(seed: int = 0, share: float = 0.5, until: float = 0.875) -> Method:
+    """Qin et al. 2024 (InfoBatch): from the second pass on a share of the examples whose last
+    loss was below the mean is left out, the rest of them weighs more; nothing is scored."""
+    return Method("infobatch", InfoBatch(share, seed), Open(), Annealed(until))
+
+
+def rho_loss(
+    seed: int = 0, train: float = 0.3, holdout: float = 0.2, warmup: float = 0.05
+) -> Method:
+    """Mindermann et al. 2022 (RHO-loss): everything is scored, the share with the highest
+    reducible loss is trained on. The reference model is of the same kind, trained for one pass on
+    a holdout of the training examples, on which the model itself is then not trained."""
+    return Method(
+        "rho-loss", Open(), Reducible(train), Fixed({2: warmup}),
+        reference=check_share("holdout", holdout),
+    )
+
+
 REGISTRY: dict[str, Callable[..., Method]] = {
     "finesieve": finesieve,
     "paper": paper,
+    "authors": authors,
     "full": full,
     "random": random,
     "quantile": quantile,
     "selective-backprop": selective_backprop,
     "top-loss": top_loss,
     "loss-sampling": loss_sampling,
+    "infobatch": infobatch,
+    "rho-loss": rho_loss,
 }
 
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finesieve.errors import ConfigError, check_share
+from finesieve.errors import ConfigError, check_cost_ratio, check_share
 from finesieve.evidence import Window, stage_prices
+from finesieve.gates import COST_RATIO
+from finesieve.thresholds import ThresholdSampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,8 @@ class View:
     """What a policy may look at.
 
     stage: 1, 2 or 3. share: of the stream drawn, 0 to 1 (NaN if the total is unknown). since:
-    examples revealed since the last move. passes: completed passes over the data.
+    examples revealed since the last move. passes: completed passes over the data. cost_ratio:
+    seconds to score an example over seconds to train on it.
     """
 
     stage: int
@@ -30,6 +33,7 @@ class View:
     since: int
     passes: int
     window: Window
+    cost_ratio: float = COST_RATIO
 
 
 Move = tuple[int, str]
@@ -130,24 +134,29 @@ class Automatic(Stages):
     of plain training. A gate closes when that is cheaper by a margin, and opens again when it
     is not cheaper any more, so data from which nothing can be skipped are trained on plainly.
 
-    train, score: shares of the stream that closed gates let through to training and scoring.
-    cost_ratio: seconds to score an example over seconds to train on it; 0.16 to 0.3 measured for
-        MiniLM on CPU (1/3 is the usual 1:2 split of forward and backward, without the optimizer).
+    train: share of the stream that is trained on once gates are closed; None: what balances
+        variance and cost, found by the backward gate itself.
+    score: share of the stream that a closed forward gate lets through to scoring, or the gate's
+        rule: its share is then set to the cheapest of `SHARES`.
+    cost_ratio: seconds to score an example over seconds to train on it; None: as the sieve
+        measures it. 0.16 to 0.3 measured for MiniLM on CPU (1/3 is the usual 1:2 split of
+        forward and backward, without the optimizer).
     margin: by how much cheaper than plain training a stage must be before a gate closes; twice as
-        much dearer, and both open again. The forward gate closes once it makes things dearer by
-        no more than twice this: at nearly the same price of information the faster run is better.
+        much dearer, and both open again. The forward gate closes once it makes nothing dearer.
     slack: how much dearer than stage 2 stage 3 may become before the forward gate opens again:
         its price is the noisier to measure.
     warmup: share of the stream that stage 1 lasts at least (where the total is known).
     patience: revealed examples that a stage lasts at least.
     """
 
+    SHARES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8)
+
     def __init__(
         self,
-        train: float,
-        score: float,
+        train: float | None,
+        score: float | ThresholdSampling,
         *,
-        cost_ratio: float = 0.2,
+        cost_ratio: float | None = None,
         margin: float = 0.05,
         slack: float = 0.25,
         warmup: float = 0.02,
@@ -156,23 +165,29 @@ class Automatic(Stages):
         audit: float = 0.0,
         window: int = 2048,
     ) -> None:
-        self.train, self.score = check_share("train", train), check_share("score", score)
+        self.train = None if train is None else check_share("train", train)
+        self._rule = score if isinstance(score, ThresholdSampling) else None
+        self.score = None if isinstance(score, ThresholdSampling) else check_share("score", score)
         self.margin = check_share("margin", margin, zero=True)
         self.warmup = check_share("warmup", warmup, zero=True)
-        if not cost_ratio > 0:
-            raise ConfigError(f"cost_ratio is {cost_ratio}; expected a positive ratio, e.g. 0.2")
         if patience < 1 or patience > window:
             raise ConfigError(f"patience is {patience}; expected 1 to the window's {window}")
         if not slack >= 0:
             raise ConfigError(f"slack is {slack}; expected 0 or more, e.g. 0.25")
         self.slack = slack
-        self.cost_ratio, self.patience = cost_ratio, patience
+        self.cost_ratio, self.patience = check_cost_ratio(cost_ratio), patience
         self.floors, self.audit, self.window = floors, audit, window
         self.cached = True
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The shares to be scored that are priced."""
+        return self.SHARES if self.score is None else (self.score,)
+
     def evidence(self, view: View) -> list[float]:
+        unknown = float("inf")
         if view.since < self.patience or (view.stage == 1 and view.share < self.warmup):
-            return [0.0, float("inf"), float("inf"), 0.0]
+            return [0.0, 0.0, unknown, *(unknown for _ in self.shares)]
         window = view.window
         recent = slice(-min(len(window), view.since), None)
         prices = stage_prices(
@@ -180,17 +195,20 @@ class Automatic(Stages):
             window.column("predicted")[recent],
             window.weights[recent],
             train=self.train,
-            score=self.score,
-            cost_ratio=self.cost_ratio,
+            score=self.shares,
+            cost_ratio=view.cost_ratio if self.cost_ratio is None else self.cost_ratio,
             floors=self.floors,
             audit=self.audit,
         )
-        return [1.0, prices.backward, prices.forward, window.concentration()]
+        return [1.0, window.concentration(), prices.backward, *prices.forward]
 
     def next(self, stage: int, numbers: list[float]) -> Move | None:
-        ready, backward, forward, concentration = numbers
+        ready, concentration, backward, *forwards = numbers
         if ready < 1.0:
             return None
+        forward = min(forwards)
+        if self._rule is not None and forward < float("inf"):
+            self._rule.share = self.shares[forwards.index(forward)]
         best = min(backward, forward)
         close = 1.0 - self.margin
         if stage == 1 and best < close:
@@ -201,7 +219,7 @@ class Automatic(Stages):
             )
         if stage > 1 and best >= 1.0 + 2 * self.margin:
             return 1, f"skipping does not pay now: it would cost {best:.2f} of plain training"
-        if stage == 2 and forward <= min(close, (1.0 + 2 * self.margin) * backward):
+        if stage == 2 and forward <= min(close, backward):
             return 3, (
                 f"the predictor has proved itself: {forward:.2f} of plain training with it, "
                 f"{backward:.2f} without"

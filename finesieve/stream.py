@@ -7,6 +7,7 @@ With both gates open (stage 1) the loader's batches pass through unchanged.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from finesieve.errors import ConfigError, ScoreError, StateError
 from finesieve.evidence import Window
 from finesieve.features import FeatureFunction, token_features
 from finesieve.forward_gate import PredictorGate
-from finesieve.gates import Offer, State
+from finesieve.gates import COST_RATIO, Offer, State
 from finesieve.holding import Holding, cut_by_length
 from finesieve.identity import check_same, described
 from finesieve.ledger import Clock, Ledger
@@ -35,7 +36,7 @@ from finesieve.stages import View
 
 Listener = Callable[[dict[str, Any]], None]
 _END = object()
-_GROUP = 32
+_POOL, _GROUP = 1024, 32
 _VERSION = 1
 
 
@@ -48,9 +49,10 @@ class Sieve:
     total: examples in all passes together, for `progress` and stages set by share.
     batch_size: survivors a batch; the loader's own by default. Smaller ones keep the number of
         optimizer steps.
-    pool: examples decided on together. group: batches of survivors gathered before they are
-        sorted by length and cut, so that a batch holds examples of like length; by default 32,
-        and fewer where a short stream would wait for them too long.
+    pool: examples decided on together; by default 1024, and fewer on a short stream, 256 at
+        least: what waits was scored by a model that trains on meanwhile.
+    group: batches of survivors gathered before they are sorted by length and cut, so that a batch
+        holds examples of like length; by default 32, and fewer on a short stream, 4 at least.
     scoring_batch: examples a scoring forward at the most; by default twice the loader's batch, 64
         at least: without a backward pass there is room for more.
     scoring_overhead: fixed cost of a scoring forward, in tokens: cutting the candidates into
@@ -74,7 +76,7 @@ class Sieve:
         features: FeatureFunction | None = None,
         total: int | None = None,
         batch_size: int | None = None,
-        pool: int = 1024,
+        pool: int | None = None,
         group: int | None = None,
         scoring_batch: int | None = None,
         scoring_overhead: float = 64.0,
@@ -103,6 +105,8 @@ class Sieve:
         # A gate of the user's own may want features too: given ones are always computed.
         self._wants_features = self._predicts or features is not None
         self._total, self._group = total, group
+        if pool is None:
+            pool = _POOL if total is None else min(_POOL, max(256, total // 32))
         self._pool_size, self._scoring_batch = pool, scoring_batch
         self._scoring_overhead = scoring_overhead
         self._codec = Codec(pad_values, id_key)
@@ -116,6 +120,7 @@ class Sieve:
         self.window = Window(self.method.stages.window)
         self._watch = CollapseWatch()
         self._returns = Returns()
+        self.cost_ratio = COST_RATIO  # seconds to score over seconds to train, as last measured
         self.stage = self.method.stages.first
         self.moves: list[dict[str, Any]] = [
             {"stage": self.stage, "from_example": 0, "reason": "start"}
@@ -205,15 +210,18 @@ class Sieve:
         """Fixes the size of survivors' batches, and how many are gathered to sort by length."""
         self._batch_size = size
         if self._group is None and self._total is not None and self.method.scores:
-            # What waits was scored by a model that trains on meanwhile: on a short stream less.
-            self._holding.group = min(_GROUP, max(8, self._total // (32 * size)))
+            self._holding.group = min(_GROUP, max(4, self._total // (64 * size)))
+
+    def _size(self) -> int:
+        """Survivors a batch in this stage."""
+        return self.method.batches.get(self.stage, self._batch_size or 1)
 
     def _flush(self) -> None:
         """Decide on what is drawn and release all survivors, the last batch maybe smaller."""
         if self._pool:
             self._sift()
         with self.ledger.spending("decide"):
-            self._holding.release(self._batch_size or 1, everything=True)
+            self._holding.release(self._size(), everything=True)
 
     def _next(self) -> Any:
         with self.ledger.spending("decide"):
@@ -266,6 +274,7 @@ class Sieve:
         ledger, method = self.ledger, self.method
         forward, backward = method.forward, method.backward
         with ledger.spending("decide"):
+            self._measure()
             rows = self._codec.concat(self._pool)
             self._pool = []
             offer = Offer(rows.ids, self.stage, drawn=len(rows))
@@ -285,6 +294,7 @@ class Sieve:
                 chosen.ids,
                 self.stage,
                 drawn=len(rows),
+                cost_ratio=self.cost_ratio,
                 features=offer.features.take(passed) if offer.features else None,
                 probability=q[passed] if q is not None else None,
                 predicted=offer.predicted[passed] if offer.predicted is not None else None,
@@ -324,7 +334,7 @@ class Sieve:
                 self._watch_out(first, passed, scored, p is not None)
             else:
                 self._await(survivors, q[passed][kept] if q is not None else None)
-            self._holding.add(survivors, len(rows), self._batch_size or 1)
+            self._holding.add(survivors, len(rows), self._size())
 
     def _score(self, rows: Rows) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Loss and size float32[n], scored in batches of like length."""
@@ -346,6 +356,13 @@ class Sieve:
                 loss[index], size[index] = scores.loss, scores.size
         self._count("scored", rows)
         return loss, size
+
+    def _measure(self) -> None:
+        """Follow the measured cost ratio in coarse steps: a clock is never twice the same, and
+        what is decided should be."""
+        ratio = self.ledger.cost_ratio()
+        if ratio is not None and abs(math.log(ratio / self.cost_ratio)) > math.log(1.25):
+            self.cost_ratio = 1.25 ** round(math.log(ratio, 1.25))
 
     # ---- learning
 
@@ -420,7 +437,9 @@ class Sieve:
                 drawn = self.ledger.examples.drawn
                 share = drawn / self._total if self._total else float("nan")
                 since = self.window.revealed - self._revealed_at_move
-                view = View(self.stage, share, since, self._passes, self.window)
+                view = View(
+                    self.stage, share, since, self._passes, self.window, self.cost_ratio
+                )
                 self._evidence = stages.evidence(view)
             gates = (self.method.forward, self.method.backward)
             shared = [gate.shared() for gate in gates]
@@ -450,7 +469,7 @@ class Sieve:
         self.moves.append(move)
         self._tell({"event": "stage", **move})
         if stage == 1:
-            self._holding.release(self._batch_size or 1, everything=True)
+            self._holding.release(self._size(), everything=True)
             for rows in self._pool:
                 self._holding.pass_through(rows)
                 self._await(rows)
@@ -507,6 +526,7 @@ class Sieve:
                 "batches_in_pass": self._batches_in_pass,
                 "passes": self._passes,
                 "revealed_at_move": self._revealed_at_move,
+                "cost_ratio": self.cost_ratio,
             },
         }
 
@@ -535,6 +555,6 @@ class Sieve:
         self._released = counters["released"]
         self._batches_in_pass, self._passes = counters["batches_in_pass"], counters["passes"]
         self._revealed_at_move = counters["revealed_at_move"]
-        self._progress = counters["progress"]
+        self._progress, self.cost_ratio = counters["progress"], counters["cost_ratio"]
         self._resumed = True
         self._evidence = None

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from finesieve.errors import ConfigError, check_share
+from finesieve.errors import ConfigError, check_cost_ratio, check_share
 from finesieve.gates import Dice, Gate, Offer, State, Verdict
 
 Array = npt.NDArray[np.float64]
@@ -91,24 +91,88 @@ def solve_threshold(
     return float(min(points[low_i], float(middle[0]) / rest))
 
 
+def balanced_threshold(
+    sizes: npt.ArrayLike,
+    scoring: float,
+    floor: float = 0.0,
+    weights: npt.ArrayLike | None = None,
+) -> float:
+    """The threshold at which variance x cost is least.
+
+    With p = `inclusion(sizes, t, floor)` the variance is V = sum(w size^2 / p) and the cost, in
+    training steps of one example, K = scoring + sum(w p). d(V K)/dt = 0 where t^2 = V / K, and
+    what lies between the floor and 1 adds t * sum(w size) to both sides of t^2 K = V, so that
+    without a floor
+
+        sum over size >= t of w ((size / t)^2 - 1)  =  scoring:
+
+    the more scoring has cost already, the more is trained on.
+
+    sizes: [n], non-negative and finite. scoring: what their scoring cost, in training steps of
+    one example (number scored x cost ratio). weights: [n], how many examples each stands for.
+    Returns 0.0 (keep all) if no example has a size, and the largest size if scoring is free.
+    """
+    s = np.asarray(sizes, dtype=np.float64)
+    w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
+    order = np.argsort(s)
+    s, w = s[order], w[order]
+    points = s[s > 0]
+    if len(points) == 0:
+        return 0.0
+    if floor > 0:
+        points = np.sort(np.concatenate((points, points / floor)))
+    total_w = np.concatenate(([0.0], np.cumsum(w)))
+    total_q = np.concatenate(([0.0], np.cumsum(w * s * s)))
+
+    def sides(t: Array) -> tuple[Array, Array]:
+        """V and K without what both have in common."""
+        ones = np.searchsorted(s, t, side="left")
+        low = np.searchsorted(s, floor * t, side="right") if floor > 0 else np.zeros_like(ones)
+        low = np.minimum(low, ones)
+        v = total_q[-1] - total_q[ones] + (total_q[low] / floor if floor > 0 else 0.0)
+        return v, scoring + total_w[-1] - total_w[ones] + floor * total_w[low]
+
+    v, k = sides(points)
+    above = np.flatnonzero(points * points * k >= v * (1 - 1e-12))  # t^2 K - V rises with t
+    if len(above) == 0:
+        return float(points[-1])
+    at = int(above[0])
+    begin = float(points[at - 1]) if at else 0.0
+    v, k = sides(np.asarray([(begin + points[at]) / 2]))  # the piece that ends in this point
+    if k[0] <= 0:
+        return float(points[at])
+    return float(np.clip(np.sqrt(v[0] / k[0]), begin, points[at]))
+
+
 class ThresholdSampling(Gate):
     """Keep example i with probability min(1, size_i / threshold); weigh it 1 / probability.
 
-    The threshold is found anew for every pool, so that the expected number kept is `share` of
-    the pool: there is no history that could lag behind a falling loss. Unbiased whatever the
-    sizes are; of least variance if they are right.
+    The threshold is found anew for every pool: there is no history that could lag behind a
+    falling loss. Either such that the expected number kept is `share` of the pool, or, without a
+    share, such that variance x cost is least (`balanced_threshold`). Unbiased whatever the sizes
+    are; of least variance if they are right.
 
     At the forward gate the sizes are the predicted ones (inside a `PredictorGate`); at the
     backward gate they are the measured ones divided by the probability of having been scored.
 
-    share: expected share of the pool *drawn* that is kept, in (0, 1].
+    share: expected share of the pool *drawn* that is kept, in (0, 1]; None: balance (only behind
+        a scoring pass).
     floor: the least probability, in [0, 1]: bounds the weights. What looks worthless now may
         still teach under dropout, or be mispredicted; without a floor it would come, rarely, with
         a weight that spoils the step.
+    cost_ratio: seconds to score an example over seconds to train on it; None: as the sieve
+        measures it. Of use only without a share.
     """
 
-    def __init__(self, share: float, floor: float = 0.02, seed: int = 0) -> None:
-        self.share = check_share("share", share)
+    def __init__(
+        self,
+        share: float | None,
+        floor: float = 0.02,
+        seed: int = 0,
+        cost_ratio: float | None = None,
+    ) -> None:
+        self.share = None if share is None else check_share("share", share)
+        self.cost_ratio = check_cost_ratio(cost_ratio)
         self.floor = check_share("floor", floor, zero=True)
         self._dice = Dice(seed, "threshold sampling")
 
@@ -117,15 +181,20 @@ class ThresholdSampling(Gate):
         if offer.probability is not None:
             sizes = sizes / offer.probability
         drawn = offer.n if offer.drawn is None else offer.drawn
-        threshold = solve_threshold(sizes, self.share * drawn, self.floor)
+        if self.share is None:
+            ratio = offer.cost_ratio if self.cost_ratio is None else self.cost_ratio
+            threshold = balanced_threshold(sizes, ratio * offer.n, self.floor)
+        else:
+            threshold = solve_threshold(sizes, self.share * drawn, self.floor)
         p = inclusion(sizes, threshold, self.floor).astype(np.float32)
         return Verdict(self._dice.uniform(offer.n) < p, p)
 
     def state_dict(self) -> State:
-        return {"dice": self._dice.state_dict()}
+        return {"dice": self._dice.state_dict(), "share": self.share}  # a policy may have moved it
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._dice.load_state_dict(state["dice"])
+        self.share = state["share"]
 
 
 class History:

@@ -48,6 +48,7 @@ def main(rank: int, store: str, method: str) -> None:
         "threshold": getattr(sieve.method.backward, "threshold", None),
         "conserved": c.drawn == c.dropped + c.yielded + sieve.held,
     }))
+    dist.barrier()  # neither rank leaves while the other still talks
     dist.destroy_process_group()
 
 

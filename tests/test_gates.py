@@ -21,6 +21,7 @@ GATES: dict[str, Callable[[], fs.Gate]] = {
     "cut-off": fs.CutOff,
     "sampling": lambda: fs.ThresholdSampling(0.2),
     "sampling without floor": lambda: fs.ThresholdSampling(0.2, floor=0.0),
+    "sampling by balance": lambda: fs.ThresholdSampling(None, cost_ratio=0.3),
     "sampling all": lambda: fs.ThresholdSampling(1.0),
     "regression + sampling": lambda: fs.PredictorGate(
         fs.SizeRegression(10), fs.ThresholdSampling(0.4, 0.1), audit=0.1

@@ -59,8 +59,8 @@ def batches(n, size=4):
 
 @pytest.mark.parametrize(
     ("total", "method", "group"),
-    [(None, "finesieve", 32), (100_000, "finesieve", 32), (2000, "finesieve", 15),
-     (100, "finesieve", 8), (100, "random", 32)],
+    [(None, "finesieve", 32), (100_000, "finesieve", 32), (2000, "finesieve", 7),
+     (100, "finesieve", 4), (100, "random", 32)],
 )
 def test_a_short_stream_waits_for_fewer_survivors(total, method, group):
     scorer = lambda batch: None  # noqa: E731 - never called in stage 1

@@ -5,13 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import finesieve as fs
 from finesieve import ConfigError, Gate, Method, Offer, checks, methods
-from finesieve.rivals import LossSampling, SelectiveBackprop, TopLoss
+from finesieve.rivals import InfoBatch, LossSampling, Reducible, SelectiveBackprop, TopLoss
+from tests.conftest import TableScorer, make_batches
 
 GATES = {
     "selective": lambda: SelectiveBackprop(2.0),
     "top": lambda: TopLoss(0.3),
     "sampling": lambda: LossSampling(0.3),
+    "infobatch": lambda: InfoBatch(0.5),
+    "rho": lambda: Reducible(0.3),
 }
 
 
@@ -65,7 +69,80 @@ def test_loss_sampling_goes_by_the_loss_and_not_by_the_size() -> None:
     assert p[50:].mean() / p[:50].mean() == pytest.approx(10, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["selective-backprop", "top-loss", "loss-sampling"])
+def test_infobatch_leaves_out_a_share_of_the_easy_and_weighs_the_rest_of_them() -> None:
+    gate = InfoBatch(0.25)
+    loss = np.asarray([0.1] * 60 + [1.0] * 40)
+    assert gate.decide(offer(loss)).keep.all()  # nothing known: nothing is left out
+    gate.learn(offer(loss))
+    verdicts = [gate.decide(offer(np.zeros(100))) for _ in range(400)]
+    kept = np.mean([v.keep for v in verdicts], axis=0)
+    assert kept[60:].min() == 1.0
+    assert kept[:60].mean() == pytest.approx(0.75, abs=0.02)
+    assert verdicts[0].probability is not None
+    assert verdicts[0].probability.tolist() == [0.75] * 60 + [1.0] * 40
+    new = fs.Offer(np.arange(100, 103))
+    assert gate.decide(new).keep.all()  # never met
+
+
+def passes(method: Method, count: int) -> tuple[fs.Sieve, list[np.ndarray]]:
+    """Ids yielded in each pass over 400 examples with ids of their own; the loss of an example
+    is its first token."""
+    sieve = fs.Sieve(TableScorer(), method, total=400 * count, pool=100, id_key="example")
+    batches = make_batches(400)
+    for i, batch in enumerate(batches):
+        batch["example"] = np.arange(len(batch["labels"])) + i * len(batches[0]["labels"])
+        batch["example"] = fs.stream.torch.from_numpy(batch["example"])
+    seen = []
+    for _ in range(count):
+        ids = []
+        for batch in sieve(batches):
+            ids.append(batch["sieve_ids"].numpy())
+            sieve.reduce(batch["input_ids"][:, 0].float().requires_grad_(), batch)
+        seen.append(np.concatenate(ids))
+    return sieve, seen
+
+
+def test_infobatch_over_passes() -> None:
+    """First pass on everything, then the easy half thinned out, the last stretch on everything."""
+    sieve, seen = passes(methods.build("infobatch", share=0.5, until=0.75), 4)
+    first = np.concatenate([b["input_ids"][:, 0].numpy() for b in make_batches(400)])
+    easy = first < first.mean()
+    assert len(seen[0]) == len(seen[3]) == 400
+    for ids in seen[1:3]:
+        assert (~easy).sum() <= len(ids) < 400 - 0.35 * easy.sum()
+        assert set(np.flatnonzero(~easy)) <= set(ids.tolist())
+    assert sieve.ledger.examples.scored == 0
+    assert [m["stage"] for m in sieve.moves] == [3, 1]
+    with pytest.raises(ConfigError, match="`total`"):
+        list(fs.Sieve(method=methods.build("infobatch"))(make_batches(40)))
+
+
+def test_rho_loss_goes_by_the_reducible_part() -> None:
+    gate = Reducible(0.5)
+    gate.refer(np.arange(4), np.asarray([0.0, 2.0, 0.0, 0.9], dtype=np.float32))
+    keep = gate.decide(offer(np.asarray([1.0, 2.5, 0.2, 1.0]))).keep
+    assert keep.tolist() == [True, True, False, False]  # 1.0, 0.5, 0.2, 0.1
+    twin = Reducible(0.5)
+    twin.load_state_dict(gate.state_dict())
+    assert twin.decide(offer(np.asarray([1.0, 2.5, 0.2, 1.0]))).keep.tolist() == keep.tolist()
+
+
+def test_the_authors_scripts_train_on_single_examples_in_stage_3() -> None:
+    method = methods.build("authors", warmup=0.1, window=100, log_loss=9.0)
+    assert method.schedule_by == "steps"
+    sieve = fs.Sieve(TableScorer(), method, total=3000, pool=100)
+    sizes: dict[int, set[int]] = {1: set(), 2: set(), 3: set()}
+    for batch in sieve(make_batches(3000)):
+        sizes[sieve.stage].add(len(batch["labels"]))
+        first = batch["input_ids"][:, 0].float()
+        sieve.reduce(((first / 100 + 0.01) ** 3 * 2).requires_grad_(), batch)
+    assert sieve.stage == 3
+    assert sizes[1] == {8}
+    assert sizes[3] <= {1, 8}
+    assert 1 in sizes[3]
+
+
+@pytest.mark.parametrize("name", ["selective-backprop", "top-loss", "loss-sampling", "rho-loss"])
 def test_they_are_methods_by_name(name: str) -> None:
     made = methods.build(name, 3)
     assert isinstance(made, Method)
@@ -79,6 +156,8 @@ def test_bad_settings() -> None:
         SelectiveBackprop(0)
     with pytest.raises(ConfigError, match="share"):
         TopLoss(0)
+    with pytest.raises(ConfigError, match="must keep some"):
+        InfoBatch(1.0)
     with pytest.raises(ConfigError, match="expected a finesieve Method"):
         methods.build("builtins:dict")
     with pytest.raises(ConfigError, match="nowhere"):

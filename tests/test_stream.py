@@ -165,7 +165,8 @@ def test_scoring_batches_are_of_like_length_and_larger_than_the_loaders() -> Non
             return super().__call__(batch)
 
     method = fs.methods.build("finesieve", starts={2: 0.0})
-    list(fs.Sieve(Watching(), method, total=4000)(make_batches(4000, batch=40, longest=40)))
+    batches = make_batches(4000, batch=40, longest=40)
+    list(fs.Sieve(Watching(), method, total=4000, pool=1024)(batches))
     assert np.mean(waste) < 0.15  # about 0.45 unsorted
     assert max(sizes) == 80
 
@@ -183,7 +184,8 @@ def test_weights_are_unbiased_through_both_gates(start: int) -> None:
     value = torch.cat([b["input_ids"][:, 0].float() for b in batches])
     estimates, plain = [], []
     for seed in range(150):
-        method = fs.methods.build("finesieve", seed, predictor_bits=12, starts={start: 0.0})
+        method = fs.methods.build("finesieve", seed, train=0.2, predictor_bits=12,
+                                  starts={start: 0.0})
         sieve = fs.Sieve(TableScorer(), method, total=960, pool=60, group=1)
         total, unweighted = 0.0, []
         for batch in sieve(batches):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finesieve.evidence import auc, stage_prices
-from finesieve.thresholds import inclusion, solve_threshold
+from finesieve.thresholds import balanced_threshold, inclusion, solve_threshold
 
 sizes = st.lists(st.floats(0, 100, width=32), min_size=1, max_size=60)
 
@@ -68,6 +68,36 @@ def test_least_variance(values: list[float], share: float) -> None:
             assert (s * s / other).sum() >= best * (1 - 1e-9)
 
 
+@settings(max_examples=300, deadline=None)
+@given(sizes, st.floats(0, 1.5), st.sampled_from([0.0, 0.02, 0.3]), st.booleans())
+def test_balanced_threshold_is_the_least_variance_times_cost(
+    values: list[float], ratio: float, floor: float, weighted: bool
+) -> None:
+    """The naive reference: try a few thousand thresholds."""
+    s = np.asarray(values, dtype=np.float64)
+    s[s < 1e-4] = 0.0
+    w = np.linspace(0.5, 3, len(s)) if weighted else np.ones(len(s))
+    scoring = ratio * w.sum()
+    threshold = balanced_threshold(s, scoring, floor, w)
+    if not s.any():
+        assert threshold == 0.0
+        return
+
+    def product(t: float) -> float:
+        p, some = inclusion(s, t, floor), s > 0
+        return float((w * s * s)[some] @ (1 / p[some]) * (scoring + w @ p))
+
+    tried = np.geomspace(s[s > 0].min() / 2, 4 * s.max() / max(floor, 0.1), 2000)
+    assert product(threshold) <= min(product(t) for t in tried) * (1 + 1e-9)
+
+
+def test_balanced_threshold_by_hand() -> None:
+    # sum over size >= t of (size / t)^2 - 1 is the cost of scoring: 16 / t^2 - 1 = 3.
+    assert balanced_threshold([4, 1, 0.5], 3.0) == pytest.approx(2.0)
+    assert balanced_threshold([4, 1, 0.5], 0.0) == pytest.approx(4.0)  # free: only the largest sure
+    assert balanced_threshold([0, 0], 3.0) == 0.0
+
+
 def test_prices_by_simulation() -> None:
     """The replayed price is the variance x cost that sampling really has."""
     dice = np.random.default_rng(1)
@@ -87,19 +117,29 @@ def test_prices_by_simulation() -> None:
     second_moment = np.var(sums) + (s * s).sum()
     simulated = second_moment / (s * s).sum() * np.mean(cost) / n
     prices = stage_prices(
-        s, predicted, None, train=0.2, score=0.4, cost_ratio=0.3, floors=(0.1, 0.05)
+        s, predicted, None, train=0.2, score=[0.4], cost_ratio=0.3, floors=(0.1, 0.05)
     )
-    assert prices.forward == pytest.approx(simulated, rel=0.03)
+    assert prices.forward == pytest.approx([simulated], rel=0.03)
     assert prices.backward != pytest.approx(simulated, rel=0.05)
 
 
 def test_equal_sizes_do_not_pay_and_concentrated_ones_do() -> None:
-    kind = {"train": 0.2, "score": 0.4, "cost_ratio": 0.3, "floors": (0.1, 0.05)}
+    kind = {"train": 0.2, "score": [0.4], "cost_ratio": 0.3, "floors": (0.1, 0.05)}
     equal = stage_prices(np.ones(500), np.ones(500), None, **kind)
     assert equal.backward > 1.2
-    assert equal.forward > 1.2
+    assert equal.forward[0] > 1.2
     spread = np.r_[np.full(450, 0.01), np.ones(50)]
     assert stage_prices(spread, spread, None, **kind).backward < 0.8
+
+
+def test_no_fixed_share_is_cheaper_than_the_balance() -> None:
+    s = np.random.default_rng(0).lognormal(-1, 1, 500)
+    kind = {"score": [0.5], "cost_ratio": 0.2, "floors": (0.1, 0.05)}
+    balanced = stage_prices(s, s, None, train=None, **kind)
+    for share in (0.05, 0.1, 0.2, 0.3, 0.5):
+        fixed = stage_prices(s, s, None, train=share, **kind)
+        assert balanced.backward <= fixed.backward * (1 + 1e-9)
+        assert balanced.forward[0] <= fixed.forward[0] * (1 + 1e-9)
 
 
 def test_auc_against_scikit_learn() -> None:

@@ -12,6 +12,7 @@ import torch
 from finesieve.app.data import Table
 
 Batch = dict[str, torch.Tensor]
+EXAMPLE = "example"
 
 
 class Examples:
@@ -60,12 +61,23 @@ class Examples:
 
 class Loader:
     """One shuffled epoch: within windows of 32 batches examples of like length share a batch,
-    and the batches come in random order. The same order for the same seed and epoch."""
+    and the batches come in random order. The same order for the same seed and epoch.
 
-    def __init__(self, examples: Examples, batch_size: int, seed: int, epoch: int) -> None:
+    some: int64[m], the examples to draw, by place; all by default. A batch's column `EXAMPLE` has
+    the places: ids that stay the same from epoch to epoch.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        some: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         self._examples, self._batch_size = examples, batch_size
         dice = np.random.default_rng([seed, epoch])
-        order = dice.permutation(len(examples))
+        order = dice.permutation(len(examples)) if some is None else dice.permutation(some)
         window = 32 * batch_size
         cuts = []
         for start in range(0, len(order), window):
@@ -74,22 +86,22 @@ class Loader:
             pieces = [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
             cuts += [pieces[i] for i in dice.permutation(len(pieces))]
         self._cuts = cuts
-        # Place in the stream -> example: the sieve numbers what it draws.
-        self.order = np.concatenate(cuts)
+        self.order = np.concatenate(cuts)  # place in the stream -> example
 
     def __len__(self) -> int:
         return len(self._cuts)
 
     def __iter__(self) -> Iterator[Batch]:
         for index in self._cuts:
-            yield self._examples.batch(index)
+            yield {**self._examples.batch(index), EXAMPLE: torch.from_numpy(index)}
 
 
 def by_length(
-    examples: Examples, batch_size: int
+    examples: Examples, batch_size: int, some: npt.NDArray[np.int64] | None = None
 ) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
-    """All examples, shortest first, each batch with its examples' places: for evaluation."""
-    order = np.argsort(examples.lengths, kind="stable")
+    """All examples, or some by place, shortest first, each batch with its examples' places."""
+    chosen = np.arange(len(examples)) if some is None else some
+    order = chosen[np.argsort(examples.lengths[chosen], kind="stable")]
     for start in range(0, len(order), batch_size):
         index = order[start : start + batch_size]
         yield index, examples.batch(index)

@@ -122,30 +122,36 @@ class RunFolder:
 
 
 class ExampleLog:
-    """Per example drawn: what was foreseen, found and decided. A listener of the sieve."""
+    """Per example and epoch: what was foreseen, found and decided. A listener of the sieve.
+
+    examples: how many there are; the sieve's ids are 0 to examples - 1. epoch: the present one.
+    """
 
     FLOATS = ("predicted", "loss", "weight")
 
-    def __init__(self, total: int) -> None:
-        self.total = total
+    def __init__(self, examples: int, epochs: int) -> None:
+        self.examples, self.epoch = examples, 0
+        total = examples * epochs
         self.stage = np.zeros(total, dtype=np.int8)
         self.verdict = np.zeros(total, dtype=np.int8)
         self.values = {k: np.full(total, np.nan, dtype=np.float32) for k in self.FLOATS}
 
     def __call__(self, event: dict[str, Any]) -> None:
+        if "ids" not in event:
+            return
+        ids = event["ids"] + self.epoch * self.examples
         if event["event"] == "open":  # trained on, with weight 1
-            ids = event["ids"]
             self.stage[ids], self.verdict[ids] = event["stage"], VERDICTS.index("trained")
             self.values["weight"][ids] = 1.0
         elif event["event"] == "trained":
-            ids, loss = event["ids"], event["loss"]
+            loss = event["loss"]
             missing = np.isnan(self.values["loss"][ids])
             self.values["loss"][ids[missing]] = loss[missing]
             out = ids[~np.isfinite(loss)]
             self.verdict[out] = VERDICTS.index("kept-out")
             self.values["weight"][out] = 0.0
         elif event["event"] == "pool":
-            ids, weight = event["ids"], event["weight"]
+            weight = event["weight"]
             self.stage[ids] = event["stage"]
             for name in self.FLOATS:
                 self.values[name][ids] = event[name]
@@ -158,14 +164,18 @@ class ExampleLog:
             verdict[event["kept_out"]] = VERDICTS.index("kept-out")
             self.verdict[ids] = verdict
 
-    def columns(self, rows: Any, epochs: int) -> dict[str, Any]:
-        """Columns of examples.parquet, in the order drawn; NaN becomes null."""
+    def columns(self, rows: Any, orders: list[Any]) -> dict[str, Any]:
+        """Columns of examples.parquet, in the order drawn; NaN becomes null.
+
+        rows: int64[examples], each one's row in its source. orders: the ids of each epoch as drawn.
+        """
         import pyarrow as pa
 
-        seen = np.flatnonzero(self.verdict > 0)
+        drawn = np.concatenate([order + e * self.examples for e, order in enumerate(orders)])
+        seen = drawn[self.verdict[drawn] > 0]
         out: dict[str, Any] = {
-            "row": pa.array(rows[seen]),
-            "epoch": pa.array((seen // max(1, self.total // epochs) + 1).astype(np.int16)),
+            "row": pa.array(rows[seen % self.examples]),
+            "epoch": pa.array((seen // self.examples + 1).astype(np.int16)),
             "stage": pa.array(self.stage[seen]),
             "verdict": pa.array(np.asarray(VERDICTS, dtype=object)[self.verdict[seen]]),
         }

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from finesieve import __version__, methods
-from finesieve.app.batches import Examples, Loader, by_length
+from finesieve.app.batches import EXAMPLE, Examples, Loader, by_length
 from finesieve.app.config import Config
 from finesieve.app.data import Table, label_names, load
 from finesieve.app.models import (
@@ -41,7 +41,7 @@ from finesieve.scores import Classification
 from finesieve.stream import Sieve
 
 HOLD_OUT, HOLD_OUT_MOST = 0.1, 2000
-ENOUGH_STEPS = 400
+ENOUGH_STEPS, TYPICAL_SHARE = 400, 0.2
 POINTS = 50  # of the curve that a summary holds
 
 
@@ -155,7 +155,8 @@ def linear_schedule(
 def survivor_batch(method: methods.Method, total: int, batch: int) -> int:
     """Chosen survivors come in half batches where full ones would leave few optimizer steps; a
     long run has enough of them, and full batches cost less an example."""
-    steps = total * getattr(method.backward, "share", 0.3) / batch
+    share = getattr(method.backward, "share", None) or TYPICAL_SHARE
+    steps = total * share / batch
     return batch if not method.scores or steps >= ENOUGH_STEPS else max(1, batch // 2)
 
 
@@ -174,9 +175,13 @@ class Run:
         if getattr(model.config, "pad_token_id", None) is None:
             model.config.pad_token_id = data.tokenizer.pad_token_id
         self.model = model.to(self.device)
-        self.total = len(data.train) * config.epochs
-        self.log = ExampleLog(self.total)
-        method = methods.build(config.method, config.seed, **config.settings)
+        self.log = ExampleLog(len(data.train), config.epochs)
+        self.method = method = methods.build(config.method, config.seed, **config.settings)
+        order = np.random.default_rng([config.seed, 79]).permutation(len(data.train))
+        held = round(method.reference * len(order))
+        self.holdout: npt.NDArray[np.int64] | None = order[:held] if held else None
+        self.some: npt.NDArray[np.int64] | None = order[held:] if held else None
+        self.total = (len(order) - held) * config.epochs
         if config.precision == "bf16":
             self.autocast: Callable[[], Any] = lambda: torch.autocast(
                 self.device.type, torch.bfloat16
@@ -190,6 +195,7 @@ class Run:
             batch_size=config.survivor_batch_size
             or survivor_batch(method, self.total, config.batch_size),
             pad_values={"input_ids": data.tokenizer.pad_token_id},
+            id_key=EXAMPLE,
             seed=config.seed,
             clock=self._clock,
             listeners=[self.log, self._listen],
@@ -198,10 +204,11 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             self.trainable, lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
-        steps = -(-len(data.train) // config.batch_size) * config.epochs
-        self.schedule = StreamSchedule(
-            linear_schedule(self.optimizer, steps, config.warmup), steps,
-            lambda: self.sieve.progress,
+        steps = -(-self.total // (config.batch_size * config.epochs)) * config.epochs
+        shape = linear_schedule(self.optimizer, steps, config.warmup)
+        self.schedule: Any = (
+            StreamSchedule(shape, steps, lambda: self.sieve.progress)
+            if method.schedule_by == "stream" else shape
         )
         self.steps = self.skipped_steps = 0
         self.cpu = 0.0  # processor seconds of this process: steadier than the clock if it is shared
@@ -233,9 +240,11 @@ class Run:
         last_log = last_checkpoint = start = self._clock()
         before, cpu = self.elapsed, time.process_time() - self.cpu
         try:
+            if self.holdout is not None and before == 0:
+                self._refer()
             for epoch in range(self.sieve.passes, self.config.epochs):
-                loader = Loader(self.data.train, self.config.batch_size, self.config.seed, epoch)
-                for batch in self.sieve(loader):
+                self.log.epoch = epoch
+                for batch in self.sieve(self._loader(epoch)):
                     self._step(batch)
                     now = time.perf_counter()
                     self.elapsed = before + now - start
@@ -263,12 +272,50 @@ class Run:
                 signal.signal(number, handler)
             self.live.close()
 
-    def _step(self, batch: Any) -> None:
-        given = {k: v.to(self.device) for k, v in inputs(batch).items()}
+    def _loader(self, epoch: int) -> Loader:
+        c = self.config
+        return Loader(self.data.train, c.batch_size, c.seed, epoch, self.some)
+
+    def _refer(self) -> None:
+        """Train the method's reference model on the holdout and hand its losses to the method's
+        backward gate. All of it is booked: as training, and as scoring."""
+        ledger, c = self.sieve.ledger, self.config
+        assert self.holdout is not None
+        assert self.some is not None
+        self.live.say(f"training a reference model on {len(self.holdout)} held-out examples")
+        with ledger.spending("train"):
+            model = load_model(c.model, self.data.labels, c.seed + 1, c.freeze, c.dropout)
+            model.to(self.device).train()
+            parameters = [p for p in model.parameters() if p.requires_grad]
+            optimizer = torch.optim.AdamW(
+                parameters, lr=c.lr, weight_decay=c.weight_decay, fused=True
+            )
+            loader = Loader(self.data.train, c.batch_size, c.seed, 0, self.holdout)
+            schedule = linear_schedule(optimizer, len(loader), c.warmup)
+            for batch in loader:
+                mean = self._losses(model, batch).mean()
+                mean.backward()  # type: ignore[no-untyped-call]
+                nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
+        with ledger.spending("score"):
+            model.eval()
+            with torch.inference_mode():
+                for index, batch in by_length(self.data.train, 128, self.some):
+                    loss = self._losses(model, batch)
+                    self.method.backward.refer(index, loss.cpu().numpy())  # type: ignore[attr-defined]
+
+    def _losses(self, model: nn.Module, batch: Any) -> torch.Tensor:
+        """Cross-entropy float32[n], with gradient where there is one."""
+        given = {k: v.to(self.device) for k, v in inputs(batch).items() if k != EXAMPLE}
         labels = given.pop("labels")
         with self.autocast():
-            logits = self.model(**given).logits
-        losses = F.cross_entropy(logits.float(), labels, reduction="none")
+            logits = model(**given).logits
+        return F.cross_entropy(logits.float(), labels, reduction="none")
+
+    def _step(self, batch: Any) -> None:
+        losses = self._losses(self.model, batch)
         self.sieve.reduce(losses, batch).backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.trainable, 1.0)
         if bool(torch.isfinite(norm)):
@@ -358,10 +405,6 @@ class Run:
         ledger, window = self.sieve.ledger, self.sieve.window
         seconds = {k: round(v, 4) for k, v in ledger.seconds.items()}
         scored, trained = ledger.examples.scored, ledger.examples.yielded
-        per_token = {
-            "score": _ratio(seconds["score"], ledger.tokens.scored),
-            "train": _ratio(seconds["train"], ledger.tokens.yielded),
-        }
         return {
             "method": self.config.method,
             "seed": self.config.seed,
@@ -381,13 +424,15 @@ class Run:
             "flops": ledger.flops(matrix_parameters(self.model)),
             "steps": self.steps,
             "skipped_steps": self.skipped_steps,
+            "reference_examples": 0 if self.holdout is None else len(self.holdout),
             "stages": self.sieve.moves,
             "predictor": {
                 "auc": _finite(window.auc()),
                 "calibration": _finite(window.calibration()),
                 "concentration": _finite(window.concentration()),
             },
-            "cost_ratio_measured": _ratio(per_token["score"], per_token["train"]),
+            "cost_ratio": self.sieve.cost_ratio,
+            "cost_ratio_measured": ledger.cost_ratio(least=1),
             "eval": {**pooled, "n": len(loss)},
             "eval_sets": sets,
             "eval_examples": pack_examples(loss, right),  # in the order of `eval_sets`
@@ -402,15 +447,8 @@ class Run:
         """Evaluate, and write everything that the run leaves behind."""
         summary = self.summary()
         if self.folder:
-            epochs = range(self.config.epochs)
-            orders = [
-                self.data.rows[
-                    Loader(self.data.train, self.config.batch_size, self.config.seed, e).order
-                ]
-                for e in epochs
-            ]
-            rows = np.concatenate(orders)
-            self.folder.write_examples(self.log.columns(rows, self.config.epochs))
+            orders = [self._loader(epoch).order for epoch in range(self.config.epochs)]
+            self.folder.write_examples(self.log.columns(self.data.rows, orders))
             self.folder.save_model(self.model, self.data.tokenizer)
             self.folder.log({"event": "end", **{k: summary[k] for k in ("seconds", "eval")}})
             self.folder.write_summary(summary)
@@ -450,10 +488,6 @@ def train(
     if method.scores and run.sieve.stage == run.sieve.method.stages.first == 1:
         live.say("the stream ended in warm-up: skipping would not have paid, nothing was saved")
     return run.finish()
-
-
-def _ratio(a: float | None, b: float | None) -> float | None:
-    return a / b if a and b else None
 
 
 def _finite(value: float) -> float | None:
