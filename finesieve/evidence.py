@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 
 from finesieve.errors import ConfigError
-from finesieve.gates import Offer, State
+from finesieve.gates import BoolArray, Offer, State
 from finesieve.thresholds import balanced_threshold, inclusion, solve_threshold
 
 Array = npt.NDArray[np.float64]
-_COLUMNS = ("loss", "size", "predicted", "probability", "keep")
+_COLUMNS = ("loss", "size", "predicted", "probability", "keep", "audited")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +115,14 @@ class Window:
         self._data = {name: np.empty(0, dtype=np.float64) for name in _COLUMNS}
         self.revealed = 0
 
-    def add(self, offer: Offer) -> None:
-        """Take in an offer with loss and size; what is unknown is NaN, the probability 1."""
+    def add(self, offer: Offer, audited: BoolArray | None = None) -> None:
+        """Take in an offer with loss and size; what is unknown is NaN, the probability 1.
+
+        audited: bool[n], which of them the audit let through.
+        """
         n = offer.n
         for name in _COLUMNS:
-            value = getattr(offer, name)
+            value = audited if name == "audited" else getattr(offer, name)
             if value is None:
                 value = np.full(n, 1.0 if name == "probability" else np.nan)
             joined = np.concatenate((self._data[name], np.asarray(value, dtype=np.float64)))
@@ -130,7 +133,7 @@ class Window:
         return len(self._data["loss"])
 
     def column(self, name: str) -> Array:
-        """float64[len(self)]: loss, size, predicted, probability or keep."""
+        """float64[len(self)]: loss, size, predicted, probability, keep or audited."""
         return self._data[name]
 
     @property
@@ -165,6 +168,13 @@ class Window:
         known = np.isfinite(p)
         mean = float((w * s)[known].sum())
         return float((w * p)[known].sum()) / mean if mean > 0 else float("nan")
+
+    def audit(self) -> float:
+        """As `calibration`, over the audited alone: a fair sample, whatever the predictor let
+        through. NaN before there is one."""
+        chosen = (self._data["audited"] == 1) & np.isfinite(self._data["predicted"])
+        found = float(self._data["size"][chosen].sum())
+        return float(self._data["predicted"][chosen].sum()) / found if found > 0 else float("nan")
 
     def log_loss(self) -> float:
         """Mean log-loss of predicted chances against the backward gate's verdicts."""

@@ -112,11 +112,13 @@ class Verdict:
         example then weighs 1 / probability (Horvitz & Thompson 1952) and the gradient stays
         unbiased. `None` from a gate that does not weigh: kept examples weigh 1.
     audited: bool[n], kept by the audit, whatever the predictor said.
+    threshold: the size (or loss) from which on everything was kept, for the records.
     """
 
     keep: BoolArray
     probability: FloatArray | None = None
     audited: BoolArray | None = None
+    threshold: float | None = None
 
     def check(self, n: int, gate: object) -> Verdict:
         """Raise `GateError` unless this is a verdict on n examples."""

@@ -29,7 +29,9 @@ from finesieve.thresholds import CutOff, LossThreshold, Quantile, ThresholdSampl
 class Method:
     """A forward gate, a backward gate (`Open` there means that nothing is scored), and stages.
 
-    batches: survivors a batch in some stages, where a method fixes it, e.g. {3: 1}.
+    batch_share: survivors' batches as a share of the loader's, where the sieve is given no size:
+        smaller ones keep optimizer steps. batches: their size in some stages, where a method fixes
+        it, e.g. {3: 1}.
     schedule_by: "stream", the learning rate goes by the share of the stream consumed; or "steps",
         by optimizer steps out of those that plain training takes. For the host to heed.
     reference: share of the training examples to hold out for a reference model, whose losses the
@@ -40,6 +42,7 @@ class Method:
     forward: Gate
     backward: Gate
     stages: Stages
+    batch_share: float = 1.0
     batches: Mapping[int, int] = field(default_factory=dict)
     schedule_by: Literal["stream", "steps"] = "stream"
     reference: float = 0.0
@@ -91,7 +94,7 @@ def finesieve(
             train, rule if score is None else score,
             floors=floors, audit=audit, cost_ratio=cost_ratio, **stages,
         )
-    return Method("finesieve", forward, backward, policy)
+    return Method("finesieve", forward, backward, policy, batch_share=0.5)
 
 
 def paper(
@@ -108,7 +111,10 @@ def paper(
     that takes absent tokens for no evidence. Unweighted."""
     bayes = NaiveBayes(vocabulary, absent=False)
     forward = PredictorGate(bayes, CutOff(0.5), audit, seed)
-    return Method("paper", forward, LossThreshold(history), Paper(warmup, log_loss, **stages))
+    return Method(
+        "paper", forward, LossThreshold(history), Paper(warmup, log_loss, **stages),
+        batch_share=0.5,
+    )
 
 
 def authors(

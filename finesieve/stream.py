@@ -24,7 +24,7 @@ from finesieve.errors import ConfigError, ScoreError, StateError
 from finesieve.evidence import Window
 from finesieve.features import FeatureFunction, token_features
 from finesieve.forward_gate import PredictorGate
-from finesieve.gates import COST_RATIO, Offer, State
+from finesieve.gates import COST_RATIO, BoolArray, Offer, State
 from finesieve.holding import Holding, cut_by_length
 from finesieve.identity import check_same, described
 from finesieve.ledger import Clock, Ledger
@@ -36,7 +36,6 @@ from finesieve.stages import View
 
 Listener = Callable[[dict[str, Any]], None]
 _END = object()
-_POOL, _GROUP = 1024, 32
 _VERSION = 1
 
 
@@ -47,12 +46,11 @@ class Sieve:
     method: a name from `finesieve.methods`, or a `Method` of your own gates.
     features: batch -> Features for the predictor; token ids crossed with `labels` by default.
     total: examples in all passes together, for `progress` and stages set by share.
-    batch_size: survivors a batch; the loader's own by default. Smaller ones keep the number of
-        optimizer steps.
-    pool: examples decided on together; by default 1024, and fewer on a short stream, 256 at
-        least: what waits was scored by a model that trains on meanwhile.
-    group: batches of survivors gathered before they are sorted by length and cut, so that a batch
-        holds examples of like length; by default 32, and fewer on a short stream, 4 at least.
+    batch_size: survivors a batch; by default the loader's own times the method's `batch_share`
+        (half for `finesieve`): smaller ones keep optimizer steps.
+    pool: examples decided on together. group: batches of survivors gathered before they are
+        sorted by length and cut, so that a batch holds examples of like length. Both are small on
+        purpose: what waits was scored by a model that trains on meanwhile.
     scoring_batch: examples a scoring forward at the most; by default twice the loader's batch, 64
         at least: without a backward pass there is room for more.
     scoring_overhead: fixed cost of a scoring forward, in tokens: cutting the candidates into
@@ -76,8 +74,8 @@ class Sieve:
         features: FeatureFunction | None = None,
         total: int | None = None,
         batch_size: int | None = None,
-        pool: int | None = None,
-        group: int | None = None,
+        pool: int = 256,
+        group: int = 8,
         scoring_batch: int | None = None,
         scoring_overhead: float = 64.0,
         pad_values: Mapping[Any, float] | None = None,
@@ -105,15 +103,11 @@ class Sieve:
         # A gate of the user's own may want features too: given ones are always computed.
         self._wants_features = self._predicts or features is not None
         self._total, self._group = total, group
-        if pool is None:
-            pool = _POOL if total is None else min(_POOL, max(256, total // 32))
         self._pool_size, self._scoring_batch = pool, scoring_batch
         self._scoring_overhead = scoring_overhead
         self._codec = Codec(pad_values, id_key)
-        self._holding = Holding(self._codec, group or _GROUP, seed)
-        self._batch_size: int | None = None
-        if batch_size is not None:
-            self._make_batches_of(batch_size)
+        self._holding = Holding(self._codec, group, seed)
+        self._batch_size = batch_size
         self._agreement = agreement or Alone()
         self._listeners = list(listeners)
         self.ledger = Ledger(clock)
@@ -121,6 +115,7 @@ class Sieve:
         self._watch = CollapseWatch()
         self._returns = Returns()
         self.cost_ratio = COST_RATIO  # seconds to score over seconds to train, as last measured
+        self.threshold: float | None = None  # the backward gate's, of the last pool
         self.stage = self.method.stages.first
         self.moves: list[dict[str, Any]] = [
             {"stage": self.stage, "from_example": 0, "reason": "start"}
@@ -191,7 +186,7 @@ class Sieve:
                 self._batches_in_pass += 1
                 return
             if self._batch_size is None:
-                self._make_batches_of(len(rows))
+                self._batch_size = max(1, round(len(rows) * self.method.batch_share))
             if self._scoring_batch is None:
                 self._scoring_batch = max(64, 2 * len(rows))
             self._count("drawn", rows)
@@ -205,12 +200,6 @@ class Sieve:
             self._pool.append(rows)
             if sum(map(len, self._pool)) >= self._pool_size:
                 self._sift()
-
-    def _make_batches_of(self, size: int) -> None:
-        """Fixes the size of survivors' batches, and how many are gathered to sort by length."""
-        self._batch_size = size
-        if self._group is None and self._total is not None and self.method.scores:
-            self._holding.group = min(_GROUP, max(4, self._total // (64 * size)))
 
     def _size(self) -> int:
         """Survivors a batch in this stage."""
@@ -329,8 +318,10 @@ class Sieve:
                         offer, q, passed, bad, scored, p, kept, survivors.weights, method.scores
                     )
                 )
+            self.threshold = second.threshold
             if self.method.scores:
-                self._learn(replace(scored, keep=second.keep))
+                audited = None if first is None or first.audited is None else first.audited[passed]
+                self._learn(replace(scored, keep=second.keep), audited)
                 self._watch_out(first, passed, scored, p is not None)
             else:
                 self._await(survivors, q[passed][kept] if q is not None else None)
@@ -366,11 +357,11 @@ class Sieve:
 
     # ---- learning
 
-    def _learn(self, offer: Offer) -> None:
+    def _learn(self, offer: Offer, audited: BoolArray | None = None) -> None:
         """Everything that learns from revealed losses, after it was judged on them."""
         if offer.n == 0:
             return
-        self.window.add(offer)
+        self.window.add(offer, audited)
         self.method.forward.learn(offer)
         self.method.backward.learn(offer)
         self._evidence = None
@@ -539,7 +530,7 @@ class Sieve:
                 f"{self._batch_size}"
             )
         if state["batch_size"] is not None:
-            self._make_batches_of(state["batch_size"])
+            self._batch_size = state["batch_size"]
         self._scoring_batch = state["scoring_batch"]
         self.method.forward.load_state_dict(state["forward"])
         self.method.backward.load_state_dict(state["backward"])

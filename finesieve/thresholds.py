@@ -187,7 +187,7 @@ class ThresholdSampling(Gate):
         else:
             threshold = solve_threshold(sizes, self.share * drawn, self.floor)
         p = inclusion(sizes, threshold, self.floor).astype(np.float32)
-        return Verdict(self._dice.uniform(offer.n) < p, p)
+        return Verdict(self._dice.uniform(offer.n) < p, p, threshold=threshold)
 
     def state_dict(self) -> State:
         return {"dice": self._dice.state_dict(), "share": self.share}  # a policy may have moved it
@@ -246,7 +246,8 @@ class LossThreshold(Gate):
         return float(values.mean()) if len(values) else float("-inf")
 
     def decide(self, offer: Offer) -> Verdict:
-        return Verdict(np.asarray(offer.need("loss", self)) > self.threshold)
+        loss = np.asarray(offer.need("loss", self))
+        return Verdict(loss > self.threshold, threshold=self.threshold)
 
     def learn(self, offer: Offer) -> None:
         if offer.stage == 1 and offer.loss is not None:
@@ -283,7 +284,7 @@ class Quantile(Gate):
         loss = np.asarray(offer.need("loss", self))
         known = self._history.values
         cut = np.quantile(known if len(known) else loss, 1.0 - self.share)
-        return Verdict(loss >= cut)
+        return Verdict(loss >= cut, threshold=float(cut))
 
     def learn(self, offer: Offer) -> None:
         if offer.loss is not None:

@@ -16,12 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from finesieve import methods
 from finesieve.app import data as data_module
 from finesieve.app.cli import main
 from finesieve.app.data import load
 from finesieve.app.models import load_model, resolve, set_dropout
-from finesieve.app.train import survivor_batch
 from tests.conftest import BY_HAND, QUICK, arguments
 
 
@@ -388,17 +386,6 @@ def test_dropout_is_set_while_training_and_the_models_own_is_saved(tmp_path: Pat
         assert torch.equal(calm(**tokens).logits, calm(**tokens).logits)
         assert not torch.equal(own(**tokens).logits, own(**tokens).logits)
     assert calm.config.hidden_dropout_prob == own.config.hidden_dropout_prob > 0
-
-
-@pytest.mark.parametrize(
-    ("name", "total", "batch", "size"),
-    [("finesieve", 64_000, 32, 32), ("finesieve", 63_000, 32, 16), ("finesieve", 500, 1, 1),
-     ("random", 500, 32, 32), ("full", 500, 32, 32), ("paper", 500, 32, 16)],
-)
-def test_half_batches_of_survivors_where_steps_are_few(
-    name: str, total: int, batch: int, size: int
-) -> None:
-    assert survivor_batch(methods.build(name), total, batch) == size
 
 
 def test_dropout_in_its_functional_form_is_set_too() -> None:

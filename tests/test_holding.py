@@ -57,13 +57,11 @@ def batches(n, size=4):
                "labels": torch.zeros(min(n, i + size) - i, dtype=torch.long)}
 
 
-@pytest.mark.parametrize(
-    ("total", "method", "group"),
-    [(None, "finesieve", 32), (100_000, "finesieve", 32), (2000, "finesieve", 7),
-     (100, "finesieve", 4), (100, "random", 32)],
-)
-def test_a_short_stream_waits_for_fewer_survivors(total, method, group):
-    scorer = lambda batch: None  # noqa: E731 - never called in stage 1
-    sieve = Sieve(scorer, methods.build(method), total=total)
-    next(iter(sieve(batches(8000))))
-    assert sieve._holding.group == group
+@pytest.mark.parametrize(("method", "size"), [("finesieve", 16), ("paper", 16), ("top-loss", 32)])
+def test_survivors_batches_are_the_methods_share_of_the_loaders(method, size):
+    sieve = Sieve(lambda batch: None, methods.build(method), total=8000)
+    next(iter(sieve(batches(640, 32))))
+    assert sieve._batch_size == size
+    given = Sieve(lambda batch: None, methods.build(method), total=8000, batch_size=7)
+    next(iter(given(batches(640, 32))))
+    assert given._batch_size == 7

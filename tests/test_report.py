@@ -62,7 +62,7 @@ def test_one_real_run(finished: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     assert main(["report", str(finished), "--output", str(page)]) == 0
     text, parsed = made(page)
-    assert parsed.count["svg"] == 8  # 2 of results, 4 over the stream, 2 of examples
+    assert parsed.count["svg"] == 9  # 2 of results, 5 over the stream, 2 of examples
     for word in ("Realised rates", "Skipped as easiest", "Hardest", "Most suspicious",
                  "Where the seconds went", "as set"):
         assert word in text
@@ -143,6 +143,6 @@ def test_a_browser_draws_it_without_complaint(finished: Path, tmp_path: Path) ->
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title is not None
     seen: dict[str, Any] = json.loads(title.group(1))
-    assert seen["n"] == 8
+    assert seen["n"] == 9
     assert seen["flat"] == 0
     assert seen["wide"] <= seen["window"]  # a phone need not scroll sideways

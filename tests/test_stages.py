@@ -190,7 +190,9 @@ def collapse_run(method: fs.Method, lr: float) -> tuple[fs.Sieve, list[str]]:
     """A linear model on a task it can learn, driven by one method at a high learning rate."""
     model = Bag(dropout=0.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
-    sieve = fs.Sieve(fs.scores.Classification(model), method, total=24000, pool=100, group=2)
+    sieve = fs.Sieve(
+        fs.scores.Classification(model), method, total=24000, pool=100, group=2, batch_size=8
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for batch in sieve(make_batches(24000)):

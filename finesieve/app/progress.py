@@ -41,6 +41,8 @@ def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
         "concentration": _rounded(window.concentration()),
         "auc": _rounded(window.auc()),
         "calibration": _rounded(window.calibration()),
+        "audit": _rounded(window.audit()),
+        "threshold": None if sieve.threshold is None else _rounded(sieve.threshold),
         "drawn": examples.drawn,
         "scored": examples.scored,
         "trained": examples.yielded,

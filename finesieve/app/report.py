@@ -183,8 +183,12 @@ def _over_time(run: Record) -> str:
                 x, "loss", shades=shades, zero=True)
         + chart("Predictor, judged before it learns",
                 [Series("AUC (sizes above the mean)", of("auc"), COLORS[0]),
-                 Series("calibration (1 is right)", of("calibration"), COLORS[1])],
+                 Series("calibration (1 is right)", of("calibration"), COLORS[1]),
+                 Series("calibration on the audited", of("audit"), COLORS[3])],
                 x, "", shades=shades, zero=True)
+        + chart("Threshold: from this size on everything is kept",
+                [Series("threshold", of("threshold"), COLORS[5 % len(COLORS)])],
+                x, "size", shades=shades, zero=True)
         + chart("Concentration of sizes: 1 is all alike",
                 [Series("concentration", of("concentration"), COLORS[4])],
                 x, "", percent=True, shades=shades, zero=True)

@@ -41,7 +41,6 @@ from finesieve.scores import Classification
 from finesieve.stream import Sieve
 
 HOLD_OUT, HOLD_OUT_MOST = 0.1, 2000
-ENOUGH_STEPS, TYPICAL_SHARE = 400, 0.2
 POINTS = 50  # of the curve that a summary holds
 
 
@@ -152,14 +151,6 @@ def linear_schedule(
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def survivor_batch(method: methods.Method, total: int, batch: int) -> int:
-    """Chosen survivors come in half batches where full ones would leave few optimizer steps; a
-    long run has enough of them, and full batches cost less an example."""
-    share = getattr(method.backward, "share", None) or TYPICAL_SHARE
-    steps = total * share / batch
-    return batch if not method.scores or steps >= ENOUGH_STEPS else max(1, batch // 2)
-
-
 class Run:
     """The training loop around a sieve; interruptible and resumable between any two steps."""
 
@@ -192,8 +183,7 @@ class Run:
             Classification(self.model, autocast=self.autocast),
             method,
             total=self.total,
-            batch_size=config.survivor_batch_size
-            or survivor_batch(method, self.total, config.batch_size),
+            batch_size=config.survivor_batch_size,
             pad_values={"input_ids": data.tokenizer.pad_token_id},
             id_key=EXAMPLE,
             seed=config.seed,
