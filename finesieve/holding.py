@@ -7,34 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from finesieve.gates import Dice, State
 from finesieve.rows import Codec, Rows, rows_from_state, rows_state
-
-
-def cut_by_length(lengths: npt.ArrayLike, most: int, overhead: float) -> list[slice]:
-    """Cut examples sorted by length into the cheapest batches.
-
-    A batch costs `overhead` plus its size times its longest example, in tokens; the sum is the
-    least possible (dynamic programming over the end of the last batch).
-
-    lengths: int[n], ascending. most: examples a batch at the most.
-    """
-    longest = np.asarray(lengths, dtype=np.float64)
-    n = len(longest)
-    least, begin = np.zeros(n + 1), np.zeros(n + 1, dtype=np.int64)
-    for end in range(1, n + 1):
-        first = max(0, end - most)
-        size = end - np.arange(first, end)
-        costs = least[first:end] + size * longest[end - 1]
-        best = int(costs.argmin())
-        least[end], begin[end] = costs[best] + overhead, first + best
-    cuts, end = [], n
-    while end > 0:
-        cuts.append(slice(int(begin[end]), end))
-        end = int(begin[end])
-    return cuts[::-1]
 
 
 class Holding:

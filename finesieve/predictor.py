@@ -7,6 +7,7 @@ validation), so every recorded quality is that on unseen examples.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -73,37 +74,44 @@ class SizeRegression(Predictor):
 
     Poisson regression, whose mean is right for any positive size, by AdaGrad (Duchi et al. 2011)
     on hashed tokens and bigrams crossed with the label; each active feature has the value
-    1 / sqrt(number of active features). Two float32 tables of 2**bits + 1: 8 MiB at the default.
+    1 / sqrt(number of active features). One feature more is memory: how the example's size compared
+    with the mean when it was last revealed, found again by its id, if an earlier pass has shown it.
+    Three float32 tables of 2**bits: 12 MiB at the default.
 
-    bits: log2 of the table's length, 8 to 26.
+    bits: log2 of the tables' length, 8 to 26. Ids that agree in so many bits share a memory.
     rate: AdaGrad's learning rate.
     """
 
     def __init__(self, bits: int = 20, bigrams: bool = True, rate: float = 0.2) -> None:
         if not 8 <= bits <= 26:
-            raise ConfigError(f"bits is {bits}; expected 8 to 26 (2**bits slots of 8 bytes)")
+            raise ConfigError(f"bits is {bits}; expected 8 to 26 (2**bits slots of 12 bytes)")
         self.bits, self.bigrams, self.rate = bits, bigrams, rate
         self._weight = np.zeros((1 << bits) + 1, dtype=np.float32)
         self._square = np.zeros((1 << bits) + 1, dtype=np.float32)
+        self._memory = np.zeros(1 << bits, dtype=np.float32)  # log(size / mean); 0: never seen
+        self._recall = self._recall_square = 0.0  # the weight of what is remembered
         self._bias = 0.0  # log of the running mean size
         self._seen = 0
 
     @property
     def bytes(self) -> int:
         """Memory of the tables, in bytes: fixed at construction."""
-        return self._weight.nbytes + self._square.nbytes
+        return self._weight.nbytes + self._square.nbytes + self._memory.nbytes
 
     def _forward(
-        self, features: Features
-    ) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
-        slots = hashed(features, self.bits, self.bigrams)
+        self, offer: Offer
+    ) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
+        """Slots, value of an active feature, what is remembered, expected size."""
+        slots = hashed(offer.need("features", self), self.bits, self.bigrams)
         active = np.count_nonzero(slots != 1 << self.bits, axis=1)
         scale = (1.0 / np.sqrt(np.maximum(active, 1))).astype(np.float32)
+        known = self._memory[offer.ids & (len(self._memory) - 1)]
         z = self._weight[slots].sum(axis=1) * scale + np.float32(self._bias)
-        return slots, scale, np.exp(np.clip(z, -12.0, 12.0)).astype(np.float32)
+        z += np.float32(self._recall) * known
+        return slots, scale, known, np.exp(np.clip(z, -12.0, 12.0)).astype(np.float32)
 
     def predict(self, offer: Offer) -> FloatArray:
-        return self._forward(offer.need("features", self))[2]
+        return self._forward(offer)[3]
 
     def learn(self, offer: Offer) -> None:
         size = np.asarray(offer.need("size", self), dtype=np.float32)
@@ -115,7 +123,7 @@ class SizeRegression(Predictor):
         mean = max(float(size.mean()), 1e-8)
         keep = max(0.0, 1.0 - len(size) / min(self._seen, 4096))
         self._bias = float(np.log(keep * np.exp(self._bias) + (1 - keep) * mean))
-        slots, scale, predicted = self._forward(offer.need("features", self))
+        slots, scale, known, predicted = self._forward(offer)
         error = (predicted - size) * np.float32(np.exp(-self._bias))
         gradient = np.repeat((error * scale)[:, None], slots.shape[1], axis=1)
         flat, step = slots.reshape(-1), gradient.reshape(-1)
@@ -123,11 +131,18 @@ class SizeRegression(Predictor):
         np.add.at(self._weight, flat, -self.rate * step / np.sqrt(self._square[flat] + 1e-6))
         self._weight[-1] = 0.0
         self._square[-1] = 0.0
+        pull = (error * known).astype(np.float64)
+        self._recall_square += float((pull * pull).sum())
+        self._recall -= self.rate * float(pull.sum()) / math.sqrt(self._recall_square + 1e-6)
+        relative = np.log(np.maximum(size, 1e-6)) - np.float32(self._bias)
+        self._memory[offer.ids & (len(self._memory) - 1)] = np.clip(relative, -4.0, 4.0)
 
     def state_dict(self) -> State:
         return {
             "weight": torch.from_numpy(self._weight.copy()),
             "square": torch.from_numpy(self._square.copy()),
+            "memory": torch.from_numpy(self._memory.copy()),
+            "recall": [self._recall, self._recall_square],
             "bias": self._bias,
             "seen": self._seen,
         }
@@ -135,6 +150,8 @@ class SizeRegression(Predictor):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._weight = state["weight"].numpy().copy()
         self._square = state["square"].numpy().copy()
+        self._memory = state["memory"].numpy().copy()
+        self._recall, self._recall_square = state["recall"]
         self._bias, self._seen = state["bias"], state["seen"]
 
 

@@ -24,18 +24,20 @@ from finesieve.errors import ConfigError, ScoreError, StateError
 from finesieve.evidence import Window
 from finesieve.features import FeatureFunction, token_features
 from finesieve.forward_gate import PredictorGate
-from finesieve.gates import COST_RATIO, BoolArray, Offer, State
-from finesieve.holding import Holding, cut_by_length
+from finesieve.gates import COST_RATIO, BoolArray, FloatArray, Offer, State
+from finesieve.holding import Holding
 from finesieve.identity import check_same, described
 from finesieve.ledger import Clock, Ledger
 from finesieve.records import pool_event
 from finesieve.returns import Returns
 from finesieve.rows import Codec, Rows, ride, rows_from_state, rows_state
 from finesieve.scores import Scorer, check_losses
+from finesieve.scoring import score_rows
 from finesieve.stages import View
 
 Listener = Callable[[dict[str, Any]], None]
 _END = object()
+_TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
 _VERSION = 1
 
 
@@ -47,7 +49,8 @@ class Sieve:
     features: batch -> Features for the predictor; token ids crossed with `labels` by default.
     total: examples in all passes together, for `progress` and stages set by share.
     batch_size: survivors a batch; by default the loader's own times the method's `batch_share`
-        (half for `finesieve`): smaller ones keep optimizer steps.
+        (half for `finesieve`), which keeps optimizer steps; the loader's own if `total` is so large
+        that 400 steps and more remain.
     pool: examples decided on together. group: batches of survivors gathered before they are
         sorted by length and cut, so that a batch holds examples of like length. Both are small on
         purpose: what waits was scored by a model that trains on meanwhile.
@@ -186,7 +189,7 @@ class Sieve:
                 self._batches_in_pass += 1
                 return
             if self._batch_size is None:
-                self._batch_size = max(1, round(len(rows) * self.method.batch_share))
+                self._batch_size = self._survivors(len(rows))
             if self._scoring_batch is None:
                 self._scoring_batch = max(64, 2 * len(rows))
             self._count("drawn", rows)
@@ -200,6 +203,12 @@ class Sieve:
             self._pool.append(rows)
             if sum(map(len, self._pool)) >= self._pool_size:
                 self._sift()
+
+    def _survivors(self, loaders: int) -> int:
+        """Survivors a batch, given the loader's batches."""
+        if self._total is not None and self._total * _TYPICAL_SHARE / loaders >= _ENOUGH_STEPS:
+            return loaders
+        return max(1, round(loaders * self.method.batch_share))
 
     def _size(self) -> int:
         """Survivors a batch in this stage."""
@@ -327,26 +336,15 @@ class Sieve:
                 self._await(survivors, q[passed][kept] if q is not None else None)
             self._holding.add(survivors, len(rows), self._size())
 
-    def _score(self, rows: Rows) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Loss and size float32[n], scored in batches of like length."""
+    def _score(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
         assert self._scorer is not None
         assert self._scoring_batch is not None
-        n = len(rows)
-        loss, size = np.empty(n, np.float32), np.empty(n, np.float32)
         with self.ledger.spending("score"):
-            order = np.argsort(rows.lengths, kind="stable")
-            lengths = rows.lengths[order]
-            for cut in cut_by_length(lengths, self._scoring_batch, self._scoring_overhead):
-                index = order[cut]
-                scores = self._scorer(self._codec.for_model(self._codec.take(rows, index)))
-                if scores.loss.shape != index.shape or scores.size.shape != index.shape:
-                    raise ScoreError(
-                        f"the scorer gave {scores.loss.shape} losses and {scores.size.shape} "
-                        f"sizes for {len(index)} examples; expected one of each per example"
-                    )
-                loss[index], size[index] = scores.loss, scores.size
+            out = score_rows(
+                self._scorer, self._codec, rows, self._scoring_batch, self._scoring_overhead
+            )
         self._count("scored", rows)
-        return loss, size
+        return out
 
     def _measure(self) -> None:
         """Follow the measured cost ratio in coarse steps: a clock is never twice the same, and

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,43 @@ def test_the_choice_is_the_best_over_all_tuning_sets() -> None:
     records.append({"name": "a", "set": "x", "point": {"lr": 4e-4}, "failed": "no"})
     assert choose(records, "a") == {"lr": 2e-4}
     assert choose(records, "b") == {}
+
+
+def test_a_grid_is_chosen_on_the_tuning_sets_and_frozen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each method has another best rate on the tuning set; on the claim set another would win."""
+    for name in ("train", "eval", "other"):
+        (tmp_path / f"{name}.jsonl").write_text("")
+    text = SUITE.replace(', "decoys:fake", "decoys:broken"', "").replace("lr = 3e-4", "seeds = 2")
+    text = text.replace("seeds = 2\n", "", 1).replace(
+        'claim = ["two"]', 'seeds = 2\ntuning = ["one"]\nclaim = ["two"]')
+    text += '\n[grid]\nlr = [1e-4, 2e-4, 4e-4]\n[sets.one]\ntrain = "other.jsonl"\n'
+    (tmp_path / "s.toml").write_text(text)
+    best = {"full": 1e-4, "finesieve": 2e-4, "random": 4e-4}
+    claimed: list[tuple[str, float]] = []
+
+    def process(self: Bench, config: Any) -> dict[str, Any]:
+        tuning = config.train.endswith("other.jsonl")
+        right = best[config.method] if tuning else 1e-3
+        if not tuning:
+            claimed.append((config.method, config.lr))
+        share = {"full": 1.0, "finesieve": 0.3}.get(config.method) or config.settings["share"]
+        return {"seconds": {"total": 100 * share},
+                "eval": {"accuracy": 0.9, "loss": 0.1 + abs(math.log(config.lr / right))},
+                "examples": {"drawn": 1000, "trained": round(1000 * share)}}
+
+    monkeypatch.setattr(Bench, "_process", process)
+    said: list[str] = []
+    made = Bench(read_suite(tmp_path / "s.toml"), str(tmp_path), str(tmp_path / "out"), 1,
+                 say=said.append)
+    records = made.run()
+    assert {r["role"] for r in records} == {"claim"}
+    assert sorted(set(claimed)) == sorted(best.items())
+    assert len(records) == 3 * 2
+    assert [line for line in said if line.startswith("tuned: finesieve")] == [
+        "tuned: finesieve: lr 0.0002"]
+    assert len(list((tmp_path / "out" / "tuning").rglob("*.json"))) == 9
 
 
 WRONG = [

@@ -355,6 +355,39 @@ def test_two_epochs(files: Path, tmp_path: Path) -> None:
     assert len(set(first)) == 160
 
 
+def test_rho_loss_holds_out_its_reference_and_books_it(files: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = arguments(files, output, "--method", "rho-loss", "--set", "holdout=0.25",
+                        "--set", "warmup=0.2", "--limit", "240")
+    assert main(command) == 0
+    s = json.loads((output / "summary.json").read_text())
+    assert s["reference_examples"] == 60
+    assert s["examples"]["drawn"] == 180
+    assert s["examples"]["scored"] > 100
+    parts = sum(s["seconds"][k] for k in ("decide", "score", "train", "data"))
+    assert parts == pytest.approx(s["seconds"]["total"], rel=0.02)
+    rows = pq.read_table(output / "examples.parquet").to_pylist()
+    assert len({r["row"] for r in rows}) == len(rows) == 180
+
+
+def test_infobatch_meets_the_same_examples_again(files: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = arguments(files, output, "--method", "infobatch", "--epochs", "3", "--limit", "160")
+    assert main(command) == 0
+    rows = pq.read_table(output / "examples.parquet").to_pylist()
+    loss = {r["row"]: r["loss"] for r in rows if r["epoch"] == 1}
+    second = [r for r in rows if r["epoch"] == 2]
+    left_out = [r["row"] for r in second if r["verdict"] == "skipped-forward"]
+    assert 20 < len(left_out) < 80
+    mean = sum(loss.values()) / len(loss)
+    assert max(loss[row] for row in left_out) < mean
+    weights = {r["row"]: r["weight"] for r in second if r["weight"] > 0}
+    assert set(loss) - set(weights) == set(left_out)
+    s = json.loads((output / "summary.json").read_text())
+    assert s["examples"]["scored"] == 0
+    assert [m["stage"] for m in s["stages"]] == [3, 1]
+
+
 def test_nan_losses_stop_the_run_with_a_message(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finesieve import Sieve, methods
-from finesieve.holding import cut_by_length
+from finesieve.scoring import cut_by_length
 
 
 def cheapest(lengths, most, overhead):
@@ -57,9 +57,13 @@ def batches(n, size=4):
                "labels": torch.zeros(min(n, i + size) - i, dtype=torch.long)}
 
 
-@pytest.mark.parametrize(("method", "size"), [("finesieve", 16), ("paper", 16), ("top-loss", 32)])
-def test_survivors_batches_are_the_methods_share_of_the_loaders(method, size):
-    sieve = Sieve(lambda batch: None, methods.build(method), total=8000)
+@pytest.mark.parametrize(
+    ("method", "total", "size"),
+    [("finesieve", 8000, 16), ("finesieve", None, 16), ("finesieve", 64_000, 32),
+     ("finesieve", 63_000, 16), ("paper", 8000, 16), ("top-loss", 8000, 32)],
+)
+def test_survivors_batches_are_the_methods_share_of_the_loaders(method, total, size):
+    sieve = Sieve(lambda batch: None, methods.build(method), total=total)
     next(iter(sieve(batches(640, 32))))
     assert sieve._batch_size == size
     given = Sieve(lambda batch: None, methods.build(method), total=8000, batch_size=7)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -149,6 +152,14 @@ def test_they_are_methods_by_name(name: str) -> None:
     assert made.scores
     with pytest.raises(ConfigError):
         methods.build(name, 3, warmup=2.0)
+
+
+def test_every_method_has_its_card() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "methods.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| `([a-z-]+)` \|", page, re.M))
+    assert rows == set(methods.REGISTRY)
+    headings = set(re.findall(r"[a-z-]+", " ".join(re.findall(r"^## (.*)$", page, re.M))))
+    assert set(methods.REGISTRY) <= headings
 
 
 def test_bad_settings() -> None:

@@ -183,6 +183,36 @@ def test_window_speaks_for_the_stream_also_in_stage_3() -> None:
     assert window.auc() == pytest.approx(1.0)
 
 
+def test_the_audit_is_judged_apart() -> None:
+    window = Window(100)
+    assert np.isnan(window.audit())
+    size = np.asarray([1.0, 1.0, 2.0, 2.0], np.float32)
+    foreseen = np.asarray([0.5, 0.5, 2.0, 2.0], np.float32)
+    offer = fs.Offer(np.arange(4), loss=size, size=size, predicted=foreseen)
+    window.add(offer)
+    assert np.isnan(window.audit())
+    window.add(offer, np.asarray([True, True, False, False]))
+    assert window.audit() == pytest.approx(0.5)
+    assert window.calibration() == pytest.approx(5 / 6)
+
+
+def test_records_have_the_threshold_and_the_audit() -> None:
+    method = fs.methods.build("finesieve", predictor_bits=12, starts={2: 0.0, 3: 0.3}, audit=0.2,
+                              cost_ratio=0.2)
+    sieve = fs.Sieve(TableScorer(), method, total=3000, pool=200)
+    assert sieve.threshold is None
+    events = []
+    sieve._listeners.append(events.append)
+    feed(sieve, make_batches(3000))
+    last = [e for e in events if e["event"] == "pool"][-1]
+    z = last["size"] / last["forward_probability"]
+    certain = last["backward_probability"] == 1
+    assert sieve.threshold is not None
+    assert z[certain].min() >= sieve.threshold * (1 - 1e-5)
+    assert np.nanmax(z[~certain]) <= sieve.threshold * (1 + 1e-5)
+    assert 0.3 < sieve.window.audit() < 3
+
+
 # ---- collapse
 
 

@@ -66,8 +66,9 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads of PyTorch")
     group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings",
-                       help="a setting of the method, may repeat: for finesieve e.g. train=0.2, "
-                       "score=0.4, audit=0.02, cost_ratio=0.2; for random share=0.3; VALUE is "
+                       help="a setting of the method, may repeat: for finesieve e.g. train=0.2 "
+                       "or score=0.4 (shares, else found by themselves), audit=0.02, "
+                       "cost_ratio=0.2 (else measured); for random share=0.3; VALUE is "
                        "JSON: --set 'starts={\"2\": 0.05, \"3\": 0.2}' sets the stages by hand")
 
 

@@ -1,0 +1,58 @@
+"""The scoring pass over a pool: batches of like length, losses checked."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from finesieve.errors import ScoreError
+from finesieve.gates import FloatArray
+from finesieve.rows import Codec, Rows
+from finesieve.scores import Scorer
+
+
+def cut_by_length(lengths: npt.ArrayLike, most: int, overhead: float) -> list[slice]:
+    """Cut examples sorted by length into the cheapest batches.
+
+    A batch costs `overhead` plus its size times its longest example, in tokens; the sum is the
+    least possible (dynamic programming over the end of the last batch).
+
+    lengths: int[n], ascending. most: examples a batch at the most.
+    """
+    longest = np.asarray(lengths, dtype=np.float64)
+    n = len(longest)
+    least, begin = np.zeros(n + 1), np.zeros(n + 1, dtype=np.int64)
+    for end in range(1, n + 1):
+        first = max(0, end - most)
+        size = end - np.arange(first, end)
+        costs = least[first:end] + size * longest[end - 1]
+        best = int(costs.argmin())
+        least[end], begin[end] = costs[best] + overhead, first + best
+    cuts, end = [], n
+    while end > 0:
+        cuts.append(slice(int(begin[end]), end))
+        end = int(begin[end])
+    return cuts[::-1]
+
+
+def score_rows(
+    scorer: Scorer, codec: Codec, rows: Rows, most: int, overhead: float
+) -> tuple[FloatArray, FloatArray]:
+    """Loss and size float32[n], scored in batches of like length.
+
+    most, overhead: see `cut_by_length`. Raises `ScoreError` if the scorer gives other than one
+    loss and one size per example.
+    """
+    n = len(rows)
+    loss, size = np.empty(n, np.float32), np.empty(n, np.float32)
+    order = np.argsort(rows.lengths, kind="stable")
+    for cut in cut_by_length(rows.lengths[order], most, overhead):
+        index = order[cut]
+        scores = scorer(codec.for_model(codec.take(rows, index)))
+        if scores.loss.shape != index.shape or scores.size.shape != index.shape:
+            raise ScoreError(
+                f"the scorer gave {scores.loss.shape} losses and {scores.size.shape} "
+                f"sizes for {len(index)} examples; expected one of each per example"
+            )
+        loss[index], size[index] = scores.loss, scores.size
+    return loss, size
