@@ -12,7 +12,7 @@ from finesieve.app.suite import read_suite
 from finesieve.app.tables import RIVAL, grouped, mean, table, verdict
 
 ROOT = Path(__file__).parent.parent
-SUITES = ("sst2", "one-epoch", "three-epochs", "rivals")
+SUITES = ("sst2", "one-epoch", "three-epochs", "rivals", "never-slower")
 SHOWN = ("sst2", "one-epoch")  # in the README
 BEGIN, END = "<!-- results: benchmarks/write_tables.py -->", "<!-- end of results -->"
 MAIN = ("full", RIVAL, "finesieve")

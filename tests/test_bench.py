@@ -205,6 +205,25 @@ def test_equal_time_keeps_the_nearest_try_on_a_noisy_machine(
     assert len(shares) == 3
 
 
+def test_a_rival_without_a_time_to_match_is_shown_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, shares = fake_bench(tmp_path, monkeypatch, lambda s: 100 * s, lambda n: 1.0)
+    process = Bench._process
+
+    def broken(self: Bench, config: Any) -> dict[str, Any]:
+        return {"failed": "no"} if config.method == "finesieve" else process(self, config)
+
+    monkeypatch.setattr(Bench, "_process", broken)
+    made.run()
+    failed = {r["name"]: r["failed"] for r in read_all(tmp_path / "out")[0] if "failed" in r}
+    assert failed == {"finesieve": "no",
+                      RIVAL: "no time to match: finesieve or full training failed"}
+    monkeypatch.setattr(Bench, "_process", process)
+    assert not [r for r in made.run() if "failed" in r]  # a later start makes up for it
+    assert len(shares) == 1
+
+
 def test_the_choice_is_the_best_over_all_tuning_sets() -> None:
     def of(name: str, lr: float, loss: float) -> dict[str, Any]:
         return {"name": "a", "set": name, "point": {"lr": lr}, "eval": {"loss": loss}}

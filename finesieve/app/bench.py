@@ -132,8 +132,7 @@ class Bench:
         start = time.time()
         summary = self._process(config)
         record = {
-            "suite": self.suite.name, "role": job.role, "set": job.set, "name": job.method,
-            "seed": job.seed, "point": dict(job.point), "command": self.command, **more,
+            **self._head(job), **more,
             **self._files.hidden({**summary, "config": config.as_dict()}),
         }
         told = record.get("failed") or (
@@ -143,6 +142,10 @@ class Bench:
         self.say(f"{job.role} {job.set} {job.method} {dict(job.point)} seed {job.seed}: {told} "
                  f"({time.time() - start:.0f} s in all)")
         return write_record(path, record)
+
+    def _head(self, job: Job) -> Record:
+        return {"suite": self.suite.name, "role": job.role, "set": job.set, "name": job.method,
+                "seed": job.seed, "point": dict(job.point), "command": self.command}
 
     def _process(self, config: Config) -> dict[str, Any]:
         """A worker's summary, or {"failed": reason}."""
@@ -181,12 +184,11 @@ class Bench:
             self._found(replace(job, method=m, seed=seed, point=tuple(points[m].items())))
             for m, seed in seeds.items()
         )
-        if ours is None or plain is None:
-            return {"failed": "no time to match: finesieve or full training failed",
-                    "role": job.role, "set": job.set, "name": job.method, "seed": job.seed,
-                    "point": dict(job.point)}
-        target, n = ours["seconds"]["total"], ours["examples"]["drawn"]
         path = job.file(self.output)
+        if ours is None or plain is None:
+            why = "no time to match: finesieve or full training failed"
+            return write_record(path, {**self._head(job), "failed": why})
+        target, n = ours["seconds"]["total"], ours["examples"]["drawn"]
         kept, _ = read_record(path) if path.exists() else (None, "")
         pace = plain["seconds"]["total"] / plain["examples"]["trained"]
         if kept and kept.get("equal_time", {}).get("target") == target and "failed" not in kept:

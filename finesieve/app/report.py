@@ -13,8 +13,7 @@ from finesieve.app.charts import Series, chart, histogram, stacked
 from finesieve.app.compare import EQUAL
 from finesieve.app.results import Record, read_record
 from finesieve.app.runfiles import EXAMPLES, SUMMARY
-from finesieve.app.statistics import compare_runs
-from finesieve.app.tables import RIVAL, grouped, mean, verdict
+from finesieve.app.tables import HEADS, RIVAL, grouped, mean, rows, verdict
 from finesieve.errors import ConfigError, FinesieveError
 
 COLORS = ("#0f766e", "#c2410c", "#4f46e5", "#a16207", "#be185d", "#475569", "#15803d", "#7e22ce")
@@ -122,29 +121,15 @@ def _head(records: Sequence[Record]) -> str:
 
 
 def _table(methods: Mapping[str, Sequence[Record]]) -> str:
-    full, rival = methods.get("full"), methods.get(RIVAL)
     lines = []
-    for name, runs in methods.items():
-        if not runs:
-            lines.append(f"<tr><td>{escape(name)}</td><td colspan=7>failed</td></tr>")
-            continue
-        drawn, seconds = mean(runs, "examples", "drawn"), mean(runs, "seconds", "total")
-        speed = f"{mean(full, 'seconds', 'total') / seconds:.1f}×" if full else ""
-        against = ""
-        if rival and name != RIVAL and (found := compare_runs(runs, rival)) is not None:
-            style = found.verdict.split()[0]
-            against = (f'<span class="{style}">{found.verdict}</span> {found.mean:+.4f} '
-                       f"[{found.low:+.4f}, {found.high:+.4f}]")
-        lines.append(
-            f"<tr><td>{escape(name)}</td><td>{len(runs)}</td>"
-            f"<td>{mean(runs, 'eval', 'accuracy'):.3f}</td>"
-            f"<td>{mean(runs, 'eval', 'loss'):.4f}</td><td>{seconds:.1f}</td><td>{speed}</td>"
-            f"<td>{mean(runs, 'examples', 'trained') / drawn:.0%}</td>"
-            f"<td>{mean(runs, 'examples', 'scored') / drawn:.0%}</td><td>{against}</td></tr>"
-        )
-    head = "".join(f"<th>{h}</th>" for h in (
-        "method", "seeds", "accuracy", "held-out loss", "seconds", "speed-up", "trained",
-        "scored", "loss against random at equal time [95 %]"))
+    for *cells, against in rows(methods):
+        told = escape(against)
+        if cells[1] != "failed" and ":" in against:  # the verdict's first word has a colour
+            style = against.split(":")[0].split()[0]
+            told = f'<span class="{style}">{escape(against)}</span>'
+        shown = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        lines.append(f"<tr>{shown}<td>{told}</td></tr>")
+    head = "".join(f"<th>{escape(h)}</th>" for h in HEADS)
     return f'<div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -35,6 +35,9 @@ def grouped(records: Sequence[Record], role: str = "claim") -> dict[str, dict[st
 
 def _against(ours: Sequence[Record], rival: Sequence[Record], name: str) -> str:
     """One cell: the paired difference in held-out loss against the rival."""
+    off = [abs(r["equal_time"]["ratio"] - 1) for r in ours if "equal_time" in r]
+    if off and max(off) > 0.03:
+        return f"time off by up to {max(off):.0%}"
     if name == RIVAL or not rival or not ours:
         return ""
     difference = compare_runs(ours, rival)
@@ -46,41 +49,36 @@ def _against(ours: Sequence[Record], rival: Sequence[Record], name: str) -> str:
             f"[{difference.low:+.4f}, {difference.high:+.4f}]")
 
 
-def set_table(name: str, groups: dict[str, list[Record]]) -> list[str]:
-    """Markdown lines of one set: a row a method."""
+HEADS = ("method", "seeds", "accuracy", "held-out loss", "seconds", "speed-up", "trained", "scored",
+         f"loss against {RIVAL} [95 % interval]")
+
+
+def rows(groups: Mapping[str, Sequence[Record]]) -> list[list[str]]:
+    """One set: a row a method, a cell for each of `HEADS`; means over seeds."""
     full, rival = groups.get("full", []), groups.get(RIVAL, [])
     plain = mean(full, "seconds", "total") if full else None
-    lines = []
+    out = []
     for method, runs in groups.items():
         if not runs:
-            lines.append(f"| {name} | {method} | failed | | | | | | | |")
+            out.append([method, "failed", *[""] * (len(HEADS) - 2)])
             continue
         drawn, seconds = mean(runs, "examples", "drawn"), mean(runs, "seconds", "total")
-        speed = f"{plain / seconds:.1f}x" if plain else ""
-        told = _against(runs, rival, method)
-        off = [abs(r["equal_time"]["ratio"] - 1) for r in runs if "equal_time" in r]
-        if off and max(off) > 0.03:
-            told = f"time off by up to {max(off):.0%}"
-        lines.append(
-            f"| {name} | {method} | {len(runs)} | {mean(runs, 'eval', 'accuracy'):.3f} | "
-            f"{mean(runs, 'eval', 'loss'):.4f} | {seconds:.1f} | {speed} | "
-            f"{mean(runs, 'examples', 'trained') / drawn:.0%} | "
-            f"{mean(runs, 'examples', 'scored') / drawn:.0%} | {told} |"
-        )
-    return lines
-
-
-HEAD = ("| set | method | seeds | accuracy | held-out loss | seconds | speed-up | trained | scored "
-        f"| loss against {RIVAL} [95 % interval] |")
+        out.append([
+            method, str(len(runs)), f"{mean(runs, 'eval', 'accuracy'):.3f}",
+            f"{mean(runs, 'eval', 'loss'):.4f}", f"{seconds:.1f}",
+            f"{plain / seconds:.1f}x" if plain else "",
+            f"{mean(runs, 'examples', 'trained') / drawn:.0%}",
+            f"{mean(runs, 'examples', 'scored') / drawn:.0%}", _against(runs, rival, method),
+        ])
+    return out
 
 
 def table(records: Sequence[Record], sets: Sequence[str] | None = None) -> str:
     """Markdown: every claim set, a row a method; means over seeds."""
     groups = grouped(records)
-    lines = [HEAD, "|" + "---|" * (HEAD.count("|") - 1)]
+    lines = ["| " + " | ".join(("set", *HEADS)) + " |", "|" + "---|" * (1 + len(HEADS))]
     for name in sets or sorted(groups):
-        if name in groups:
-            lines += set_table(name, groups[name])
+        lines += ["| " + " | ".join((name, *row)) + " |" for row in rows(groups.get(name, {}))]
     return "\n".join(lines)
 
 
