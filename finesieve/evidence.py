@@ -41,6 +41,7 @@ def stage_prices(
     cost_ratio: float,
     floors: tuple[float, float],
     audit: float = 0.0,
+    least: float = 0.0,
 ) -> Prices:
     """Replay the gates over known sizes and price what they would do.
 
@@ -49,9 +50,9 @@ def stage_prices(
     sum(q) F + sum(q p) T and has the variance sum(s^2 / (q p)) / n^2.
 
     size, predicted: [n]. weights: [n], how many examples each stands for. train: share of the
-    stream trained on; None: what balances variance and cost. score: shares of the stream to
-    consider for scoring. cost_ratio: F / T. floors: least probability at the (forward, backward)
-    gate.
+    stream trained on; None: what balances variance and cost, but no less than `least`. score:
+    shares of the stream to consider for scoring. cost_ratio: F / T. floors: least probability at
+    the (forward, backward) gate.
     """
     s = np.asarray(size, dtype=np.float64)
     w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -65,7 +66,7 @@ def stage_prices(
         q = np.maximum(q, 1e-12)  # without floor and audit something may never be scored
         scoring = float((w * q).sum()) * cost_ratio
         if train is None:
-            threshold = balanced_threshold(s / q, scoring, floors[1], w * q)
+            threshold = balanced_threshold(s / q, scoring, floors[1], w * q, least * total)
         else:
             threshold = solve_threshold(s / q, train * total, floors[1], w * q)
         p = inclusion(s / q, threshold, floors[1])

@@ -66,6 +66,7 @@ def finesieve(
     seed: int = 0,
     train: float | None = None,
     score: float | None = None,
+    least: float = 0.2,
     audit: float = 0.02,
     floor_forward: float = 0.1,
     floor_backward: float = 0.05,
@@ -77,12 +78,15 @@ def finesieve(
     """Threshold sampling at both gates, label-crossed hashed predictor, automatic stages.
 
     train, score: shares of the stream that closed gates let through; by default those at which
-    variance x cost is least. cost_ratio: see `Automatic`; measured by default. starts: stages by
+    variance x cost is least. least: share trained on at least, where it is not given: for the
+    number of optimizer steps. cost_ratio: see `Automatic`; measured by default. starts: stages by
     hand (see `Fixed`). Further settings go to `Automatic`.
     """
     rule = ThresholdSampling(0.4 if score is None else score, floor_forward, seed=2 * seed)
     forward = PredictorGate(SizeRegression(predictor_bits), rule, audit, seed)
-    backward = ThresholdSampling(train, floor_backward, seed=2 * seed + 1, cost_ratio=cost_ratio)
+    backward = ThresholdSampling(
+        train, floor_backward, seed=2 * seed + 1, cost_ratio=cost_ratio, least=least
+    )
     floors = (floor_forward, floor_backward)
     policy: Stages
     if starts is not None:
@@ -92,7 +96,7 @@ def finesieve(
     else:
         policy = Automatic(
             train, rule if score is None else score,
-            floors=floors, audit=audit, cost_ratio=cost_ratio, **stages,
+            floors=floors, audit=audit, cost_ratio=cost_ratio, least=least, **stages,
         )
     return Method("finesieve", forward, backward, policy, batch_share=0.5)
 

@@ -135,7 +135,7 @@ class Automatic(Stages):
     is not cheaper any more, so data from which nothing can be skipped are trained on plainly.
 
     train: share of the stream that is trained on once gates are closed; None: what balances
-        variance and cost, found by the backward gate itself.
+        variance and cost, found by the backward gate itself, but no less than `least`.
     score: share of the stream that a closed forward gate lets through to scoring, or the gate's
         rule: its share is then set to the cheapest of `SHARES`.
     cost_ratio: seconds to score an example over seconds to train on it; None: as the sieve
@@ -163,8 +163,10 @@ class Automatic(Stages):
         patience: int = 1024,
         floors: tuple[float, float] = (0.0, 0.0),
         audit: float = 0.0,
+        least: float = 0.0,
         window: int = 2048,
     ) -> None:
+        self.least = check_share("least", least, zero=True)
         self.train = None if train is None else check_share("train", train)
         self._rule = score if isinstance(score, ThresholdSampling) else None
         self.score = None if isinstance(score, ThresholdSampling) else check_share("score", score)
@@ -199,6 +201,7 @@ class Automatic(Stages):
             cost_ratio=view.cost_ratio if self.cost_ratio is None else self.cost_ratio,
             floors=self.floors,
             audit=self.audit,
+            least=self.least,
         )
         return [1.0, window.concentration(), prices.backward, *prices.forward]
 

@@ -96,6 +96,7 @@ def balanced_threshold(
     scoring: float,
     floor: float = 0.0,
     weights: npt.ArrayLike | None = None,
+    least: float = 0.0,
 ) -> float:
     """The threshold at which variance x cost is least.
 
@@ -110,8 +111,12 @@ def balanced_threshold(
 
     sizes: [n], non-negative and finite. scoring: what their scoring cost, in training steps of
     one example (number scored x cost ratio). weights: [n], how many examples each stands for.
+    least: expected number kept at least: the threshold is lowered until it is.
     Returns 0.0 (keep all) if no example has a size, and the largest size if scoring is free.
     """
+    if least > 0:
+        free = balanced_threshold(sizes, scoring, floor, weights)
+        return min(free, solve_threshold(sizes, least, floor, weights))
     s = np.asarray(sizes, dtype=np.float64)
     w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
     order = np.argsort(s)
@@ -161,7 +166,8 @@ class ThresholdSampling(Gate):
         still teach under dropout, or be mispredicted; without a floor it would come, rarely, with
         a weight that spoils the step.
     cost_ratio: seconds to score an example over seconds to train on it; None: as the sieve
-        measures it. Of use only without a share.
+        measures it. least: share kept at least, whatever the balance says: variance is not all, the
+        optimizer needs steps too. Both of use only without a share.
     """
 
     def __init__(
@@ -170,8 +176,10 @@ class ThresholdSampling(Gate):
         floor: float = 0.02,
         seed: int = 0,
         cost_ratio: float | None = None,
+        least: float = 0.0,
     ) -> None:
         self.share = None if share is None else check_share("share", share)
+        self.least = check_share("least", least, zero=True)
         self.cost_ratio = check_cost_ratio(cost_ratio)
         self.floor = check_share("floor", floor, zero=True)
         self._dice = Dice(seed, "threshold sampling")
@@ -183,7 +191,9 @@ class ThresholdSampling(Gate):
         drawn = offer.n if offer.drawn is None else offer.drawn
         if self.share is None:
             ratio = offer.cost_ratio if self.cost_ratio is None else self.cost_ratio
-            threshold = balanced_threshold(sizes, ratio * offer.n, self.floor)
+            threshold = balanced_threshold(
+                sizes, ratio * offer.n, self.floor, least=self.least * drawn
+            )
         else:
             threshold = solve_threshold(sizes, self.share * drawn, self.floor)
         p = inclusion(sizes, threshold, self.floor).astype(np.float32)

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finesieve.evidence import auc, stage_prices
-from finesieve.thresholds import balanced_threshold, inclusion, solve_threshold
+from finesieve.gates import Offer
+from finesieve.thresholds import (
+    ThresholdSampling,
+    balanced_threshold,
+    inclusion,
+    solve_threshold,
+)
 
 sizes = st.lists(st.floats(0, 100, width=32), min_size=1, max_size=60)
 
@@ -89,6 +95,19 @@ def test_balanced_threshold_is_the_least_variance_times_cost(
 
     tried = np.geomspace(s[s > 0].min() / 2, 4 * s.max() / max(floor, 0.1), 2000)
     assert product(threshold) <= min(product(t) for t in tried) * (1 + 1e-9)
+
+
+def test_the_balance_keeps_no_less_than_asked() -> None:
+    s = np.random.default_rng(0).lognormal(-1, 2, 400)
+    free = balanced_threshold(s, 20.0)
+    few = float(inclusion(s, free).sum())
+    assert few < 60
+    assert inclusion(s, balanced_threshold(s, 20.0, least=100)).sum() == pytest.approx(100)
+    assert balanced_threshold(s, 20.0, least=few / 2) == free  # it is more already
+    gate = ThresholdSampling(None, 0.0, cost_ratio=0.05, least=0.25)
+    p = gate.decide(Offer(np.arange(400), size=s.astype(np.float32), drawn=800)).probability
+    assert p is not None
+    assert p.sum() == pytest.approx(200, rel=1e-5)  # of the 800 drawn
 
 
 def test_balanced_threshold_by_hand() -> None:
