@@ -6,6 +6,8 @@ import gzip
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,21 @@ def test_a_rival_without_a_time_to_match_is_shown_as_failed(
     monkeypatch.setattr(Bench, "_process", process)
     assert not [r for r in made.run() if "failed" in r]  # a later start makes up for it
     assert len(shares) == 1
+
+
+def test_two_benches_do_not_write_into_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = fake_bench(tmp_path, monkeypatch, lambda s: 100 * s, lambda n: 1.0)
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    mark = tmp_path / "out" / ".running"
+    mark.parent.mkdir()
+    mark.write_text(str(other.pid))
+    with pytest.raises(ConfigError, match=f"another bench .process {other.pid}."):
+        made.run()
+    other.communicate(b"\n")
+    made.run()  # it has ended: its mark does not count
+    assert not mark.exists()
 
 
 def test_the_choice_is_the_best_over_all_tuning_sets() -> None:

@@ -12,8 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -81,6 +82,27 @@ class Bench:
             raise ConfigError(f"the data folder {data_dir} lacks {', '.join(sorted(missing))}")
 
     def run(self) -> list[Record]:
+        with self._alone():
+            return self._run()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """`ConfigError` while another bench, still alive, writes into the same folder."""
+        self.output.mkdir(parents=True, exist_ok=True)
+        mark = self.output / ".running"
+        owner = mark.read_text(encoding="utf-8").strip() if mark.exists() else ""
+        if owner.isdigit() and int(owner) != os.getpid() and _alive(int(owner)):
+            raise ConfigError(
+                f"{self.output} is being written by another bench (process {owner}): wait for it, "
+                "or choose another folder"
+            )
+        mark.write_text(str(os.getpid()), encoding="utf-8")
+        try:
+            yield
+        finally:
+            mark.unlink(missing_ok=True)
+
+    def _run(self) -> list[Record]:
         suite = self.suite
         with tempfile.TemporaryDirectory() as scratch:
             self._scratch = Path(scratch)
@@ -126,7 +148,7 @@ class Bench:
         wanted = self._files.hidden(json.loads(json.dumps(config.as_dict())))
         if path.exists():
             record, wrong = read_record(path)
-            if record is not None and record["config"] == wanted and "failed" not in record:
+            if record is not None and record.get("config") == wanted and "failed" not in record:
                 return record
             self.say(f"run again: {wrong or path.name + ' has another configuration or failed'}")
         start = time.time()
@@ -237,6 +259,16 @@ class Bench:
         path = job.file(self.output)
         record = read_record(path)[0] if path.exists() else None
         return None if record is None or "failed" in record else record
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # alive, and another user's
+        return True
+    return True
 
 
 def choose(records: Iterable[Record], method: str) -> dict[str, Any]:
