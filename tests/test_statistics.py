@@ -105,6 +105,9 @@ def test_open_gates_are_a_tie() -> None:
     told = verdict(records)
     assert "better on 0, tie on 6" in told
     assert told.endswith("no gain shown.")
+    # Tuned to other points of the grid they are different training, and the difference counts.
+    points = [{**r, "point": {"lr": 1e-4 if r["name"] == "finesieve" else 2e-4}} for r in records]
+    assert verdict(points).endswith(": a gain.")
 
 
 def test_words() -> None:

@@ -33,6 +33,13 @@ def grouped(records: Sequence[Record], role: str = "claim") -> dict[str, dict[st
     return out
 
 
+def _plain(ours: Sequence[Record], rival: Sequence[Record]) -> bool:
+    """With open gates it is plain training: that its run came out better or worse than a subset of
+    nearly everything is no merit, unless the two were tuned to different points of the grid."""
+    points = [r.get("point") for r in (*ours, *rival)]
+    return all(len(r["stages"]) == 1 for r in ours) and points.count(points[0]) == len(points)
+
+
 def _against(ours: Sequence[Record], rival: Sequence[Record], name: str) -> str:
     """One cell: the paired difference in held-out loss against the rival."""
     off = [abs(r["equal_time"]["ratio"] - 1) for r in ours if "equal_time" in r]
@@ -43,7 +50,7 @@ def _against(ours: Sequence[Record], rival: Sequence[Record], name: str) -> str:
     difference = compare_runs(ours, rival)
     if difference is None:
         return ""
-    if all(len(r["stages"]) == 1 for r in ours) and name == "finesieve":
+    if name == "finesieve" and _plain(ours, rival):
         return "gates stayed open"
     return (f"{difference.verdict}: {difference.mean:+.4f} "
             f"[{difference.low:+.4f}, {difference.high:+.4f}]")
@@ -89,9 +96,7 @@ def verdict(records: Sequence[Record], ours: str = "finesieve", rival: str = RIV
         mine, theirs = groups.get(ours, []), groups.get(rival, [])
         difference: Difference | None = compare_runs(mine, theirs) if mine and theirs else None
         if difference is not None:
-            # With open gates it is plain training: that its run came out better is no merit.
-            open_gates = all(len(r["stages"]) == 1 for r in mine)
-            plain = open_gates and ours == "finesieve"
+            plain = ours == "finesieve" and _plain(mine, theirs)
             told.append("tie" if plain else difference.verdict)
             relative.append(0.0 if plain else difference.mean / mean(theirs, "eval", "loss"))
     if not told:
