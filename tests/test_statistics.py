@@ -125,7 +125,7 @@ def test_the_table_says_what_failed_and_what_is_not_at_equal_time() -> None:
     records = [
         record("full", 0, loss),
         record("finesieve", 0, loss),
-        record(RIVAL, 0, loss + 0.1, equal_time={"ratio": 1.08}),
+        record(RIVAL, 0, loss + 0.1, equal_time={"target": 10.0 / 1.08}),
         {"role": "claim", "set": "one", "name": "broken", "seed": 0, "failed": "no memory"},
         record("full", 0, loss, role="tuning", set="two"),
     ]
