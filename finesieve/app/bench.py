@@ -209,7 +209,9 @@ class Bench:
         path = job.file(self.output)
         if ours is None or plain is None:
             why = "no time to match: finesieve or full training failed"
-            return write_record(path, {**self._head(job), "failed": why})
+            failed = {**self._head(job), "failed": why}
+            sound = path.exists() and "failed" not in (read_record(path)[0] or {"failed": ""})
+            return failed if sound else write_record(path, failed)  # nothing sound is lost
         target, n = ours["seconds"]["total"], ours["examples"]["drawn"]
         kept, _ = read_record(path) if path.exists() else (None, "")
         pace = plain["seconds"]["total"] / plain["examples"]["trained"]
