@@ -38,7 +38,7 @@ from finesieve.stages import View
 Listener = Callable[[dict[str, Any]], None]
 _END = object()
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
-_VERSION = 1
+_VERSION = 2
 
 
 class Sieve:

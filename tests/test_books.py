@@ -10,7 +10,7 @@ import torch
 
 import finesieve as fs
 from finesieve.scores import Scores
-from tests.conftest import TableScorer, make_batches
+from tests.conftest import TableScorer, make_batches, small_sieve
 
 # Seconds: to draw a batch, to make features of a pool, to score a token, to train on one, and for
 # an optimizer step.
@@ -62,3 +62,33 @@ def test_every_second_is_booked_where_it_was_spent(name: str) -> None:
     assert books.seconds["score"] == pytest.approx(SCORE * books.tokens.scored)
     assert books.seconds["train"] >= TRAIN * books.tokens.yielded
     assert torch.is_grad_enabled()
+
+
+def test_the_books_add_up() -> None:
+    """With a clock that moves by hand: scoring 2 s a batch, training 3 s, data 0.5 s."""
+    now = [0.0]
+
+    class Slow(TableScorer):
+        def __call__(self, batch: Any) -> Scores:
+            now[0] += 2
+            return super().__call__(batch)
+
+    def loader() -> Iterator[Any]:
+        for b in make_batches(400):
+            now[0] += 0.5
+            yield b
+
+    scorer = Slow()
+    sieve = small_sieve(scorer=scorer, clock=lambda: now[0])
+    steps = 0
+    for _ in sieve(loader()):
+        now[0] += 3
+        steps += 1
+    assert sieve.ledger.seconds == {
+        "decide": 0.0, "score": 2.0 * len(scorer.calls), "train": 3.0 * steps, "data": 0.5 * 50,
+    }
+    tokens = sum(int(b["attention_mask"].sum()) for b in make_batches(400))
+    assert sieve.ledger.tokens.drawn == tokens
+    flops = sieve.ledger.flops(1000)
+    assert flops["train"] == 6000 * sieve.ledger.tokens.yielded
+    assert flops["score"] == 2000 * sieve.ledger.tokens.scored

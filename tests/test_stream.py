@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -470,37 +469,7 @@ def test_pad_values_are_learned_and_left_padding_stays_left() -> None:
         assert (batch["input_ids"][mask == 0] == 77).all()
 
 
-# ---- books
-
-
-def test_the_books_add_up() -> None:
-    """With a clock that moves by hand: scoring 2 s a batch, training 3 s, data 0.5 s."""
-    now = [0.0]
-
-    class Slow(TableScorer):
-        def __call__(self, batch: Any) -> Scores:
-            now[0] += 2
-            return super().__call__(batch)
-
-    def loader() -> Iterator[Any]:
-        for b in make_batches(400):
-            now[0] += 0.5
-            yield b
-
-    scorer = Slow()
-    sieve = small_sieve(scorer=scorer, clock=lambda: now[0])
-    steps = 0
-    for _ in sieve(loader()):
-        now[0] += 3
-        steps += 1
-    assert sieve.ledger.seconds == {
-        "decide": 0.0, "score": 2.0 * len(scorer.calls), "train": 3.0 * steps, "data": 0.5 * 50,
-    }
-    tokens = sum(int(b["attention_mask"].sum()) for b in make_batches(400))
-    assert sieve.ledger.tokens.drawn == tokens
-    flops = sieve.ledger.flops(1000)
-    assert flops["train"] == 6000 * sieve.ledger.tokens.yielded
-    assert flops["score"] == 2000 * sieve.ledger.tokens.scored
+# ---- listeners
 
 
 def test_listeners_hear_of_every_example() -> None:

@@ -16,7 +16,7 @@ from finesieve.errors import ConfigError, StateError
 SUMMARY, LOG, EXAMPLES, CHECKPOINT = (
     "summary.json", "run.jsonl", "examples.parquet", "checkpoint.pt",
 )
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 VERDICTS = ("unseen", "trained", "skipped-backward", "skipped-forward", "kept-out")
 
 
