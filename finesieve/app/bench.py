@@ -112,12 +112,15 @@ class Bench:
             points = {m: dict(suite.points.get(m, {})) for m in suite.methods}
             if suite.tuning:
                 grid = [tuple(p.items()) for p in suite.grid_points()]
-                for group in (plain, timed):
+                judge = suite.tuned_by
+                for group in ([judge],) if judge else (plain, timed):
                     jobs = [Job("tuning", s, m, 0, p)
                             for s in suite.tuning for m in group for p in grid]
                     records = self._all(jobs, points)
                     for method in group:
-                        points[method].update(choose(records, method))
+                        chosen = choose(records, method)
+                        for other in suite.methods if judge else (method,):
+                            points[other].update(chosen)
                 for method, point in points.items():
                     shown = ", ".join(f"{k} {v}" for k, v in point.items())
                     self.say(f"tuned: {method}: {shown or 'nothing to tune'}")
@@ -198,8 +201,8 @@ class Bench:
     def _equal_time(self, job: Job, points: Mapping[str, Mapping[str, Any]]) -> Record:
         """A rival given the total seconds that finesieve took with the same set and seed.
 
-        Its share is set from full training's pace, checked afterwards, and set anew if the time
-        is off by more than 3 %.
+        Its share is set from its own pace with other seeds, or else from full training's, checked
+        afterwards, and set anew if the time is off by more than 3 %.
         """
         seeds = {"finesieve": job.seed, "full": min(job.seed, self.suite.seeds_for("full") - 1)}
         ours, plain = (
@@ -214,13 +217,14 @@ class Bench:
             return failed if sound else write_record(path, failed)  # nothing sound is lost
         target, n = ours["seconds"]["total"], ours["examples"]["drawn"]
         kept, _ = read_record(path) if path.exists() else (None, "")
-        pace = plain["seconds"]["total"] / plain["examples"]["trained"]
+        # Seconds for the whole stream: as this rival took with other seeds, or else full training.
+        pace = self._rival_pace(job) or plain["seconds"]["total"] / plain["examples"]["trained"] * n
         if kept and kept.get("equal_time", {}).get("target") == target and "failed" not in kept:
             if "ratio" in kept["equal_time"]:  # only once all attempts were made
                 return kept
             share = kept["equal_time"]["share"]
         else:
-            share = target / (pace * n)
+            share = target / pace
         best: Record | None = None
         attempts = 0
         while attempts < ATTEMPTS:
@@ -238,6 +242,16 @@ class Bench:
         assert best is not None
         best["equal_time"].update(ratio=best["seconds"]["total"] / target, attempts=attempts)
         return write_record(path, best)
+
+    def _rival_pace(self, job: Job) -> float | None:
+        """Seconds over share, of this rival's runs with other seeds: its batches are padded
+        otherwise than full training's, so its own pace is the better guess."""
+        found = [
+            self._found(replace(job, seed=seed)) for seed in range(self.suite.seeds)
+            if seed != job.seed
+        ]
+        paces = [r["seconds"]["total"] / r["equal_time"]["share"] for r in found if r is not None]
+        return fmean(paces) if paces else None
 
     def _share_run(self, job: Job, share: float, target: float) -> Record:
         suite, point = self.suite, dict(job.point)

@@ -5,6 +5,7 @@
     seeds = 3
     seeds_of = { full = 1 }              # fewer for a dear method
     tuning = ["emotion"]                 # sets that choose each method's point of the grid
+    tuned_by = "full"                    # or: this method's point serves all of them
     claim = ["clickbait", "snips"]       # sets that the verdict is about
 
     [config]                             # fields of the configuration, for every run
@@ -39,8 +40,8 @@ from finesieve.errors import ConfigError
 
 # Methods that get their share of the stream from the seconds that finesieve took.
 EQUAL = {"random at equal time": "random", "truncated at equal time": "truncated"}
-_TOP = ("name", "methods", "seeds", "seeds_of", "tuning", "claim", "config", "grid", "sets",
-        "derived", "settings", "points")
+_TOP = ("name", "methods", "seeds", "seeds_of", "tuning", "tuned_by", "claim", "config", "grid",
+        "sets", "derived", "settings", "points")
 _CONFIG = {f.name for f in fields(Config)} - {"train", "eval", "method", "seed", "settings"}
 
 
@@ -88,6 +89,7 @@ class Suite:
     points: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seeds_of: Mapping[str, int] = field(default_factory=dict)
     derived: Mapping[str, Derived] = field(default_factory=dict)
+    tuned_by: str | None = None
 
     def seeds_for(self, method: str) -> int:
         return min(self.seeds, self.seeds_of.get(method, self.seeds))
@@ -183,6 +185,9 @@ def read_suite(path: str | Path) -> Suite:
         _known(one, ("from", "labels", "noise", "seed"), f"derived file {name}")
         derived[name] = Derived(one["from"], one.get("labels"), one.get("noise", 0.0),
                                 one.get("seed", 0))
+    tuned_by = raw.get("tuned_by")
+    if tuned_by is not None:
+        _known([tuned_by], [m for m in names if m not in EQUAL], "tuned_by")
     seeds, seeds_of = raw.get("seeds", 1), raw.get("seeds_of", {})
     _known(seeds_of, names, "seeds_of")
     for count in (seeds, *seeds_of.values()):
@@ -191,7 +196,7 @@ def read_suite(path: str | Path) -> Suite:
     return Suite(
         raw.get("name", Path(path).stem), names, sets, tuple(raw.get("tuning", ())),
         tuple(raw["claim"]), seeds, raw.get("config", {}), grid, raw.get("settings", {}),
-        raw.get("points", {}), seeds_of, derived,
+        raw.get("points", {}), seeds_of, derived, tuned_by,
     )
 
 
