@@ -70,6 +70,32 @@ def token_features(
     return features
 
 
+def choice_features(
+    tokens: str = "input_ids", labels: str = "labels", mask: str = "attention_mask",
+    max_tokens: int = 128,
+) -> FeatureFunction:
+    """Features of multiple choice, tokens int[n, choices, length]: those of the right choice.
+
+    Which place it stands at tells nothing, so there is no label to cross with.
+    """
+    plain = token_features(tokens, None, mask, max_tokens)
+
+    def features(batch: Any) -> Features:
+        ids = torch.as_tensor(_column(batch, tokens))
+        if ids.ndim != 3:
+            raise BatchError(
+                f"{tokens!r} has shape {tuple(ids.shape)}; expected [n, choices, length]"
+            )
+        at = torch.as_tensor(_column(batch, labels)).to(ids.device)
+        rows = torch.arange(len(ids), device=ids.device)
+        right = {tokens: ids[rows, at]}
+        if mask in batch:
+            right[mask] = torch.as_tensor(batch[mask])[rows, at]
+        return plain(right)
+
+    return features
+
+
 def text_features(
     text: str | int = "text", labels: str | int | None = "labels", max_tokens: int = 128
 ) -> FeatureFunction:

@@ -24,7 +24,7 @@ class Returns:
     def __init__(self) -> None:
         # id -> (tokens int64[m] or None, cross, probability)
         self._expected: dict[int, tuple[IntArray | None, int, float]] = {}
-        self._given: list[tuple[Tensor, Tensor]] = []
+        self._given: list[tuple[Tensor, Tensor, Tensor | None]] = []
         self._ever = False  # whether any loss ever came back
 
     def crowded(self, n: int) -> bool:
@@ -54,29 +54,37 @@ class Returns:
             else:
                 self._expected[key] = (features.tokens[i], int(features.cross[i]), p)
 
-    def give(self, ids: Tensor, losses: Tensor) -> None:
+    def give(self, ids: Tensor, losses: Tensor, sizes: Tensor | None = None) -> None:
         """Keep losses where they are (no device synchronisation) until they are collected."""
-        self._given.append((ids, losses))
+        self._given.append((ids, losses, sizes))
         self._ever = True
 
     def collect(self) -> Iterator[tuple[IntArray, FloatArray, Offer | None]]:
         """For each batch given: its ids, its losses, and an offer of those that were expected
         and finite (None if there are none)."""
         given, self._given = self._given, []
-        for id_tensor, loss_tensor in given:
+        for id_tensor, loss_tensor, size_tensor in given:
             ids = id_tensor.cpu().numpy()
             losses = loss_tensor.float().cpu().numpy()
+            sizes = None if size_tensor is None else size_tensor.float().cpu().numpy()
             found, entries = [], []
             for i, key in enumerate(ids.tolist()):
                 entry = self._expected.pop(key, None)
                 if entry is not None and np.isfinite(losses[i]):
                     found.append(i)
                     entries.append(entry)
-            yield ids, losses, self._offer(ids[found], losses[found], entries) if found else None
+            if not found:
+                yield ids, losses, None
+                continue
+            size = None if sizes is None else sizes[found]
+            yield ids, losses, self._offer(ids[found], losses[found], size, entries)
 
     @staticmethod
     def _offer(
-        ids: IntArray, losses: FloatArray, entries: list[tuple[IntArray | None, int, float]]
+        ids: IntArray,
+        losses: FloatArray,
+        sizes: FloatArray | None,
+        entries: list[tuple[IntArray | None, int, float]],
     ) -> Offer:
         features = None
         if all(tokens is not None for tokens, _, _ in entries):
@@ -87,14 +95,19 @@ class Returns:
             cross = np.asarray([c for _, c, _ in entries], dtype=np.int64)
             features = Features(tokens, cross)
         probability = np.asarray([p for _, _, p in entries], dtype=np.float32)
-        return Offer(ids, 1, features=features, probability=probability, loss=losses)
+        return Offer(
+            ids, 1, features=features, probability=probability, loss=losses, size=sizes
+        )
 
     def state_dict(self) -> State:
         expected = [
             [key, None if t is None else torch.from_numpy(np.array(t)), cross, p]
             for key, (t, cross, p) in self._expected.items()
         ]
-        given = [[ids.cpu(), losses.cpu()] for ids, losses in self._given]
+        given = [
+            [ids.cpu(), losses.cpu(), None if sizes is None else sizes.cpu()]
+            for ids, losses, sizes in self._given
+        ]
         return {"expected": expected, "given": given, "ever": self._ever}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -102,5 +115,5 @@ class Returns:
             key: (None if t is None else t.numpy().copy(), cross, p)
             for key, t, cross, p in state["expected"]
         }
-        self._given = [(ids, losses) for ids, losses in state["given"]]
+        self._given = [(ids, losses, sizes) for ids, losses, sizes in state["given"]]
         self._ever = state["ever"]

@@ -68,6 +68,18 @@ def ride(batch: Any) -> Ride:
     )
 
 
+def _mask(columns: Mapping[Hashable, Column]) -> Tensor | None:
+    """The attention mask, [n, length] or, for multiple choice, [n, choices, length]."""
+    mask = columns.get("attention_mask")
+    return mask if isinstance(mask, Tensor) and mask.ndim in (2, 3) else None
+
+
+def _axis(columns: Mapping[Hashable, Column]) -> int:
+    """The dimension along which lengths differ."""
+    mask = _mask(columns)
+    return 1 if mask is None else mask.ndim - 1
+
+
 @dataclass(slots=True)
 class Rows:
     """n examples, column by column.
@@ -159,34 +171,36 @@ class Codec:
             if self._id_key not in columns:
                 raise BatchError(f"id_key={self._id_key!r} is no column; there are {list(columns)}")
             ids = torch.as_tensor(columns[self._id_key]).cpu().numpy().astype(np.int64)
-        mask = columns.get("attention_mask")
-        if isinstance(mask, Tensor):
+        mask = _mask(columns)
+        if mask is not None:
             for key, value in columns.items():
-                if isinstance(value, Tensor) and value.shape[:2] != mask.shape[:2]:
+                if isinstance(value, Tensor) and value.shape[: mask.ndim] != mask.shape:
                     self._apart.add(key)
         return Rows(
             columns, self._lengths(columns, n), ids, np.ones(n, np.float32), np.ones(n, np.float64)
         )
 
     def _sequence_keys(self, columns: dict[Hashable, Column]) -> list[Hashable]:
-        """Columns [n, length, ...] with a place for every token, whatever the batch's width."""
-        mask = columns.get("attention_mask")
-        if not isinstance(mask, Tensor) or mask.ndim != 2:
+        """Columns [n, length, ...] with a place for every token, whatever the batch's width
+        ([n, choices, length, ...] where the mask is [n, choices, length])."""
+        mask = _mask(columns)
+        if mask is None:
             return []
         return [
             k
             for k, v in columns.items()
-            if isinstance(v, Tensor) and v.shape[:2] == mask.shape and k not in self._apart
+            if isinstance(v, Tensor) and v.shape[: mask.ndim] == mask.shape
+            and k not in self._apart
         ]
 
     def _lengths(self, columns: dict[Hashable, Column], n: int) -> IntArray:
-        mask = columns.get("attention_mask")
-        if not isinstance(mask, Tensor) or mask.ndim != 2:
+        mask = _mask(columns)
+        if mask is None:
             for value in columns.values():
                 if isinstance(value, Tensor) and value.ndim > 1:
                     return np.full(n, value.shape[1], dtype=np.int64)
             return np.ones(n, dtype=np.int64)
-        real = mask != 0
+        real = mask != 0 if mask.ndim == 2 else (mask != 0).any(dim=1)
         if real.shape[1] == 0:
             return np.zeros(n, dtype=np.int64)
         if bool((~real[:, 0] & real[:, -1]).any()):
@@ -197,7 +211,7 @@ class Codec:
         else:
             last = torch.argmax(real.flip(1).to(torch.int8), dim=1)
             lengths = real.shape[1] - last
-        self._learn_pads(columns, real)
+        self._learn_pads(columns, mask != 0)
         return lengths.cpu().numpy().astype(np.int64)
 
     def _learn_pads(self, columns: dict[Hashable, Column], real: Tensor) -> None:
@@ -222,6 +236,7 @@ class Codec:
         lengths = rows.lengths[index]
         width = int(lengths.max()) if len(lengths) else 0
         sequences = set(self._sequence_keys(rows.columns))
+        axis = _axis(rows.columns)
         where: Tensor | None = None
         columns: dict[Hashable, Column] = {}
         for key, column in rows.columns.items():
@@ -232,9 +247,8 @@ class Codec:
                 where = torch.from_numpy(index)
             chosen = column[where.to(column.device)]
             if key in sequences:
-                cut = chosen.shape[1] - width
-                chosen = chosen[:, cut:] if self._left else chosen[:, :width]
-                chosen = chosen.contiguous()
+                first = chosen.shape[axis] - width if self._left else 0
+                chosen = chosen.narrow(axis, first, width).contiguous()
             columns[key] = chosen
         return Rows(columns, lengths, rows.ids[index], rows.weights[index], rows.spans[index])
 
@@ -258,7 +272,7 @@ class Codec:
                 columns[key] = [x for piece in pieces for x in piece]
             else:
                 columns[key] = self._cat(key, [p for p in pieces if isinstance(p, Tensor)],
-                                         key in sequences)
+                                         key in sequences, _axis(parts[0].columns))
         return Rows(
             columns,
             np.concatenate([p.lengths for p in parts]),
@@ -267,7 +281,8 @@ class Codec:
             np.concatenate([p.spans for p in parts]),
         )
 
-    def _cat(self, key: Hashable, pieces: list[Tensor], sequence: bool) -> Tensor:
+    def _cat(self, key: Hashable, pieces: list[Tensor], sequence: bool, axis: int) -> Tensor:
+        """One after another, padded along `axis` to the widest."""
         shapes = {tuple(p.shape[1:]) for p in pieces}
         if len(shapes) == 1:
             return torch.cat(pieces)
@@ -276,16 +291,17 @@ class Codec:
                 f"column {key!r} came in shapes {sorted(shapes)} and without an attention_mask "
                 f"nothing tells what to pad with: give pad_values={{{key!r}: ...}}"
             )
-        if len({s[1:] for s in shapes}) > 1:
-            raise BatchError(f"column {key!r} came in shapes {sorted(shapes)}; only the first "
-                             "dimension after the batch may differ")
-        width = max(s[0] for s in shapes)
-        n = sum(len(p) for p in pieces)
-        out = pieces[0].new_full((n, width, *pieces[0].shape[2:]), self._pad(key))
+        if len({(*s[: axis - 1], *s[axis:]) for s in shapes}) > 1:
+            raise BatchError(f"column {key!r} came in shapes {sorted(shapes)}; only the length "
+                             f"may differ, their dimension {axis}")
+        shape = [sum(map(len, pieces)), *pieces[0].shape[1:]]
+        shape[axis] = width = max(p.shape[axis] for p in pieces)
+        out = pieces[0].new_full(shape, self._pad(key))
         at = 0
         for piece in pieces:
-            columns = slice(width - piece.shape[1], width) if self._left else slice(piece.shape[1])
-            out[at : at + len(piece), columns] = piece
+            first = width - piece.shape[axis] if self._left else 0
+            rows = out.narrow(0, at, len(piece))
+            rows.narrow(axis, first, piece.shape[axis]).copy_(piece)
             at += len(piece)
         return out
 

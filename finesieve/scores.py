@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from finesieve.errors import BatchError, ScoreError
 from finesieve.gates import FloatArray
+from finesieve.heads import Head, SingleLabel
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,46 +90,61 @@ def scoring(
             torch.cuda.set_rng_state(gpu, device)
 
 
-def softmax_sizes(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy loss float32[n] and ||softmax - onehot||_2 float32[n].
-
-    logits: float[n, classes]. labels: int64[n].
-    """
-    log_p = torch.log_softmax(logits.float(), dim=-1)
-    at = labels.unsqueeze(1)
-    loss = -log_p.gather(1, at).squeeze(1)
-    error = log_p.exp()
-    error.scatter_add_(1, at, torch.full_like(at, -1, dtype=error.dtype))
-    return loss, error.norm(dim=1)
-
-
-def check_labels(labels: Tensor, logits: Tensor) -> None:
-    """`ScoreError` unless labels are int[n] below the number of classes, logits float[n, c]."""
-    n, classes = logits.shape
-    if labels.shape != (n,) or labels.is_floating_point():
-        raise ScoreError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected whole numbers "
-            f"({n},), one class an example: use scores.PerExample for another task"
-        )
-    if n and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ScoreError(
-            f"labels go from {int(labels.min())} to {int(labels.max())}, but the model has "
-            f"{classes} classes: unlabelled examples (-100) cannot be scored, and the head must "
-            "have as many outputs as there are classes"
-        )
-
-
-class Classification(Scorer):
-    """Single-label classification with softmax cross-entropy.
+class Task(Scorer):
+    """A task of `finesieve.heads`: one forward, then loss and size from the model's output.
 
     Scoring runs under inference mode: a model must not keep tensors that one forward made for the
     backward pass of a later one.
 
-    model: called as `model(**batch without labels)` on dict batches and `model(*batch[:-1])` on
-        tuples; returns logits [n, classes] or an object with `.logits`.
-    labels: the key of the labels int64[n] in a dict batch (the last element of a tuple).
+    model: called as `model(**batch without targets)` on dict batches and `model(*batch[:-1])` on
+        tuples, whose last element is the labels.
+    head: what the outputs and the targets mean.
+    keep_targets: whether the model is given the targets too; encoder-decoders make their decoder's
+        input of them.
     autocast: a function giving the context that training runs in, e.g.
         `lambda: torch.autocast("cuda", torch.bfloat16)`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        head: Head,
+        autocast: Callable[[], AbstractContextManager[Any]] | None = None,
+        keep_targets: bool = False,
+    ) -> None:
+        self.head, self._kept = head, keep_targets
+        self._model, self._autocast = model, autocast
+
+    def __call__(self, batch: Any) -> Scores:
+        with scoring(self._model, self._autocast) as model:
+            device = next((p.device for p in model.parameters()), torch.device("cpu"))
+            if isinstance(batch, Mapping):
+                missing = [key for key in self.head.targets if key not in batch]
+                if missing:
+                    raise BatchError(f"no {missing[0]!r} in the batch; it has {sorted(batch)}")
+                given = {
+                    k: v.to(device)
+                    for k, v in batch.items()
+                    if isinstance(v, Tensor) and (self._kept or k not in self.head.targets)
+                }
+                out = model(**given)
+            else:
+                *rest, labels = batch
+                out = model(*(x.to(device) for x in rest))
+                batch = {self.head.targets[0]: labels}
+            size = self.head.sizes(out, batch)  # checks the targets
+            loss = self.head.losses(out, batch)
+        return Scores(loss.float().cpu().numpy(), size.float().cpu().numpy())
+
+    def size_of_loss(self, loss: FloatArray) -> FloatArray:
+        return self.head.size_of_loss(loss)
+
+
+class Classification(Task):
+    """Single-label classification with softmax cross-entropy.
+
+    model: as in `Task`; returns logits [n, classes] or an object with `.logits`.
+    labels: the key of the labels int64[n] in a dict batch (the last element of a tuple).
     """
 
     def __init__(
@@ -137,39 +153,7 @@ class Classification(Scorer):
         labels: str = "labels",
         autocast: Callable[[], AbstractContextManager[Any]] | None = None,
     ) -> None:
-        self._model, self._labels, self._autocast = model, labels, autocast
-
-    def __call__(self, batch: Any) -> Scores:
-        with scoring(self._model, self._autocast) as model:
-            device = next((p.device for p in model.parameters()), torch.device("cpu"))
-            if isinstance(batch, Mapping):
-                if self._labels not in batch:
-                    raise BatchError(f"no {self._labels!r} in the batch; it has {sorted(batch)}")
-                given = {
-                    k: v.to(device)
-                    for k, v in batch.items()
-                    if k != self._labels and isinstance(v, Tensor)
-                }
-                labels = batch[self._labels]
-                out = model(**given)
-            else:
-                *rest, labels = batch
-                out = model(*(x.to(device) for x in rest))
-            logits = getattr(out, "logits", out)
-            if not isinstance(logits, Tensor) or logits.ndim != 2:
-                raise ScoreError(
-                    f"the model gave {getattr(logits, 'shape', type(logits).__name__)}; expected "
-                    "logits [n, classes]: use scores.PerExample for another task"
-                )
-            labels = torch.as_tensor(labels).to(device)
-            check_labels(labels, logits)
-            loss, size = softmax_sizes(logits, labels)
-        return Scores(loss.cpu().numpy(), size.cpu().numpy())
-
-    def size_of_loss(self, loss: FloatArray) -> FloatArray:
-        """sqrt(2) * (1 - exp(-loss)): exact for two classes, an upper bound for more."""
-        missing = 1.0 - np.exp(-np.maximum(loss, 0.0))
-        return np.asarray(np.sqrt(2.0) * missing, dtype=np.float32)
+        super().__init__(model, SingleLabel(labels), autocast)
 
 
 class PerExample(Scorer):

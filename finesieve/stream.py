@@ -240,12 +240,29 @@ class Sieve:
         """
         ids, weights = ride(batch)
         losses = check_losses(losses, len(ids), "the training step")
-        values = losses.detach()
-        finite = torch.isfinite(values)
-        self._returns.give(ids, values)
+        self.observe(losses, batch)
+        finite = torch.isfinite(losses.detach())
         clean = torch.where(finite, losses, torch.zeros_like(losses))
         share = len(ids) / finite.sum().clamp(min=1).to(losses.dtype)  # 1 if all are finite
         return (clean * weights.to(losses)).mean() * share
+
+    def observe(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> None:
+        """Tell the sieve the training losses of a batch whose weights are all 1, where the host
+        takes the mean itself; `reduce` does it too.
+
+        losses: float[n], one per example. sizes: float[n], of their gradients, if they are at
+        hand (`heads.Head.sizes`); else they follow from the losses.
+        """
+        ids, _ = ride(batch)
+        losses = check_losses(losses, len(ids), "the training step")
+        if sizes is not None:
+            sizes = check_losses(sizes, len(ids), "the training step").detach()
+        self._returns.give(ids, losses.detach(), sizes)
+
+    @property
+    def position(self) -> int:
+        """Batches drawn in the pass under way."""
+        return self._batches_in_pass
 
     @property
     def progress(self) -> float:
@@ -384,9 +401,10 @@ class Sieve:
             if offer is None:
                 continue
             offer = replace(offer, stage=self.stage)
-            scorer = self._scorer
+            scorer, size = self._scorer, offer.size
             assert offer.loss is not None
-            size = scorer.size_of_loss(offer.loss) if scorer else np.maximum(offer.loss, 0)
+            if size is None:
+                size = scorer.size_of_loss(offer.loss) if scorer else np.maximum(offer.loss, 0)
             offer = replace(offer, size=size)
             sound = np.flatnonzero(np.isfinite(size))
             if len(sound) < offer.n:

@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,9 @@ def test_equal_time_is_met_although_the_pace_differs(
     assert records[RIVAL]["config"]["settings"]["share"] == shares[-1] == equal["share"]
     made.run()
     assert len(shares) == 2  # what was met is not run again
+    more = Bench(replace(made.suite, seeds=3), str(tmp_path), str(made.output), 1, say=print)
+    more.run()
+    assert len(shares) == 4  # further seeds start from the pace found
 
 
 def test_equal_time_keeps_the_nearest_try_on_a_noisy_machine(
@@ -252,16 +256,20 @@ def test_the_choice_is_the_best_over_all_tuning_sets() -> None:
     assert choose(records, "b") == {}
 
 
+@pytest.mark.parametrize("judge", [None, "full"])
 def test_a_grid_is_chosen_on_the_tuning_sets_and_frozen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judge: str | None
 ) -> None:
-    """Each method has another best rate on the tuning set; on the claim set another would win."""
+    """Each method has another best rate on the tuning set; on the claim set another would win.
+    With a method named, its rate serves all and the others are not tuned."""
     for name in ("train", "eval", "other"):
         (tmp_path / f"{name}.jsonl").write_text("")
     text = SUITE.replace(', "decoys:fake", "decoys:broken"', "").replace("lr = 3e-4", "seeds = 2")
     text = text.replace("seeds = 2\n", "", 1).replace(
         'claim = ["two"]', 'seeds = 2\ntuning = ["one"]\nclaim = ["two"]')
     text += '\n[grid]\nlr = [1e-4, 2e-4, 4e-4]\n[sets.one]\ntrain = "other.jsonl"\n'
+    if judge:
+        text = text.replace("seeds = 2\n", f'seeds = 2\ntuned_by = "{judge}"\n')
     (tmp_path / "s.toml").write_text(text)
     best = {"full": 1e-4, "finesieve": 2e-4, "random": 4e-4}
     claimed: list[tuple[str, float]] = []
@@ -282,11 +290,12 @@ def test_a_grid_is_chosen_on_the_tuning_sets_and_frozen(
                  say=said.append)
     records = made.run()
     assert {r["role"] for r in records} == {"claim"}
-    assert sorted(set(claimed)) == sorted(best.items())
+    expected = dict.fromkeys(best, best[judge]) if judge else best
+    assert sorted(set(claimed)) == sorted(expected.items())
     assert len(records) == 3 * 2
     assert [line for line in said if line.startswith("tuned: finesieve")] == [
-        "tuned: finesieve: lr 0.0002"]
-    assert len(list((tmp_path / "out" / "tuning").rglob("*.json"))) == 9
+        f"tuned: finesieve: lr {expected['finesieve']}"]
+    assert len(list((tmp_path / "out" / "tuning").rglob("*.json"))) == (3 if judge else 9)
 
 
 WRONG = [
@@ -297,6 +306,7 @@ WRONG = [
     ("max_length", "max_lenght", "did you mean 'max_length'"),
     ('train = "train.jsonl"', "", "has no `train`"),
     ('"full", "finesieve", ', "", "both must be among the methods"),
+    ('claim = ["two"]', 'claim = ["two"]\ntuned_by = "ful"', "tuned_by: 'ful' is unknown"),
     ("lr = 3e-4", "lr = 3e-4\n[grid]\nlr = [1e-4, 2e-4]", "no `tuning` sets"),
     ("predictor_bits = 12", "predictor_bitz = 12", "predictor_bitz"),
     ('name = "small"', "name = small", "no valid TOML"),

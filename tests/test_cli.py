@@ -296,7 +296,7 @@ def test_resuming_on_other_data_is_refused(
 ) -> None:
     from finesieve.app.config import Config
     from finesieve.app.progress import Live
-    from finesieve.app.runfiles import RunFolder
+    from finesieve.app.runfiles import CHECKPOINT_VERSION, RunFolder
     from finesieve.app.train import Run, prepare
 
     config = Config(**{**json.loads((finished / "summary.json").read_text())["config"],
@@ -309,8 +309,10 @@ def test_resuming_on_other_data_is_refused(
     command[2] = str(tmp_path / "t.jsonl")
     (tmp_path / "t.jsonl").write_text("".join(reversed(lines)))
     assert "another configuration (training data:" in bad(capsys, *command)
-    torch.save({"version": 1}, tmp_path / "out" / "checkpoint.pt")
+    torch.save({"version": CHECKPOINT_VERSION}, tmp_path / "out" / "checkpoint.pt")
     assert "another configuration" in bad(capsys, *command)
+    torch.save({"version": CHECKPOINT_VERSION + 1}, tmp_path / "out" / "checkpoint.pt")
+    assert f"this finesieve reads {CHECKPOINT_VERSION}" in bad(capsys, *command)
 
 
 @pytest.mark.parametrize("n", [3, 17])

@@ -81,3 +81,14 @@ def test_the_example_differs_by_the_sieve_alone(docstring_cache: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert f"{stage}; trained on 96 of 96" in done.stdout
+
+
+def test_the_trainer_example_differs_by_one_line(docstring_cache: Path, tmp_path: Path) -> None:
+    for more in ([], ["--sieve"]):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "examples" / "trainer.py"), "--limit", "96",
+             "--output", str(tmp_path), *more],
+            capture_output=True, text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1].startswith("3 steps, ")

@@ -9,33 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.scores import scoring, softmax_sizes
+from finesieve.scores import scoring
 from tests.conftest import Bag, make_batches
-
-
-@pytest.mark.parametrize("classes", [2, 3, 77])
-def test_size_is_the_norm_of_the_logits_gradient(classes: int) -> None:
-    torch.manual_seed(0)
-    logits = torch.randn(20, classes) * 3
-    labels = torch.randint(0, classes, (20,))
-    loss, size = softmax_sizes(logits, labels)
-    for i in range(20):
-        one = logits[i : i + 1].clone().requires_grad_()
-        naive = F.cross_entropy(one, labels[i : i + 1])
-        naive.backward()
-        assert loss[i].item() == pytest.approx(naive.item(), abs=1e-5)
-        assert size[i].item() == pytest.approx(one.grad.norm().item(), abs=1e-5)
-
-
-def test_size_of_loss_is_exact_for_two_classes_and_a_bound_for_more() -> None:
-    scorer = fs.scores.Classification(Bag())
-    for classes, exact in ((2, True), (5, False)):
-        logits, labels = torch.randn(50, classes) * 2, torch.randint(0, classes, (50,))
-        loss, size = softmax_sizes(logits, labels)
-        guess = scorer.size_of_loss(loss.numpy())
-        assert (guess >= size.numpy() - 1e-5).all()
-        if exact:
-            assert guess == pytest.approx(size.numpy(), abs=1e-5)
 
 
 def test_scoring_restores_every_mode_and_the_random_state() -> None:

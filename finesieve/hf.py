@@ -1,0 +1,499 @@
+"""Hugging Face's Trainer: one line, `attach(trainer)`, before `trainer.train()`.
+
+The trainer's class stays as it is: five of this one object's methods (`HOOKS`) are wrapped, and
+each calls the one it wraps. Evaluation is never filtered. While no weights are needed (the gates
+are open, or the method has none) the host computes its own loss, to the bit.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+try:
+    from accelerate import skip_first_batches
+    from transformers import Trainer, TrainerCallback
+    from transformers.trainer_utils import get_last_checkpoint
+except ImportError as error:
+    raise ImportError(
+        f"finesieve.hf needs {error.name}: pip install 'finesieve[hf]'"
+    ) from None
+
+from finesieve import heads, methods
+from finesieve.agreement import Alone, Ranks
+from finesieve.errors import ConfigError, StateError
+from finesieve.features import FeatureFunction
+from finesieve.rows import IDS, WEIGHTS
+from finesieve.schedule import StreamSchedule
+from finesieve.scores import PerExample, Scorer, Task
+from finesieve.stream import Listener, Sieve
+
+HOOKS = ("train", "get_train_dataloader", "create_scheduler", "compute_loss", "log")
+LossFunction = Callable[[nn.Module, Any], Tensor]
+_KNOWN = ("SFTTrainer",)  # their own compute_loss is the mean that is expected, plus metrics
+
+
+def attach(
+    trainer: Any,
+    method: methods.Method | str = "finesieve",
+    *,
+    head: heads.Head | None = None,
+    losses: LossFunction | None = None,
+    features: FeatureFunction | None = None,
+    listeners: Sequence[Listener] = (),
+    **options: Any,
+) -> Attached:
+    """Filter what this trainer trains on. Returns a handle whose `.sieve` lives while it trains.
+
+    trainer: a `transformers.Trainer`, or one built on it that leaves `compute_loss` alone.
+    head: the task; found from the model's class and `config.problem_type` by default.
+    losses: for any other task: a function (model, batch) -> loss per example, float[n].
+    features: what the predictor looks at; the head's own by default.
+    options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; the trainer's own
+        per device by default, so that an epoch never has more steps than plain training's).
+
+    With `num_train_epochs` an epoch is one pass over the data, of fewer steps than plain training;
+    the learning rate follows the share of the data consumed. With `max_steps` the trainer makes as
+    many steps as it is told, over as much data as that takes, and the schedule is its own.
+    Sets `args.ignore_data_skip`: when resuming, the sieve finds its place itself.
+
+    Raises `ConfigError`, naming the setting to change, for what cannot be served rightly.
+    """
+    attached = Attached(trainer, method, head, losses, features, listeners, options)
+    for name in HOOKS:
+        setattr(trainer, name, getattr(attached, name))
+    trainer.add_callback(_Callback(attached))
+    if attached.filters:
+        trainer.args.ignore_data_skip = True
+    return attached
+
+
+def head_of(model: nn.Module, smoothing: float = 0.0) -> heads.Head:
+    """The task of a Hugging Face model, by its class; `ConfigError` if that tells nothing."""
+    adapted: Any = model
+    inner = adapted.get_base_model() if hasattr(model, "get_base_model") else model
+    name, config = type(inner).__name__, getattr(inner, "config", None)
+    if name.endswith("ForSequenceClassification"):
+        kind = getattr(config, "problem_type", None)
+        if kind == "multi_label_classification":
+            return _unsmoothed(heads.MultiLabel(), name, smoothing)
+        if kind == "regression" or (kind is None and getattr(config, "num_labels", 0) == 1):
+            return _unsmoothed(heads.Regression(), name, smoothing)
+        return heads.SingleLabel(smoothing=smoothing)
+    if name.endswith("ForMultipleChoice"):
+        return heads.Choice(smoothing=smoothing)
+    if name.endswith("ForQuestionAnswering"):
+        return _unsmoothed(heads.Spans(), name, smoothing)
+    if name.endswith("ForTokenClassification"):
+        return heads.Tokens(smoothing=smoothing)
+    if name.endswith(("ForCausalLM", "LMHeadModel")):
+        return heads.Tokens(shift=True, smoothing=smoothing)
+    if getattr(config, "is_encoder_decoder", False):
+        return heads.Tokens(smoothing=smoothing)
+    raise ConfigError(
+        f"{name} tells no task: give attach(trainer, head=...), one of finesieve.heads, or "
+        "attach(trainer, losses=function), a function (model, batch) -> loss per example"
+    )
+
+
+def _unsmoothed(head: heads.Head, name: str, smoothing: float) -> heads.Head:
+    if smoothing:
+        raise ConfigError(f"label_smoothing_factor={smoothing} with {name}: set it to 0, or give "
+                          "attach(trainer, losses=...)")
+    return head
+
+
+class Attached:
+    """What `attach` returns. sieve: of the training under way or done last; `None` before."""
+
+    def __init__(
+        self,
+        trainer: Any,
+        method: methods.Method | str,
+        head: heads.Head | None,
+        losses: LossFunction | None,
+        features: FeatureFunction | None,
+        listeners: Sequence[Listener],
+        options: dict[str, Any],
+    ) -> None:
+        if not isinstance(trainer, Trainer):
+            raise ConfigError(f"a {type(trainer).__name__}; expected a transformers.Trainer")
+        if any(isinstance(c, _Callback) for c in trainer.callback_handler.callbacks):
+            raise ConfigError("a sieve is attached to this trainer already")
+        self._host = {name: getattr(trainer, name) for name in HOOKS}
+        self._trainer: Any = trainer
+        self._method, self._options = method, options
+        self._features, self._listeners = features, listeners
+        self._losses = losses
+        built = methods.build(method, 0) if isinstance(method, str) else method
+        self.filters = built.name != "full"
+        self._watches = built.scores or built.stages.observes
+        self.head = head
+        if self.head is None and losses is None and self.filters:
+            net: Any = trainer.model
+            self.head = head_of(net, trainer.args.label_smoothing_factor)
+        self.sieve: Sieve | None = None
+        self.checkpoint: str | None = None
+        self._is_share: bool | None = None
+        if self.filters:
+            self._check()
+
+    def _check(self) -> None:
+        """`ConfigError` for what cannot be served rightly."""
+        trainer, args = self._trainer, self._trainer.args
+        kind = type(trainer)
+        wrong = []
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            wrong.append("FSDP and DeepSpeed shard the model, which cannot be scored by one rank "
+                         "alone: use plain data-parallel training (torchrun)")
+        if args.n_gpu > 1:
+            wrong.append("several GPUs in one process (DataParallel): start one process a GPU "
+                         "(torchrun), or show it one GPU (CUDA_VISIBLE_DEVICES)")
+        if args.max_steps <= 0 and args.num_train_epochs != int(args.num_train_epochs):
+            wrong.append(f"num_train_epochs={args.num_train_epochs}: a whole number, or max_steps")
+        if self._losses is None:
+            if trainer.compute_loss_func is not None:
+                wrong.append("compute_loss_func gives the mean of a batch: give attach(..., "
+                             "losses=function), a function (model, batch) -> loss per example")
+            own = kind.compute_loss is not Trainer.compute_loss
+            if own and not any(k.__name__ in _KNOWN for k in kind.__mro__):
+                wrong.append(f"{kind.__name__} has a compute_loss of its own: give attach(..., "
+                             "losses=function), a function (model, batch) -> loss per example")
+        if getattr(args, "packing", False) or getattr(args, "padding_free", False):
+            wrong.append("packing and padding_free join examples into one row, which can only be "
+                         "kept or dropped together: set both to False")
+        if wrong:
+            raise ConfigError("the sieve cannot be attached: " + "; ".join(wrong))
+
+    # ---- what is wrapped
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *rest: Any, **more: Any
+    ) -> Any:
+        """As the trainer's; remembers which checkpoint is taken up."""
+        found = resume_from_checkpoint
+        if found is True:
+            found = get_last_checkpoint(self._trainer.args.output_dir)  # type: ignore[no-untyped-call]
+        self.checkpoint = str(found) if found else None
+        return self._host["train"](resume_from_checkpoint, *rest, **more)
+
+    def get_train_dataloader(self) -> Any:
+        """The trainer's own loader, filtered."""
+        inner = self._host["get_train_dataloader"]()
+        trainer, args = self._trainer, self._trainer.args
+        length = len(inner) if _sized(inner) else None
+        self.epochs = None if args.max_steps > 0 else int(args.num_train_epochs)
+        total = None
+        if self.epochs is not None and length is not None:
+            total = self.epochs * _examples(inner, length, trainer)
+        device = args.device
+        self.sieve = Sieve(
+            self._scorer(), self._method, total=total, clock=_clock(device),
+            features=self._features or (self.head.features() if self.head else None),
+            agreement=Ranks(device=str(device)) if args.world_size > 1 else Alone(),
+            listeners=self._listeners,
+            **{"batch_size": trainer._train_batch_size, "seed": args.seed, **self._options},
+        )
+        if self.checkpoint and self.filters:
+            self._load(Path(self.checkpoint))
+        known = length if self.epochs is not None or not self.filters else None
+        return _Loader(self, inner, known)
+
+    def create_scheduler(self, num_training_steps: int, *rest: Any, **more: Any) -> Any:
+        """The trainer's schedule, driven by the share of the data consumed."""
+        plain = self._host["create_scheduler"](num_training_steps, *rest, **more)
+        by_metric = isinstance(plain, torch.optim.lr_scheduler.ReduceLROnPlateau)
+        if not self.filters or self.epochs is None or by_metric or isinstance(plain, _Driven):
+            return plain
+        self._trainer.lr_scheduler = _Driven(plain, num_training_steps, self._progress)
+        return self._trainer.lr_scheduler
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The trainer's own where nothing is weighed; else the weighted mean over examples."""
+        carried = {key: inputs.pop(key) for key in (IDS, WEIGHTS) if key in inputs}
+        host = self._host["compute_loss"]
+        if not carried or self.sieve is None:
+            return host(model, inputs, return_outputs=return_outputs,
+                        num_items_in_batch=num_items_in_batch)
+        if WEIGHTS in carried:
+            loss, outputs = self._weighted(model, inputs, carried, num_items_in_batch)
+        elif self._losses is not None and self._watches:
+            each = self._losses(model, inputs)
+            self.sieve.observe(each, _riding(carried))
+            loss, outputs = self._scaled(each.mean(), num_items_in_batch), None
+        else:
+            targets = {} if self.head is None else {
+                k: inputs[k] for k in self.head.targets if k in inputs}  # the host takes them out
+            loss, outputs = host(model, inputs, return_outputs=True,
+                                 num_items_in_batch=num_items_in_batch)
+            if self.head is not None and self._watches:
+                with torch.no_grad():
+                    sizes = self.head.sizes(outputs, targets)
+                    each = self.head.losses(outputs, targets)
+                self.sieve.observe(each, _riding(carried), sizes)
+                self._compare(loss, each)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
+        """As the trainer's, with stage, realised rates and savings among the training logs."""
+        if "loss" in logs and self.sieve is not None and self.filters:
+            logs.update(self.figures())
+        self._host["log"](logs, *rest, **more)
+
+    # ---- parts
+
+    def figures(self) -> dict[str, float]:
+        """Stage; shares trained on and scored of what was drawn; savings in training cost."""
+        assert self.sieve is not None
+        examples, ratio = self.sieve.ledger.examples, self.sieve.cost_ratio
+        drawn = max(1, examples.drawn - self.sieve.held)
+        trained, scored = examples.yielded / drawn, examples.scored / max(1, examples.drawn)
+        return {"sieve_stage": float(self.sieve.stage), "sieve_trained": round(trained, 4),
+                "sieve_scored": round(scored, 4),
+                "sieve_saved": round(1.0 - trained - ratio * scored, 4)}
+
+    def _weighted(
+        self, model: nn.Module, inputs: Any, carried: dict[str, Tensor], items: Any
+    ) -> tuple[Tensor, Any]:
+        assert self.sieve is not None
+        outputs = None
+        if self._losses is not None:
+            each = self._losses(model, inputs)
+        else:
+            assert self.head is not None
+            kept = _decoder_needs_targets(self._trainer.model)
+            given = {k: v for k, v in inputs.items() if kept or k not in self.head.targets}
+            outputs = model(**given)
+            each = self.head.losses(outputs, inputs)
+        if IDS in carried:
+            loss = self.sieve.reduce(each, carried)
+        else:  # a filler
+            loss = (each * carried[WEIGHTS]).mean()
+        return self._scaled(loss, items), outputs
+
+    def _compare(self, host: Tensor, each: Tensor) -> None:
+        """Is the host's loss of one of several accumulated batches the batch's mean, or only its
+        share of the mean over all of them? Trainer and model settle that between them, and which
+        models heed `num_items_in_batch` differs; ours must be scaled as theirs."""
+        parts = self._trainer.current_gradient_accumulation_steps
+        if self._is_share is None and parts > 1:
+            share = float(host.detach()) / max(1e-9, float(each.mean()))
+            self._is_share = share < parts**-0.5
+
+    def _scaled(self, loss: Tensor, items: Any) -> Tensor:
+        """A batch's mean as the host would scale it among accumulated batches."""
+        trainer = self._trainer
+        if self._losses is not None:  # no loss of the host's to go by: what the trainer leaves us
+            done = getattr(trainer, "loss_is_scaled_for_ga", None)
+            if done is None:
+                done = trainer.model_accepts_loss_kwargs and items is not None
+                done = done or trainer.compute_loss_func is not None
+        else:
+            done = self._is_share
+        return loss / trainer.current_gradient_accumulation_steps if done else loss
+
+    def _scorer(self) -> Scorer | None:
+        model = self._trainer.model
+        if self._losses is not None:
+            return PerExample(model, self._losses)
+        if self.head is None:
+            return None
+        return Task(model, self.head, keep_targets=_decoder_needs_targets(model))
+
+    def _progress(self) -> float:
+        assert self.sieve is not None
+        return self.sieve.progress
+
+    def _file(self, folder: Path) -> Path:
+        return folder / f"finesieve-rank{self._trainer.args.process_index}.pt"
+
+    def save(self, folder: Path) -> None:
+        """The sieve's state, into the trainer's checkpoint."""
+        assert self.sieve is not None
+        state = {"sieve": self.sieve.state_dict(), "is_share": self._is_share}
+        torch.save(state, self._file(folder))
+
+    def _load(self, folder: Path) -> None:
+        assert self.sieve is not None
+        path = self._file(folder)
+        if not path.exists():
+            raise StateError(
+                f"{folder} has no {path.name}: it was saved without a sieve, or by fewer ranks; "
+                "resume it without one"
+            )
+        state = torch.load(path, weights_only=True)
+        self.sieve.load_state_dict(state["sieve"])
+        self._is_share = state["is_share"]
+
+
+class _Loader:
+    """The train loader as the trainer sees it: filtered, and else the one that it wraps.
+
+    Its length is plain training's, an upper bound, and only where the trainer counts epochs by it;
+    with `max_steps` it has none.
+    """
+
+    def __init__(self, attached: Attached, inner: Any, length: int | None) -> None:
+        self._attached, self._inner, self._length = attached, inner, length
+        self._under_way: Iterator[Any] | None = None
+        self._skip = attached.sieve.position if attached.sieve is not None else 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __len__(self) -> int:
+        if self._length is None:
+            raise TypeError("the number of survivors is not known beforehand")
+        return self._length
+
+    def __iter__(self) -> Iterator[Any]:
+        attached = self._attached
+        sieve = attached.sieve
+        assert sieve is not None
+        count, last, fresh = 0, None, False
+        while not fresh:
+            fresh = self._under_way is None  # else what the trainer left of the pass before
+            if fresh:
+                if attached.filters and attached.epochs is not None and (
+                    sieve.passes >= attached.epochs
+                ):
+                    return  # resumed: the trainer counts passes by plain training's steps
+                self._under_way = self._pass(sieve)
+            assert self._under_way is not None
+            for batch in self._under_way:
+                if bool((batch[WEIGHTS] == 1).all()):
+                    del batch[WEIGHTS]
+                count, last = count + 1, batch
+                yield batch
+            self._under_way = None
+        every = attached._trainer.args.gradient_accumulation_steps
+        if attached.filters and last is not None and count != self._length:
+            for _ in range(-count % every):  # the last step of a pass shall be made, not left
+                yield _filler(last)
+
+    def _pass(self, sieve: Sieve) -> Iterator[Any]:
+        inner, skip, self._skip = self._inner, self._skip, 0
+        if skip:
+            inner = skip_first_batches(inner, skip)
+        if hasattr(inner, "set_epoch"):  # the trainer does not always know which pass begins
+            inner.set_epoch(sieve.passes)
+        if skip:
+            inner = _with_random_state_kept(inner)
+        yield from sieve(inner, positioned=True)
+
+
+class _Driven:
+    """A schedule that the trainer steps once a step, and that follows the share consumed."""
+
+    def __init__(self, plain: Any, steps: int, progress: Callable[[], float]) -> None:
+        self._plain = plain
+        self._driver = StreamSchedule(plain, max(1, steps), progress)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+    def step(self, *_: Any) -> None:
+        self._driver.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._driver.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._driver.load_state_dict(state)
+
+
+class _Callback(TrainerCallback):
+    """Saves the sieve with the trainer's checkpoints; keeps the epoch right; ends the training."""
+
+    def __init__(self, attached: Attached) -> None:
+        self._attached = attached
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        attached = self._attached
+        if attached.filters and attached.epochs is not None and attached.sieve is not None:
+            state.epoch = attached.sieve.progress * attached.epochs
+        return control
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        attached = self._attached
+        if not attached.filters or attached.epochs is None or attached.sieve is None:
+            return control
+        if attached.sieve.passes >= attached.epochs:
+            control.should_training_stop = True
+            if str(getattr(args.save_strategy, "value", args.save_strategy)) == "steps":
+                control.should_save = True  # as the trainer does after its last step
+        return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        if self._attached.filters and self._attached.sieve is not None:
+            self._attached.save(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        return control
+
+
+def _riding(carried: dict[str, Tensor]) -> dict[str, Tensor]:
+    ids = carried[IDS]
+    return {IDS: ids, WEIGHTS: torch.ones_like(ids, dtype=torch.float32)}
+
+
+def _filler(batch: Any) -> dict[str, Any]:
+    """One example of weight 0."""
+    filler = {k: v[:1] for k, v in batch.items() if k not in (IDS, WEIGHTS)}
+    filler[WEIGHTS] = torch.zeros(1)
+    return filler
+
+
+def _decoder_needs_targets(model: Any) -> bool:
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+def _sized(loader: Any) -> bool:
+    try:
+        len(loader)
+    except TypeError:
+        return False
+    return True
+
+
+def _examples(loader: Any, length: int, trainer: Any) -> int:
+    """Examples that this rank draws in one pass."""
+    most = length * int(trainer._train_batch_size)
+    sampler = getattr(loader, "sampler", None)
+    if trainer.args.world_size == 1 and sampler is not None and _sized(sampler):
+        return min(most, len(sampler))
+    return most
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Seconds; waits for a GPU, which runs ahead of the program."""
+    if device.type != "cuda":
+        return time.perf_counter
+
+    def synchronised() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return synchronised
+
+
+def _with_random_state_kept(loader: Any) -> Iterator[Any]:
+    """The loader's batches. Starting it draws random numbers, which the checkpoint's random state
+    has behind it already."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    iterator = iter(loader)
+    first = next(iterator, None)
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+    if first is not None:
+        yield first
+        yield from iterator

@@ -1,0 +1,387 @@
+"""The Trainer with a sieve attached: off it changes nothing, on it filters, resumes, logs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import finesieve as fs
+from finesieve import heads, methods
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+from transformers import (  # noqa: E402
+    BertConfig,
+    BertForSequenceClassification,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from finesieve import hf  # noqa: E402
+from finesieve.rows import IDS, WEIGHTS  # noqa: E402
+
+SMALL = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+         "intermediate_size": 16, "max_position_embeddings": 40}
+
+
+class Data(torch.utils.data.Dataset[dict[str, Tensor]]):
+    """Token ids of which the first decides the label; most examples are soon learned."""
+
+    def __init__(self, n: int, labels: Any = None, **more: Any) -> None:
+        dice = np.random.default_rng(5)
+        lengths = dice.integers(4, 16, n)
+        self.rows = []
+        for i, length in enumerate(lengths):
+            ids = torch.from_numpy(dice.integers(3, 60, length))
+            label = int(ids[0] > 30) if labels is None else labels(i, ids)
+            self.rows.append({"input_ids": ids, "labels": label,
+                              **{k: f(i, ids) for k, f in more.items()}})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        return self.rows[i]
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    width = max(len(r["input_ids"]) for r in rows)
+    batch: dict[str, Tensor] = {
+        "input_ids": torch.zeros(len(rows), width, dtype=torch.long),
+        "attention_mask": torch.zeros(len(rows), width, dtype=torch.long),
+    }
+    for i, row in enumerate(rows):
+        length = len(row["input_ids"])
+        batch["input_ids"][i, :length] = row["input_ids"]
+        batch["attention_mask"][i, :length] = 1
+    for key in rows[0]:
+        if key == "input_ids":
+            continue
+        column = [r[key] for r in rows]
+        if isinstance(column[0], Tensor) and column[0].dtype == torch.long and column[0].ndim:
+            padded = torch.full((len(rows), width), -100)
+            for i, c in enumerate(column):
+                padded[i, : len(c)] = c
+            batch[key] = padded
+        else:
+            batch[key] = torch.stack([torch.as_tensor(c) for c in column])
+    return batch
+
+
+def model(classes: int = 2, seed: int = 0, **more: Any) -> BertForSequenceClassification:
+    torch.manual_seed(seed)
+    return BertForSequenceClassification(BertConfig(**SMALL, num_labels=classes, **more))
+
+
+def trainer(folder: Path, net: nn.Module | None = None, data: Any = None, **args: Any) -> Trainer:
+    options: dict[str, Any] = {
+        "per_device_train_batch_size": 8, "num_train_epochs": 2, "learning_rate": 3e-3,
+        "gradient_accumulation_steps": 2, "save_strategy": "no", "report_to": [],
+        "disable_tqdm": True, "logging_steps": 5, "use_cpu": True, "warmup_steps": 3,
+        "remove_unused_columns": False, **args,
+    }
+    kwargs = {k: options.pop(k) for k in ("compute_loss_func", "callbacks") if k in options}
+    return Trainer(
+        net if net is not None else model(), TrainingArguments(str(folder), **options),
+        data_collator=collate, train_dataset=Data(300) if data is None else data,
+        eval_dataset=Data(40), **kwargs,
+    )
+
+
+def closed(**settings: Any) -> fs.Method:
+    """Ours, with gates that close early and by hand; the clock decides nothing."""
+    return methods.build("finesieve", 0, **{
+        "train": 0.3, "score": 0.6, "starts": {2: 0.15, 3: 0.4}, "cost_ratio": 0.2, **settings})
+
+
+OPTIONS = {"pool": 32, "group": 2}
+
+
+def weights(host: Trainer) -> list[Tensor]:
+    return [p.detach().clone() for p in host.model.parameters()]
+
+
+def same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+class Watch(TrainerCallback):
+    def __init__(self) -> None:
+        self.logs: list[dict[str, Any]] = []
+        self.rates: list[float] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kw: Any) -> None:
+        self.logs.append(dict(logs))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        self.rates.append(kw["lr_scheduler"].get_last_lr()[0])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_switched_off_it_is_the_host_to_the_bit(tmp_path: Path, smoothing: float) -> None:
+    more = {"label_smoothing_factor": smoothing, "max_grad_norm": 0.5}
+    plain = trainer(tmp_path, **more)
+    plain.train()
+    sieved = trainer(tmp_path, **more)
+    hf.attach(sieved, "full")
+    sieved.train()
+    assert same(weights(plain), weights(sieved))
+    assert plain.state.global_step == sieved.state.global_step == 38
+    logs = [{k: v for k, v in h.items() if "runtime" not in k and "second" not in k}
+            for host in (plain, sieved) for h in host.state.log_history]
+    assert logs[: len(logs) // 2] == logs[len(logs) // 2 :]
+
+
+def test_gates_that_never_close_train_like_the_host(tmp_path: Path) -> None:
+    """Same batches, same losses; only the schedule is counted otherwise."""
+    plain = trainer(tmp_path, lr_scheduler_type="constant")
+    plain.train()
+    sieved = trainer(tmp_path, lr_scheduler_type="constant")  # its making sets the seed
+    attached = hf.attach(sieved, closed(starts={}))
+    sieved.train()
+    assert attached.sieve is not None
+    assert attached.sieve.stage == 1
+    assert same(weights(plain), weights(sieved))
+
+
+def test_it_filters_and_decays_the_rate_in_full(tmp_path: Path) -> None:
+    watch = Watch()
+    host = trainer(tmp_path, callbacks=[watch], eval_strategy="epoch")
+    attached = hf.attach(host, closed(), **OPTIONS)
+    host.train()
+    sieve = attached.sieve
+    assert sieve is not None
+    examples = sieve.ledger.examples
+    assert examples.drawn == 600
+    assert examples.drawn == examples.yielded + examples.dropped
+    assert 0 < examples.scored < 500
+    assert examples.yielded < 420
+    assert sieve.stage == 3
+    assert host.state.global_step < 38
+    assert watch.rates[2] == pytest.approx(3e-3, rel=0.3)  # after the warm-up
+    assert watch.rates[-1] < 0.1 * 3e-3
+    assert host.state.epoch == pytest.approx(2.0)
+    train_logs = [x for x in watch.logs if "loss" in x]
+    assert train_logs[0]["sieve_stage"] == 1.0
+    assert train_logs[0]["sieve_saved"] == 0.0
+    assert train_logs[-1]["sieve_stage"] == 3.0
+    assert 0 < train_logs[-1]["sieve_trained"] < 0.8
+    assert train_logs[-1]["sieve_saved"] > 0.1
+    evaluations = [x for x in watch.logs if "eval_loss" in x]
+    assert len(evaluations) == 2
+    assert host.evaluate()["eval_loss"] < 0.69
+    assert sieve.ledger.examples.drawn == 600  # evaluation is not filtered
+
+
+def test_every_optimizer_step_has_all_its_accumulated_batches(tmp_path: Path) -> None:
+    host = trainer(tmp_path, gradient_accumulation_steps=4)
+    calls: list[int] = []
+    step = host.training_step
+
+    def counted(net: nn.Module, inputs: Any, items: Any = None) -> Tensor:
+        calls.append(host.state.global_step)
+        if WEIGHTS in inputs and IDS not in inputs:
+            assert inputs[WEIGHTS].sum() == 0
+            fillers.append(host.state.global_step)
+        return step(net, inputs, items)
+
+    fillers: list[int] = []
+    host.training_step = counted
+    hf.attach(host, closed(starts={2: 0.1, 3: 0.5}), **OPTIONS)
+    host.train()
+    found = [calls.count(i) for i in range(host.state.global_step)]
+    assert found == [4] * host.state.global_step
+    assert len(calls) == sum(found)
+    assert 0 < len(fillers) < 8
+
+
+@pytest.mark.parametrize("at", ["4", "14"])
+def test_resuming_ends_at_the_same_weights(tmp_path: Path, at: str) -> None:
+    """From the first pass and from the second; the trainer miscounts the passes."""
+    more = {"save_strategy": "steps", "save_steps": 2}
+    whole = trainer(tmp_path / "a", **more)
+    hf.attach(whole, closed(), **OPTIONS)
+    whole.train()
+    again = trainer(tmp_path / "a", model(seed=9), **more)
+    attached = hf.attach(again, closed(), **OPTIONS)
+    again.train(resume_from_checkpoint=str(tmp_path / "a" / f"checkpoint-{at}"))
+    assert same(weights(whole), weights(again))
+    assert whole.state.global_step == again.state.global_step
+    assert attached.sieve is not None
+    assert attached.sieve.passes == 2
+    assert (tmp_path / "a" / f"checkpoint-{whole.state.global_step}").exists()
+    (tmp_path / "a" / "checkpoint-4" / "finesieve-rank0.pt").unlink()
+    bare = trainer(tmp_path / "a", **more)
+    hf.attach(bare, closed(), **OPTIONS)
+    with pytest.raises(fs.StateError, match="saved without a sieve"):
+        bare.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-4"))
+
+
+def test_max_steps_are_made(tmp_path: Path) -> None:
+    watch = Watch()
+    host = trainer(tmp_path, max_steps=31, callbacks=[watch])
+    attached = hf.attach(host, methods.build("random", 0, share=0.4), **OPTIONS)
+    host.train()
+    assert host.state.global_step == 31
+    assert attached.sieve is not None
+    assert attached.sieve.passes >= 3
+    assert watch.rates[-1] == 0.0  # the trainer's own schedule
+
+
+def test_training_again_starts_anew(tmp_path: Path) -> None:
+    host = trainer(tmp_path, num_train_epochs=1)
+    attached = hf.attach(host, closed(), **OPTIONS)
+    host.train()
+    first = attached.sieve
+    steps = host.state.global_step
+    host.train()
+    assert attached.sieve is not first
+    assert abs(host.state.global_step - steps) <= 6
+
+
+class Regressor(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.out = nn.EmbeddingBag(60, 8), nn.Linear(8, 1)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **kw: Tensor) -> Any:
+        return {"logits": self.out(self.embed(input_ids))}
+
+
+def squared(net: nn.Module, batch: Any) -> Tensor:
+    out = net(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    return (out["logits"].squeeze(1) - batch["labels"]) ** 2
+
+
+def test_any_task_by_one_function(tmp_path: Path) -> None:
+    host = trainer(tmp_path, Regressor(), Data(300, lambda i, ids: float(ids[0] > 30)))
+    with pytest.raises(fs.ConfigError, match="Regressor tells no task"):
+        hf.attach(host)
+    attached = hf.attach(host, closed(), losses=squared, **OPTIONS)
+    host.train()
+    assert attached.sieve is not None
+    assert attached.sieve.stage == 3
+    assert all(math.isfinite(h["loss"]) for h in host.state.log_history if "loss" in h)
+
+    wrong = trainer(tmp_path, Regressor(), Data(300, lambda i, ids: float(ids[0] > 30)))
+    hf.attach(wrong, closed(), losses=lambda net, b: squared(net, b).mean(), **OPTIONS)
+    with pytest.raises(fs.ScoreError, match="the mean over the batch; use reduction='none'"):
+        wrong.train()
+
+
+class Own(Trainer):
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        return super().compute_loss(*args, **kwargs)
+
+
+@pytest.mark.parametrize(("args", "said"), [
+    ({"num_train_epochs": 1.5}, "num_train_epochs=1.5: a whole number, or max_steps"),
+    ({"compute_loss_func": lambda *a, **k: None}, "losses=function"),
+])
+def test_what_cannot_be_served_is_refused_at_once(
+    tmp_path: Path, args: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(fs.ConfigError, match=said):
+        hf.attach(trainer(tmp_path, **args))
+
+
+def test_other_refusals(tmp_path: Path) -> None:
+    with pytest.raises(fs.ConfigError, match=r"expected a transformers\.Trainer"):
+        hf.attach(model())
+    host = trainer(tmp_path)
+    hf.attach(host)
+    with pytest.raises(fs.ConfigError, match="attached to this trainer already"):
+        hf.attach(host)
+    own = Own(model(), TrainingArguments(str(tmp_path), report_to=[], use_cpu=True))
+    with pytest.raises(fs.ConfigError, match="Own has a compute_loss of its own"):
+        hf.attach(own)
+    smoothed = trainer(tmp_path, model(1), label_smoothing_factor=0.1)
+    with pytest.raises(fs.ConfigError, match=r"label_smoothing_factor=0\.1"):
+        hf.attach(smoothed)
+
+
+def tasks() -> dict[str, Any]:
+    """name -> (model, data): every task that a Hugging Face model class tells."""
+    t = transformers
+    bert, dice = BertConfig(**SMALL, num_labels=4), np.random.default_rng(0)
+    multi = BertConfig(**SMALL, num_labels=4, problem_type="multi_label_classification")
+    gpt = t.GPT2Config(vocab_size=60, n_positions=40, n_embd=16, n_layer=1, n_head=2)
+    t5 = t.T5Config(vocab_size=60, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2,
+                    decoder_start_token_id=0)
+
+    def prompted(i: int, ids: Tensor) -> Tensor:
+        return torch.where(torch.arange(len(ids)) < 2, -100, ids)
+
+    return {
+        "classes": (t.BertForSequenceClassification(bert), Data(200, lambda i, x: int(x[0]) % 4)),
+        "labels": (t.BertForSequenceClassification(multi),
+                   Data(200, lambda i, x: torch.tensor([float(int(x[0]) % k == 0)
+                                                        for k in (2, 3, 5, 7)]))),
+        "regression": (t.BertForSequenceClassification(BertConfig(**SMALL, num_labels=1)),
+                       Data(200, lambda i, x: float(x[0]) / 60)),
+        "tokens": (t.BertForTokenClassification(bert), Data(200, lambda i, x: x % 4)),
+        "spans": (t.BertForQuestionAnswering(BertConfig(**SMALL)),
+                  Data(200, start_positions=lambda i, x: int(x[0]) % 4,
+                       end_positions=lambda i, x: int(x[0]) % 4)),
+        "causal": (t.GPT2LMHeadModel(gpt), Data(200, prompted)),
+        "sequences": (t.T5ForConditionalGeneration(t5), Data(200, lambda i, x: x % 7 + 1)),
+        "choices": (t.BertForMultipleChoice(BertConfig(**SMALL)), dice),
+    }
+
+
+@pytest.mark.parametrize("name", [
+    "classes", "labels", "regression", "tokens", "spans", "causal", "sequences", "choices"])
+def test_every_task(tmp_path: Path, name: str) -> None:
+    """Scored and trained on by the head; with open gates the loss is the model's own."""
+    torch.manual_seed(0)
+    net, data = tasks()[name]
+    host = trainer(tmp_path, net, None if name == "choices" else data, num_train_epochs=1,
+                   logging_steps=1)
+    if name == "choices":
+        rows = Data(600)
+        host.train_dataset = [rows[3 * i] | {"at": i} for i in range(200)]
+
+        def grouped(batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+            flat = collate([{**rows[3 * r["at"] + c], "labels": 0}
+                            for r in batch for c in range(3)])
+            made = {k: v.view(len(batch), 3, -1) for k, v in flat.items() if k != "labels"}
+            return {**made, "labels": torch.tensor([r["at"] % 3 for r in batch])}
+
+        host.data_collator = grouped
+    elif name == "spans":
+        host.data_collator = lambda batch: {
+            k: v for k, v in collate(batch).items() if k != "labels"}
+    attached = hf.attach(host, closed(), **OPTIONS)
+    host.train()
+    sieve = attached.sieve
+    assert sieve is not None
+    assert sieve.stage == 3
+    assert 0 < sieve.ledger.examples.scored < 200
+    assert sieve.ledger.examples.yielded < 160
+    losses = [h["loss"] for h in host.state.log_history if "loss" in h]
+    assert all(math.isfinite(x) and x > 0 for x in losses)
+    if name in ("tokens", "causal", "sequences"):
+        return  # the model's own is the mean over tokens
+    batch = host.data_collator([host.train_dataset[i] for i in range(6)])
+    net.eval()
+    own = net(**{k: v for k, v in batch.items() if k != "at"})
+    assert attached.head is not None
+    ours = attached.head.losses(own, batch).mean().item()
+    assert ours == pytest.approx(own.loss.item(), rel=1e-4)
+
+
+def test_heads_of_models() -> None:
+    assert isinstance(hf.head_of(model(2)), heads.SingleLabel)
+    assert isinstance(hf.head_of(model(1)), heads.Regression)
+    assert isinstance(hf.head_of(model(3, problem_type="regression")), heads.Regression)
+    causal = hf.head_of(tasks()["causal"][0])
+    assert isinstance(causal, heads.Tokens)
+    assert causal.shift
