@@ -435,8 +435,10 @@ class _Callback(TrainerCallback):
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        if self._attached.filters and self._attached.sieve is not None:
-            self._attached.save(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        # A search over hyperparameters saves elsewhere, and is not resumed in its middle.
+        if self._attached.filters and self._attached.sieve is not None and folder.is_dir():
+            self._attached.save(folder)
         return control
 
 
