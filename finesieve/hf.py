@@ -7,6 +7,7 @@ are open, or the method has none) the host computes its own loss, to the bit.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,11 +31,13 @@ from finesieve import heads, methods
 from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, StateError
 from finesieve.features import FeatureFunction
+from finesieve.hf_tasks import decoder_needs_targets, head_of
 from finesieve.rows import IDS, WEIGHTS
 from finesieve.schedule import StreamSchedule
 from finesieve.scores import PerExample, Scorer, Task
 from finesieve.stream import Listener, Sieve
 
+__all__ = ["Attached", "attach", "head_of"]
 HOOKS = ("train", "get_train_dataloader", "create_scheduler", "compute_loss", "log")
 LossFunction = Callable[[nn.Module, Any], Tensor]
 _KNOWN = ("SFTTrainer",)  # their own compute_loss is the mean that is expected, plus metrics
@@ -73,41 +76,6 @@ def attach(
     if attached.filters:
         trainer.args.ignore_data_skip = True
     return attached
-
-
-def head_of(model: nn.Module, smoothing: float = 0.0) -> heads.Head:
-    """The task of a Hugging Face model, by its class; `ConfigError` if that tells nothing."""
-    adapted: Any = model
-    inner = adapted.get_base_model() if hasattr(model, "get_base_model") else model
-    name, config = type(inner).__name__, getattr(inner, "config", None)
-    if name.endswith("ForSequenceClassification"):
-        kind = getattr(config, "problem_type", None)
-        if kind == "multi_label_classification":
-            return _unsmoothed(heads.MultiLabel(), name, smoothing)
-        if kind == "regression" or (kind is None and getattr(config, "num_labels", 0) == 1):
-            return _unsmoothed(heads.Regression(), name, smoothing)
-        return heads.SingleLabel(smoothing=smoothing)
-    if name.endswith("ForMultipleChoice"):
-        return heads.Choice(smoothing=smoothing)
-    if name.endswith("ForQuestionAnswering"):
-        return _unsmoothed(heads.Spans(), name, smoothing)
-    if name.endswith("ForTokenClassification"):
-        return heads.Tokens(smoothing=smoothing)
-    if name.endswith(("ForCausalLM", "LMHeadModel")):
-        return heads.Tokens(shift=True, smoothing=smoothing)
-    if getattr(config, "is_encoder_decoder", False):
-        return heads.Tokens(smoothing=smoothing)
-    raise ConfigError(
-        f"{name} tells no task: give attach(trainer, head=...), one of finesieve.heads, or "
-        "attach(trainer, losses=function), a function (model, batch) -> loss per example"
-    )
-
-
-def _unsmoothed(head: heads.Head, name: str, smoothing: float) -> heads.Head:
-    if smoothing:
-        raise ConfigError(f"label_smoothing_factor={smoothing} with {name}: set it to 0, or give "
-                          "attach(trainer, losses=...)")
-    return head
 
 
 class Attached:
@@ -271,7 +239,7 @@ class Attached:
             each = self._losses(model, inputs)
         else:
             assert self.head is not None
-            kept = _decoder_needs_targets(self._trainer.model)
+            kept = decoder_needs_targets(self._trainer.model)
             given = {k: v for k, v in inputs.items() if kept or k not in self.head.targets}
             outputs = model(**given)
             each = self.head.losses(outputs, inputs)
@@ -288,7 +256,8 @@ class Attached:
         parts = self._trainer.current_gradient_accumulation_steps
         if self._is_share is None and parts > 1:
             share = float(host.detach()) / max(1e-9, float(each.mean()))
-            self._is_share = share < parts**-0.5
+            if math.isfinite(share):
+                self._is_share = share < parts**-0.5
 
     def _scaled(self, loss: Tensor, items: Any) -> Tensor:
         """A batch's mean as the host would scale it among accumulated batches."""
@@ -308,7 +277,7 @@ class Attached:
             return PerExample(model, self._losses)
         if self.head is None:
             return None
-        return Task(model, self.head, keep_targets=_decoder_needs_targets(model))
+        return Task(model, self.head, keep_targets=decoder_needs_targets(model))
 
     def _progress(self) -> float:
         assert self.sieve is not None
@@ -452,10 +421,6 @@ def _filler(batch: Any) -> dict[str, Any]:
     filler = {k: v[:1] for k, v in batch.items() if k not in (IDS, WEIGHTS)}
     filler[WEIGHTS] = torch.zeros(1)
     return filler
-
-
-def _decoder_needs_targets(model: Any) -> bool:
-    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
 
 
 def _sized(loader: Any) -> bool:
