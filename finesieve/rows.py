@@ -15,6 +15,7 @@ from finesieve.errors import BatchError, StateError
 from finesieve.gates import FloatArray, IntArray, State
 
 IDS, WEIGHTS = "sieve_ids", "sieve_weights"
+PREFIX = "sieve_prefix"  # what frozen layers put out (finesieve.frozen)
 Column = Tensor | list[Any]
 
 
@@ -46,7 +47,8 @@ def inputs(batch: Any) -> Any:
         return batch.input
     if isinstance(batch, MutableMapping) and IDS in batch:
         bare = copy.copy(batch)
-        del bare[IDS], bare[WEIGHTS]
+        for key in (IDS, WEIGHTS, PREFIX):
+            bare.pop(key, None)
         return bare
     if isinstance(batch, (tuple, list)) and batch and isinstance(batch[-1], Ride):
         return batch[:-1]
@@ -251,6 +253,20 @@ class Codec:
                 chosen = chosen.narrow(axis, first, width).contiguous()
             columns[key] = chosen
         return Rows(columns, lengths, rows.ids[index], rows.weights[index], rows.spans[index])
+
+    def place(self, rows: Rows, column: Tensor | None, index: IntArray, part: Tensor) -> Tensor:
+        """Put `part`, float[len(index), at most length, width], into a column for all rows,
+        float[n, length, width], 0 where nothing stands. The column is made at the first part."""
+        mask = _mask(rows.columns)
+        if mask is None or mask.ndim != 2:
+            raise BatchError("frozen layers' output can be shared in batches with an "
+                             "`attention_mask` [n, length] only; there is none")
+        if column is None:
+            column = part.new_zeros((*mask.shape, part.shape[2]))
+        first = column.shape[1] - part.shape[1] if self._left else 0
+        where = torch.from_numpy(index).to(column.device)
+        column[where, first : first + part.shape[1]] = part
+        return column
 
     def concat(self, parts: Sequence[Rows]) -> Rows:
         """One after another, padded to the widest."""

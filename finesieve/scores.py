@@ -19,16 +19,21 @@ import torch
 from torch import Tensor, nn
 
 from finesieve.errors import BatchError, ScoreError
+from finesieve.frozen import FrozenPrefix
 from finesieve.gates import FloatArray
 from finesieve.heads import Head, SingleLabel
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """loss: float32[n]. size: float32[n], non-negative. Both on the CPU."""
+    """loss: float32[n]. size: float32[n], non-negative. Both on the CPU.
+
+    prefix: float[n, length, width], what frozen layers put out, to ride along with the survivors.
+    """
 
     loss: FloatArray
     size: FloatArray
+    prefix: Tensor | None = None
 
 
 def check_losses(losses: Any, n: int, where: str) -> Tensor:
@@ -103,6 +108,7 @@ class Task(Scorer):
         input of them.
     autocast: a function giving the context that training runs in, e.g.
         `lambda: torch.autocast("cuda", torch.bfloat16)`.
+    prefix: frozen first layers of this model, whose output training shares.
     """
 
     def __init__(
@@ -111,12 +117,16 @@ class Task(Scorer):
         head: Head,
         autocast: Callable[[], AbstractContextManager[Any]] | None = None,
         keep_targets: bool = False,
+        prefix: FrozenPrefix | None = None,
     ) -> None:
-        self.head, self._kept = head, keep_targets
+        self.head, self._kept, self._prefix = head, keep_targets, prefix
         self._model, self._autocast = model, autocast
 
     def __call__(self, batch: Any) -> Scores:
-        with scoring(self._model, self._autocast) as model:
+        keeping: AbstractContextManager[list[Tensor]] = nullcontext([])
+        if self._prefix:
+            keeping = self._prefix.keeping()
+        with scoring(self._model, self._autocast) as model, keeping as kept:
             device = next((p.device for p in model.parameters()), torch.device("cpu"))
             if isinstance(batch, Mapping):
                 missing = [key for key in self.head.targets if key not in batch]
@@ -134,7 +144,7 @@ class Task(Scorer):
                 batch = {self.head.targets[0]: labels}
             size = self.head.sizes(out, batch)  # checks the targets
             loss = self.head.losses(out, batch)
-        return Scores(loss.float().cpu().numpy(), size.float().cpu().numpy())
+        return Scores(loss.float().cpu().numpy(), size.float().cpu().numpy(), *kept[:1])
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
         return self.head.size_of_loss(loss)
@@ -152,8 +162,9 @@ class Classification(Task):
         model: nn.Module,
         labels: str = "labels",
         autocast: Callable[[], AbstractContextManager[Any]] | None = None,
+        prefix: FrozenPrefix | None = None,
     ) -> None:
-        super().__init__(model, SingleLabel(labels), autocast)
+        super().__init__(model, SingleLabel(labels), autocast, prefix=prefix)
 
 
 class PerExample(Scorer):

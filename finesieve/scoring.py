@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from finesieve.errors import ScoreError
 from finesieve.gates import FloatArray
-from finesieve.rows import Codec, Rows
+from finesieve.rows import PREFIX, Codec, Rows
 from finesieve.scores import Scorer
 
 
@@ -40,10 +41,13 @@ def score_rows(
 ) -> tuple[FloatArray, FloatArray]:
     """Loss and size float32[n], scored in batches of like length.
 
+    What frozen layers put out, if the scorer gives it, becomes a column of the rows.
+
     most, overhead: see `cut_by_length`. Raises `ScoreError` if the scorer gives other than one
     loss and one size per example.
     """
     n = len(rows)
+    prefix: Tensor | None = None
     loss, size = np.empty(n, np.float32), np.empty(n, np.float32)
     order = np.argsort(rows.lengths, kind="stable")
     for cut in cut_by_length(rows.lengths[order], most, overhead):
@@ -55,4 +59,8 @@ def score_rows(
                 f"sizes for {len(index)} examples; expected one of each per example"
             )
         loss[index], size[index] = scores.loss, scores.size
+        if scores.prefix is not None:
+            prefix = codec.place(rows, prefix, index, scores.prefix)
+    if prefix is not None:
+        rows.columns[PREFIX] = prefix
     return loss, size

@@ -60,7 +60,8 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
                        help="every dropout rate of the model (default: %(default)s; `model` keeps "
                        "its own): each example is met once, and dropout blurs its size")
     group.add_argument("--freeze", type=int, default=0, metavar="LAYERS",
-                       help="freeze the embeddings and this many first layers")
+                       help="freeze the embeddings and this many first layers; what they put out "
+                       "when an example is scored is used again when it is trained on")
     group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
                        help="default: %(default)s")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from finesieve import frozen
 from finesieve.errors import ConfigError, DataError
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json",
@@ -100,7 +101,7 @@ def load_model(
             )
     except Exception as error:  # a damaged folder raises anything
         raise ConfigError(f"cannot load model {model}: {_first_line(error)}") from None
-    freeze_layers(net, freeze)
+    frozen.freeze(net, freeze)
     if dropout is not None:
         set_dropout(net, dropout)
     return net
@@ -136,24 +137,6 @@ def _check_folder(model: str, where: str) -> None:
         raise ConfigError(f"{model}/config.json cannot be read: {error}") from None
     if not isinstance(found, dict):
         raise ConfigError(f"{model}/config.json holds a {type(found).__name__}, not an object")
-
-
-def freeze_layers(model: nn.Module, count: int) -> None:
-    """Freeze the embeddings and the first `count` layers; 0 freezes nothing."""
-    if count == 0:
-        return
-    layers = max(
-        (m for m in model.modules() if isinstance(m, nn.ModuleList)), key=len, default=None
-    )
-    if layers is None or count > len(layers):
-        have = 0 if layers is None else len(layers)
-        raise ConfigError(f"--freeze {count}, but the model has {have} layers")
-    frozen: list[nn.Module] = list(layers)[:count]
-    frozen += [m for m in model.modules() if isinstance(m, nn.Embedding)]
-    frozen += [m for name, m in model.named_modules() if name.endswith("embeddings")]
-    for module in frozen:
-        for parameter in module.parameters():
-            parameter.requires_grad = False
 
 
 def matrix_parameters(model: nn.Module) -> int:

@@ -35,6 +35,7 @@ from finesieve.app.progress import Live, snapshot
 from finesieve.app.results import pack_examples
 from finesieve.app.runfiles import ExampleLog, RunFolder
 from finesieve.errors import DataError, ScoreError, StateError
+from finesieve.frozen import FrozenPrefix
 from finesieve.rows import inputs
 from finesieve.schedule import StreamSchedule
 from finesieve.scores import Classification
@@ -179,8 +180,11 @@ class Run:
             )
         else:
             self.autocast = nullcontext
+        # Frozen layers are run once an example, unless dropout makes each pass another one.
+        shares = config.freeze > 0 and config.dropout == 0.0 and method.scores
+        self.prefix = FrozenPrefix(self.model, config.freeze) if shares else None
         self.sieve = Sieve(
-            Classification(self.model, autocast=self.autocast),
+            Classification(self.model, autocast=self.autocast, prefix=self.prefix),
             method,
             total=self.total,
             batch_size=config.survivor_batch_size,
@@ -300,7 +304,8 @@ class Run:
         """Cross-entropy float32[n], with gradient where there is one."""
         given = {k: v.to(self.device) for k, v in inputs(batch).items() if k != EXAMPLE}
         labels = given.pop("labels")
-        with self.autocast():
+        shared = self.prefix.shared(batch) if self.prefix and model is self.model else nullcontext()
+        with self.autocast(), shared:
             logits = model(**given).logits
         return F.cross_entropy(logits.float(), labels, reduction="none")
 
