@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,11 +108,16 @@ class Codec:
     pad_values: what to pad each column with. By default what stands where the mask is 0, and
         until such a place was seen 0 (-100 for `labels`).
     id_key: the column that holds each example's own id; without it ids count the stream.
+    lengths: batches that leave are padded to one of these lengths.
     """
 
     def __init__(
-        self, pad_values: Mapping[Any, float] | None = None, id_key: Hashable | None = None
+        self,
+        pad_values: Mapping[Any, float] | None = None,
+        id_key: Hashable | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> None:
+        self._buckets = sorted(lengths or ())
         self._given = dict(pad_values or {})
         self._id_key = id_key
         self._pads: dict[Hashable, float] = {}
@@ -263,10 +268,41 @@ class Codec:
                              "`attention_mask` [n, length] only; there is none")
         if column is None:
             column = part.new_zeros((*mask.shape, part.shape[2]))
-        first = column.shape[1] - part.shape[1] if self._left else 0
-        where = torch.from_numpy(index).to(column.device)
-        column[where, first : first + part.shape[1]] = part
+        width = min(part.shape[1], column.shape[1])  # a part may be padded to one of `lengths`
+        where, part = torch.from_numpy(index).to(column.device), part[: len(index)]
+        if self._left:
+            column[where, column.shape[1] - width :] = part[:, part.shape[1] - width :]
+        else:
+            column[where, :width] = part[:, :width]
         return column
+
+    def fitted(self, rows: Rows) -> Rows:
+        """The rows padded to one of `lengths`, if there are any; `BatchError` if all are less."""
+        mask = _mask(rows.columns)
+        if not self._buckets or len(rows) == 0:
+            return rows
+        if mask is None:
+            raise BatchError("lengths=... needs an `attention_mask` in the batches, which says "
+                             "what is padding; there is none")
+        axis, longest = _axis(rows.columns), int(rows.lengths.max())
+        width = next((b for b in self._buckets if b >= longest), None)
+        if width is None:
+            raise BatchError(f"an example has {longest} tokens, but the longest of lengths="
+                             f"{self._buckets} is {self._buckets[-1]}: add a longer one, or cut "
+                             "the texts")
+        columns = dict(rows.columns)
+        for key in self._sequence_keys(rows.columns):
+            column = columns[key]
+            assert isinstance(column, Tensor)
+            first = column.shape[axis] - min(width, column.shape[axis]) if self._left else 0
+            column = column.narrow(axis, first, min(width, column.shape[axis]))
+            shape = list(column.shape)
+            shape[axis] = width
+            out = column.new_full(shape, self._pad(key))
+            at = width - column.shape[axis] if self._left else 0
+            out.narrow(axis, at, column.shape[axis]).copy_(column)
+            columns[key] = out
+        return replace(rows, columns=columns)
 
     def concat(self, parts: Sequence[Rows]) -> Rows:
         """One after another, padded to the widest."""
@@ -330,9 +366,14 @@ class Codec:
             return tuple(values) if self._form == "tuple" else values
         return dict(rows.columns) if self._type is dict else self._type(dict(rows.columns))
 
+    @property
+    def buckets(self) -> list[int]:
+        """The lengths to pad to; empty if a batch is as long as its longest example."""
+        return self._buckets
+
     def for_model(self, rows: Rows) -> Any:
         """`bare`, without the column of ids, which no model expects."""
-        batch = self.bare(rows)
+        batch = self.bare(self.fitted(rows))
         if isinstance(batch, MutableMapping) and self._id_key in batch:
             del batch[self._id_key]
         return batch
@@ -340,7 +381,7 @@ class Codec:
     def pack(self, rows: Rows) -> Any:
         """The rows as a batch of the loader's form, with ids and weights inside."""
         ids, weights = torch.from_numpy(rows.ids.copy()), torch.from_numpy(rows.weights.copy())
-        batch = self.bare(rows)
+        batch = self.bare(self.fitted(rows))
         if self._form == "tensor":
             return TensorBatch(batch, ids, weights)
         if self._form == "tuple":

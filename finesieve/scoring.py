@@ -36,6 +36,19 @@ def cut_by_length(lengths: npt.ArrayLike, most: int, overhead: float) -> list[sl
     return cuts[::-1]
 
 
+def cut_alike(lengths: npt.NDArray[np.int64], most: int, buckets: list[int]) -> list[slice]:
+    """Cut examples sorted by length into batches that are padded to the same of `buckets`.
+
+    lengths: int[n], ascending. most: examples a batch at the most.
+    """
+    ends = [int(e) for e in np.searchsorted(lengths, buckets, side="right")]
+    cuts, begin = [], 0
+    for end in [*ends[:-1], len(lengths)]:
+        cuts += [slice(i, min(i + most, end)) for i in range(begin, end, most)]
+        begin = max(begin, end)
+    return cuts
+
+
 def score_rows(
     scorer: Scorer, codec: Codec, rows: Rows, most: int, overhead: float
 ) -> tuple[FloatArray, FloatArray]:
@@ -50,15 +63,21 @@ def score_rows(
     prefix: Tensor | None = None
     loss, size = np.empty(n, np.float32), np.empty(n, np.float32)
     order = np.argsort(rows.lengths, kind="stable")
-    for cut in cut_by_length(rows.lengths[order], most, overhead):
+    if codec.buckets:
+        cuts = cut_alike(rows.lengths[order], most, codec.buckets)
+    else:
+        cuts = cut_by_length(rows.lengths[order], most, overhead)
+    for cut in cuts:
         index = order[cut]
-        scores = scorer(codec.for_model(codec.take(rows, index)))
-        if scores.loss.shape != index.shape or scores.size.shape != index.shape:
+        # With fixed lengths the number is fixed too, for compiled models: the last one is repeated.
+        given = np.pad(index, (0, most - len(index)), mode="edge") if codec.buckets else index
+        scores = scorer(codec.for_model(codec.take(rows, given)))
+        if scores.loss.shape != given.shape or scores.size.shape != given.shape:
             raise ScoreError(
                 f"the scorer gave {scores.loss.shape} losses and {scores.size.shape} "
-                f"sizes for {len(index)} examples; expected one of each per example"
+                f"sizes for {len(given)} examples; expected one of each per example"
             )
-        loss[index], size[index] = scores.loss, scores.size
+        loss[index], size[index] = scores.loss[: len(index)], scores.size[: len(index)]
         if scores.prefix is not None:
             prefix = codec.place(rows, prefix, index, scores.prefix)
     if prefix is not None:

@@ -59,6 +59,8 @@ class Sieve:
     scoring_overhead: fixed cost of a scoring forward, in tokens: cutting the candidates into
         batches of like length weighs it against padding. About 50 on a CPU; thousands on a GPU.
     pad_values: what to pad columns with; learned from the loader's own padding by default.
+    lengths: pad every batch to one of these lengths, and score in batches of `scoring_batch`
+        exactly: a few fixed shapes, for `torch.compile`. Batches need an `attention_mask`.
     id_key: column with the examples' own ids; by default they are numbered as drawn.
     seed: of the order of batches within a group (the method's gates have seeds of their own).
     clock: seconds, for the ledger; give one that synchronises if the device runs ahead.
@@ -82,6 +84,7 @@ class Sieve:
         scoring_batch: int | None = None,
         scoring_overhead: float = 64.0,
         pad_values: Mapping[Any, float] | None = None,
+        lengths: Sequence[int] | None = None,
         id_key: Hashable | None = None,
         seed: int = 0,
         clock: Clock = time.perf_counter,
@@ -108,7 +111,10 @@ class Sieve:
         self._total, self._group = total, group
         self._pool_size, self._scoring_batch = pool, scoring_batch
         self._scoring_overhead = scoring_overhead
-        self._codec = Codec(pad_values, id_key)
+        if lengths is not None and (not lengths or any(
+                not isinstance(x, int) or x < 1 for x in lengths)):
+            raise ConfigError(f"lengths is {lengths!r}; expected whole numbers, 1 or more")
+        self._codec = Codec(pad_values, id_key, lengths)
         self._holding = Holding(self._codec, group, seed)
         self._batch_size = batch_size
         self._agreement = agreement or Alone()
