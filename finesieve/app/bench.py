@@ -53,6 +53,8 @@ class Job:
 class Bench:
     """A suite on a data folder. `run` returns all records, the failed ones too."""
 
+    worker: tuple[str, ...] = ("-m", "finesieve.app.worker")  # the program of one run
+
     def __init__(
         self,
         suite: Suite,
@@ -213,7 +215,7 @@ class Bench:
         spec.write_text(json.dumps({"config": config.as_dict(), "cpus": cores}))
         threads = str(config.threads or self.threads)
         done = subprocess.run(
-            [sys.executable, "-m", "finesieve.app.worker", str(spec), str(out)],
+            [sys.executable, *self.worker, str(spec), str(out)],
             env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
             capture_output=True, text=True, errors="replace", check=False,
         )

@@ -10,12 +10,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 
-def main(spec_file: str, out_file: str) -> int:
-    """Exit status 0 when a summary was written, 1 when a failure was."""
+def main(spec_file: str, out_file: str, run: Callable[[Any], dict[str, Any]] | None = None) -> int:
+    """Exit status 0 when a summary was written, 1 when a failure was.
+
+    run: config -> summary; `finesieve train` by default.
+    """
     spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
     if spec.get("cpus") and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, spec["cpus"])
@@ -27,7 +31,7 @@ def main(spec_file: str, out_file: str) -> int:
     try:
         given = spec["config"]
         config = Config(**{**given, "eval": tuple(given["eval"])})
-        result: dict[str, Any] = train(config, None, quiet=True)
+        result = run(config) if run else train(config, None, quiet=True)
     except FinesieveError as error:
         result = {"failed": str(error)}
     except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError when out of memory
@@ -39,4 +43,4 @@ def main(spec_file: str, out_file: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:3]))
+    sys.exit(main(sys.argv[1], sys.argv[2]))

@@ -1,0 +1,318 @@
+"""Other tasks than classifying texts, each through Hugging Face's Trainer and `hf.attach`.
+
+    python benchmarks/tasks.py --data-dir DATA --output results/tasks
+
+A suite as `finesieve bench` runs it (benchmarks/tasks.toml): same seeds, cores, equal-time pairs
+and records; only a run is another program, this file with --worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finesieve.app import worker
+from finesieve.app.bench import Bench
+from finesieve.app.config import Config
+from finesieve.app.results import pack_examples
+from finesieve.app.suite import read_suite
+
+ROOT = Path(__file__).parent
+IGNORED = -100
+Rows = list[dict[str, Any]]
+
+
+@dataclass
+class Job:
+    """One task made ready: what the Trainer gets, and what judges the model afterwards."""
+
+    model: nn.Module
+    train: Rows
+    held_out: Rows
+    collate: Callable[[Rows], dict[str, Tensor]]
+    metric: Callable[[list[Tensor], Rows], float]  # of the outputs' logits, row by row
+
+
+def read(path: str, limit: int | None, seed: int) -> Rows:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    if limit is not None and limit < len(rows):
+        chosen = np.random.default_rng([seed, 7]).permutation(len(rows))[:limit]
+        rows = [rows[i] for i in chosen]
+    return rows
+
+
+def padded(rows: Rows, pads: dict[str, float]) -> dict[str, Tensor]:
+    """Dynamic padding: what is in `pads` is a sequence, the rest one value or vector an example."""
+    width = max(len(r["input_ids"]) for r in rows)
+    batch = {}
+    for key in rows[0]:
+        column = [torch.as_tensor(r[key]) for r in rows]
+        if key in pads:
+            column = [torch.nn.functional.pad(c, (0, width - len(c)), value=pads[key])
+                      for c in column]
+        batch[key] = torch.stack(column)
+    return batch
+
+
+def padded_choices(rows: Rows, pads: dict[str, float]) -> dict[str, Tensor]:
+    flat = [{k: r[k][c] for k in pads} for r in rows for c in range(len(r["input_ids"]))]
+    batch = {k: v.view(len(rows), -1, v.shape[1]) for k, v in padded(flat, pads).items()}
+    return {**batch, "labels": torch.tensor([r["labels"] for r in rows])}
+
+
+def minilm(kind: str, seed: int, **config: Any) -> tuple[nn.Module, Any]:
+    import transformers
+
+    from finesieve.app.models import load_tokenizer, quiet_transformers, resolve, set_dropout
+
+    torch.manual_seed(seed)
+    with quiet_transformers():
+        model = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(
+            resolve("minilm"), dtype=torch.float32, **config)
+    set_dropout(model, 0.0)
+    return model, load_tokenizer("minilm")
+
+
+TEXT = {"input_ids": 0, "attention_mask": 0, "token_type_ids": 0}
+
+
+# ---- the tasks
+
+
+def entities(config: Config, train: Rows, held_out: Rows) -> Job:
+    model, tokenizer = minilm("TokenClassification", config.seed, num_labels=9)
+
+    def encoded(row: dict[str, Any]) -> dict[str, Any]:
+        out = dict(tokenizer(row["tokens"], is_split_into_words=True, truncation=True,
+                             max_length=config.max_length))
+        words = tokenizer(row["tokens"], is_split_into_words=True, truncation=True,
+                          max_length=config.max_length).word_ids()
+        first = [i for i, w in enumerate(words) if w is not None and w != words[i - 1]]
+        labels = [IGNORED] * len(words)
+        for i in first:
+            labels[i] = row["tags"][words[i]]
+        return {**out, "labels": labels}
+
+    def f1(logits: list[Tensor], rows: Rows) -> float:
+        right = found = there = 0
+        for at, row in zip(logits, rows, strict=True):
+            labels = torch.tensor(row["labels"])
+            real = labels != IGNORED
+            ours = spans(at[: len(labels)].argmax(-1)[real].tolist())
+            theirs = spans(labels[real].tolist())
+            right += len(ours & theirs)
+            found, there = found + len(ours), there + len(theirs)
+        return 2 * right / max(1, found + there)
+
+    pads = {**TEXT, "labels": IGNORED}
+    return Job(model, [encoded(r) for r in train], [encoded(r) for r in held_out],
+               lambda rows: padded(rows, pads), f1)
+
+
+def spans(tags: Sequence[int]) -> set[tuple[int, int, int]]:
+    """Entities of a sentence: (first word, one behind the last, type). 0 is none, 2 t + 1 begins
+    one of type t and 2 t + 2 goes on with it."""
+    out, begin, kind = set(), 0, -1
+    for i, tag in enumerate([*tags, 0]):
+        goes_on = tag > 0 and tag % 2 == 0 and (tag - 1) // 2 == kind
+        if kind >= 0 and not goes_on:
+            out.add((begin, i, kind))
+            kind = -1
+        if tag > 0 and not goes_on:
+            begin, kind = i, (tag - 1) // 2
+    return out
+
+
+def likeness(config: Config, train: Rows, held_out: Rows) -> Job:
+    from scipy.stats import spearmanr
+
+    model, tokenizer = minilm("SequenceClassification", config.seed, num_labels=1,
+                              problem_type="regression")
+
+    def encoded(row: dict[str, Any]) -> dict[str, Any]:
+        return {**tokenizer(row["text_a"], row["text_b"], truncation=True,
+                            max_length=config.max_length), "labels": row["label"] / 5.0}
+
+    def spearman(logits: list[Tensor], rows: Rows) -> float:
+        return float(spearmanr([float(x) for x in logits], [r["labels"] for r in rows]).statistic)
+
+    return Job(model, [encoded(r) for r in train], [encoded(r) for r in held_out],
+               lambda rows: padded(rows, TEXT), spearman)
+
+
+def emotions(config: Config, train: Rows, held_out: Rows) -> Job:
+    classes = 28
+    model, tokenizer = minilm("SequenceClassification", config.seed, num_labels=classes,
+                              problem_type="multi_label_classification")
+
+    def encoded(row: dict[str, Any]) -> dict[str, Any]:
+        labels = [float(c in row["labels"]) for c in range(classes)]
+        return {**tokenizer(row["text"], truncation=True, max_length=config.max_length),
+                "labels": labels}
+
+    def micro_f1(logits: list[Tensor], rows: Rows) -> float:
+        ours = torch.stack(logits).sigmoid() > 0.3
+        theirs = torch.tensor([r["labels"] for r in rows]) > 0.5
+        return float(2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()).clamp(min=1))
+
+    return Job(model, [encoded(r) for r in train], [encoded(r) for r in held_out],
+               lambda rows: padded(rows, TEXT), micro_f1)
+
+
+def choices(config: Config, train: Rows, held_out: Rows) -> Job:
+    model, tokenizer = minilm("MultipleChoice", config.seed)
+
+    def encoded(row: dict[str, Any]) -> dict[str, Any]:
+        asked = [f"{row['text_b']} {option}" for option in row["options"]]
+        out = tokenizer([row["text_a"]] * len(asked), asked, truncation="only_first",
+                        max_length=config.max_length)
+        return {**out, "labels": row["label"]}
+
+    def accuracy(logits: list[Tensor], rows: Rows) -> float:
+        right = [int(at.argmax()) == r["labels"] for at, r in zip(logits, rows, strict=True)]
+        return float(np.mean(right))
+
+    return Job(model, [encoded(r) for r in train], [encoded(r) for r in held_out],
+               lambda rows: padded_choices(rows, TEXT), accuracy)
+
+
+def sentences(config: Config, train: Rows, held_out: Rows) -> Job:
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator((f"{r['prompt']} {r['completion']}" for r in train),
+                            vocab_size=4000, show_progress=False, special_tokens=["<end>"])
+    torch.manual_seed(config.seed)
+    model = GPT2LMHeadModel(GPT2Config(
+        vocab_size=bpe.get_vocab_size(), n_positions=config.max_length, n_embd=256, n_layer=4,
+        n_head=4, bos_token_id=0, eos_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0))
+
+    def encoded(row: dict[str, Any]) -> dict[str, Any]:
+        prompt = bpe.encode(row["prompt"] + "\n").ids[: config.max_length // 2]
+        told = [*bpe.encode(row["completion"]).ids, 0]
+        ids = (prompt + told)[: config.max_length]
+        labels = ([IGNORED] * len(prompt) + told)[: config.max_length]
+        return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
+
+    def next_token(logits: list[Tensor], rows: Rows) -> float:
+        right = total = 0
+        for at, row in zip(logits, rows, strict=True):
+            labels = torch.tensor(row["labels"])[1:]
+            real = labels != IGNORED
+            right += int((at[: len(labels)].argmax(-1)[real] == labels[real]).sum())
+            total += int(real.sum())
+        return right / max(1, total)
+
+    pads = {"input_ids": 0, "attention_mask": 0, "labels": IGNORED}
+    return Job(model, [encoded(r) for r in train], [encoded(r) for r in held_out],
+               lambda rows: padded(rows, pads), next_token)
+
+
+TASKS = {"conll2003": entities, "stsb": likeness, "goemotions": emotions, "race_middle": choices,
+         "webnlg": sentences}
+
+
+# ---- one run
+
+
+def one(config: Config) -> dict[str, Any]:
+    """Train, judge, and give the summary that a record is made of."""
+    from transformers import Trainer, TrainingArguments
+
+    from finesieve import hf, methods
+    from finesieve.app.train import hardware, versions
+
+    task = TASKS[Path(config.train).parent.name]
+    train = read(config.train, config.limit, config.seed)
+    held_out = [r for path in config.eval for r in read(path, config.eval_limit, 0)]
+    job = task(config, train, held_out)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = Trainer(
+            job.model,
+            TrainingArguments(
+                scratch, num_train_epochs=config.epochs, learning_rate=config.lr,
+                per_device_train_batch_size=config.batch_size, weight_decay=config.weight_decay,
+                warmup_steps=config.warmup, seed=config.seed,
+                bf16=config.precision == "bf16", use_cpu=True, report_to=[], disable_tqdm=True,
+                save_strategy="no", logging_strategy="no", remove_unused_columns=False,
+                train_sampling_strategy="group_by_length",
+            ),
+            data_collator=job.collate, train_dataset=job.train,
+        )
+        method = methods.build(config.method, config.seed, **config.settings)
+        attached = hf.attach(trainer, method)
+        start = time.perf_counter()
+        trainer.train()
+        total = time.perf_counter() - start
+    sieve = attached.sieve
+    assert sieve is not None
+    # Without the trainer's autocast, which lies in the model's forward: full precision.
+    job.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    loss, metric = judged(job, hf.head_of(job.model))
+    ledger = sieve.ledger
+    return {
+        "method": config.method, "seed": config.seed,
+        "examples": {"drawn": ledger.examples.drawn, "scored": ledger.examples.scored,
+                     "trained": ledger.examples.yielded},
+        "seconds": {**{k: round(v, 4) for k, v in ledger.seconds.items()},
+                    "total": round(total, 4)},
+        "steps": trainer.state.global_step, "stages": sieve.moves,
+        "cost_ratio": sieve.cost_ratio,
+        "eval": {"accuracy": metric, "loss": float(loss.mean()), "n": len(loss)},
+        "eval_examples": pack_examples(loss, np.zeros(len(loss), dtype=bool)),
+        "versions": versions(), "hardware": hardware(torch.device("cpu")),
+        "config": config.as_dict(),
+    }
+
+
+def judged(job: Job, head: Any) -> tuple[Any, float]:
+    """Loss float[n] of the held-out examples, and the task's metric."""
+    model = job.model.eval()
+    order = sorted(range(len(job.held_out)), key=lambda i: len(job.held_out[i]["input_ids"]))
+    loss, logits = np.empty(len(order)), [torch.empty(0)] * len(order)
+    with torch.inference_mode():
+        for at in range(0, len(order), 32):
+            index = order[at : at + 32]
+            batch = job.collate([job.held_out[i] for i in index])
+            out = model(**{k: v for k, v in batch.items() if k != "labels"})
+            loss[index] = head.losses(out, batch).numpy()
+            for i, row in zip(index, out.logits.float(), strict=True):
+                logits[i] = row
+    return loss, job.metric(logits, job.held_out)
+
+
+class TaskBench(Bench):
+    worker = (str(Path(__file__).resolve()), "--worker")
+
+
+def main(argv: Iterable[str]) -> int:
+    given = list(argv)
+    if given[:1] == ["--worker"]:
+        return worker.main(given[1], given[2], one)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--suite", default=str(ROOT / "tasks.toml"))
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--workers", type=int)
+    args = parser.parse_args(given)
+    records = TaskBench(read_suite(args.suite), args.data_dir, args.output, args.workers,
+                        "python benchmarks/tasks.py --data-dir DATA --output RESULTS").run()
+    return int(any("failed" in r for r in records))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
