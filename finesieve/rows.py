@@ -46,7 +46,8 @@ def inputs(batch: Any) -> Any:
         return batch.input
     if isinstance(batch, MutableMapping) and IDS in batch:
         bare = copy.copy(batch)
-        del bare[IDS], bare[WEIGHTS]
+        for key in (IDS, WEIGHTS):
+            bare.pop(key, None)
         return bare
     if isinstance(batch, (tuple, list)) and batch and isinstance(batch[-1], Ride):
         return batch[:-1]
@@ -364,8 +365,10 @@ def rows_state(rows: Rows) -> State:
     }
 
 
-def rows_from_state(state: Mapping[str, Any]) -> Rows:
+def rows_from_state(state: Mapping[str, Any], device: torch.device | str = "cpu") -> Rows:
+    """device: where the loader's batches are."""
+    columns = state["columns"].items()
     return Rows(
-        {k: c.clone() if isinstance(c, Tensor) else list(c) for k, c in state["columns"].items()},
+        {k: c.to(device, copy=True) if isinstance(c, Tensor) else list(c) for k, c in columns},
         *(state[k].numpy().copy() for k in ("lengths", "ids", "weights", "spans")),
     )
