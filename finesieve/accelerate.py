@@ -136,6 +136,7 @@ class FilteredLoader:
         epoch = self._epoch = loader.iteration
         source, drawn = self._start(epoch)
         self.end_of_dataloader = False
+        # After the loader within, so that Accelerate asks this one whether a pass ends.
         grouping._add_dataloader(self)
         try:
             for batch in self.sieve(drawn, positioned=True):
@@ -178,8 +179,6 @@ class FilteredLoader:
 
     def _follow(self, source: Any, batch: Any, rest: Iterator[Any]) -> Iterator[Any]:
         while batch is not _END:
-            # Accelerate shall ask this loader, not that one, whether a pass ends.
-            self._accelerator.gradient_state._remove_dataloader(source)
             self._ended = source.end_of_dataloader
             yield batch
             batch = next(rest, _END)

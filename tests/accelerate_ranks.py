@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,18 @@ def closed(seed: int = 0, **settings: Any) -> fs.Method:
     return fs.methods.build("finesieve", seed, **{
         "train": 0.3, "score": 0.6, "starts": {2: 0.15, 3: 0.4}, "cost_ratio": 0.2,
         "predictor_bits": 12, **settings})
+
+
+class Buffered(Bag):
+    """With a buffer, which DistributedDataParallel's forward broadcasts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        self.calls += self.training
+        return super().forward(*args, **kwargs)
 
 
 def rows(n: int) -> list[dict[str, Any]]:
@@ -54,12 +67,12 @@ class Run:
     def __init__(
         self, method: Any = None, *, accumulated: int = 1, epochs: int = 2, n: int = 300,
         dropout: float = 0.1, save: tuple[int, Path] | None = None, load: Path | None = None,
-        seed: int = 0, model: nn.Module | None = None, stop: int | None = None,
+        seed: int = 0, model: Callable[[], nn.Module] | None = None, stop: int | None = None,
         options: Any = None, prepared: bool = True, generator: torch.Generator | None = None,
         losses: Any = None, **more: Any,
     ) -> None:
         self.accelerator = accelerator = fresh(accumulated, **more)
-        self.model = model or Bag(dropout=dropout)
+        self.model = model() if model else Bag(dropout=dropout)
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01)
         loader = DataLoader(rows(n), 8, shuffle=True, collate_fn=collate, generator=generator)
         torch.manual_seed(seed)
@@ -98,11 +111,14 @@ class Run:
                     schedule.step()
                     optimizer.zero_grad()
                 self.sync[-1].append(accelerator.sync_gradients)
-                if save and len(self.batches) >= save[0] and accelerator.sync_gradients:
+                if save and 0 < save[0] <= len(self.batches) and accelerator.sync_gradients:
                     accelerator.save_state(str(save[1]))
                     save = None
                 if len(self.batches) == stop:
                     return
+            if save and save[0] == 0:  # between passes
+                accelerator.save_state(str(save[1]))
+                save = None
 
     @property
     def steps(self) -> int:
@@ -119,7 +135,7 @@ def equal(a: Run, b: Run) -> bool:
 
 def main(folder: str) -> None:
     torch.set_num_threads(1)
-    settings: dict[str, Any] = {"accumulated": 3, "n": 160}
+    settings: dict[str, Any] = {"accumulated": 3, "n": 160, "model": Buffered}
     whole = Run(closed(7), save=(8, Path(folder)), **settings)
     sieve = whole.stream.sieve
     out = {

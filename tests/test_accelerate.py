@@ -136,7 +136,7 @@ def test_a_filler_s_bad_loss_does_no_harm() -> None:
         run.stream.reduce(losses.sum(), hosts.filler(batch))
 
 
-@pytest.mark.parametrize("where", [4, "end of the first pass", "second pass"])
+@pytest.mark.parametrize("where", [4, "end", "between", "second pass"])
 @pytest.mark.parametrize("order", ["global", "generator", "seedable"])
 def test_resuming_ends_at_the_same_weights(tmp_path: Path, where: Any, order: str) -> None:
     """Accelerate has read one batch ahead when it saves; dropout and order draw random numbers."""
@@ -149,9 +149,10 @@ def test_resuming_ends_at_the_same_weights(tmp_path: Path, where: Any, order: st
     whole = run()
     assert len(whole.sync) == 2
     first = len(whole.sync[0])
-    at = {4: 4, "end of the first pass": first, "second pass": first + 6}[where]
-    stopped = run(save=(at, tmp_path), stop=at)
-    assert same_ids(stopped.batches, whole.batches[:at])
+    at = {4: 4, "end": first, "between": first, "second pass": first + 6}[where]
+    stop = None if where == "between" else at
+    stopped = run(save=(stop or 0, tmp_path), stop=stop)
+    assert same_ids(stopped.batches[:at], whole.batches[:at])
     again = run(load=tmp_path, seed=9, start=9)
     assert same_ids(again.batches, whole.batches[at:])
     assert same(whole, again)
@@ -198,7 +199,7 @@ class Noting(Bag):
 
 def test_scoring_is_in_training_s_mixed_precision() -> None:
     model = Noting()
-    run = Run(closed(), model=model, mixed_precision="bf16")
+    run = Run(closed(), model=lambda: model, mixed_precision="bf16")
     half = torch.bfloat16
     assert model.seen == {("trains", half), ("scores", half)}
     assert run.stream.sieve.ledger.examples.scored > 0
