@@ -8,13 +8,10 @@ are open, or the method has none) the host computes its own loss, to the bit.
 from __future__ import annotations
 
 import math
-import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +24,7 @@ except ImportError as error:
         f"finesieve.hf needs {error.name}: pip install 'finesieve[hf]'"
     ) from None
 
-from finesieve import heads, methods
+from finesieve import heads, hosts, methods
 from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, StateError
 from finesieve.features import FeatureFunction
@@ -156,14 +153,15 @@ class Attached:
         """The trainer's own loader, filtered."""
         inner = self._host["get_train_dataloader"]()
         trainer, args = self._trainer, self._trainer.args
-        length = len(inner) if _sized(inner) else None
+        length = len(inner) if hosts.sized(inner) else None
         self.epochs = None if args.max_steps > 0 else int(args.num_train_epochs)
         total = None
-        if self.epochs is not None and length is not None:
-            total = self.epochs * _examples(inner, length, trainer)
+        drawn = hosts.examples(inner, int(trainer._train_batch_size), args.world_size)
+        if self.epochs is not None and drawn is not None:
+            total = self.epochs * drawn
         device = args.device
         self.sieve = Sieve(
-            self._scorer(), self._method, total=total, clock=_clock(device),
+            self._scorer(), self._method, total=total, clock=hosts.clock(device),
             features=self._features or (self.head.features() if self.head else None),
             agreement=Ranks(device=str(device)) if args.world_size > 1 else Alone(),
             listeners=self._listeners,
@@ -223,12 +221,7 @@ class Attached:
     def figures(self) -> dict[str, float]:
         """Stage; shares trained on and scored of what was drawn; savings in training cost."""
         assert self.sieve is not None
-        examples, ratio = self.sieve.ledger.examples, self.sieve.cost_ratio
-        drawn = max(1, examples.drawn - self.sieve.held)
-        trained, scored = examples.yielded / drawn, examples.scored / max(1, examples.drawn)
-        return {"sieve_stage": float(self.sieve.stage), "sieve_trained": round(trained, 4),
-                "sieve_scored": round(scored, 4),
-                "sieve_saved": round(1.0 - trained - ratio * scored, 4)}
+        return hosts.figures(self.sieve)
 
     def _weighted(
         self, model: nn.Module, inputs: Any, carried: dict[str, Tensor], items: Any
@@ -301,7 +294,7 @@ class Attached:
                 "resume it without one"
             )
         state = torch.load(path, weights_only=True)
-        self.sieve.load_state_dict(state["sieve"])
+        self.sieve.load_state_dict(state["sieve"], self._trainer.args.device)
         self._is_share = state["is_share"]
 
 
@@ -416,51 +409,20 @@ def _riding(carried: dict[str, Tensor]) -> dict[str, Tensor]:
     return {IDS: ids, WEIGHTS: torch.ones_like(ids, dtype=torch.float32)}
 
 
-def _filler(batch: Any) -> dict[str, Any]:
-    """One example of weight 0."""
-    filler = {k: v[:1] for k, v in batch.items() if k not in (IDS, WEIGHTS)}
-    filler[WEIGHTS] = torch.zeros(1)
-    return filler
-
-
-def _sized(loader: Any) -> bool:
-    try:
-        len(loader)
-    except TypeError:
-        return False
-    return True
-
-
-def _examples(loader: Any, length: int, trainer: Any) -> int:
-    """Examples that this rank draws in one pass."""
-    most = length * int(trainer._train_batch_size)
-    sampler = getattr(loader, "sampler", None)
-    if trainer.args.world_size == 1 and sampler is not None and _sized(sampler):
-        return min(most, len(sampler))
-    return most
-
-
-def _clock(device: torch.device) -> Callable[[], float]:
-    """Seconds; waits for a GPU, which runs ahead of the program."""
-    if device.type != "cuda":
-        return time.perf_counter
-
-    def synchronised() -> float:
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return synchronised
+def _filler(batch: Any) -> Any:
+    """With the weights alone, as opposed to a batch of the stream."""
+    made = hosts.filler(batch)
+    del made[IDS]
+    return made
 
 
 def _with_random_state_kept(loader: Any) -> Iterator[Any]:
     """The loader's batches. Starting it draws random numbers, which the checkpoint's random state
     has behind it already."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    state = hosts.random_state()
     iterator = iter(loader)
     first = next(iterator, None)
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.set_rng_state(states[2])
+    hosts.set_random_state(state)
     if first is not None:
         yield first
         yield from iterator

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from finesieve.gates import Dice, State
 from finesieve.rows import Codec, Rows, rows_from_state, rows_state
@@ -79,8 +80,10 @@ class Holding:
             "idle": self._idle,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(
+        self, state: Mapping[str, Any], device: torch.device | str = "cpu"
+    ) -> None:
         self._dice.load_state_dict(state["dice"])
-        self._held = [rows_from_state(s) for s in state["held"]]
-        self._ready = deque(rows_from_state(s) for s in state["ready"])
+        self._held = [rows_from_state(s, device) for s in state["held"]]
+        self._ready = deque(rows_from_state(s, device) for s in state["ready"])
         self._idle = state["idle"]

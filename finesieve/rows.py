@@ -421,8 +421,10 @@ def rows_state(rows: Rows) -> State:
     }
 
 
-def rows_from_state(state: Mapping[str, Any]) -> Rows:
+def rows_from_state(state: Mapping[str, Any], device: torch.device | str = "cpu") -> Rows:
+    """device: where the loader's batches are."""
+    columns = state["columns"].items()
     return Rows(
-        {k: c.clone() if isinstance(c, Tensor) else list(c) for k, c in state["columns"].items()},
+        {k: c.to(device, copy=True) if isinstance(c, Tensor) else list(c) for k, c in columns},
         *(state[k].numpy().copy() for k in ("lengths", "ids", "weights", "spans")),
     )

@@ -65,6 +65,18 @@ class Scorer(ABC):
         return np.maximum(loss, 0.0)
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module without its DistributedDataParallel, also where that was compiled."""
+    wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+    while True:
+        if isinstance(model, wrappers):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), wrappers):
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
+
+
 @contextmanager
 def scoring(
     model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]] | None = None
@@ -76,8 +88,7 @@ def scoring(
     without. The wrapper (DistributedDataParallel) is avoided because its forward takes part in
     collectives, which hang when ranks score different numbers of batches.
     """
-    wrapped = (nn.parallel.DistributedDataParallel, nn.DataParallel)
-    inner = model.module if isinstance(model, wrapped) else model
+    inner = unwrapped(model)
     training = [m for m in inner.modules() if m.training]
     cpu = torch.get_rng_state()
     device = next((p.device for p in inner.parameters()), torch.device("cpu"))
@@ -120,13 +131,13 @@ class Task(Scorer):
         prefix: FrozenPrefix | None = None,
     ) -> None:
         self.head, self._kept, self._prefix = head, keep_targets, prefix
-        self._model, self._autocast = model, autocast
+        self.model, self._autocast = model, autocast
 
     def __call__(self, batch: Any) -> Scores:
         keeping: AbstractContextManager[list[Tensor]] = nullcontext([])
         if self._prefix:
             keeping = self._prefix.keeping()
-        with scoring(self._model, self._autocast) as model, keeping as kept:
+        with scoring(self.model, self._autocast) as model, keeping as kept:
             device = next((p.device for p in model.parameters()), torch.device("cpu"))
             if isinstance(batch, Mapping):
                 missing = [key for key in self.head.targets if key not in batch]
@@ -182,7 +193,7 @@ class PerExample(Scorer):
         size: Callable[[FloatArray], FloatArray] | None = None,
         autocast: Callable[[], AbstractContextManager[Any]] | None = None,
     ) -> None:
-        self._model, self._function, self._size = model, function, size
+        self.model, self._function, self._size = model, function, size
         self._autocast = autocast
 
     def __call__(self, batch: Any) -> Scores:
@@ -190,7 +201,7 @@ class PerExample(Scorer):
             n = len(next(iter(batch.values())))
         else:
             n = len(batch) if isinstance(batch, Tensor) else len(batch[0])
-        with scoring(self._model, self._autocast) as model:
+        with scoring(self.model, self._autocast) as model:
             losses = check_losses(self._function(model, batch), n, "the loss function")
         loss = losses.float().cpu().numpy()
         return Scores(loss, self.size_of_loss(loss))

@@ -543,8 +543,13 @@ class Sieve:
             },
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a saved state; `StateError` if it is of another method, version or setting."""
+    def load_state_dict(
+        self, state: Mapping[str, Any], device: torch.device | str = "cpu"
+    ) -> None:
+        """Take up a saved state; `StateError` if it is of another method, version or setting.
+
+        device: where the loader's batches are; the examples that wait are put there.
+        """
         check_same(state.get("fingerprint", {}), self._fingerprint)
         if self._batch_size not in (None, state["batch_size"]):
             raise StateError(
@@ -562,8 +567,8 @@ class Sieve:
         self._watch.load_state_dict(state["watch"])
         self._returns.load_state_dict(state["returns"])
         self.stage, self.moves = state["stage"], [dict(m) for m in state["moves"]]
-        self._pool = [rows_from_state(s) for s in state["pool"]]
-        self._holding.load_state_dict(state["holding"])
+        self._pool = [rows_from_state(s, device) for s in state["pool"]]
+        self._holding.load_state_dict(state["holding"], device)
         counters = state["counters"]
         self._released = counters["released"]
         self._batches_in_pass, self._passes = counters["batches_in_pass"], counters["passes"]

@@ -10,7 +10,7 @@ import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {names!r}:
-            raise ModuleNotFoundError(name)
+            raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Block())
 """
 
@@ -60,3 +60,9 @@ sys.exit(main(["train", "--train", "x.csv", "--output", "y"]))
     assert done.returncode == 2
     assert "pip install 'finesieve[cli]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_accelerate_adapter_names_the_extra() -> None:
+    done = run("import finesieve.accelerate", "accelerate")
+    assert done.returncode == 1
+    assert "finesieve.accelerate needs accelerate: pip install 'finesieve[hf]'" in done.stderr

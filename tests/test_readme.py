@@ -76,13 +76,14 @@ def test_commands_in_the_readme_parse() -> None:
 
 
 def test_the_example_differs_by_the_sieve_alone(docstring_cache: Path) -> None:
-    for more, stage in (([], "stage 1"), (["--sieve"], "stage 1")):
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "examples" / "plain_loop.py"), "--limit", "96", *more],
-            capture_output=True, text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert f"{stage}; trained on 96 of 96" in done.stdout
+    for script in ("plain_loop.py", "accelerate_loop.py"):
+        for more, stage in (([], "stage 1"), (["--sieve"], "stage 1")):
+            done = subprocess.run(
+                [sys.executable, str(ROOT / "examples" / script), "--limit", "96", *more],
+                capture_output=True, text=True,
+            )
+            assert done.returncode == 0, done.stderr
+            assert f"{stage}; trained on 96 of 96" in done.stdout
 
 
 def test_the_trainer_example_differs_by_one_line(docstring_cache: Path, tmp_path: Path) -> None:

@@ -130,3 +130,15 @@ def test_settings_of_gates_and_predictor_belong_to_the_state() -> None:
             small_sieve(method=other).load_state_dict(state)
     with pytest.raises(fs.StateError, match="group=2, this sieve 3"):
         small_sieve(group=3).load_state_dict(state)
+
+
+def test_waiting_examples_are_put_where_the_loader_s_batches_are() -> None:
+    batches = make_batches(160)
+    first = small_sieve(160)
+    for _ in zip(range(6), first(batches), strict=False):
+        pass
+    second = small_sieve(160)
+    second.load_state_dict(first.state_dict(), device="meta")
+    waiting = [*second._pool, *second._holding._held, *second._holding._ready]
+    assert waiting
+    assert {c.device.type for rows in waiting for c in rows.columns.values()} == {"meta"}

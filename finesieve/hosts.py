@@ -1,0 +1,101 @@
+"""What the adapters of host libraries share: clock, random state, fillers, figures for the logs."""
+
+from __future__ import annotations
+
+import copy
+import random
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from finesieve.rows import IDS, WEIGHTS, Ride, TensorBatch, inputs, ride
+from finesieve.stream import Sieve
+
+
+def clock(device: torch.device) -> Callable[[], float]:
+    """Seconds; waits for a GPU, which runs ahead of the program."""
+    if device.type != "cuda":
+        return time.perf_counter
+
+    def synchronised() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return synchronised
+
+
+def sized(loader: Any) -> bool:
+    try:
+        len(loader)
+    except TypeError:
+        return False
+    return True
+
+
+def examples(loader: Any, batch_size: int, ranks: int) -> int | None:
+    """Examples that one rank draws in one pass; `None` if the loader has no length."""
+    if not sized(loader):
+        return None
+    most = len(loader) * batch_size
+    sampler = getattr(loader, "sampler", None)
+    if ranks == 1 and sampler is not None and sized(sampler):
+        return min(most, len(sampler))
+    return most
+
+
+def figures(sieve: Sieve) -> dict[str, float]:
+    """Stage; shares trained on and scored of what was drawn; savings in training cost."""
+    drawn = max(1, sieve.ledger.examples.drawn - sieve.held)
+    trained = sieve.ledger.examples.yielded / drawn
+    scored = sieve.ledger.examples.scored / max(1, sieve.ledger.examples.drawn)
+    return {"sieve_stage": float(sieve.stage), "sieve_trained": round(trained, 4),
+            "sieve_scored": round(scored, 4),
+            "sieve_saved": round(1.0 - trained - sieve.cost_ratio * scored, 4)}
+
+
+# ---- fillers: they complete a step whose accumulated batches ran out, and add nothing to it
+
+
+def filler(batch: Any) -> Any:
+    """A sieve's batch cut to two examples (one may be too few for a normalisation over the
+    batch), of weight 0 and of no id (-1)."""
+    bare = copy.copy(inputs(batch))
+    if isinstance(bare, MutableMapping):
+        for key in bare:
+            bare[key] = bare[key][:2]
+        n = len(next(iter(bare.values())))
+        bare[IDS], bare[WEIGHTS] = torch.full((n,), -1), torch.zeros(n)
+        return bare
+    columns = [bare[:2]] if isinstance(batch, TensorBatch) else [c[:2] for c in bare]
+    ids = torch.full((len(columns[0]),), -1)
+    if isinstance(batch, TensorBatch):
+        return TensorBatch(columns[0], ids, torch.zeros(len(ids)))
+    return type(batch)([*columns, Ride(ids, torch.zeros(len(ids)))])
+
+
+def is_filler(batch: Any) -> bool:
+    weights = ride(batch).weights
+    return len(weights) <= 2 and not bool(weights.any())
+
+
+# ---- the random state of the process (a GPU's apart, which no loader draws from)
+
+
+def random_state() -> dict[str, Any]:
+    """Of Python, NumPy and PyTorch; loads with `weights_only=True`."""
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    kind, keys, *rest = state["numpy"]
+    random.setstate(state["python"])
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
