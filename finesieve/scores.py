@@ -103,6 +103,7 @@ class Task(Scorer):
         input of them.
     autocast: a function giving the context that training runs in, e.g.
         `lambda: torch.autocast("cuda", torch.bfloat16)`.
+    more: given to the model beside a dict batch, e.g. `{"use_cache": False}`.
     """
 
     def __init__(
@@ -111,8 +112,9 @@ class Task(Scorer):
         head: Head,
         autocast: Callable[[], AbstractContextManager[Any]] | None = None,
         keep_targets: bool = False,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
-        self.head, self._kept = head, keep_targets
+        self.head, self._kept, self._more = head, keep_targets, dict(more or {})
         self._model, self._autocast = model, autocast
 
     def __call__(self, batch: Any) -> Scores:
@@ -127,7 +129,7 @@ class Task(Scorer):
                     for k, v in batch.items()
                     if isinstance(v, Tensor) and (self._kept or k not in self.head.targets)
                 }
-                out = model(**given)
+                out = model(**given, **self._more)
             else:
                 *rest, labels = batch
                 out = model(*(x.to(device) for x in rest))
