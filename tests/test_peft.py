@@ -19,6 +19,8 @@ from .tiny import OPTIONS, bert, causal, closed, same, weights
 
 peft = pytest.importorskip("peft")
 pytest.importorskip("accelerate")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT asks transformers by an old name
 
 from transformers import (  # noqa: E402
     BertConfig,
