@@ -150,17 +150,31 @@ def test_cross_encoders_are_given_texts(folder: str) -> None:
     assert all(math.isfinite(h["loss"]) for h in host.state.log_history if "loss" in h)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_setfit(folder: str) -> None:
+def test_setfit_trains_its_body_filtered(folder: str) -> None:
+    """Its inner trainer is one of sentence-transformers', with pairs made of the labelled texts."""
     setfit = pytest.importorskip("setfit")
+    linear = pytest.importorskip("sklearn.linear_model")
     body = SentenceTransformer(
         modules=[modules.Transformer(folder), modules.Pooling(16)], device="cpu")
     dice = np.random.default_rng(0)
     rows = [{"text": sentence(dice), "label": i % 2} for i in range(24)]
     host = setfit.Trainer(
-        setfit.SetFitModel(body), setfit.TrainingArguments(
-            output_dir=f"{folder}/setfit", batch_size=8, num_epochs=1, report_to=[],
+        setfit.SetFitModel(body, linear.LogisticRegression()), setfit.TrainingArguments(
+            output_dir=f"{folder}/setfit", batch_size=8, num_epochs=1, report_to="none",
             save_strategy="no", show_progress_bar=False),
         train_dataset=Dataset.from_list(rows))
-    batch = next(iter(host.st_trainer.get_train_dataloader()))
-    print(batch.keys())
+
+    def pair(model: Any, batch: Any) -> Tensor:
+        named = {k.replace("sentence_1", "sentence1").replace("sentence_2", "sentence2"): v
+                 for k, v in batch.items()}
+        return cosine(model, named)
+
+    attached = hf.attach(
+        host.st_trainer, closed(), losses=pair, **OPTIONS,
+        features=token_features("sentence_1_input_ids", "label", "sentence_1_attention_mask"))
+    host.train()
+    sieve = attached.sieve
+    assert sieve is not None
+    assert sieve.stage == 3
+    assert sieve.ledger.examples.yielded < 0.8 * sieve.ledger.examples.drawn
+    assert len(host.model.predict(["w1 w2", "w3"])) == 2
