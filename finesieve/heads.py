@@ -236,13 +236,17 @@ class Tokens(Head):
         self.targets, self.shift, self.per = (labels,), shift, per
         self.smoothing = smoothing
 
+    def count(self, labels: Tensor) -> Tensor:
+        """Target tokens of each example, int64[n], for labels int[n, length]."""
+        return ((labels[:, 1:] if self.shift else labels) != IGNORED).sum(dim=1)
+
     def _all(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
         """logits, labels, and how many tokens each example's sum is divided by, float32[n]."""
         logits = logits_of(outputs, 3, "[n, length, classes]")
         labels = target(batch, self.targets[0], logits)
+        count = self.count(labels).clamp(min=1).float()
         if self.shift:
             logits, labels = logits[:, :-1], labels[:, 1:]
-        count = (labels != IGNORED).sum(dim=1).clamp(min=1).float()
         if self.per is not None:
             count = torch.full_like(count, self.per)
         return logits, labels, count

@@ -24,20 +24,19 @@ except ImportError as error:
         f"finesieve.hf needs {error.name}: pip install 'finesieve[hf]'"
     ) from None
 
-from finesieve import heads, hosts, methods
+from finesieve import heads, hf_trl, hosts, methods
 from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, StateError
 from finesieve.features import FeatureFunction
-from finesieve.hf_tasks import decoder_needs_targets, head_of
+from finesieve.hf_tasks import TokensPerExample, decoder_needs_targets, head_of
 from finesieve.rows import IDS, WEIGHTS
 from finesieve.schedule import StreamSchedule
-from finesieve.scores import PerExample, Scorer, Task
+from finesieve.scores import PerExample, Scorer, Task, scoring
 from finesieve.stream import Listener, Sieve
 
 __all__ = ["Attached", "attach", "head_of"]
 HOOKS = ("train", "get_train_dataloader", "create_scheduler", "compute_loss", "log")
 LossFunction = Callable[[nn.Module, Any], Tensor]
-_KNOWN = ("SFTTrainer",)  # their own compute_loss is the mean that is expected, plus metrics
 
 
 def attach(
@@ -52,8 +51,11 @@ def attach(
 ) -> Attached:
     """Filter what this trainer trains on. Returns a handle whose `.sieve` lives while it trains.
 
-    trainer: a `transformers.Trainer`, or one built on it that leaves `compute_loss` alone.
-    head: the task; found from the model's class and `config.problem_type` by default.
+    trainer: a `transformers.Trainer`, or one built on it that leaves `compute_loss` alone; TRL's
+        `SFTTrainer`.
+    head: the task; found from the model's class and `config.problem_type` by default. For targets
+        that are tokens, an example's loss is then its sum over the average number of them, as
+        measured: over the data, the trainer's own mean over tokens.
     losses: for any other task: a function (model, batch) -> loss per example, float[n].
     features: what the predictor looks at; the head's own by default.
     options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; the trainer's own
@@ -101,19 +103,40 @@ class Attached:
         self.filters = built.name != "full"
         self._watches = built.scores or built.stages.observes
         self.head = head
-        if self.head is None and losses is None and self.filters:
-            net: Any = trainer.model
-            self.head = head_of(net, trainer.args.label_smoothing_factor)
+        self._own_loss = hf_trl.loss_of(trainer)
+        self._sft = losses is None and self._own_loss == "trl.SFTTrainer"
+        self._pairs = self._own_loss in hf_trl.PAIRS
+        if self.filters:
+            self._check()
+            if losses is None:
+                self._find_head(head)
+        self._per: TokensPerExample | None = None
+        if head is None and isinstance(self.head, heads.Tokens):
+            self._per = TokensPerExample(self.head)
         self.sieve: Sieve | None = None
         self.checkpoint: str | None = None
         self._is_share: bool | None = None
-        if self.filters:
-            self._check()
+
+    def _find_head(self, given: heads.Head | None) -> None:
+        trainer: Any = self._trainer
+        smoothing = trainer.args.label_smoothing_factor
+        head = head_of(trainer.model, smoothing) if given is None else given
+        # Label smoothing needs the logits, so the trainer itself does without the fused head then.
+        self.head = hf_trl.fused(trainer.model, head) if self._sft and not smoothing else head
+        peft = getattr(trainer.model, "active_peft_config", None)
+        if (
+            isinstance(head, heads.Tokens) and self.head is head
+            and getattr(peft, "is_prompt_learning", False)
+        ):
+            raise ConfigError(
+                f"the sieve cannot be attached: {type(peft).__name__} puts tokens of its own "
+                "before each text, so logits and labels are not of one length: use LoRA, or give "
+                "attach(..., losses=function)"
+            )
 
     def _check(self) -> None:
         """`ConfigError` for what cannot be served rightly."""
         trainer, args = self._trainer, self._trainer.args
-        kind = type(trainer)
         wrong = []
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             wrong.append("FSDP and DeepSpeed shard the model, which cannot be scored by one rank "
@@ -127,13 +150,23 @@ class Attached:
             if trainer.compute_loss_func is not None:
                 wrong.append("compute_loss_func gives the mean of a batch: give attach(..., "
                              "losses=function), a function (model, batch) -> loss per example")
-            own = kind.compute_loss is not Trainer.compute_loss
-            if own and not any(k.__name__ in _KNOWN for k in kind.__mro__):
-                wrong.append(f"{kind.__name__} has a compute_loss of its own: give attach(..., "
-                             "losses=function), a function (model, batch) -> loss per example")
-        if getattr(args, "packing", False) or getattr(args, "padding_free", False):
+            if self._own_loss != "Trainer" and not self._sft:
+                loss = getattr(trainer, "loss", None)
+                named = f" ({type(loss).__name__})" if isinstance(loss, nn.Module) else ""
+                wrong.append(f"{self._own_loss}{named} has a compute_loss of its own: give "
+                             "attach(..., losses=function), a function (model, batch) -> loss per "
+                             "example; impossible where an example's loss depends on the others of "
+                             "its batch (in-batch negatives, ranking)")
+        wrong += hf_trl.unfit(trainer, losses=self._losses is not None)
+        collator = trainer.data_collator
+        if (
+            getattr(args, "packing", False) or getattr(args, "padding_free", False)
+            or getattr(collator, "padding_free", False)
+            or type(collator).__name__ == "DataCollatorWithFlattening"
+        ):
             wrong.append("packing and padding_free join examples into one row, which can only be "
-                         "kept or dropped together: set both to False")
+                         "kept or dropped together: set both to False, and use a collator that "
+                         "pads")
         if wrong:
             raise ConfigError("the sieve cannot be attached: " + "; ".join(wrong))
 
@@ -162,7 +195,7 @@ class Attached:
         device = args.device
         self.sieve = Sieve(
             self._scorer(), self._method, total=total, clock=hosts.clock(device),
-            features=self._features or (self.head.features() if self.head else None),
+            features=self._features or self._default_features(),
             agreement=Ranks(device=str(device)) if args.world_size > 1 else Alone(),
             listeners=self._listeners,
             **{"batch_size": trainer._train_batch_size, "seed": args.seed, **self._options},
@@ -200,14 +233,13 @@ class Attached:
         else:
             targets = {} if self.head is None else {
                 k: inputs[k] for k in self.head.targets if k in inputs}  # the host takes them out
-            loss, outputs = host(model, inputs, return_outputs=True,
-                                 num_items_in_batch=num_items_in_batch)
+            loss, outputs = self._hosts(model, inputs, num_items_in_batch)
             if self.head is not None and self._watches:
                 with torch.no_grad():
                     sizes = self.head.sizes(outputs, targets)
                     each = self.head.losses(outputs, targets)
                 self.sieve.observe(each, _riding(carried), sizes)
-                self._compare(loss, each)
+                self._compare(loss, each, targets, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
@@ -223,6 +255,21 @@ class Attached:
         assert self.sieve is not None
         return hosts.figures(self.sieve)
 
+    def _hosts(self, model: nn.Module, inputs: Any, items: Any) -> tuple[Tensor, Any]:
+        """The host's loss and the model's outputs."""
+        host = self._host["compute_loss"]
+        if not self._sft:
+            both: tuple[Tensor, Any] = host(
+                model, inputs, return_outputs=True, num_items_in_batch=items)
+            return both
+        seen: list[Any] = []  # asked for outputs, it would make them anew with another forward
+        hook = model.register_forward_hook(lambda module, given, out: seen.append(out))
+        try:
+            loss: Tensor = host(model, inputs, num_items_in_batch=items)
+        finally:
+            hook.remove()
+        return loss, seen[0]
+
     def _weighted(
         self, model: nn.Module, inputs: Any, carried: dict[str, Tensor], items: Any
     ) -> tuple[Tensor, Any]:
@@ -230,8 +277,14 @@ class Attached:
         outputs = None
         if self._losses is not None:
             each = self._losses(model, inputs)
+        elif self._sft:  # through the host, for the metrics that it keeps
+            assert self.head is not None
+            loss, outputs = self._hosts(model, inputs, items)
+            each = self.head.losses(outputs, inputs)
+            self._compare(loss, each, inputs, items)
         else:
             assert self.head is not None
+            self._ask(inputs, items)
             kept = decoder_needs_targets(self._trainer.model)
             given = {k: v for k, v in inputs.items() if kept or k not in self.head.targets}
             outputs = model(**given)
@@ -242,34 +295,60 @@ class Attached:
             loss = (each * carried[WEIGHTS]).mean()
         return self._scaled(loss, items), outputs
 
-    def _compare(self, host: Tensor, each: Tensor) -> None:
+    def _compare(self, host: Tensor, each: Tensor, targets: Any, items: Any) -> None:
         """Is the host's loss of one of several accumulated batches the batch's mean, or only its
         share of the mean over all of them? Trainer and model settle that between them, and which
         models heed `num_items_in_batch` differs; ours must be scaled as theirs."""
         parts = self._trainer.current_gradient_accumulation_steps
-        if self._is_share is None and parts > 1:
-            share = float(host.detach()) / max(1e-9, float(each.mean()))
-            if math.isfinite(share):
-                self._is_share = share < parts**-0.5
+        if self._is_share is not None or parts <= 1:
+            return
+        mean, share = float(each.detach().mean()), 1.0 / parts
+        if isinstance(self.head, heads.Tokens):  # the host's mean is over tokens
+            count = self.head.count(targets[self.head.targets[0]])
+            tokens = max(1.0, float(count.sum()))
+            mean = float((each.detach() * (self.head.per or count)).sum()) / tokens
+            if items is not None:
+                share = tokens * self._trainer.args.world_size / max(1.0, float(items))
+        found = float(host.detach()) / max(1e-9, mean)
+        if math.isfinite(found) and share < 0.9:  # else this batch is nearly all of them
+            self._is_share = found < share**0.5
+
+    def _ask(self, inputs: Any, items: Any) -> None:
+        """`_compare` where no batch went through the host yet: gates closed from the start."""
+        parts = self._trainer.current_gradient_accumulation_steps
+        if self._is_share is not None or parts <= 1:
+            return
+        assert self.head is not None
+        with scoring(self._trainer.model) as model:
+            loss, outputs = self._hosts(model, dict(inputs), items)
+            self._compare(loss, self.head.losses(outputs, inputs), inputs, items)
 
     def _scaled(self, loss: Tensor, items: Any) -> Tensor:
         """A batch's mean as the host would scale it among accumulated batches."""
         trainer = self._trainer
-        if self._losses is not None:  # no loss of the host's to go by: what the trainer leaves us
+        done = self._is_share
+        if done is None:  # no loss of the host's to go by: what the trainer leaves us
             done = getattr(trainer, "loss_is_scaled_for_ga", None)
-            if done is None:
-                done = trainer.model_accepts_loss_kwargs and items is not None
-                done = done or trainer.compute_loss_func is not None
-        else:
-            done = self._is_share
+        if done is None:
+            done = trainer.model_accepts_loss_kwargs and items is not None
+            done = done or trainer.compute_loss_func is not None
         return loss / trainer.current_gradient_accumulation_steps if done else loss
 
+    def _default_features(self) -> FeatureFunction | None:
+        if self._pairs:
+            return hf_trl.pair_features()
+        return self.head.features() if self.head else None
+
     def _scorer(self) -> Scorer | None:
-        model = self._trainer.model
-        if self._losses is not None:
-            return PerExample(model, self._losses)
+        model, losses = self._trainer.model, self._losses
+        if losses is not None and self._pairs:
+            return PerExample(model, lambda net, batch: losses(net, hf_trl.unfold(batch)))
+        if losses is not None:
+            return PerExample(model, losses)
         if self.head is None:
             return None
+        if isinstance(self.head, hf_trl.FusedTokens):
+            return Task(model, self.head, keep_targets=True, more=self.head.given)
         return Task(model, self.head, keep_targets=decoder_needs_targets(model))
 
     def _progress(self) -> float:
@@ -282,7 +361,8 @@ class Attached:
     def save(self, folder: Path) -> None:
         """The sieve's state, into the trainer's checkpoint."""
         assert self.sieve is not None
-        state = {"sieve": self.sieve.state_dict(), "is_share": self._is_share}
+        state = {"sieve": self.sieve.state_dict(), "is_share": self._is_share,
+                 "per": self._per.state_dict() if self._per else None}
         torch.save(state, self._file(folder))
 
     def _load(self, folder: Path) -> None:
@@ -296,6 +376,20 @@ class Attached:
         state = torch.load(path, weights_only=True)
         self.sieve.load_state_dict(state["sieve"], self._trainer.args.device)
         self._is_share = state["is_share"]
+        if self._per is not None and state["per"] is not None:
+            self._per.load_state_dict(state["per"])
+
+    def drawn(self, batches: Any) -> Iterator[Any]:
+        """The loader's batches on their way into the sieve."""
+        assert self.sieve is not None
+        for batch in batches:
+            if self._per is not None:
+                self._per.see(batch, self.sieve.stage == 1)
+            yield hf_trl.fold(batch) if self._pairs else batch
+
+    def yielded(self, batch: Any) -> Any:
+        """A batch of the sieve's, as the trainer's own are."""
+        return hf_trl.unfold(batch) if self._pairs else batch
 
 
 class _Loader:
@@ -336,12 +430,12 @@ class _Loader:
                 if bool((batch[WEIGHTS] == 1).all()):
                     del batch[WEIGHTS]
                 count, last = count + 1, batch
-                yield batch
+                yield attached.yielded(batch)
             self._under_way = None
         every = attached._trainer.args.gradient_accumulation_steps
         if attached.filters and last is not None and count != self._length:
             for _ in range(-count % every):  # the last step of a pass shall be made, not left
-                yield _filler(last)
+                yield attached.yielded(_filler(last))
 
     def _pass(self, sieve: Sieve) -> Iterator[Any]:
         inner, skip, self._skip = self._inner, self._skip, 0
@@ -351,7 +445,7 @@ class _Loader:
             inner.set_epoch(sieve.passes)
         if skip:
             inner = _with_random_state_kept(inner)
-        yield from sieve(inner, positioned=True)
+        yield from sieve(self._attached.drawn(inner), positioned=True)
 
 
 class _Driven:

@@ -64,9 +64,9 @@ def filler(batch: Any) -> Any:
     batch), of weight 0 and of no id (-1)."""
     bare = copy.copy(inputs(batch))
     if isinstance(bare, MutableMapping):
-        for key in bare:
-            bare[key] = bare[key][:2]
-        n = len(next(iter(bare.values())))
+        for key, column in bare.items():
+            bare[key] = column if isinstance(column, str) else column[:2]  # a word is for all
+        n = next(len(c) for c in bare.values() if not isinstance(c, str))
         bare[IDS], bare[WEIGHTS] = torch.full((n,), -1), torch.zeros(n)
         return bare
     columns = [bare[:2]] if isinstance(batch, TensorBatch) else [c[:2] for c in bare]

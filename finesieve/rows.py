@@ -76,10 +76,24 @@ def _mask(columns: Mapping[Hashable, Column]) -> Tensor | None:
     return mask if isinstance(mask, Tensor) and mask.ndim in (2, 3) else None
 
 
-def _axis(columns: Mapping[Hashable, Column]) -> int:
-    """The dimension along which lengths differ."""
-    mask = _mask(columns)
-    return 1 if mask is None else mask.ndim - 1
+def _masks(columns: Mapping[Hashable, Column]) -> dict[str, Tensor]:
+    """Masks by what stands before `attention_mask` in their names: nothing, or, where there is
+    none of that name, `sentence1_` and the like: several texts an example, each of its width."""
+    plain = _mask(columns)
+    if plain is not None:
+        return {"": plain}
+    end = "attention_mask"
+    return {
+        k.removesuffix(end): v
+        for k, v in columns.items()
+        if isinstance(k, str) and k.endswith(end) and isinstance(v, Tensor) and v.ndim == 2
+    }
+
+
+def _governing(key: Hashable, masks: Mapping[str, Tensor]) -> str | None:
+    """Which mask speaks of this column: the one of the longest name that fits."""
+    fitting = [name for name in masks if not name or str(key).startswith(name)]
+    return max(fitting, key=len, default=None)
 
 
 @dataclass(slots=True)
@@ -125,6 +139,8 @@ class Codec:
         self._type: type[Any] = dict
         self._left = False
         self._apart: set[Hashable] = set()  # columns whose width was not the mask's at least once
+        self._labels: tuple[int, bool] | None = None  # their width, and whether it ever differed
+        self._constants: dict[Hashable, str] = {}  # words that are the same in all batches
 
     # ---- apart
 
@@ -158,6 +174,8 @@ class Codec:
         if not columns:
             raise BatchError("an empty batch: it has no columns")
         n = -1
+        if isinstance(batch, Mapping):
+            self._set_constants_aside(columns)
         for key, value in columns.items():
             if isinstance(value, Tensor) and value.ndim > 0:
                 size = len(value)
@@ -178,53 +196,91 @@ class Codec:
             if self._id_key not in columns:
                 raise BatchError(f"id_key={self._id_key!r} is no column; there are {list(columns)}")
             ids = torch.as_tensor(columns[self._id_key]).cpu().numpy().astype(np.int64)
-        mask = _mask(columns)
-        if mask is not None:
-            for key, value in columns.items():
-                if isinstance(value, Tensor) and value.shape[: mask.ndim] != mask.shape:
+        masks = _masks(columns)
+        for key, value in columns.items():
+            name = _governing(key, masks)
+            if isinstance(value, Tensor) and name is not None:
+                mask = masks[name]
+                if value.shape[: mask.ndim] != mask.shape:
                     self._apart.add(key)
+        labels = columns.get("labels")
+        if isinstance(labels, Tensor) and labels.ndim == 2:
+            width, differed = self._labels or (labels.shape[1], False)
+            self._labels = labels.shape[1], differed or width != labels.shape[1]
         return Rows(
             columns, self._lengths(columns, n), ids, np.ones(n, np.float32), np.ones(n, np.float64)
         )
 
-    def _sequence_keys(self, columns: dict[Hashable, Column]) -> list[Hashable]:
-        """Columns [n, length, ...] with a place for every token, whatever the batch's width
-        ([n, choices, length, ...] where the mask is [n, choices, length])."""
-        mask = _mask(columns)
-        if mask is None:
-            return []
-        return [
-            k
-            for k, v in columns.items()
-            if isinstance(v, Tensor) and v.shape[: mask.ndim] == mask.shape
-            and k not in self._apart
-        ]
+    def _set_constants_aside(self, columns: dict[Hashable, Column]) -> None:
+        """A word that is the same in every batch is not about its examples."""
+        for key in [k for k, v in columns.items() if isinstance(v, str)]:
+            value: Any = columns.pop(key)
+            if self._constants.setdefault(key, value) != value:
+                raise BatchError(
+                    f"column {key!r} is {value!r} and was {self._constants[key]!r} in an earlier "
+                    "batch: examples of different batches are put together, so it must be the "
+                    "same in all, or a list of n"
+                )
+
+    def _texts(self, columns: dict[Hashable, Column]) -> list[tuple[Tensor, list[Hashable]]]:
+        """For each text of an example, where it is real, and the columns [n, length, ...] with a
+        place for every token of it, whatever the batch's width ([n, choices, length, ...] where
+        the mask is [n, choices, length])."""
+        masks = _masks(columns)
+        texts: list[tuple[Tensor, list[Hashable]]] = []
+        for name, mask in masks.items():
+            keys = [
+                k
+                for k, v in columns.items()
+                if isinstance(v, Tensor) and v.shape[: mask.ndim] == mask.shape
+                and k not in self._apart and _governing(k, masks) == name
+            ]
+            texts.append((mask != 0, keys))
+        labels = columns.get("labels")
+        if (
+            isinstance(labels, Tensor) and "labels" in self._apart and "labels" not in self._given
+            and self._labels is not None and self._labels[1] and not labels.is_floating_point()
+        ):  # sequence to sequence: the targets have a width of their own
+            own = [
+                k for k, v in columns.items()
+                if str(k).startswith("decoder_") and isinstance(v, Tensor)
+                and v.shape[:2] == labels.shape
+            ]
+            texts.append((labels != -100, ["labels", *own]))
+        return texts
 
     def _lengths(self, columns: dict[Hashable, Column], n: int) -> IntArray:
-        mask = _mask(columns)
-        if mask is None:
+        texts = self._texts(columns)
+        masks = _masks(columns)
+        if not masks:
             for value in columns.values():
                 if isinstance(value, Tensor) and value.ndim > 1:
                     return np.full(n, value.shape[1], dtype=np.int64)
             return np.ones(n, dtype=np.int64)
-        real = mask != 0 if mask.ndim == 2 else (mask != 0).any(dim=1)
-        if real.shape[1] == 0:
-            return np.zeros(n, dtype=np.int64)
-        if bool((~real[:, 0] & real[:, -1]).any()):
-            self._left = True
-        if self._left:
-            first = torch.argmax(real.to(torch.int8), dim=1)
-            lengths = real.shape[1] - first
-        else:
-            last = torch.argmax(real.flip(1).to(torch.int8), dim=1)
-            lengths = real.shape[1] - last
-        self._learn_pads(columns, mask != 0)
-        return lengths.cpu().numpy().astype(np.int64)
+        total = np.zeros(n, dtype=np.int64)
+        for mask in masks.values():
+            real = mask != 0 if mask.ndim == 2 else (mask != 0).any(dim=1)
+            if real.shape[1] == 0:
+                continue
+            if bool((~real[:, 0] & real[:, -1]).any()):
+                self._left = True
+            if self._left:
+                first = torch.argmax(real.to(torch.int8), dim=1)
+                lengths = real.shape[1] - first
+            else:
+                last = torch.argmax(real.flip(1).to(torch.int8), dim=1)
+                lengths = real.shape[1] - last
+            total += lengths.cpu().numpy().astype(np.int64)
+        for where, keys in texts:
+            self._learn_pads(columns, where, keys)
+        return total
 
-    def _learn_pads(self, columns: dict[Hashable, Column], real: Tensor) -> None:
+    def _learn_pads(
+        self, columns: dict[Hashable, Column], real: Tensor, keys: list[Hashable]
+    ) -> None:
         if bool(real.all()):
             return
-        for key in self._sequence_keys(columns):
+        for key in keys:
             if key in self._pads:
                 continue
             column = columns[key]
@@ -242,8 +298,11 @@ class Codec:
         """The chosen rows, in this order, cut to the longest of them."""
         lengths = rows.lengths[index]
         width = int(lengths.max()) if len(lengths) else 0
-        sequences = set(self._sequence_keys(rows.columns))
-        axis = _axis(rows.columns)
+        plain = _mask(rows.columns) is not None
+        cuts: dict[Hashable, tuple[int, int]] = {}  # column -> dimension, width
+        for i, (real, keys) in enumerate(self._texts(rows.columns)):
+            wide = width if plain and i == 0 else self._width(real[torch.from_numpy(index)])
+            cuts.update({key: (real.ndim - 1, wide) for key in keys})
         where: Tensor | None = None
         columns: dict[Hashable, Column] = {}
         for key, column in rows.columns.items():
@@ -253,9 +312,10 @@ class Codec:
             if where is None:
                 where = torch.from_numpy(index)
             chosen = column[where.to(column.device)]
-            if key in sequences:
-                first = chosen.shape[axis] - width if self._left else 0
-                chosen = chosen.narrow(axis, first, width).contiguous()
+            if key in cuts:
+                axis, wide = cuts[key]
+                first = chosen.shape[axis] - wide if self._left else 0
+                chosen = chosen.narrow(axis, first, wide).contiguous()
             columns[key] = chosen
         return Rows(columns, lengths, rows.ids[index], rows.weights[index], rows.spans[index])
 
@@ -278,38 +338,53 @@ class Codec:
 
     def fitted(self, rows: Rows) -> Rows:
         """The rows padded to one of `lengths`, if there are any; `BatchError` if all are less."""
-        mask = _mask(rows.columns)
         if not self._buckets or len(rows) == 0:
             return rows
-        if mask is None:
+        texts = self._texts(rows.columns)
+        if not texts:
             raise BatchError("lengths=... needs an `attention_mask` in the batches, which says "
                              "what is padding; there is none")
-        axis, longest = _axis(rows.columns), int(rows.lengths.max())
-        width = next((b for b in self._buckets if b >= longest), None)
-        if width is None:
-            raise BatchError(f"an example has {longest} tokens, but the longest of lengths="
-                             f"{self._buckets} is {self._buckets[-1]}: add a longer one, or cut "
-                             "the texts")
         columns = dict(rows.columns)
-        for key in self._sequence_keys(rows.columns):
-            column = columns[key]
-            assert isinstance(column, Tensor)
-            first = column.shape[axis] - min(width, column.shape[axis]) if self._left else 0
-            column = column.narrow(axis, first, min(width, column.shape[axis]))
-            shape = list(column.shape)
-            shape[axis] = width
-            out = column.new_full(shape, self._pad(key))
-            at = width - column.shape[axis] if self._left else 0
-            out.narrow(axis, at, column.shape[axis]).copy_(column)
-            columns[key] = out
+        for real, keys in texts:
+            longest = self._width(real.reshape(-1, real.shape[-1]))
+            width = next((b for b in self._buckets if b >= longest), None)
+            if width is None:
+                raise BatchError(f"an example has {longest} tokens, but the longest of lengths="
+                                 f"{self._buckets} is {self._buckets[-1]}: add a longer one, or "
+                                 "cut the texts")
+            for key in keys:
+                column = columns[key]
+                assert isinstance(column, Tensor)
+                columns[key] = self._wide(key, column, real.ndim - 1, width)
         return replace(rows, columns=columns)
+
+    def _wide(self, key: Hashable, column: Tensor, axis: int, width: int) -> Tensor:
+        """The column padded, or cut where there is nothing but padding, to this width."""
+        kept = min(width, column.shape[axis])
+        shape = list(column.shape)
+        shape[axis] = width
+        out = column.new_full(shape, self._pad(key))
+        source = column.shape[axis] - kept if self._left else 0
+        target = width - kept if self._left else 0
+        out.narrow(axis, target, kept).copy_(column.narrow(axis, source, kept))
+        return out
+
+    def _width(self, real: Tensor) -> int:
+        """Places that the longest text needs, for real bool[n, length]."""
+        used = real.any(dim=0).nonzero().flatten()
+        if len(used) == 0:
+            return min(1, real.shape[1])
+        return real.shape[1] - int(used[0]) if self._left else int(used[-1]) + 1
 
     def concat(self, parts: Sequence[Rows]) -> Rows:
         """One after another, padded to the widest."""
         if len(parts) == 1:
             return parts[0]
         keys = list(parts[0].columns)
-        sequences = set(self._sequence_keys(parts[0].columns))
+        texts = self._texts(parts[0].columns)
+        axes = {key: real.ndim - 1 for real, own in texts for key in own}
+        mask = _mask(parts[0].columns)
+        axis = 1 if mask is None else mask.ndim - 1  # of columns that no mask speaks of
         columns: dict[Hashable, Column] = {}
         for key in keys:
             pieces = []
@@ -324,7 +399,7 @@ class Codec:
                 columns[key] = [x for piece in pieces for x in piece]
             else:
                 columns[key] = self._cat(key, [p for p in pieces if isinstance(p, Tensor)],
-                                         key in sequences, _axis(parts[0].columns))
+                                         key in axes, axes.get(key, axis))
         return Rows(
             columns,
             np.concatenate([p.lengths for p in parts]),
@@ -364,7 +439,8 @@ class Codec:
         if self._form in ("tuple", "list"):
             values = [rows.columns[i] for i in range(len(rows.columns))]
             return tuple(values) if self._form == "tuple" else values
-        return dict(rows.columns) if self._type is dict else self._type(dict(rows.columns))
+        columns = {**rows.columns, **self._constants}
+        return columns if self._type is dict else self._type(columns)
 
     @property
     def buckets(self) -> list[int]:
@@ -399,7 +475,8 @@ class Codec:
 
     def state_dict(self) -> State:
         return {"form": self._form, "pads": dict(self._pads), "left": self._left,
-                "apart": list(self._apart)}
+                "apart": list(self._apart), "labels": self._labels,
+                "constants": dict(self._constants)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if self._form not in (None, state["form"]):
@@ -407,6 +484,7 @@ class Codec:
                              f"{self._form}")
         self._form, self._pads, self._left = state["form"], dict(state["pads"]), state["left"]
         self._apart = set(state["apart"])
+        self._labels, self._constants = state["labels"], dict(state["constants"])
 
 
 def rows_state(rows: Rows) -> State:

@@ -120,6 +120,7 @@ class Task(Scorer):
     autocast: a function giving the context that training runs in, e.g.
         `lambda: torch.autocast("cuda", torch.bfloat16)`.
     prefix: frozen first layers of this model, whose output training shares.
+    more: given to the model beside a dict batch, e.g. `{"use_cache": False}`.
     """
 
     def __init__(
@@ -129,8 +130,10 @@ class Task(Scorer):
         autocast: Callable[[], AbstractContextManager[Any]] | None = None,
         keep_targets: bool = False,
         prefix: FrozenPrefix | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
-        self.head, self._kept, self._prefix = head, keep_targets, prefix
+        self.head, self._kept, self._more = head, keep_targets, dict(more or {})
+        self._prefix = prefix
         self.model, self._autocast = model, autocast
 
     def __call__(self, batch: Any) -> Scores:
@@ -148,7 +151,7 @@ class Task(Scorer):
                     for k, v in batch.items()
                     if isinstance(v, Tensor) and (self._kept or k not in self.head.targets)
                 }
-                out = model(**given)
+                out = model(**given, **self._more)
             else:
                 *rest, labels = batch
                 out = model(*(x.to(device) for x in rest))

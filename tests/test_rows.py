@@ -35,3 +35,69 @@ def test_multiple_choice_is_padded_along_its_length(left: bool) -> None:
             assert found == texts[int(batch["sieve_ids"][i]), c]
             seen += 1
     assert seen > 60
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_several_texts_have_a_width_each(left: bool) -> None:
+    """`a_attention_mask` speaks of `a_...`, `b_attention_mask` of `b_...`, whatever their widths;
+    a word that is the same in every batch rides along."""
+    dice = np.random.default_rng(0)
+    batches, texts = [], {}
+    for at in range(0, 96, 8):
+        batch = {"label": torch.rand(8), "a_modality": "text"}
+        for name, longest in (("a_", 14), ("b_", 6)):
+            lengths = dice.integers(1, longest, 8)
+            width = int(lengths.max())
+            ids, mask = torch.full((8, width), 9), torch.zeros(8, width, dtype=torch.long)
+            for i, length in enumerate(lengths):
+                text = torch.from_numpy(dice.integers(10, 99, int(length)))
+                where = slice(width - length, width) if left else slice(length)
+                ids[i, where], mask[i, where] = text, 1
+                texts[at + i, name] = text.tolist()
+            batch |= {f"{name}input_ids": ids, f"{name}attention_mask": mask}
+        batches.append(batch)
+    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=32, group=2)
+    seen = 0
+    for batch in sieve(batches):
+        assert batch["a_modality"] == "text"
+        for name in ("a_", "b_"):
+            real = batch[f"{name}attention_mask"] == 1
+            assert real.any(dim=0)[0 if left else -1]  # no more padding than needed
+            assert (batch[f"{name}input_ids"][~real] == 9).all()
+            for i in range(len(real)):
+                found = batch[f"{name}input_ids"][i][real[i]].tolist()
+                assert found == texts[int(batch["sieve_ids"][i]), name]
+                seen += 1
+    assert seen > 60
+    with pytest.raises(fs.BatchError, match="'a_modality' is 'image' and was 'text'"):
+        list(fs.Sieve(method="full")([batches[0], {**batches[1], "a_modality": "image"}]))
+
+
+def test_targets_have_a_width_of_their_own() -> None:
+    """Sequence to sequence: whole-number labels that differ in width are padded with -100 and cut,
+    and what the decoder is given with them; rows of a fixed width are left alone."""
+    dice = np.random.default_rng(0)
+    batches = []
+    for at in range(0, 96, 8):
+        width, wide = int(dice.integers(3, 9)), int(dice.integers(3, 9))
+        labels = torch.full((8, wide), -100)
+        for i, length in enumerate(dice.integers(1, wide + 1, 8)):
+            labels[i, :length] = at + i
+        batches.append({
+            "input_ids": torch.ones(8, width, dtype=torch.long),
+            "attention_mask": torch.ones(8, width, dtype=torch.long), "labels": labels,
+            "decoder_input_ids": labels.clamp(min=0)})
+    method = fs.methods.build("random", share=0.5)
+    seen = 0
+    for batch in fs.Sieve(method=method, pool=32, group=2)(batches):
+        real = batch["labels"] != -100
+        assert real.any(dim=0)[-1]
+        assert batch["decoder_input_ids"].shape == real.shape
+        for i, number in enumerate(batch["sieve_ids"].tolist()):
+            whole = batches[number // 8]["labels"][number % 8]
+            assert batch["labels"][i][real[i]].tolist() == whole[whole != -100].tolist()
+            seen += 1
+    assert seen > 30
+    kept = ("input_ids", "attention_mask")
+    fixed = [{"labels": torch.full((8, 11), -100), **{k: b[k] for k in kept}} for b in batches]
+    assert {b["labels"].shape[1] for b in fs.Sieve(method=method, pool=32)(fixed)} == {11}

