@@ -18,17 +18,17 @@ import finesieve as fs
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-from transformers import (  # noqa: E402
+from transformers import (
     DataCollatorForSeq2Seq,
     T5Config,
     T5ForConditionalGeneration,
     Trainer,
 )
 
-from finesieve import hf  # noqa: E402
+from finesieve import hf
 
-from .test_hf import Data, collate, model, trainer  # noqa: E402
-from .tiny import OPTIONS, closed, same, tokenizer, weights  # noqa: E402
+from .test_hf import Data, collate, model, trainer
+from .tiny import OPTIONS, closed, same, tokenizer, weights
 
 
 def run(host: Trainer, **options: Any) -> fs.Sieve:
