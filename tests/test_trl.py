@@ -13,7 +13,7 @@ import torch
 import finesieve as fs
 from finesieve import heads
 
-from .tiny import OPTIONS, causal, closed, same, sentence, tokenizer, weights
+from .tiny import OPTIONS, bert, causal, closed, same, sentence, tokenizer, weights
 
 pytest.importorskip("trl")
 pytest.importorskip("datasets")
@@ -21,10 +21,19 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
                                         "ignore:.*pin_memory.*:UserWarning")
 
 from datasets import Dataset  # noqa: E402
+from torch import Tensor  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
-from trl import SFTConfig, SFTTrainer  # noqa: E402
+from trl import (  # noqa: E402
+    DPOConfig,
+    DPOTrainer,
+    RewardConfig,
+    RewardTrainer,
+    SFTConfig,
+    SFTTrainer,
+)
 
-from finesieve import hf  # noqa: E402
+from finesieve import hf, hf_trl  # noqa: E402
 
 
 def texts(n: int = 240, prompts: bool = False) -> Dataset:
@@ -187,3 +196,107 @@ def test_a_mixture_of_experts_is_refused_with_its_setting(tmp_path: Path) -> Non
     host = sft(tmp_path, texts(80), tiny(), router_aux_loss_coef=0.0, num_train_epochs=1)
     hf.attach(host, closed(), **OPTIONS)
     host.train()
+
+
+def preferences(n: int = 240) -> Dataset:
+    """Mostly the word w1 is preferred to w2."""
+    dice, rows = np.random.default_rng(4), []
+    for _ in range(n):
+        good, bad = " w1 w1" * int(dice.integers(1, 5)), " w2 w2" * int(dice.integers(1, 5))
+        if dice.random() < 0.1:
+            good, bad = bad, good
+        rows.append({"prompt": sentence(dice, 6), "chosen": good, "rejected": bad})
+    return Dataset.from_list(rows)
+
+
+COMMON: dict[str, Any] = {
+    "per_device_train_batch_size": 8, "num_train_epochs": 2, "learning_rate": 3e-3,
+    "gradient_accumulation_steps": 2, "report_to": [], "disable_tqdm": True, "logging_steps": 5,
+    "use_cpu": True, "bf16": False, "gradient_checkpointing": False,
+    "dataloader_pin_memory": False}
+
+
+def dpo(folder: Path, seed: int = 0, dropout: float = 0.1, **args: Any) -> DPOTrainer:
+    return DPOTrainer(causal(seed, dropout), causal(), args=DPOConfig(
+        str(folder), **{**COMMON, "save_strategy": "no", **args}),
+        train_dataset=preferences(), processing_class=tokenizer())
+
+
+def preferred(trainer: DPOTrainer) -> Any:
+    """DPO's sigmoid loss, pair by pair: the rows of a batch are all chosen, then all rejected."""
+    def losses(model: Any, batch: Any) -> Tensor:
+        given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"],
+                 "labels": batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100),
+                 "use_cache": False, "fused_lm_head": True}
+        with torch.no_grad():
+            before = trainer.ref_model(**given).log_probs.sum(dim=1)
+        chosen, rejected = (model(**given).log_probs.sum(dim=1) - before).chunk(2)
+        return -F.logsigmoid(trainer.beta * (chosen - rejected))
+
+    return losses
+
+
+def test_preference_pairs_stay_together(tmp_path: Path) -> None:
+    host = dpo(tmp_path)
+    with pytest.raises(fs.ConfigError, match="DPOTrainer has a compute_loss of its own"):
+        hf.attach(host)
+    batch = host.data_collator([host.train_dataset[i] for i in range(6)])
+    there_and_back = hf_trl.unfold(hf_trl.fold(batch))
+    assert all(torch.equal(there_and_back[k], v) for k, v in batch.items())
+    host.model.eval()
+    own = host.compute_loss(host.model, dict(batch))
+    torch.testing.assert_close(preferred(host)(host.model, batch).mean(), own)
+
+    attached = hf.attach(host, closed(), losses=preferred(host), **OPTIONS)
+    host.train()
+    sieve = attached.sieve
+    assert sieve is not None
+    assert sieve.stage == 3
+    assert sieve.ledger.examples.drawn == 480
+    assert 0 < sieve.ledger.examples.scored < 480
+    assert sieve.ledger.examples.yielded < 400
+    logs = [h["loss"] for h in host.state.log_history if "loss" in h]
+    assert logs[0] == pytest.approx(math.log(2), rel=0.2)
+    assert logs[-1] < 0.8 * logs[0]
+
+
+def test_pairs_with_open_gates_are_the_hosts(tmp_path: Path) -> None:
+    plain = dpo(tmp_path, dropout=0.0, lr_scheduler_type="constant")
+    plain.train()
+    sieved = dpo(tmp_path, dropout=0.0, lr_scheduler_type="constant")
+    hf.attach(sieved, closed(starts={}), losses=preferred(sieved))
+    sieved.train()
+    for a, b in zip(weights(plain.model), weights(sieved.model), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_resuming_with_pairs_held_ends_at_the_same_weights(tmp_path: Path) -> None:
+    more = {"save_strategy": "steps", "save_steps": 2}
+    whole = dpo(tmp_path, **more)
+    hf.attach(whole, closed(), losses=preferred(whole), **OPTIONS)
+    whole.train()
+    again = dpo(tmp_path, 9, **more)
+    hf.attach(again, closed(), losses=preferred(again), **OPTIONS)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-10"))
+    assert same(weights(whole.model), weights(again.model))
+
+
+def test_rewards(tmp_path: Path) -> None:
+    model = bert(1)
+    model.config.pad_token_id = 0
+    host = RewardTrainer(model, RewardConfig(
+        str(tmp_path), **{**COMMON, "learning_rate": 1e-2, "save_strategy": "no"}),
+                         train_dataset=preferences(), processing_class=tokenizer())
+
+    def losses(net: Any, batch: Any) -> Tensor:
+        rewards = net(batch["input_ids"], batch["attention_mask"]).logits.squeeze(-1)
+        chosen, rejected = rewards.chunk(2)
+        return -F.logsigmoid(chosen - rejected)
+
+    attached = hf.attach(host, closed(), losses=losses, **OPTIONS)
+    host.train()
+    assert attached.sieve is not None
+    assert attached.sieve.stage == 3
+    assert attached.sieve.ledger.examples.yielded < 400
+    logs = [h["loss"] for h in host.state.log_history if "loss" in h]
+    assert logs[-1] < 0.8 * logs[0]
