@@ -22,8 +22,9 @@ parser.add_argument("--output", default="out/sft")
 args = parser.parse_args()
 
 torch.manual_seed(0)
-data = Dataset.from_list([{"text": row["text"]} for row in rows("train")[: args.limit]])
-tokenizer = AutoTokenizer.from_pretrained(resolve("minilm"))
+texts = [row["text"] for row in rows("train")[: args.limit]]
+data = Dataset.from_dict({"text": texts})
+tokenizer = AutoTokenizer.from_pretrained(resolve("minilm")).train_new_from_iterator(texts, 2000)
 tokenizer.eos_token = tokenizer.sep_token
 model = GPT2LMHeadModel(GPT2Config(
     vocab_size=len(tokenizer), n_positions=64, n_embd=128, n_layer=2, n_head=4,

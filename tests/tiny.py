@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,3 +68,22 @@ def weights(model: Any) -> list[torch.Tensor]:
 
 def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def documented(name: str, **names: Any) -> Any:
+    """The function of this name as docs/trainer.md has it; names: what stands around it there."""
+    page = (Path(__file__).parent.parent / "docs" / "trainer.md").read_text(encoding="utf-8")
+    block = next(b for b in re.findall(r"```py\n(.*?)```", page, re.S) if f"def {name}(" in b)
+    exec(block, names)
+    return names[name]
+
+
+def differs_by_one_line(example: str, folder: Path) -> None:
+    """The example runs plain and filtered, and makes the same steps while the gates are open."""
+    path = Path(__file__).parent.parent / "examples" / example
+    for more in ([], ["--sieve"]):
+        done = subprocess.run(
+            [sys.executable, str(path), "--limit", "96", "--output", str(folder), *more],
+            capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1].startswith("3 steps, ")
