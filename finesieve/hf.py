@@ -58,10 +58,10 @@ def attach(
         measured: over the data, the trainer's own mean over tokens.
     losses: for any other task: a function (model, batch) -> loss per example, float[n].
     features: what the predictor looks at; the head's own by default.
-    options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; the trainer's own
-        per device by default, so that an epoch never has more steps than plain training's).
+    options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; by default half of
+        the trainer's own per device, which keeps optimizer steps, and all of it on long streams).
 
-    With `num_train_epochs` an epoch is one pass over the data, of fewer steps than plain training;
+    With `num_train_epochs` an epoch is one pass over the data, of other steps than plain training;
     the learning rate follows the share of the data consumed. With `max_steps` the trainer makes as
     many steps as it is told, over as much data as that takes, and the schedule is its own.
     Sets `args.ignore_data_skip`: when resuming, the sieve finds its place itself.
@@ -116,6 +116,7 @@ class Attached:
         self.sieve: Sieve | None = None
         self.checkpoint: str | None = None
         self._is_share: bool | None = None
+        self._finer = 1  # batches of survivors that make up one of the loader's
 
     def _find_head(self, given: heads.Head | None) -> None:
         trainer: Any = self._trainer
@@ -198,15 +199,21 @@ class Attached:
             features=self._features or self._default_features(),
             agreement=Ranks(device=str(device)) if args.world_size > 1 else Alone(),
             listeners=self._listeners,
-            **{"batch_size": trainer._train_batch_size, "seed": args.seed, **self._options},
+            **{"seed": args.seed, **self._options},
         )
         if self.checkpoint and self.filters:
             self._load(Path(self.checkpoint))
-        known = length if self.epochs is not None or not self.filters else None
+        if not self.filters:
+            return _Loader(self, inner, length)
+        batch_size = trainer._train_batch_size
+        self._finer = -(-batch_size // self.sieve.survivors(batch_size))
+        known = None if self.epochs is None or length is None else length * self._finer
         return _Loader(self, inner, known)
 
     def create_scheduler(self, num_training_steps: int, *rest: Any, **more: Any) -> Any:
         """The trainer's schedule, driven by the share of the data consumed."""
+        if self.filters and self.epochs is not None:  # told by the loader's length, an upper bound
+            num_training_steps = -(-num_training_steps // self._finer)
         plain = self._host["create_scheduler"](num_training_steps, *rest, **more)
         by_metric = isinstance(plain, torch.optim.lr_scheduler.ReduceLROnPlateau)
         if not self.filters or self.epochs is None or by_metric or isinstance(plain, _Driven):
@@ -395,8 +402,8 @@ class Attached:
 class _Loader:
     """The train loader as the trainer sees it: filtered, and else the one that it wraps.
 
-    Its length is plain training's, an upper bound, and only where the trainer counts epochs by it;
-    with `max_steps` it has none.
+    Its length is an upper bound, reached if all examples came in batches of survivors, and only
+    where the trainer counts epochs by it; with `max_steps` it has none.
     """
 
     def __init__(self, attached: Attached, inner: Any, length: int | None) -> None:

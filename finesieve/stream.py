@@ -195,7 +195,7 @@ class Sieve:
                 self._batches_in_pass += 1
                 return
             if self._batch_size is None:
-                self._batch_size = self._survivors(len(rows))
+                self._batch_size = self.survivors(len(rows))
             if self._scoring_batch is None:
                 self._scoring_batch = max(64, 2 * len(rows))
             self._count("drawn", rows)
@@ -210,8 +210,10 @@ class Sieve:
             if sum(map(len, self._pool)) >= self._pool_size:
                 self._sift()
 
-    def _survivors(self, loaders: int) -> int:
-        """Survivors a batch, given the loader's batches."""
+    def survivors(self, loaders: int) -> int:
+        """Survivors a batch, given the examples in the loader's batches."""
+        if self._batch_size is not None:
+            return self._batch_size
         if self._total is not None and self._total * _TYPICAL_SHARE / loaders >= _ENOUGH_STEPS:
             return loaders
         return max(1, round(loaders * self.method.batch_share))

