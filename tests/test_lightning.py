@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+from collections import UserDict
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def collate(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def loader(**more: Any) -> Any:
-    return DataLoader(ROWS, collate_fn=collate, **{"batch_size": SIZE, **more})
+    return DataLoader(ROWS, **{"collate_fn": collate, "batch_size": SIZE, **more})
 
 
 class Classifier(L.LightningModule):
@@ -402,12 +403,21 @@ def test_tuples_from_the_modules_own_loader(tmp_path: Path) -> None:
     assert same(whole, again)
 
 
+class Encoding(UserDict[str, Tensor]):
+    """As a tokenizer makes them: moving one to a device gives the very same object."""
+
+    def to(self, device: Any, non_blocking: bool = False) -> Encoding:
+        return self
+
+
 def test_a_step_may_take_its_batch_apart(tmp_path: Path) -> None:
     """What is held for the checkpoint is not what the step was given."""
     class Greedy(Classifier):
         def training_step(self, batch: Any, index: int) -> Tensor:
             if index == 30:
+                batch.clear()
                 raise RuntimeError("stop here")
+            assert isinstance(batch, Encoding)
             loss = super().training_step(batch, index)
             batch.clear()
             return loss
@@ -415,7 +425,7 @@ def test_a_step_may_take_its_batch_apart(tmp_path: Path) -> None:
     callback = sieved()
     host = trainer(tmp_path, callback)
     with pytest.raises(RuntimeError, match="stop here"):
-        host.fit(Greedy(callback), callback(loader()))
+        host.fit(Greedy(callback), callback(loader(collate_fn=lambda x: Encoding(collate(x)))))
     state = callback.state_dict()["ranks"][0]["sieve"]
     assert [len(rows["columns"]) for rows in state["ahead"]] == [3, 3]  # being trained on, ahead
 
