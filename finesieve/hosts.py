@@ -46,6 +46,16 @@ def examples(loader: Any, batch_size: int, ranks: int) -> int | None:
     return most
 
 
+def examples_in_pass(loader: Any) -> int | None:
+    """Examples that a `DataLoader` draws in one pass; None if it cannot be known."""
+    sampler: Any = getattr(loader, "sampler", None)
+    size = getattr(loader, "batch_size", None)
+    if size is None or not sized(sampler):
+        return None
+    count = len(sampler)
+    return count // size * size if loader.drop_last else count
+
+
 def figures(sieve: Sieve) -> dict[str, float]:
     """Stage; shares trained on and scored of what was drawn; savings in training cost."""
     drawn = max(1, sieve.ledger.examples.drawn - sieve.held)

@@ -30,7 +30,7 @@ from finesieve.identity import check_same, described
 from finesieve.ledger import Clock, Ledger
 from finesieve.records import pool_event
 from finesieve.returns import Returns
-from finesieve.rows import Codec, Rows, ride, rows_from_state, rows_state
+from finesieve.rows import Codec, Rows, inputs, ride, rows_from_state, rows_state
 from finesieve.scores import Scorer, check_losses
 from finesieve.scoring import score_rows
 from finesieve.stages import View
@@ -38,7 +38,7 @@ from finesieve.stages import View
 Listener = Callable[[dict[str, Any]], None]
 _END = object()
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
-_VERSION = 2
+_VERSION = 3
 
 
 class Sieve:
@@ -133,6 +133,7 @@ class Sieve:
         self._released = 0.0
         self._progress = 0.0
         self._batches_in_pass = 0
+        self._ahead: list[Rows] = []  # taken by a host that was interrupted, not trained on
         self._resumed = False
         self._passes = 0
         self._revealed_at_move = 0
@@ -164,7 +165,7 @@ class Sieve:
             self._batches_in_pass = skip
         exhausted = False
         while True:
-            while not self._holding.ready and not exhausted:
+            while not self._ahead and not self._holding.ready and not exhausted:
                 with self.ledger.spending("data"):
                     batch = next(iterator, _END)
                 if batch is _END:
@@ -172,11 +173,14 @@ class Sieve:
                     self._flush()
                 else:
                     self._push(batch)
-            if exhausted and not self._holding.ready:
-                self._released += self._holding.take_idle()
-            if not self._agree():
-                break
-            out = self._next()
+            if self._ahead:  # counted and agreed on when it was yielded first
+                out = self._codec.pack(self._ahead.pop(0))
+            else:
+                if exhausted and not self._holding.ready:
+                    self._released += self._holding.take_idle()
+                if not self._agree():
+                    break
+                out = self._next()
             start = self.ledger.clock()
             try:
                 yield out
@@ -514,11 +518,13 @@ class Sieve:
             "total": self._total,
         }
 
-    def state_dict(self) -> State:
+    def state_dict(self, ahead: Sequence[Any] = ()) -> State:
         """Everything, as tensors, numbers, strings, lists and dicts.
 
-        Saved between two batches of a plain loop it resumes to the bit. A host that reads ahead
-        loses the batches that it had taken but not trained on.
+        ahead: batches that a host which reads ahead has taken but not trained on; a sieve that
+        takes up the state yields them first. Without them they are lost.
+
+        Saved between two batches it resumes to the bit.
         """
         return {
             "fingerprint": dict(self._fingerprint),
@@ -535,6 +541,7 @@ class Sieve:
             "moves": [dict(m) for m in self.moves],
             "pool": [rows_state(r) for r in self._pool],
             "holding": self._holding.state_dict(),
+            "ahead": [rows_state(r) for r in (*map(self._taken, ahead), *self._ahead)],
             "counters": {
                 "released": self._released,
                 "progress": self._progress,
@@ -544,6 +551,12 @@ class Sieve:
                 "cost_ratio": self.cost_ratio,
             },
         }
+
+    def _taken(self, batch: Any) -> Rows:
+        """The rows of a batch that was yielded."""
+        rows = self._codec.unpack(inputs(batch), 0)
+        rows.ids, rows.weights = (x.cpu().numpy().copy() for x in ride(batch))
+        return rows
 
     def load_state_dict(
         self, state: Mapping[str, Any], device: torch.device | str = "cpu"
@@ -571,6 +584,7 @@ class Sieve:
         self.stage, self.moves = state["stage"], [dict(m) for m in state["moves"]]
         self._pool = [rows_from_state(s, device) for s in state["pool"]]
         self._holding.load_state_dict(state["holding"], device)
+        self._ahead = [rows_from_state(s, device) for s in state.get("ahead", ())]
         counters = state["counters"]
         self._released = counters["released"]
         self._batches_in_pass, self._passes = counters["batches_in_pass"], counters["passes"]

@@ -23,7 +23,7 @@ def run(code: str, *names: str) -> subprocess.CompletedProcess[str]:
 def test_core_needs_torch_and_numpy_only() -> None:
     code = """
 import finesieve
-heavy = {"transformers", "pyarrow", "datasets", "sklearn", "pandas", "matplotlib"}
+heavy = {"transformers", "lightning", "pyarrow", "datasets", "sklearn", "pandas", "matplotlib"}
 loaded = heavy & set(sys.modules)
 assert not loaded, loaded
 assert not any(name.startswith("finesieve.app") for name in sys.modules)
@@ -66,3 +66,8 @@ def test_the_accelerate_adapter_names_the_extra() -> None:
     done = run("import finesieve.accelerate", "accelerate")
     assert done.returncode == 1
     assert "finesieve.accelerate needs accelerate: pip install 'finesieve[hf]'" in done.stderr
+
+
+def test_lightning_names_the_extra() -> None:
+    done = run("import finesieve.lightning", "lightning")
+    assert "pip install 'finesieve[lightning]'" in done.stderr

@@ -21,10 +21,18 @@ BLOCKS = [
 ]
 
 
+LIGHTNINGS_OWN = ("`isinstance(treespec, LeafSpec)` is deprecated",
+                  "The 'train_dataloader' does not have many workers")  # warnings
+
+
 @pytest.mark.parametrize("block", BLOCKS)
 def test_python_blocks_run(block: str) -> None:
-    done = subprocess.run([sys.executable, "-W", "error", "-c", block], capture_output=True,
-                          text=True)
+    ignored = []
+    if "lightning" in block:
+        pytest.importorskip("lightning")
+        ignored = [x for text in LIGHTNINGS_OWN for x in ("-W", f"ignore:{text}")]
+    done = subprocess.run([sys.executable, "-W", "error", *ignored, "-c", block],
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     if "sieve.moves" in block:
         assert "concentrated enough" in done.stdout
@@ -95,3 +103,18 @@ def test_the_trainer_example_differs_by_one_line(docstring_cache: Path, tmp_path
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[-1].startswith("3 steps, ")
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("lightning_trainer", "3 steps, "), ("fabric_loop", "stage 1; trained on 96 of 96")])
+def test_lightning_examples_differ_by_the_sieve_alone(
+    docstring_cache: Path, name: str, said: str
+) -> None:
+    pytest.importorskip("lightning")
+    for more in ([], ["--sieve"]):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "examples" / f"{name}.py"), "--limit", "96", *more],
+            capture_output=True, text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1].startswith(said)

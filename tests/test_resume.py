@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import finesieve as fs
+from finesieve.rows import ride
 from tests.conftest import Bag, by_hand, make_batches, small_sieve, train
 
 
@@ -142,3 +143,42 @@ def test_waiting_examples_are_put_where_the_loader_s_batches_are() -> None:
     waiting = [*second._pool, *second._holding._held, *second._holding._ready]
     assert waiting
     assert {c.device.type for rows in waiting for c in rows.columns.values()} == {"meta"}
+
+
+@pytest.mark.parametrize("form", ["dict", "tuple", "tensor"])
+def test_what_a_host_read_ahead_comes_first(form: str) -> None:
+    """A host that is always two batches ahead; saved after every batch."""
+    def formed(batch: Any) -> Any:
+        batch = {**batch, "input_ids": torch.nn.functional.pad(batch["input_ids"], (0, 9))[:, :9]}
+        return {"dict": batch, "tuple": (batch["input_ids"], batch["labels"]),
+                "tensor": batch["input_ids"]}[form]
+
+    batches = [formed(b) for b in make_batches(160)]
+
+    def fresh() -> fs.Sieve:
+        return fs.Sieve(None, fs.methods.build("random", 0, share=0.5), total=160, pool=30, group=1)
+
+    def plain(batch: Any) -> list[Any]:
+        ids, weights = ride(batch)
+        bare = fs.inputs(batch)
+        parts = list(bare.values()) if form == "dict" else [bare] if form == "tensor" else bare
+        return [ids.tolist(), weights.tolist(), *(p.tolist() for p in parts)]
+
+    whole = [plain(b) for b in fresh()(batches)]
+    for cut in range(1, len(whole) - 2):
+        first = fresh()
+        stream = first(batches)
+        taken = [next(stream) for _ in range(cut + 2)]
+        buffer = io.BytesIO()
+        torch.save(first.state_dict(taken[cut:]), buffer)
+        buffer.seek(0)
+        second = fresh()
+        second.load_state_dict(torch.load(buffer, weights_only=True))
+        rest = second(batches)
+        assert plain(next(rest)) == whole[cut]
+        third = fresh()  # interrupted again before the second was trained on
+        third.load_state_dict(second.state_dict())
+        tail = [plain(b) for b in third(batches)]
+        assert tail == whole[cut + 1 :] == [plain(b) for b in rest]
+        assert third.ledger.examples == second.ledger.examples
+        assert third.progress == 1.0
