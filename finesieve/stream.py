@@ -550,6 +550,8 @@ class Sieve:
                 "revealed_at_move": self._revealed_at_move,
                 "cost_ratio": self.cost_ratio,
             },
+            # It stays as it is until more is revealed: taken anew it could move earlier.
+            "evidence": None if self._evidence is None else [float(x) for x in self._evidence],
         }
 
     def _taken(self, batch: Any) -> Rows:
@@ -591,4 +593,4 @@ class Sieve:
         self._revealed_at_move = counters["revealed_at_move"]
         self._progress, self.cost_ratio = counters["progress"], counters["cost_ratio"]
         self._resumed = True
-        self._evidence = None
+        self._evidence = state.get("evidence")

@@ -30,17 +30,19 @@ def _equal(a: Any, b: Any) -> bool:
     return a == b
 
 
-@pytest.mark.parametrize("automatic", [False, True])
+@pytest.mark.parametrize("warmup", [None, 0.05, 0.15])  # by hand, or automatic
 @pytest.mark.parametrize("cut", range(1, 46, 2))
-def test_resume_at_any_cut_gives_the_same_batches_to_the_bit(cut: int, automatic: bool) -> None:
+def test_resume_at_any_cut_gives_the_same_batches_to_the_bit(
+    cut: int, warmup: float | None
+) -> None:
     batches = make_batches(640)
 
     def fresh() -> tuple[fs.Sieve, Bag, Any]:
         model = Bag(dropout=0.0)
         method = (
-            fs.methods.build("finesieve", predictor_bits=10, patience=60, warmup=0.05,
+            fs.methods.build("finesieve", predictor_bits=10, patience=60, warmup=warmup,
                              train=0.3, margin=0.0, cost_ratio=0.01)
-            if automatic else by_hand()
+            if warmup is not None else by_hand()
         )
         sieve = fs.Sieve(fs.scores.Classification(model), method, total=640, pool=50, group=2)
         return sieve, model, torch.optim.Adam(model.parameters(), lr=0.05)
