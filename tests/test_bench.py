@@ -96,8 +96,9 @@ def test_every_run_leaves_a_whole_record_without_paths(done: Any, files: Path) -
     equal = by_name[RIVAL]["equal_time"]
     assert equal["target"] == by_name["finesieve"]["seconds"]["total"]
     assert equal["ratio"] == pytest.approx(by_name[RIVAL]["seconds"]["total"] / equal["target"])
-    # Off by more only after all tries, or where the rival is given everything and still is quicker.
-    tried = equal["attempts"] == 3 or (equal["share"] == 1.0 and equal["ratio"] < 1)
+    # Off by more only after all tries, or where a rival given everything still was quicker (its
+    # nearest try may have been another).
+    tried = equal["attempts"] == 3 or equal["ratio"] < 1
     assert abs(equal["ratio"] - 1) <= 0.03 or tried
 
 
