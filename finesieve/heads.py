@@ -81,6 +81,12 @@ class Head(ABC):
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
         """float32[n], non-negative: the norm of each loss's gradient by its row of outputs."""
 
+    def both(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
+        """Losses and sizes, without gradient; at once where that is cheaper."""
+        with torch.no_grad():
+            sizes = self.sizes(outputs, batch)  # checks the targets
+            return self.losses(outputs, batch), sizes
+
     def features(self) -> FeatureFunction:
         """What the predictor looks at: tokens alone, unless the task has a label to cross with."""
         return token_features(labels=None)
@@ -260,21 +266,30 @@ class Tokens(Head):
         return each.view(labels.shape).sum(dim=1) / count
 
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
+        return self.both(outputs, batch)[1]
+
+    @torch.no_grad()
+    def both(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
         logits, labels, count = self._all(outputs, batch)
         check_classes(labels, logits.shape[2], tuple(logits.shape[:2]), ignored=True)
         rows = zip(logits, labels, strict=True)  # one by one: the softmax of all is large
-        squares = [self._squares(row[at != IGNORED], at[at != IGNORED].long()) for row, at in rows]
-        return torch.stack(squares).sqrt() / count
+        sums = [self._sums(row[at != IGNORED], at[at != IGNORED].long()) for row, at in rows]
+        losses, squares = (torch.stack(part) for part in zip(*sums, strict=True))
+        return losses / count, squares.sqrt() / count
 
-    def _squares(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Sum over tokens of ||softmax - target||^2, for logits [tokens, classes]."""
-        p = torch.softmax(logits.float(), dim=-1)
-        classes, eps = p.shape[-1], self.smoothing
-        at = p.gather(1, labels.unsqueeze(1)).squeeze(1)
+    def _sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Over tokens: of the losses, and of ||softmax - target||^2; logits [tokens, classes]."""
+        log_p = torch.log_softmax(logits.float(), dim=-1)
+        classes, eps = log_p.shape[-1], self.smoothing
+        log_at = log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
+        losses = -(1.0 - eps) * log_at
+        if eps:
+            losses = losses - eps * log_p.mean(dim=-1)
         # target = (1 - eps) onehot + eps / classes; the squared distance, multiplied out
-        cross = 2.0 * ((1.0 - eps) * at + eps / classes)
+        cross = 2.0 * ((1.0 - eps) * log_at.exp() + eps / classes)
         own = (1.0 - eps) ** 2 + 2.0 * (1.0 - eps) * eps / classes + eps * eps / classes
-        return (p.square().sum(dim=-1) - cross + own).clamp(min=0.0).sum()
+        squares = (log_p.exp().square().sum(dim=-1) - cross + own).clamp(min=0.0)
+        return losses.sum(), squares.sum()
 
 
 class Spans(Head):

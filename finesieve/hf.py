@@ -242,9 +242,7 @@ class Attached:
                 k: inputs[k] for k in self.head.targets if k in inputs}  # the host takes them out
             loss, outputs = self._hosts(model, inputs, num_items_in_batch)
             if self.head is not None and self._watches:
-                with torch.no_grad():
-                    sizes = self.head.sizes(outputs, targets)
-                    each = self.head.losses(outputs, targets)
+                each, sizes = self.head.both(outputs, targets)
                 self.sieve.observe(each, _riding(carried), sizes)
                 self._compare(loss, each, targets, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss

@@ -67,6 +67,7 @@ class FusedTokens(heads.Tokens):
     """
 
     given: ClassVar = {"fused_lm_head": True, "use_cache": False}  # to the model, when it is scored
+    both = heads.Head.both  # of its own losses and sizes
 
     def __init__(self, per: float | None = None) -> None:
         super().__init__(shift=True, per=per)

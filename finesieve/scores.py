@@ -156,8 +156,7 @@ class Task(Scorer):
                 *rest, labels = batch
                 out = model(*(x.to(device) for x in rest))
                 batch = {self.head.targets[0]: labels}
-            size = self.head.sizes(out, batch)  # checks the targets
-            loss = self.head.losses(out, batch)
+            loss, size = self.head.both(out, batch)
         return Scores(loss.float().cpu().numpy(), size.float().cpu().numpy(), *kept[:1])
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:

@@ -91,6 +91,9 @@ def test_loss_and_size_are_autograds(name: str) -> None:
     sizes = head.sizes(wrapped(raw), batch)
     assert losses.shape == sizes.shape == (N,)
     assert losses.requires_grad
+    for part, found in zip((losses, sizes), head.both(wrapped(leaf), batch), strict=True):
+        torch.testing.assert_close(part.detach(), found, rtol=1e-5, atol=1e-6)
+        assert not found.requires_grad
     for i in range(N):
         row = raw[i : i + 1].clone().requires_grad_()
         loss = naive(row, {k: v[i : i + 1] for k, v in batch.items()})
