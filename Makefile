@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test check bench benchmarks build clean
-SUITES := sst2 one-epoch three-epochs rivals never-slower
+SUITES := sst2 one-epoch three-epochs rivals never-slower freezing
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,11 +34,12 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/overhead.py
 
-benchmarks: $(VENV)/.dev  # make benchmarks DATA=folder: every published suite, about 3 hours on 2 cores
+benchmarks: $(VENV)/.dev  # make benchmarks DATA=folder: every published suite, about 4 hours on 2 cores
 	@test -d "$(DATA)" || { echo "DATA=$(DATA) is no folder: make benchmarks DATA=folder"; exit 2; }
 	for s in $(SUITES); do \
 	    $(BIN)/finesieve bench benchmarks/$$s.toml --data-dir "$(DATA)" --output results/$$s || exit; \
 	done
+	$(BIN)/python benchmarks/tasks.py --data-dir "$(DATA)" --output results/tasks
 	$(BIN)/python benchmarks/write_tables.py
 
 build: $(VENV)/.dev
