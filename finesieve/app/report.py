@@ -252,7 +252,8 @@ header p { color: var(--soft); } p.verdict { color: var(--ink); font-size: 1.1re
   border-left: 4px solid var(--bar); padding-left: 12px; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: left; padding: 6px 10px; border-bottom: 1px solid var(--line);
-  white-space: nowrap; } th { color: var(--soft); font-weight: 600; }
+  white-space: nowrap; } th { color: var(--soft); font-weight: 600; white-space: normal;
+  vertical-align: bottom; }
 td { font-variant-numeric: tabular-nums; }
 .better { color: #15803d; font-weight: 600; } .worse { color: #dc2626; font-weight: 600; }
 .tie { color: var(--soft); font-weight: 600; }
