@@ -242,6 +242,32 @@ def test_a_machine_that_changed_its_pace_has_finesieve_measured_anew(
     assert shares == [1.0]
 
 
+@pytest.mark.parametrize("rival", ["random at equal time", "truncated at equal time"])
+def test_a_rival_of_another_configuration_does_not_count_though_its_time_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rival: str
+) -> None:
+    made, _ = fake_bench(tmp_path, monkeypatch, lambda s: 100 * s, lambda n: 1.0)
+    made.suite = replace(made.suite, methods=("full", "finesieve", rival))
+    process, asked = Bench._process, []
+
+    def noted(self: Bench, config: Any, cores: Any) -> dict[str, Any]:
+        found = process(self, config, cores)
+        asked.append((config.method, config.lr))
+        if config.limit != 192:  # truncated
+            found["seconds"] = {"total": 30.0, "train": 27.0}
+        return {**found, "config": config.as_dict()}
+
+    monkeypatch.setattr(Bench, "_process", noted)
+    made.run()
+    assert len(asked) == 3
+    made.run()
+    assert len(asked) == 3
+    made.suite = replace(made.suite, config={**made.suite.config, "lr": 1e-5})
+    records = made.run()
+    assert [lr for _, lr in asked[3:]] == [1e-5] * 3
+    assert {r["config"]["lr"] for r in records} == {1e-5}
+
+
 def test_two_rivals_both_match_a_time_that_was_measured_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -201,5 +201,4 @@ def test_what_cannot_be_shared_is_refused() -> None:
     sieve = fs.Sieve(scores.Classification(net, prefix=FrozenPrefix(net, 2)),
                      by_hand(starts={2: 0.1}), total=640, pool=64)
     with pytest.raises(BatchError, match="attention_mask"):
-        for _ in sieve(bare):
-            pass
+        list(sieve(bare))

@@ -181,10 +181,9 @@ class Bench:
     ) -> Record:
         """The run's record from its file, or else (or `again`) run it and write the file."""
         path = job.file(self.output)
-        wanted = self._files.hidden(json.loads(json.dumps(config.as_dict())))
         if path.exists() and not again:
             record, wrong = read_record(path)
-            if record is not None and record.get("config") == wanted and "failed" not in record:
+            if record is not None and self._is_of(record, config) and "failed" not in record:
                 return record
             self.say(f"run again: {wrong or path.name + ' has another configuration or failed'}")
         start = time.time()
@@ -244,6 +243,9 @@ class Bench:
         )
         ours, best = self._found(our_job), self._found(job)
         path = job.file(self.output)
+        if ours and best and not self._is_of(best, self._share_config(job, best, ours)):
+            self.say(f"run again: {path.name} has another configuration")
+            best = None
         if ours is None:
             failed = {**self._head(job), "failed": "no time to match: finesieve failed"}
             return failed if best else write_record(path, failed)  # nothing sound is lost
@@ -311,15 +313,22 @@ class Bench:
         return _cost(ours) / float(ours["examples"]["drawn"])
 
     def _share_run(self, job: Job, share: float, ours: Record, cores: Cores) -> Record:
-        if EQUAL[job.method] == "truncated":
-            config = self._config(replace(job, method="full"))
-            count = int(ours["examples"]["drawn"] // config.epochs)
-            config = replace(config, limit=max(1, round(share * count)))
-        else:
-            config = self._config(job, share=share)
-        target = ours["seconds"]["total"]
-        return self._recorded(job, config, cores, again=True,
-                              equal_time={"target": target, "share": share})
+        equal = {"target": ours["seconds"]["total"], "share": share}
+        config = self._share_config(job, {"equal_time": equal}, ours)
+        return self._recorded(job, config, cores, again=True, equal_time=equal)
+
+    def _share_config(self, job: Job, rival: Record, ours: Record) -> Config:
+        """The configuration of a rival of this share."""
+        share = rival["equal_time"]["share"]
+        if EQUAL[job.method] != "truncated":
+            return self._config(job, share=share)
+        config = self._config(replace(job, method="full"))
+        count = int(ours["examples"]["drawn"] // config.epochs)
+        return replace(config, limit=max(1, round(share * count)))
+
+    def _is_of(self, record: Record, config: Config) -> bool:
+        wanted = self._files.hidden(json.loads(json.dumps(config.as_dict())))
+        return bool(record.get("config") == wanted)
 
     def _found(self, job: Job) -> Record | None:
         path = job.file(self.output)
