@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 try:
-    from accelerate import skip_first_batches
+    import accelerate  # noqa: F401 - the loader needs it
     from transformers import Trainer, TrainerCallback
     from transformers.trainer_utils import get_last_checkpoint
 except ImportError as error:
@@ -28,6 +28,7 @@ from finesieve import heads, hf_trl, hosts, methods
 from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, StateError
 from finesieve.features import FeatureFunction
+from finesieve.hf_loader import FilteredLoader
 from finesieve.hf_tasks import TokensPerExample, decoder_needs_targets, head_of
 from finesieve.rows import IDS, WEIGHTS
 from finesieve.schedule import StreamSchedule
@@ -95,7 +96,7 @@ class Attached:
         if any(isinstance(c, _Callback) for c in trainer.callback_handler.callbacks):
             raise ConfigError("a sieve is attached to this trainer already")
         self._host = {name: getattr(trainer, name) for name in HOOKS}
-        self._trainer: Any = trainer
+        self.trainer: Any = trainer
         self._method, self._options = method, options
         self._features, self._listeners = features, listeners
         self._losses = losses
@@ -119,7 +120,7 @@ class Attached:
         self._finer = 1  # batches of survivors that make up one of the loader's
 
     def _find_head(self, given: heads.Head | None) -> None:
-        trainer: Any = self._trainer
+        trainer: Any = self.trainer
         smoothing = trainer.args.label_smoothing_factor
         head = head_of(trainer.model, smoothing) if given is None else given
         # Label smoothing needs the logits, so the trainer itself does without the fused head then.
@@ -137,7 +138,7 @@ class Attached:
 
     def _check(self) -> None:
         """`ConfigError` for what cannot be served rightly."""
-        trainer, args = self._trainer, self._trainer.args
+        trainer, args = self.trainer, self.trainer.args
         wrong = []
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             wrong.append("FSDP and DeepSpeed shard the model, which cannot be scored by one rank "
@@ -179,14 +180,14 @@ class Attached:
         """As the trainer's; remembers which checkpoint is taken up."""
         found = resume_from_checkpoint
         if found is True:
-            found = get_last_checkpoint(self._trainer.args.output_dir)  # type: ignore[no-untyped-call]
+            found = get_last_checkpoint(self.trainer.args.output_dir)  # type: ignore[no-untyped-call]
         self.checkpoint = str(found) if found else None
         return self._host["train"](resume_from_checkpoint, *rest, **more)
 
     def get_train_dataloader(self) -> Any:
         """The trainer's own loader, filtered."""
         inner = self._host["get_train_dataloader"]()
-        trainer, args = self._trainer, self._trainer.args
+        trainer, args = self.trainer, self.trainer.args
         length = len(inner) if hosts.sized(inner) else None
         self.epochs = None if args.max_steps > 0 else int(args.num_train_epochs)
         total = None
@@ -204,11 +205,11 @@ class Attached:
         if self.checkpoint and self.filters:
             self._load(Path(self.checkpoint))
         if not self.filters:
-            return _Loader(self, inner, length)
+            return FilteredLoader(self, inner, length)
         batch_size = trainer._train_batch_size
         self._finer = -(-batch_size // self.sieve.survivors(batch_size))
         known = None if self.epochs is None or length is None else length * self._finer
-        return _Loader(self, inner, known)
+        return FilteredLoader(self, inner, known)
 
     def create_scheduler(self, num_training_steps: int, *rest: Any, **more: Any) -> Any:
         """The trainer's schedule, driven by the share of the data consumed."""
@@ -218,8 +219,8 @@ class Attached:
         by_metric = isinstance(plain, torch.optim.lr_scheduler.ReduceLROnPlateau)
         if not self.filters or self.epochs is None or by_metric or isinstance(plain, _Driven):
             return plain
-        self._trainer.lr_scheduler = _Driven(plain, num_training_steps, self._progress)
-        return self._trainer.lr_scheduler
+        self.trainer.lr_scheduler = _Driven(plain, num_training_steps, self._progress)
+        return self.trainer.lr_scheduler
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False,
@@ -290,7 +291,7 @@ class Attached:
         else:
             assert self.head is not None
             self._ask(inputs, items)
-            kept = decoder_needs_targets(self._trainer.model)
+            kept = decoder_needs_targets(self.trainer.model)
             given = {k: v for k, v in inputs.items() if kept or k not in self.head.targets}
             outputs = model(**given)
             each = self.head.losses(outputs, inputs)
@@ -304,7 +305,7 @@ class Attached:
         """Is the host's loss of one of several accumulated batches the batch's mean, or only its
         share of the mean over all of them? Trainer and model settle that between them, and which
         models heed `num_items_in_batch` differs; ours must be scaled as theirs."""
-        parts = self._trainer.current_gradient_accumulation_steps
+        parts = self.trainer.current_gradient_accumulation_steps
         if self._is_share is not None or parts <= 1:
             return
         mean, share = float(each.detach().mean()), 1.0 / parts
@@ -313,24 +314,24 @@ class Attached:
             tokens = max(1.0, float(count.sum()))
             mean = float((each.detach() * (self.head.per or count)).sum()) / tokens
             if items is not None:
-                share = tokens * self._trainer.args.world_size / max(1.0, float(items))
+                share = tokens * self.trainer.args.world_size / max(1.0, float(items))
         found = float(host.detach()) / max(1e-9, mean)
         if math.isfinite(found) and share < 0.9:  # else this batch is nearly all of them
             self._is_share = found < share**0.5
 
     def _ask(self, inputs: Any, items: Any) -> None:
         """`_compare` where no batch went through the host yet: gates closed from the start."""
-        parts = self._trainer.current_gradient_accumulation_steps
+        parts = self.trainer.current_gradient_accumulation_steps
         if self._is_share is not None or parts <= 1:
             return
         assert self.head is not None
-        with scoring(self._trainer.model) as model:
+        with scoring(self.trainer.model) as model:
             loss, outputs = self._hosts(model, dict(inputs), items)
             self._compare(loss, self.head.losses(outputs, inputs), inputs, items)
 
     def _scaled(self, loss: Tensor, items: Any) -> Tensor:
         """A batch's mean as the host would scale it among accumulated batches."""
-        trainer = self._trainer
+        trainer = self.trainer
         done = self._is_share
         if done is None:  # no loss of the host's to go by: what the trainer leaves us
             done = getattr(trainer, "loss_is_scaled_for_ga", None)
@@ -345,7 +346,7 @@ class Attached:
         return self.head.features() if self.head else None
 
     def _scorer(self) -> Scorer | None:
-        model, losses = self._trainer.model, self._losses
+        model, losses = self.trainer.model, self._losses
         if losses is not None and self._pairs:
             return PerExample(model, lambda net, batch: losses(net, hf_trl.unfold(batch)))
         if losses is not None:
@@ -361,7 +362,7 @@ class Attached:
         return self.sieve.progress
 
     def _file(self, folder: Path) -> Path:
-        return folder / f"finesieve-rank{self._trainer.args.process_index}.pt"
+        return folder / f"finesieve-rank{self.trainer.args.process_index}.pt"
 
     def save(self, folder: Path) -> None:
         """The sieve's state, into the trainer's checkpoint."""
@@ -379,7 +380,7 @@ class Attached:
                 "resume it without one"
             )
         state = torch.load(path, weights_only=True)
-        self.sieve.load_state_dict(state["sieve"], self._trainer.args.device)
+        self.sieve.load_state_dict(state["sieve"], self.trainer.args.device)
         self._is_share = state["is_share"]
         if self._per is not None and state["per"] is not None:
             self._per.load_state_dict(state["per"])
@@ -395,62 +396,6 @@ class Attached:
     def yielded(self, batch: Any) -> Any:
         """A batch of the sieve's, as the trainer's own are."""
         return hf_trl.unfold(batch) if self._pairs else batch
-
-
-class _Loader:
-    """The train loader as the trainer sees it: filtered, and else the one that it wraps.
-
-    Its length is an upper bound, reached if all examples came in batches of survivors, and only
-    where the trainer counts epochs by it; with `max_steps` it has none.
-    """
-
-    def __init__(self, attached: Attached, inner: Any, length: int | None) -> None:
-        self._attached, self._inner, self._length = attached, inner, length
-        self._under_way: Iterator[Any] | None = None
-        self._skip = attached.sieve.position if attached.sieve is not None else 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def __len__(self) -> int:
-        if self._length is None:
-            raise TypeError("the number of survivors is not known beforehand")
-        return self._length
-
-    def __iter__(self) -> Iterator[Any]:
-        attached = self._attached
-        sieve = attached.sieve
-        assert sieve is not None
-        count, last, fresh = 0, None, False
-        while not fresh:
-            fresh = self._under_way is None  # else what the trainer left of the pass before
-            if fresh:
-                if attached.filters and attached.epochs is not None and (
-                    sieve.passes >= attached.epochs
-                ):
-                    return  # resumed: the trainer counts passes by plain training's steps
-                self._under_way = self._pass(sieve)
-            assert self._under_way is not None
-            for batch in self._under_way:
-                if bool((batch[WEIGHTS] == 1).all()):
-                    del batch[WEIGHTS]
-                count, last = count + 1, batch
-                yield attached.yielded(batch)
-            self._under_way = None
-        every = attached._trainer.args.gradient_accumulation_steps
-        if attached.filters and last is not None and count != self._length:
-            for _ in range(-count % every):  # the last step of a pass shall be made, not left
-                yield attached.yielded(_filler(last))
-
-    def _pass(self, sieve: Sieve) -> Iterator[Any]:
-        inner, skip, self._skip = self._inner, self._skip, 0
-        if skip:
-            inner = skip_first_batches(inner, skip)
-        if hasattr(inner, "set_epoch"):  # the trainer does not always know which pass begins
-            inner.set_epoch(sieve.passes)
-        if skip:
-            inner = _with_random_state_kept(inner)
-        yield from sieve(self._attached.drawn(inner), positioned=True)
 
 
 class _Driven:
@@ -506,22 +451,3 @@ class _Callback(TrainerCallback):
 def _riding(carried: dict[str, Tensor]) -> dict[str, Tensor]:
     ids = carried[IDS]
     return {IDS: ids, WEIGHTS: torch.ones_like(ids, dtype=torch.float32)}
-
-
-def _filler(batch: Any) -> Any:
-    """With the weights alone, as opposed to a batch of the stream."""
-    made = hosts.filler(batch)
-    del made[IDS]
-    return made
-
-
-def _with_random_state_kept(loader: Any) -> Iterator[Any]:
-    """The loader's batches. Starting it draws random numbers, which the checkpoint's random state
-    has behind it already."""
-    state = hosts.random_state()
-    iterator = iter(loader)
-    first = next(iterator, None)
-    hosts.set_random_state(state)
-    if first is not None:
-        yield first
-        yield from iterator

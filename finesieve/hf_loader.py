@@ -1,0 +1,90 @@
+"""The train loader of a Trainer with a sieve: filtered, and right where passes begin and end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from accelerate import skip_first_batches
+
+from finesieve import hosts
+from finesieve.rows import IDS, WEIGHTS
+from finesieve.stream import Sieve
+
+if TYPE_CHECKING:
+    from finesieve.hf import Attached
+
+
+class FilteredLoader:
+    """The train loader as the trainer sees it: filtered, and else the one that it wraps.
+
+    Its length is an upper bound, reached if all examples came in batches of survivors, and only
+    where the trainer counts epochs by it; with `max_steps` it has none.
+    """
+
+    def __init__(self, attached: Attached, inner: Any, length: int | None) -> None:
+        self._attached, self._inner, self._length = attached, inner, length
+        self._under_way: Iterator[Any] | None = None
+        self._skip = attached.sieve.position if attached.sieve is not None else 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __len__(self) -> int:
+        if self._length is None:
+            raise TypeError("the number of survivors is not known beforehand")
+        return self._length
+
+    def __iter__(self) -> Iterator[Any]:
+        attached = self._attached
+        sieve = attached.sieve
+        assert sieve is not None
+        count, last, fresh = 0, None, False
+        while not fresh:
+            fresh = self._under_way is None  # else what the trainer left of the pass before
+            if fresh:
+                if attached.filters and attached.epochs is not None and (
+                    sieve.passes >= attached.epochs
+                ):
+                    return  # resumed: the trainer counts passes by plain training's steps
+                self._under_way = self._pass(sieve)
+            assert self._under_way is not None
+            for batch in self._under_way:
+                if bool((batch[WEIGHTS] == 1).all()):
+                    del batch[WEIGHTS]
+                count, last = count + 1, batch
+                yield attached.yielded(batch)
+            self._under_way = None
+        every = attached.trainer.args.gradient_accumulation_steps
+        if attached.filters and last is not None and count != self._length:
+            for _ in range(-count % every):  # the last step of a pass shall be made, not left
+                yield attached.yielded(_filler(last))
+
+    def _pass(self, sieve: Sieve) -> Iterator[Any]:
+        inner, skip, self._skip = self._inner, self._skip, 0
+        if skip:
+            inner = skip_first_batches(inner, skip)
+        if hasattr(inner, "set_epoch"):  # the trainer does not always know which pass begins
+            inner.set_epoch(sieve.passes)
+        if skip:
+            inner = _with_random_state_kept(inner)
+        yield from sieve(self._attached.drawn(inner), positioned=True)
+
+
+def _filler(batch: Any) -> Any:
+    """With the weights alone, as opposed to a batch of the stream."""
+    made = hosts.filler(batch)
+    del made[IDS]
+    return made
+
+
+def _with_random_state_kept(loader: Any) -> Iterator[Any]:
+    """The loader's batches. Starting it draws random numbers, which the checkpoint's random state
+    has behind it already."""
+    state = hosts.random_state()
+    iterator = iter(loader)
+    first = next(iterator, None)
+    hosts.set_random_state(state)
+    if first is not None:
+        yield first
+        yield from iterator
