@@ -32,6 +32,11 @@ class Holding:
         return sum(map(len, self._held)) + sum(map(len, self._ready))
 
     @property
+    def tokens(self) -> int:
+        """Tokens held, in batches or not yet."""
+        return sum(int(rows.lengths.sum()) for rows in (*self._held, *self._ready))
+
+    @property
     def ready(self) -> bool:
         return bool(self._ready)
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from finesieve.pace import Pace
+
 Clock = Callable[[], float]
 
 
@@ -29,11 +31,12 @@ class Counts:
 
 @dataclass
 class Ledger:
-    """Examples, tokens and seconds. Only the cost ratio flows back into decisions.
+    """Examples, tokens and seconds. Only the paces and the cost ratio flow back into decisions.
 
     seconds: `decide` (both gates and the predictor, deciding and learning, and the handling of
     rows), `score`, `train` (from a batch's handing over to the next request), `data` (waiting
     for the loader).
+    paces: what a token costs: trained on while the gates are `open` or `closed`, or to `score`.
     """
 
     clock: Clock
@@ -41,6 +44,9 @@ class Ledger:
     tokens: Counts = field(default_factory=Counts)
     seconds: dict[str, float] = field(
         default_factory=lambda: {"decide": 0.0, "score": 0.0, "train": 0.0, "data": 0.0}
+    )
+    paces: dict[str, Pace] = field(
+        default_factory=lambda: {name: Pace() for name in ("open", "closed", "score")}
     )
 
     @contextmanager
@@ -64,6 +70,11 @@ class Ledger:
         training = self.seconds["train"] / max(1, self.tokens.yielded)
         return scoring / training if scoring > 0 and training > 0 else None
 
+    def relative(self, name: str) -> float | None:
+        """What a token costs, `closed` or to `score`, over plain training's; None if unknown."""
+        found, plain = self.paces[name].per_token, self.paces["open"].per_token
+        return None if found is None or plain is None else found / plain
+
     def flops(self, parameters: int) -> dict[str, float]:
         """Floating-point operations, derived: 2 per parameter and token forward, 6 to train.
 
@@ -80,9 +91,12 @@ class Ledger:
             "examples": asdict(self.examples),
             "tokens": asdict(self.tokens),
             "seconds": dict(self.seconds),
+            "paces": {name: pace.state_dict() for name, pace in self.paces.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.examples = Counts(**state["examples"])
         self.tokens = Counts(**state["tokens"])
         self.seconds = dict(state["seconds"])
+        for name, pace in state["paces"].items():
+            self.paces[name].load_state_dict(pace)

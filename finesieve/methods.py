@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from finesieve.budget import Budget
 from finesieve.errors import ConfigError, check_share
 from finesieve.forward_gate import PredictorGate
 from finesieve.gates import Gate, Open, Random
@@ -66,6 +67,7 @@ def finesieve(
     seed: int = 0,
     train: float | None = None,
     score: float | None = None,
+    budget: float | None = None,
     least: float = 0.2,
     audit: float = 0.02,
     floor_forward: float = 0.1,
@@ -79,9 +81,12 @@ def finesieve(
 
     train, score: shares of the stream that closed gates let through; by default those at which
     variance x cost is least. least: share trained on at least, where it is not given: for the
-    number of optimizer steps. cost_ratio: see `Automatic`; measured by default. starts: stages by
-    hand (see `Fixed`). Further settings go to `Automatic`.
+    number of optimizer steps. budget: instead of all these, the total cost as a share of plain
+    training's (see `Budget`). cost_ratio: see `Automatic`; measured by default. starts: stages by
+    hand (see `Fixed`). Further settings go to `Automatic` or `Budget`.
     """
+    if budget is not None and (train, score, starts) != (None, None, None):
+        raise ConfigError("budget sets shares and stages: leave out train, score and starts")
     rule = ThresholdSampling(0.4 if score is None else score, floor_forward, seed=2 * seed)
     forward = PredictorGate(SizeRegression(predictor_bits), rule, audit, seed)
     backward = ThresholdSampling(
@@ -93,6 +98,10 @@ def finesieve(
         if stages:
             raise ConfigError(f"stages are set by hand, so {sorted(stages)} would have no effect")
         policy = Fixed(starts)
+    elif budget is not None:
+        policy = Budget(
+            rule, backward, budget, floors=floors, audit=audit, cost_ratio=cost_ratio, **stages
+        )
     else:
         policy = Automatic(
             train, rule if score is None else score,

@@ -20,12 +20,28 @@ from finesieve.thresholds import ThresholdSampling
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """Tokens trained on while the gates were open, and closed (those that wait included); tokens
+    scored; and how many the whole stream has, as it looks now (0 if its length is unknown)."""
+
+    open: int = 0
+    closed: int = 0
+    scored: int = 0
+    whole: float = 0.0
+
+    def spent(self, score: float, train: float) -> float:
+        """Share of plain training's cost, for a token's costs over plain training's."""
+        return (self.open + train * self.closed + score * self.scored) / max(1.0, self.whole)
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """What a policy may look at.
 
     stage: 1, 2 or 3. share: of the stream drawn, 0 to 1 (NaN if the total is unknown). since:
     examples revealed since the last move. passes: completed passes over the data. cost_ratio:
-    seconds to score an example over seconds to train on it.
+    seconds to score an example over seconds to train on it. costs: to score a token, and to train
+    on one with gates closed, over plain training's, as measured. work: what was done so far.
     """
 
     stage: int
@@ -34,6 +50,8 @@ class View:
     passes: int
     window: Window
     cost_ratio: float = COST_RATIO
+    costs: tuple[float, float] = (COST_RATIO, 1.0)
+    work: Work = Work()
 
 
 Move = tuple[int, str]

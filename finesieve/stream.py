@@ -7,7 +7,6 @@ With both gates open (stage 1) the loader's batches pass through unchanged.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,17 +27,18 @@ from finesieve.gates import COST_RATIO, BoolArray, FloatArray, Offer, State
 from finesieve.holding import Holding
 from finesieve.identity import check_same, described
 from finesieve.ledger import Clock, Ledger
+from finesieve.pace import followed
 from finesieve.records import pool_event
 from finesieve.returns import Returns
 from finesieve.rows import Codec, Rows, inputs, ride, rows_from_state, rows_state
 from finesieve.scores import Scorer, check_losses
 from finesieve.scoring import score_rows
-from finesieve.stages import View
+from finesieve.stages import View, Work
 
 Listener = Callable[[dict[str, Any]], None]
 _END = object()
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
-_VERSION = 3
+_VERSION = 4
 
 
 class Sieve:
@@ -124,6 +124,8 @@ class Sieve:
         self._watch = CollapseWatch()
         self._returns = Returns()
         self.cost_ratio = COST_RATIO  # seconds to score over seconds to train, as last measured
+        # To score a token, and to train on one while gates are closed, over plain training's.
+        self.costs = (COST_RATIO, 1.0)
         self.threshold: float | None = None  # the backward gate's, of the last pool
         self.stage = self.method.stages.first
         self.moves: list[dict[str, Any]] = [
@@ -131,6 +133,7 @@ class Sieve:
         ]
         self._pool: list[Rows] = []
         self._released = 0.0
+        self._open_tokens = 0  # yielded while the gates were open
         self._progress = 0.0
         self._batches_in_pass = 0
         self._ahead: list[Rows] = []  # taken by a host that was interrupted, not trained on
@@ -174,18 +177,23 @@ class Sieve:
                 else:
                     self._push(batch)
             if self._ahead:  # counted and agreed on when it was yielded first
-                out = self._codec.pack(self._ahead.pop(0))
+                rows = self._ahead.pop(0)
             else:
                 if exhausted and not self._holding.ready:
                     self._released += self._holding.take_idle()
                 if not self._agree():
                     break
-                out = self._next()
+                rows = self._next()
+            with self.ledger.spending("decide"):
+                out = self._codec.pack(rows)
+            pace = self.ledger.paces["open" if self.stage == 1 else "closed"]
             start = self.ledger.clock()
             try:
                 yield out
             finally:
-                self.ledger.seconds["train"] += self.ledger.clock() - start
+                taken = self.ledger.clock() - start
+                self.ledger.seconds["train"] += taken
+                pace.add(taken, int(rows.lengths.sum()))
         self._absorb()
         self._batches_in_pass = 0
         self._passes += 1
@@ -233,12 +241,14 @@ class Sieve:
         with self.ledger.spending("decide"):
             self._holding.release(self._size(), everything=True)
 
-    def _next(self) -> Any:
+    def _next(self) -> Rows:
         with self.ledger.spending("decide"):
             rows = self._holding.next()
             self._count("yielded", rows)
             self._released += float(rows.spans.sum())
-            return self._codec.pack(rows)
+            if self.stage == 1:
+                self._open_tokens += int(rows.lengths.sum())
+            return rows
 
     def reduce(self, losses: Tensor, batch: Any) -> Tensor:
         """The weighted mean of the losses, to call `backward()` on; a scalar.
@@ -368,19 +378,22 @@ class Sieve:
     def _score(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
         assert self._scorer is not None
         assert self._scoring_batch is not None
+        before = self.ledger.seconds["score"]
         with self.ledger.spending("score"):
             out = score_rows(
                 self._scorer, self._codec, rows, self._scoring_batch, self._scoring_overhead
             )
         self._count("scored", rows)
+        taken = self.ledger.seconds["score"] - before
+        self.ledger.paces["score"].add(taken, int(rows.lengths.sum()))
         return out
 
     def _measure(self) -> None:
-        """Follow the measured cost ratio in coarse steps: a clock is never twice the same, and
-        what is decided should be."""
-        ratio = self.ledger.cost_ratio()
-        if ratio is not None and abs(math.log(ratio / self.cost_ratio)) > math.log(1.25):
-            self.cost_ratio = 1.25 ** round(math.log(ratio, 1.25))
+        """Follow the measured costs in coarse steps."""
+        self.cost_ratio = followed(self.cost_ratio, self.ledger.cost_ratio(), 1.25)
+        score, train = self.costs
+        self.costs = (followed(score, self.ledger.relative("score"), 1.1),
+                      followed(train, self.ledger.relative("closed"), 1.1))
 
     # ---- learning
 
@@ -457,7 +470,8 @@ class Sieve:
                 share = drawn / self._total if self._total else float("nan")
                 since = self.window.revealed - self._revealed_at_move
                 view = View(
-                    self.stage, share, since, self._passes, self.window, self.cost_ratio
+                    self.stage, share, since, self._passes, self.window, self.cost_ratio,
+                    self.costs, self._work(),
                 )
                 self._evidence = stages.evidence(view)
             gates = (self.method.forward, self.method.backward)
@@ -477,6 +491,13 @@ class Sieve:
             if move is not None:
                 self._move(*move)
             return ready
+
+    def _work(self) -> Work:
+        ledger = self.ledger
+        waiting = self._holding.tokens if self.stage > 1 else 0
+        whole = ledger.tokens.drawn / max(1, ledger.examples.drawn) * (self._total or 0)
+        return Work(self._open_tokens, ledger.tokens.yielded - self._open_tokens + waiting,
+                    ledger.tokens.scored, whole)
 
     def _move(self, stage: int, reason: str) -> None:
         if self.stage == 1:
@@ -549,6 +570,8 @@ class Sieve:
                 "passes": self._passes,
                 "revealed_at_move": self._revealed_at_move,
                 "cost_ratio": self.cost_ratio,
+                "costs": list(self.costs),
+                "open_tokens": self._open_tokens,
             },
             # It stays as it is until more is revealed: taken anew it could move earlier.
             "evidence": None if self._evidence is None else [float(x) for x in self._evidence],
@@ -592,5 +615,7 @@ class Sieve:
         self._batches_in_pass, self._passes = counters["batches_in_pass"], counters["passes"]
         self._revealed_at_move = counters["revealed_at_move"]
         self._progress, self.cost_ratio = counters["progress"], counters["cost_ratio"]
+        self.costs = (counters["costs"][0], counters["costs"][1])
+        self._open_tokens = counters["open_tokens"]
         self._resumed = True
         self._evidence = state.get("evidence")

@@ -31,16 +31,18 @@ def _equal(a: Any, b: Any) -> bool:
     return a == b
 
 
-@pytest.mark.parametrize("warmup", [None, 0.05, 0.15])  # by hand, or automatic
+@pytest.mark.parametrize("warmup", [None, 0.05, 0.15, "budget"])  # by hand, or automatic
 @pytest.mark.parametrize("cut", range(1, 46, 2))
 def test_resume_at_any_cut_gives_the_same_batches_to_the_bit(
-    cut: int, warmup: float | None
+    cut: int, warmup: float | str | None
 ) -> None:
     batches = make_batches(640)
 
     def fresh() -> tuple[fs.Sieve, Bag, Any]:
         model = Bag(dropout=0.0)
-        method = (
+        method = fs.methods.build(
+            "finesieve", predictor_bits=10, budget=0.6, cost_ratio=0.1
+        ) if warmup == "budget" else (
             fs.methods.build("finesieve", predictor_bits=10, patience=60, warmup=warmup,
                              train=0.3, margin=0.0, cost_ratio=0.01)
             if warmup is not None else by_hand()

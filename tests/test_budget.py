@@ -1,0 +1,147 @@
+"""A budget of time: met by count and by the clock, spent where it buys most, refused if senseless."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import finesieve as fs
+from finesieve.budget import Budget
+from finesieve.evidence import Window
+from finesieve.pace import Pace, followed
+from finesieve.scores import Scores
+from finesieve.stages import View, Work
+from tests.conftest import TableScorer, make_batches
+from tests.test_stages import Flat, feed
+
+N = 9000
+
+
+def method(budget: float, **settings: Any) -> fs.Method:
+    return fs.methods.build("finesieve", 0, **{
+        "budget": budget, "predictor_bits": 12, **settings})
+
+
+@pytest.mark.parametrize("budget", [0.1, 0.25, 0.6])
+@pytest.mark.parametrize("scorer", [TableScorer, Flat])
+def test_a_budget_is_met_by_count(budget: float, scorer: Any) -> None:
+    sieve = fs.Sieve(scorer(), method(budget, cost_ratio=0.2), total=N)
+    feed(sieve, make_batches(N))
+    tokens = sieve.ledger.tokens
+    spent = (tokens.yielded + 0.2 * tokens.scored) / tokens.drawn
+    assert spent == pytest.approx(budget, rel=0.03)
+    assert [m["stage"] for m in sieve.moves] == [1, 3]
+    assert sieve.moves[1]["from_example"] == pytest.approx(0.2 * budget * N, abs=300)
+
+
+class World:
+    """A clock of its own: a token costs 1 to train on, 1.3 in a batch of survivors, 0.4 to score.
+    Now and then something else takes long, which is none of the training's cost."""
+
+    def __init__(self) -> None:
+        self.now, self.else_ = 0.0, 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Scoring(TableScorer):
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+
+    def __call__(self, batch: Any) -> Scores:
+        self.world.now += 0.4 * int(batch["attention_mask"].sum())
+        return super().__call__(batch)
+
+
+@pytest.mark.parametrize("budget", [0.2, 0.5])
+def test_a_budget_is_met_by_the_clock(budget: float) -> None:
+    world = World()
+    sieve = fs.Sieve(Scoring(world), method(budget), total=N, clock=world)
+    batches = make_batches(N)
+    plain = float(sum(int(b["attention_mask"].sum()) for b in batches))
+    steps = 0
+    for batch in sieve(batches):
+        cost = int(batch["attention_mask"].sum()) * (1.0 if sieve.stage == 1 else 1.3)
+        world.now += cost
+        steps += 1
+        if steps % 25 == 0:  # an evaluation
+            world.now += 5000.0
+            world.else_ += 5000.0
+        losses = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
+        sieve.reduce(losses, batch)
+    assert (world.now - world.else_) / plain == pytest.approx(budget, rel=0.08)
+    assert sieve.costs == pytest.approx((0.4, 1.3), rel=0.1)
+
+
+def test_of_the_ways_to_spend_it_the_one_of_least_variance() -> None:
+    """A predictor that knows all makes scoring few the best; one that knows nothing, scoring many."""
+    dice = np.random.default_rng(0)
+    size = (dice.random(2000) ** 6).astype(np.float32)
+
+    def share(predicted: np.ndarray) -> float:
+        window = Window(2048)
+        window.add(fs.Offer(np.arange(2000), loss=size, size=size, predicted=predicted))
+        gates = fs.ThresholdSampling(0.4, 0.02), fs.ThresholdSampling(None, 0.02, seed=1)
+        stages = Budget(*gates, 0.3, cost_ratio=0.15, floors=(0.02, 0.02))
+        view = View(1, 0.1, 2000, 0, window, work=Work(open=100, whole=1000.0))
+        found = stages.next(1, stages.evidence(view))
+        assert found is not None
+        assert found[0] == 3
+        trained = gates[1].share
+        assert trained is not None
+        assert gates[0].share is not None
+        # 0.1 of 0.3 is spent, 0.9 of the stream is left
+        assert trained + 0.15 * gates[0].share == pytest.approx(0.2 / 0.9)
+        return gates[0].share
+
+    assert share(size) <= 0.3
+    assert share(dice.permutation(size)) >= 0.8
+
+
+def test_what_cannot_be_a_budget_is_refused() -> None:
+    with pytest.raises(fs.ConfigError, match=r"budget is 1\.0; expected a share of plain"):
+        method(1.0)
+    with pytest.raises(fs.ConfigError, match="budget"):
+        method(-0.1)
+    with pytest.raises(fs.ConfigError, match="leave out train, score and starts"):
+        method(0.3, train=0.1)
+    sieve = fs.Sieve(TableScorer(), method(0.3))
+    with pytest.raises(fs.ConfigError, match="give the sieve its length, `total`"):
+        list(sieve(make_batches(64)))
+
+
+def test_a_pace_leaves_out_the_start_and_what_is_not_its_own() -> None:
+    pace = Pace()
+    assert pace.per_token is None
+    for seconds in (90.0, 30.0, 2.0, 2.0):  # memory is allocated, kernels are compiled
+        pace.add(seconds, 10)
+    assert pace.per_token is None
+    for _ in range(40):
+        pace.add(1.0, 10)
+    pace.add(500.0, 10)  # an evaluation
+    pace.add(5.0, 0)
+    assert pace.per_token == pytest.approx(0.1)
+    again = Pace()
+    again.load_state_dict(pace.state_dict())
+    pace.add(3.0, 10)
+    again.add(3.0, 10)
+    assert again.per_token == pace.per_token > 0.1
+
+
+def test_costs_are_followed_in_steps() -> None:
+    assert followed(1.0, None, 1.1) == 1.0
+    assert followed(1.0, 1.09, 1.1) == 1.0
+    assert followed(1.0, 1.3, 1.1) == pytest.approx(1.1**3)
+    assert followed(1.1**3, 1.25, 1.1) == pytest.approx(1.1**3)
+
+
+def test_it_reads_well_in_the_moves() -> None:
+    sieve = fs.Sieve(TableScorer(), method(0.2, cost_ratio=0.2), total=N)
+    for batch in sieve(make_batches(N)):
+        sieve.reduce(torch.rand(len(batch["labels"])), batch)
+    assert "had its share of the budget" in sieve.moves[1]["reason"]
