@@ -6,75 +6,86 @@ import numpy as np
 
 from finesieve.errors import ConfigError, check_cost_ratio, check_share
 from finesieve.evidence import stage_prices
+from finesieve.gates import Random
 from finesieve.stages import Move, Stages, View
 from finesieve.thresholds import ThresholdSampling
 
 
 class Budget(Stages):
-    """Both gates close early, and every pool gets what is left of the budget over what is left of
-    the stream. Of the ways to spend that, scoring more or training on more, the one with the
-    least variance is taken, replayed over the window.
+    """Every pool gets what is left of the budget over what is left of the stream.
 
-    forward, backward: the rules of both gates; their shares are set.
-    budget: total cost as a share of plain training's, in (0, 1).
+    Stage 1 spends that on a random share, unscored. When choosing has less variance than a
+    random share of the same cost, both gates close, and of the ways to spend it, scoring more or
+    training on more, the one with the least variance is taken; when it has more, they open again.
+    Variances are replayed over the window.
+
+    opening, forward, backward: the gates' rules; their shares are set. That of `opening` is the
+        budget to begin with: total cost as a share of plain training's, in (0, 1).
     cost_ratio: seconds to score an example over seconds to train on it; None: both as the sieve
         measures them, by the token.
-    warmup: share of the budget that stage 1 takes (256 examples at the least).
+    margin: by how much the variance must be less before the gates close; as much more, and they
+        open.
+    patience: revealed examples that a stage lasts at least.
     floors, audit: as the gates have them.
     """
 
     SHARES = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)  # to be scored
-    LEAST, SOON = 0.01, 256
+    LEAST, END = 0.01, 0.03  # what is left of the stream at the end is too little to steer by
 
     def __init__(
         self,
+        opening: Random,
         forward: ThresholdSampling,
         backward: ThresholdSampling,
-        budget: float,
         *,
         cost_ratio: float | None = None,
-        warmup: float = 0.2,
+        margin: float = 0.1,
+        patience: int = 512,
         floors: tuple[float, float] = (0.0, 0.0),
         audit: float = 0.0,
         window: int = 2048,
     ) -> None:
-        self.budget = check_share("budget", budget)
+        self.budget = opening.share
         if self.budget >= 1.0:
             raise ConfigError(
-                f"budget is {budget}; expected a share of plain training's time below 1, e.g. 0.2"
+                f"budget is {self.budget}; expected a share of plain training's time below 1, "
+                "e.g. 0.2"
             )
-        self._forward, self._backward = forward, backward
+        self._opening, self._forward, self._backward = opening, forward, backward
         self.cost_ratio = check_cost_ratio(cost_ratio)
-        self.warmup = check_share("warmup", warmup)
+        self.margin = check_share("margin", margin, zero=True)
+        if not 1 <= patience <= window:
+            raise ConfigError(f"patience is {patience}; expected 1 to the window's {window}")
+        self.patience = patience
         self.floors, self.audit, self.window = floors, audit, window
         self.cached = True
 
-    def _costs(self, view: View) -> tuple[float, float]:
-        return view.costs if self.cost_ratio is None else (self.cost_ratio, 1.0)
-
     def evidence(self, view: View) -> list[float]:
+        """Ready or not, training steps an example that the budget leaves, costs to score and to
+        train, and the variance for each share scored over that of a random share."""
         if np.isnan(view.share):
             raise ConfigError(
                 "a budget is a share of the whole stream: give the sieve its length, `total`"
             )
-        score, train = self._costs(view)
+        score, train = view.costs if self.cost_ratio is None else (self.cost_ratio, 1.0)
         left = max(0.0, self.budget - view.work.spent(score, train))
-        rate = left / max(1e-3, 1.0 - view.share)
-        ready = view.share >= self.warmup * self.budget and view.window.revealed >= self.SOON
-        if view.stage == 1 and not ready:
+        rest = max(self.END, 1.0 - view.share)
+        rate = min(1.0, max(self.LEAST, left / rest))
+        if view.since < self.patience or rest <= self.END:
             return [0.0, rate, score, train, *(0.0 for _ in self.SHARES)]
-        recent = slice(-min(len(view.window), max(view.since, self.SOON)), None)
+        recent = slice(-min(len(view.window), view.since), None)
         size, predicted = (view.window.column(x)[recent] for x in ("size", "predicted"))
 
         def variance(share: float) -> float:
-            if share > self.SHARES[0] and score * share + train * self.LEAST > rate:
+            if score * share + train * self.LEAST > rate:
                 return float("inf")  # scoring alone would take all
             trained, ratio = self._train(share, rate, score, train), score / train
             price = stage_prices(
                 size, predicted, view.window.weights[recent], cost_ratio=ratio, train=trained,
                 score=[share], floors=self.floors, audit=self.audit,
             ).forward[0]
-            return price / (ratio * (self.audit + (1 - self.audit) * share) + trained)
+            cost = ratio * (self.audit + (1 - self.audit) * share) + trained
+            return price / cost * rate
 
         return [1.0, rate, score, train, *map(variance, self.SHARES)]
 
@@ -84,14 +95,17 @@ class Budget(Stages):
 
     def next(self, stage: int, numbers: list[float]) -> Move | None:
         ready, rate, score, train, *variances = numbers
+        self._opening.share = rate
+        if ready >= 1.0:
+            self._forward.share = self.SHARES[int(np.argmin(variances))]
+        share = self._forward.share or 1.0
+        self._backward.share = self._train(share, rate, score, train)
         if ready < 1.0:
             return None
-        share = self.SHARES[int(np.argmin(variances))]
-        self._forward.share = share
-        self._backward.share = self._train(share, rate, score, train)
-        if stage == 1:
-            return 3, (
-                f"the warm-up has had its share of the budget; what is left is {rate:.2f} of plain "
-                f"training: {share:.0%} are scored, {self._backward.share:.0%} trained on"
-            )
+        variance = min(variances)
+        how = f"{variance:.2f} of the variance of a random share of the same cost, {rate:.0%}"
+        if stage == 1 and variance < 1.0 - self.margin:
+            return 3, f"scoring {share:.0%} and training on {self._backward.share:.0%} has {how}"
+        if stage == 3 and variance > 1.0 + self.margin:
+            return 1, f"choosing has {how}"
         return None

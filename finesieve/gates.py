@@ -220,7 +220,8 @@ class Random(Gate):
         return Verdict(keep, np.full(offer.n, self.share, dtype=np.float32))
 
     def state_dict(self) -> State:
-        return {"dice": self._dice.state_dict()}
+        return {"dice": self._dice.state_dict(), "share": self.share}  # a policy may have moved it
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._dice.load_state_dict(state["dice"])
+        self.share = state["share"]

@@ -30,6 +30,7 @@ from finesieve.thresholds import CutOff, LossThreshold, Quantile, ThresholdSampl
 class Method:
     """A forward gate, a backward gate (`Open` there means that nothing is scored), and stages.
 
+    opening: what is trained on in stage 1, unscored: everything, or a random share.
     batch_share: survivors' batches as a share of the loader's, where the sieve is given no size:
         smaller ones keep optimizer steps. batches: their size in some stages, where a method fixes
         it, e.g. {3: 1}.
@@ -43,6 +44,7 @@ class Method:
     forward: Gate
     backward: Gate
     stages: Stages
+    opening: Gate = field(default_factory=Open)
     batch_share: float = 1.0
     batches: Mapping[int, int] = field(default_factory=dict)
     schedule_by: Literal["stream", "steps"] = "stream"
@@ -94,20 +96,22 @@ def finesieve(
     )
     floors = (floor_forward, floor_backward)
     policy: Stages
+    opening: Gate = Open()
     if starts is not None:
         if stages:
             raise ConfigError(f"stages are set by hand, so {sorted(stages)} would have no effect")
         policy = Fixed(starts)
     elif budget is not None:
+        opening = Random(check_share("budget", budget), seed)
         policy = Budget(
-            rule, backward, budget, floors=floors, audit=audit, cost_ratio=cost_ratio, **stages
+            opening, rule, backward, floors=floors, audit=audit, cost_ratio=cost_ratio, **stages
         )
     else:
         policy = Automatic(
             train, rule if score is None else score,
             floors=floors, audit=audit, cost_ratio=cost_ratio, least=least, **stages,
         )
-    return Method("finesieve", forward, backward, policy, batch_share=0.5)
+    return Method("finesieve", forward, backward, policy, opening, batch_share=0.5)
 
 
 def paper(

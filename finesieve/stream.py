@@ -23,7 +23,7 @@ from finesieve.errors import ConfigError, ScoreError, StateError
 from finesieve.evidence import Window
 from finesieve.features import FeatureFunction, token_features
 from finesieve.forward_gate import PredictorGate
-from finesieve.gates import COST_RATIO, BoolArray, FloatArray, Offer, State
+from finesieve.gates import COST_RATIO, BoolArray, FloatArray, Offer, Open, State
 from finesieve.holding import Holding
 from finesieve.identity import check_same, described
 from finesieve.ledger import Clock, Ledger
@@ -117,6 +117,7 @@ class Sieve:
         self._codec = Codec(pad_values, id_key, lengths)
         self._holding = Holding(self._codec, group, seed)
         self._batch_size = batch_size
+        self._loaders: int | None = None  # examples in the loader's batches
         self._agreement = agreement or Alone()
         self._listeners = list(listeners)
         self.ledger = Ledger(clock)
@@ -212,15 +213,33 @@ class Sieve:
                 self._scoring_batch = max(64, 2 * len(rows))
             self._count("drawn", rows)
             self._batches_in_pass += 1
+            if self._loaders is None:
+                self._loaders = len(rows)
         if self.stage == 1:
             with self.ledger.spending("decide"):
-                self._holding.pass_through(rows)
-                self._await(rows)
-                self._tell({"event": "open", "stage": 1, "ids": rows.ids})
+                self._open(rows)
         else:
             self._pool.append(rows)
             if sum(map(len, self._pool)) >= self._pool_size:
                 self._sift()
+
+    def _open(self, rows: Rows) -> None:
+        """Train on these unscored: all, or what a fair dice leaves of them."""
+        gate = self.method.opening
+        if isinstance(gate, Open):
+            self._holding.pass_through(rows)
+            self._await(rows)
+            self._tell({"event": "open", "stage": 1, "ids": rows.ids})
+            return
+        verdict = gate.decide(Offer(rows.ids, 1)).check(len(rows), gate)
+        kept = np.flatnonzero(verdict.keep)
+        chosen = self._codec.take(rows, kept)
+        p = verdict.probability
+        self._await(chosen, None if p is None else p[kept])
+        self._count("dropped", rows)
+        self._count("dropped", chosen, -1)
+        self._tell({"event": "open", "stage": 1, "ids": chosen.ids})
+        self._holding.add(chosen, len(rows), self._size())
 
     def survivors(self, loaders: int) -> int:
         """Survivors a batch, given the examples in the loader's batches."""
@@ -232,7 +251,8 @@ class Sieve:
 
     def _size(self) -> int:
         """Survivors a batch in this stage."""
-        return self.method.batches.get(self.stage, self._batch_size or 1)
+        usual = self._loaders if self.stage == 1 else self._batch_size
+        return self.method.batches.get(self.stage, usual or 1)
 
     def _flush(self) -> None:
         """Decide on what is drawn and release all survivors, the last batch maybe smaller."""
@@ -494,10 +514,12 @@ class Sieve:
 
     def _work(self) -> Work:
         ledger = self.ledger
-        waiting = self._holding.tokens if self.stage > 1 else 0
         whole = ledger.tokens.drawn / max(1, ledger.examples.drawn) * (self._total or 0)
-        return Work(self._open_tokens, ledger.tokens.yielded - self._open_tokens + waiting,
-                    ledger.tokens.scored, whole)
+        closed = ledger.tokens.yielded - self._open_tokens
+        waiting = self._holding.tokens
+        if self.stage == 1:
+            return Work(self._open_tokens + waiting, closed, ledger.tokens.scored, whole)
+        return Work(self._open_tokens, closed + waiting, ledger.tokens.scored, whole)
 
     def _move(self, stage: int, reason: str) -> None:
         if self.stage == 1:
@@ -509,10 +531,9 @@ class Sieve:
         self.moves.append(move)
         self._tell({"event": "stage", **move})
         if stage == 1:
-            self._holding.release(self._size(), everything=True)
+            self._holding.release(self._batch_size or 1, everything=True)
             for rows in self._pool:
-                self._holding.pass_through(rows)
-                self._await(rows)
+                self._open(rows)
             self._pool = []
 
     # ---- telling
@@ -533,6 +554,7 @@ class Sieve:
             "method": m.name,
             "forward": described(m.forward),
             "backward": described(m.backward),
+            "opening": type(m.opening).__name__,
             "stages": described(m.stages),
             "pool": self._pool_size,
             "group": self._group,
@@ -550,9 +572,11 @@ class Sieve:
         return {
             "fingerprint": dict(self._fingerprint),
             "batch_size": self._batch_size,
+            "loaders": self._loaders,
             "scoring_batch": self._scoring_batch,
             "forward": self.method.forward.state_dict(),
             "backward": self.method.backward.state_dict(),
+            "opening": self.method.opening.state_dict(),
             "codec": self._codec.state_dict(),
             "ledger": self.ledger.state_dict(),
             "window": self.window.state_dict(),
@@ -598,9 +622,10 @@ class Sieve:
             )
         if state["batch_size"] is not None:
             self._batch_size = state["batch_size"]
-        self._scoring_batch = state["scoring_batch"]
+        self._scoring_batch, self._loaders = state["scoring_batch"], state["loaders"]
         self.method.forward.load_state_dict(state["forward"])
         self.method.backward.load_state_dict(state["backward"])
+        self.method.opening.load_state_dict(state["opening"])
         self._codec.load_state_dict(state["codec"])
         self.ledger.load_state_dict(state["ledger"])
         self.window.load_state_dict(state["window"])

@@ -24,7 +24,8 @@ def main(rank: int, store: str, method: str) -> None:
     settings = {"paper": {"window": 300, "warmup": 0.2, "log_loss": 0.69},
                 "finesieve": {"predictor_bits": 10, "patience": 200, "warmup": 0.0,
                               "cost_ratio": 0.02, "train": 0.4, "margin": 0.0},
-                "budget": {"predictor_bits": 10, "budget": 0.4}}[method]
+                "budget": {"predictor_bits": 10, "budget": 0.4, "patience": 200, "margin": 0.0,
+                           "cost_ratio": 0.02}}[method]
     method = "finesieve" if method == "budget" else method
     sieve = fs.Sieve(
         fs.scores.Classification(model), fs.methods.build(method, rank, **settings), total=n,

@@ -11,6 +11,7 @@ import torch
 import finesieve as fs
 from finesieve.budget import Budget
 from finesieve.evidence import Window
+from finesieve.gates import Random
 from finesieve.pace import Pace, followed
 from finesieve.scores import Scores
 from finesieve.stages import View, Work
@@ -29,12 +30,62 @@ def method(budget: float, **settings: Any) -> fs.Method:
 @pytest.mark.parametrize("scorer", [TableScorer, Flat])
 def test_a_budget_is_met_by_count(budget: float, scorer: Any) -> None:
     sieve = fs.Sieve(scorer(), method(budget, cost_ratio=0.2), total=N)
-    feed(sieve, make_batches(N))
+    if scorer is TableScorer:
+        feed(sieve, make_batches(N))
+    else:
+        for batch in sieve(make_batches(N)):
+            sieve.reduce(torch.full((len(batch["labels"]),), 0.7), batch)
     tokens = sieve.ledger.tokens
     spent = (tokens.yielded + 0.2 * tokens.scored) / tokens.drawn
     assert spent == pytest.approx(budget, rel=0.03)
-    assert [m["stage"] for m in sieve.moves] == [1, 3]
-    assert sieve.moves[1]["from_example"] == pytest.approx(0.2 * budget * N, abs=300)
+    c = sieve.ledger.examples
+    assert c.drawn == c.dropped + c.yielded == N
+    if scorer is Flat:  # choosing buys nothing: a random share, and no scoring
+        assert sieve.stage == 1
+        assert c.scored == 0
+        assert c.yielded == pytest.approx(budget * N, rel=0.03)
+    else:
+        assert [m["stage"] for m in sieve.moves] == [1, 3]
+        assert "of the variance of a random share of the same cost" in sieve.moves[1]["reason"]
+
+
+def test_a_random_share_is_spread_over_the_stream_and_weighs_alike() -> None:
+    sieve = fs.Sieve(Flat(), method(0.2, cost_ratio=0.2), total=N)
+    at, ids = [], []
+    for batch in sieve(make_batches(N)):
+        assert torch.equal(batch["sieve_weights"], torch.ones(len(batch["labels"])))
+        assert len(batch["labels"]) <= 16  # the loader's own
+        at.append(sieve.progress)
+        ids += batch["sieve_ids"].tolist()
+        sieve.reduce(torch.full((len(batch["labels"]),), 0.7), batch)
+    half = np.searchsorted(at, 0.5) / len(at)
+    assert half == pytest.approx(0.5, abs=0.03)  # nothing is used up early
+    counts = np.histogram(ids, bins=10, range=(0, N))[0]
+    assert counts.min() > 0.7 * counts.mean()
+
+
+class Vanishing(TableScorer):
+    """Concentrated sizes at first, then all alike."""
+
+    later = False
+
+    def __call__(self, batch: Any) -> Scores:
+        if self.later:
+            n = len(batch["labels"])
+            return Scores(np.full(n, 0.7, np.float32), np.full(n, 1.0, np.float32))
+        return super().__call__(batch)
+
+
+def test_it_goes_back_to_a_random_share_when_choosing_does_not_pay() -> None:
+    scorer = Vanishing()
+    sieve = fs.Sieve(scorer, method(0.3, cost_ratio=0.4), total=2 * N)
+    for batch in sieve(make_batches(2 * N)):
+        losses = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
+        sieve.reduce(torch.full_like(losses, 0.7) if scorer.later else losses, batch)
+        scorer.later = scorer.later or sieve.ledger.examples.drawn > N
+    assert [m["stage"] for m in sieve.moves] == [1, 3, 1]
+    tokens = sieve.ledger.tokens
+    assert (tokens.yielded + 0.4 * tokens.scored) / tokens.drawn == pytest.approx(0.3, rel=0.03)
 
 
 class World:
@@ -85,11 +136,9 @@ def test_of_the_ways_to_spend_it_the_one_of_least_variance() -> None:
         window = Window(2048)
         window.add(fs.Offer(np.arange(2000), loss=size, size=size, predicted=predicted))
         gates = fs.ThresholdSampling(0.4, 0.02), fs.ThresholdSampling(None, 0.02, seed=1)
-        stages = Budget(*gates, 0.3, cost_ratio=0.15, floors=(0.02, 0.02))
+        stages = Budget(Random(0.3), *gates, cost_ratio=0.15, floors=(0.02, 0.02))
         view = View(1, 0.1, 2000, 0, window, work=Work(open=100, whole=1000.0))
-        found = stages.next(1, stages.evidence(view))
-        assert found is not None
-        assert found[0] == 3
+        stages.next(1, stages.evidence(view))
         trained = gates[1].share
         assert trained is not None
         assert gates[0].share is not None
@@ -137,9 +186,3 @@ def test_costs_are_followed_in_steps() -> None:
     assert followed(1.0, 1.3, 1.1) == pytest.approx(1.1**3)
     assert followed(1.1**3, 1.25, 1.1) == pytest.approx(1.1**3)
 
-
-def test_it_reads_well_in_the_moves() -> None:
-    sieve = fs.Sieve(TableScorer(), method(0.2, cost_ratio=0.2), total=N)
-    for batch in sieve(make_batches(N)):
-        sieve.reduce(torch.rand(len(batch["labels"])), batch)
-    assert "had its share of the budget" in sieve.moves[1]["reason"]

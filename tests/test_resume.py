@@ -41,7 +41,7 @@ def test_resume_at_any_cut_gives_the_same_batches_to_the_bit(
     def fresh() -> tuple[fs.Sieve, Bag, Any]:
         model = Bag(dropout=0.0)
         method = fs.methods.build(
-            "finesieve", predictor_bits=10, budget=0.6, cost_ratio=0.1
+            "finesieve", predictor_bits=10, budget=0.6, cost_ratio=0.02, patience=40, margin=0.0
         ) if warmup == "budget" else (
             fs.methods.build("finesieve", predictor_bits=10, patience=60, warmup=warmup,
                              train=0.3, margin=0.0, cost_ratio=0.01)
