@@ -77,6 +77,7 @@ def finesieve(
     cost_ratio: float | None = None,
     predictor_bits: int = 20,
     starts: dict[int, float] | None = None,
+    systematic: bool = True,
     **stages: Any,
 ) -> Method:
     """Threshold sampling at both gates, label-crossed hashed predictor, automatic stages.
@@ -89,10 +90,13 @@ def finesieve(
     """
     if budget is not None and (train, score, starts) != (None, None, None):
         raise ConfigError("budget sets shares and stages: leave out train, score and starts")
-    rule = ThresholdSampling(0.4 if score is None else score, floor_forward, seed=2 * seed)
+    rule = ThresholdSampling(
+        0.4 if score is None else score, floor_forward, seed=2 * seed, systematic=systematic
+    )
     forward = PredictorGate(SizeRegression(predictor_bits), rule, audit, seed)
     backward = ThresholdSampling(
-        train, floor_backward, seed=2 * seed + 1, cost_ratio=cost_ratio, least=least
+        train, floor_backward, seed=2 * seed + 1, cost_ratio=cost_ratio, least=least,
+        systematic=systematic,
     )
     floors = (floor_forward, floor_backward)
     policy: Stages
@@ -102,7 +106,7 @@ def finesieve(
             raise ConfigError(f"stages are set by hand, so {sorted(stages)} would have no effect")
         policy = Fixed(starts)
     elif budget is not None:
-        opening = Random(check_share("budget", budget), seed)
+        opening = Random(check_share("budget", budget), seed, systematic)
         policy = Budget(
             opening, rule, backward, floors=floors, audit=audit, cost_ratio=cost_ratio, **stages
         )
@@ -263,6 +267,10 @@ _WHOLE = ("predictor_bits", "patience", "window", "history", "vocabulary")
 def _check_setting(method: str, key: str, value: Any) -> None:
     if key == "seed":
         raise ConfigError("the seed is set for the whole run, not among a method's settings")
+    if key == "systematic":
+        if not isinstance(value, bool):
+            raise ConfigError(f"systematic is {value!r}; expected true or false")
+        return
     if key == "starts":
         if not isinstance(value, dict):
             raise ConfigError(f"starts is {value!r}; expected e.g. {{2: 0.05, 3: 0.2}}")

@@ -215,31 +215,15 @@ class Sieve:
             self._batches_in_pass += 1
             if self._loaders is None:
                 self._loaders = len(rows)
-        if self.stage == 1:
+        if self.stage == 1 and isinstance(self.method.opening, Open):
             with self.ledger.spending("decide"):
-                self._open(rows)
+                self._holding.pass_through(rows)
+                self._await(rows)
+                self._tell({"event": "open", "stage": 1, "ids": rows.ids})
         else:
             self._pool.append(rows)
             if sum(map(len, self._pool)) >= self._pool_size:
                 self._sift()
-
-    def _open(self, rows: Rows) -> None:
-        """Train on these unscored: all, or what a fair dice leaves of them."""
-        gate = self.method.opening
-        if isinstance(gate, Open):
-            self._holding.pass_through(rows)
-            self._await(rows)
-            self._tell({"event": "open", "stage": 1, "ids": rows.ids})
-            return
-        verdict = gate.decide(Offer(rows.ids, 1)).check(len(rows), gate)
-        kept = np.flatnonzero(verdict.keep)
-        chosen = self._codec.take(rows, kept)
-        p = verdict.probability
-        self._await(chosen, None if p is None else p[kept])
-        self._count("dropped", rows)
-        self._count("dropped", chosen, -1)
-        self._tell({"event": "open", "stage": 1, "ids": chosen.ids})
-        self._holding.add(chosen, len(rows), self._size())
 
     def survivors(self, loaders: int) -> int:
         """Survivors a batch, given the examples in the loader's batches."""
@@ -326,8 +310,29 @@ class Sieve:
 
     # ---- deciding
 
+    def _thin(self) -> None:
+        """Train on what the opening gate leaves of the pool, unscored."""
+        gate = self.method.opening
+        with self.ledger.spending("decide"):
+            rows = self._codec.concat(self._pool)
+            self._pool = []
+            offer = Offer(rows.ids, 1, drawn=len(rows))
+            if self._wants_features:
+                offer = replace(offer, features=self._features(self._codec.bare(rows)))
+            verdict = gate.decide(offer).check(offer.n, gate)
+            kept = np.flatnonzero(verdict.keep)
+            chosen, p = self._codec.take(rows, kept), verdict.probability
+            self._await(chosen, None if p is None else p[kept])
+            self._count("dropped", rows)
+            self._count("dropped", chosen, -1)
+            self._tell({"event": "open", "stage": 1, "ids": chosen.ids})
+            self._holding.add(chosen, len(rows), self._size())
+
     def _sift(self) -> None:
         """Put the pool through the gates."""
+        if self.stage == 1:
+            self._thin()
+            return
         ledger, method = self.ledger, self.method
         forward, backward = method.forward, method.backward
         with ledger.spending("decide"):
@@ -532,9 +537,11 @@ class Sieve:
         self._tell({"event": "stage", **move})
         if stage == 1:
             self._holding.release(self._batch_size or 1, everything=True)
-            for rows in self._pool:
-                self._open(rows)
-            self._pool = []
+            if isinstance(self.method.opening, Open):
+                for rows in self._pool:
+                    self._holding.pass_through(rows)
+                    self._await(rows)
+                self._pool = []
 
     # ---- telling
 

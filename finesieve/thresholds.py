@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from finesieve.errors import ConfigError, check_cost_ratio, check_share
-from finesieve.gates import Dice, Gate, Offer, State, Verdict
+from finesieve.gates import Dice, Gate, Offer, State, Verdict, strata
 
 Array = npt.NDArray[np.float64]
 
@@ -168,6 +168,7 @@ class ThresholdSampling(Gate):
     cost_ratio: seconds to score an example over seconds to train on it; None: as the sieve
         measures it. least: share kept at least, whatever the balance says: variance is not all, the
         optimizer needs steps too. Both of use only without a share.
+    systematic: roll for neighbours in label and size together (`Dice.systematic`).
     """
 
     def __init__(
@@ -177,7 +178,9 @@ class ThresholdSampling(Gate):
         seed: int = 0,
         cost_ratio: float | None = None,
         least: float = 0.0,
+        systematic: bool = False,
     ) -> None:
+        self.systematic = systematic
         self.share = None if share is None else check_share("share", share)
         self.least = check_share("least", least, zero=True)
         self.cost_ratio = check_cost_ratio(cost_ratio)
@@ -197,7 +200,11 @@ class ThresholdSampling(Gate):
         else:
             threshold = solve_threshold(sizes, self.share * drawn, self.floor)
         p = inclusion(sizes, threshold, self.floor).astype(np.float32)
-        return Verdict(self._dice.uniform(offer.n) < p, p, threshold=threshold)
+        if self.systematic:
+            keep = self._dice.systematic(p, strata(offer, sizes))
+        else:
+            keep = self._dice.uniform(offer.n) < p
+        return Verdict(keep, p, threshold=threshold)
 
     def state_dict(self) -> State:
         return {"dice": self._dice.state_dict(), "share": self.share}  # a policy may have moved it

@@ -26,6 +26,11 @@ GATES: dict[str, Callable[[], fs.Gate]] = {
     "regression + sampling": lambda: fs.PredictorGate(
         fs.SizeRegression(10), fs.ThresholdSampling(0.4, 0.1), audit=0.1
     ),
+    "random, systematic": lambda: fs.Random(0.3, systematic=True),
+    "sampling, systematic": lambda: fs.ThresholdSampling(0.2, systematic=True),
+    "regression + sampling, systematic": lambda: fs.PredictorGate(
+        fs.SizeRegression(10), fs.ThresholdSampling(0.4, 0.1, systematic=True), audit=0.1
+    ),
     "bayes + cut-off": lambda: fs.PredictorGate(fs.NaiveBayes(1024), fs.CutOff()),
 }
 
@@ -177,3 +182,66 @@ def test_unknown_method_names_the_nearest() -> None:
         fs.methods.build("fine-sieve")
     with pytest.raises(fs.ConfigError, match="trian"):
         fs.methods.build("finesieve", trian=0.2)
+
+
+# ---- systematic sampling
+
+
+def test_systematic_sampling_keeps_each_with_its_probability() -> None:
+    dice = Dice(3, "test")
+    rng = np.random.default_rng(0)
+    p = np.concatenate((rng.random(40) ** 2, [1.0, 1.0, 0.0]))
+    order = rng.permutation(len(p))
+    rolls = 20000
+    kept = np.stack([dice.systematic(p, order) for _ in range(rolls)])
+    assert kept[:, 40:42].all()  # what is certain is never lost to rounding
+    assert not kept[:, 42].any()
+    error = np.abs(kept.mean(axis=0) - p)
+    assert (error < 5 * np.sqrt(p * (1 - p) / rolls) + 1e-12).all()
+    counts = kept.sum(axis=1)
+    assert set(counts) <= {int(np.floor(p.sum())), int(np.ceil(p.sum()))}
+
+
+def test_systematic_sampling_keeps_of_every_stretch_what_is_expected() -> None:
+    p = np.full(1000, 0.13)
+    order = np.random.default_rng(1).permutation(1000)
+    for seed in range(20):
+        kept = Dice(seed, "test").systematic(p, order)[order]
+        inside = np.add.reduceat(kept, np.arange(0, 1000, 100))
+        assert set(inside) <= {12, 13, 14}
+    assert Dice(0, "test").systematic(np.zeros(0), np.zeros(0, np.int64)).shape == (0,)
+
+
+def clustered(n: int, alike: bool) -> tuple[fs.Offer, np.ndarray]:
+    """Sizes, labels, and gradients of which both say much: as they are in a classifier. alike: of
+    one size, as early in a training."""
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 4, n)
+    size = rng.random(n).astype(np.float32) ** (0.0 if alike else 3.0) + 0.01
+    direction = rng.normal(size=(4, 8))
+    own = rng.normal(size=(n, 8)) * 0.3
+    gradients = size[:, None] * (direction[labels] + own)
+    features = fs.Features(np.zeros((n, 1), np.int64), labels.astype(np.int64))
+    return fs.Offer(np.arange(n), features=features, size=size), gradients
+
+
+@pytest.mark.parametrize("kind", ["threshold", "random"])
+def test_it_has_less_variance_and_no_bias(kind: str) -> None:
+    offer, gradients = clustered(400, alike=kind == "random")
+    whole = gradients.sum(axis=0)
+
+    def errors(systematic: bool) -> np.ndarray:
+        gate = (fs.ThresholdSampling(0.2, 0.02, seed=7, systematic=systematic)
+                if kind == "threshold" else fs.Random(0.2, 7, systematic))
+        out = []
+        for _ in range(600):
+            verdict = gate.decide(offer)
+            assert verdict.probability is not None
+            keep = verdict.keep
+            out.append((gradients[keep] / verdict.probability[keep][:, None]).sum(axis=0) - whole)
+        return np.stack(out)
+
+    alone, together = errors(False), errors(True)
+    spread = together.std(axis=0) / np.sqrt(len(together))
+    assert (np.abs(together.mean(axis=0)) < 4.5 * spread).all()
+    assert (together**2).sum() < 0.6 * (alone**2).sum()
