@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from finesieve.app.results import Record, read_all
 from finesieve.app.suite import read_suite
@@ -55,12 +56,18 @@ def tricks_table(records: list[Record], sets: Sequence[str]) -> str:
         full, ours, rival = (
             told.get(method, dict.fromkeys(HEADS, "")) for method in ("full", "finesieve", RIVAL))
         scored = [r for r in runs.get("finesieve", ()) if r["examples"]["scored"]]
+        cost = [_each(r, "score", "scored") / _each(r, "train", "trained") for r in scored]
         row = (name, full["seconds"], ours["seconds"], ours["speed-up"], full["accuracy"],
                ours["accuracy"], full["held-out loss"], ours["held-out loss"],
-               rival["held-out loss"], f"{mean(scored, 'cost_ratio'):.2f}" if scored else "",
+               rival["held-out loss"], f"{fmean(cost):.2f}" if cost else "",
                ours["trained"], ours["scored"], rival[HEADS[-1]] or ours[HEADS[-1]])
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
+
+
+def _each(record: Record, on: str, count: str) -> float:
+    """Seconds an example."""
+    return float(record["seconds"][on] / record["examples"][count])
 
 
 def tuning_table(records: list[Record]) -> list[str]:

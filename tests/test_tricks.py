@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks import write_tables
+from finesieve import ConfigError
 from finesieve.app.bench import Bench
 from finesieve.app.config import Config
 from finesieve.app.results import read_all
@@ -239,20 +240,25 @@ def test_each_trick_has_its_own_bench_in_one_folder(
     assert {r["command"] for r in records} == {tricks.COMMAND}
 
 
+def test_a_trick_that_there_is_not_is_named(tricks: Any, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lorra.*compile, .*padded"):
+        tricks.main(["--data-dir", str(data), "--output", str(tmp_path), "--tricks", "lorra"])
+
+
 def test_a_row_of_the_table_tells_a_trick(tricks: Any) -> None:
     loss = np.random.default_rng(0).random(400)
     records = []
     for seed in range(2):
         for name, more, seconds, total in (("full", 0.0, 80.0, 0), ("finesieve", 0.02, 40.0, 50),
                                            (RIVAL, 0.5, 40.0, 0)):
-            one = record(name, seed, loss + more, set="lora", cost_ratio=0.32)
-            one["seconds"]["total"] = seconds
+            one = record(name, seed, loss + more, set="lora")
+            one["seconds"] = {"total": seconds, "score": 5.0, "train": 15.0}
             one["examples"] = {"drawn": 100, "trained": 30 if total else 100, "scored": total}
             records.append(one)
     head, _, row, empty = write_tables.tricks_table(records, ["lora", "fp32"]).splitlines()
     cells = dict(zip(head.split(" | "), row.split(" | "), strict=True))
     assert row.startswith("| lora | 80.0 | 40.0 | 2.0x |")
-    assert cells["scoring / training an example"] == "0.32"
+    assert cells["scoring / training an example"] == "0.20"
     assert (cells["trained"], cells["scored"]) == ("30%", "50%")
     losses = [float(cells[f"loss, {m}"]) for m in ("full", "finesieve", RIVAL)]
     assert losses == sorted(losses)
