@@ -184,6 +184,8 @@ def test_class_weights_are_in_the_loss_of_scoring_and_of_training(run: Any, tric
         done = run("class-weights")
     assert asked.count(True) == done.summary["steps"]
     assert asked.count(False) >= 4
+    host = done.attached.trainer  # whose own loss full training and the random subset have
+    assert host.compute_loss_func is done.job.trainer["compute_loss_func"]
 
 
 def test_smoothing_is_in_both_losses(run: Any) -> None:
