@@ -14,7 +14,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,9 @@ class Job:
     held_out: Rows
     collate: Callable[[Rows], dict[str, Tensor]]
     metric: Callable[[list[Tensor], Rows], float]  # of the outputs' logits, row by row
+    arguments: dict[str, Any] = field(default_factory=dict)  # more for TrainingArguments,
+    trainer: dict[str, Any] = field(default_factory=dict)  # for the Trainer,
+    sieve: dict[str, Any] = field(default_factory=dict)  # and for hf.attach
 
 
 def read(path: str, limit: int | None, seed: int) -> Rows:
@@ -53,9 +56,10 @@ def read(path: str, limit: int | None, seed: int) -> Rows:
     return rows
 
 
-def padded(rows: Rows, pads: dict[str, float]) -> dict[str, Tensor]:
-    """Dynamic padding: what is in `pads` is a sequence, the rest one value or vector an example."""
-    width = max(len(r["input_ids"]) for r in rows)
+def padded(rows: Rows, pads: dict[str, float], width: int | None = None) -> dict[str, Tensor]:
+    """What is in `pads` is a sequence, the rest one value or vector an example; as wide as the
+    longest by default."""
+    width = width or max(len(r["input_ids"]) for r in rows)
     batch = {}
     for key in rows[0]:
         column = [torch.as_tensor(r[key]) for r in rows]
@@ -83,6 +87,11 @@ def minilm(kind: str, seed: int, **config: Any) -> tuple[nn.Module, Any]:
             resolve("minilm"), dtype=torch.float32, **config)
     set_dropout(model, 0.0)
     return model, load_tokenizer("minilm")
+
+
+def accuracy(logits: list[Tensor], rows: Rows) -> float:
+    right = [int(at.argmax()) == r["labels"] for at, r in zip(logits, rows, strict=True)]
+    return float(np.mean(right))
 
 
 TEXT = {"input_ids": 0, "attention_mask": 0, "token_type_ids": 0}
@@ -180,10 +189,6 @@ def choices(config: Config, train: Rows, held_out: Rows) -> Job:
                         max_length=config.max_length)
         return {**out, "labels": row["label"]}
 
-    def accuracy(logits: list[Tensor], rows: Rows) -> float:
-        right = [int(at.argmax()) == r["labels"] for at, r in zip(logits, rows, strict=True)]
-        return float(np.mean(right))
-
     return Job(model, [encoded(r) for r in train], [encoded(r) for r in held_out],
                lambda rows: padded_choices(rows, TEXT), accuracy)
 
@@ -229,16 +234,23 @@ TASKS = {"conll2003": entities, "stsb": likeness, "goemotions": emotions, "race_
 
 
 def one(config: Config) -> dict[str, Any]:
+    """The run of a configuration."""
+    return run(config, TASKS[Path(config.train).parent.name](config, *rows_of(config)))
+
+
+def rows_of(config: Config) -> tuple[Rows, Rows]:
+    """To train on, and held out."""
+    held_out = [r for path in config.eval for r in read(path, config.eval_limit, 0)]
+    return read(config.train, config.limit, config.seed), held_out
+
+
+def run(config: Config, job: Job) -> dict[str, Any]:
     """Train, judge, and give the summary that a record is made of."""
     from transformers import Trainer, TrainingArguments
 
     from finesieve import hf, methods
     from finesieve.app.train import hardware, versions
 
-    task = TASKS[Path(config.train).parent.name]
-    train = read(config.train, config.limit, config.seed)
-    held_out = [r for path in config.eval for r in read(path, config.eval_limit, 0)]
-    job = task(config, train, held_out)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
             job.model,
@@ -248,12 +260,12 @@ def one(config: Config) -> dict[str, Any]:
                 warmup_steps=config.warmup, seed=config.seed,
                 bf16=config.precision == "bf16", use_cpu=True, report_to=[], disable_tqdm=True,
                 save_strategy="no", logging_strategy="no", remove_unused_columns=False,
-                train_sampling_strategy="group_by_length",
+                train_sampling_strategy="group_by_length", **job.arguments,
             ),
-            data_collator=job.collate, train_dataset=job.train,
+            data_collator=job.collate, train_dataset=job.train, **job.trainer,
         )
         method = methods.build(config.method, config.seed, **config.settings)
-        attached = hf.attach(trainer, method)
+        attached = hf.attach(trainer, method, **job.sieve)
         trainer.train()
     sieve = attached.sieve
     assert sieve is not None

@@ -68,9 +68,9 @@ def test_the_tables_are_made_of_the_results() -> None:
     assert write_tables.benchmarks_page() == page
     for suite in write_tables.SUITES:
         for record in write_tables.records_of(suite):
-            tasks = suite == "tasks"
+            script = f"python benchmarks/{suite}.py "
             assert record["command"].startswith(
-                "python benchmarks/tasks.py " if tasks else "finesieve bench ")
+                script if suite in ("tasks", "tricks") else "finesieve bench ")
 
 
 def test_commands_in_the_readme_parse() -> None:
