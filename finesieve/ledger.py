@@ -62,13 +62,16 @@ class Ledger:
         setattr(self.tokens, station, getattr(self.tokens, station) + tokens)
 
     def cost_ratio(self, least: int = 256) -> float | None:
-        """Seconds to score a token over seconds to train on one; None before `least` examples
-        were scored, and trained on."""
+        """Seconds to score a token over seconds to train on one, by the paces; None before `least`
+        examples were scored, and trained on."""
         if min(self.examples.scored, self.examples.yielded) < least:
             return None
-        scoring = self.seconds["score"] / max(1, self.tokens.scored)
-        training = self.seconds["train"] / max(1, self.tokens.yielded)
-        return scoring / training if scoring > 0 and training > 0 else None
+        scoring = self.paces["score"].per_token
+        trained = [self.paces[name] for name in ("open", "closed")]
+        tokens = sum(pace.tokens for pace in trained)
+        if scoring is None or tokens == 0:
+            return None
+        return scoring * tokens / sum(pace.seconds for pace in trained)
 
     def relative(self, name: str) -> float | None:
         """What a token costs, `closed` or to `score`, over plain training's; None if unknown."""
