@@ -192,10 +192,10 @@ class FilteredLoader:
     # ---- state
 
     def _generators(self) -> list[Tensor]:
-        return [generator.get_state() for generator in _generators(self._loader)]
+        return [generator.get_state() for generator in generators(self._loader)]
 
     def _set_generators(self, states: list[Tensor]) -> None:
-        found = _generators(self._loader)
+        found = generators(self._loader)
         if len(found) != len(states):
             raise StateError(f"the state is of a loader with {len(states)} random generators, "
                              f"this one has {len(found)}")
@@ -300,7 +300,7 @@ def _total(loader: Any, epochs: int, ranks: int) -> int | None:
     return None if drawn is None else epochs * drawn
 
 
-def _generators(loader: Any) -> list[torch.Generator]:
+def generators(loader: Any) -> list[torch.Generator]:
     """Those of the loader's own that its order may come from (a seedable sampler's is seeded
     with every pass)."""
     of = (loader, loader.dataset, loader.get_sampler())
