@@ -57,7 +57,8 @@ def attach(
     head: the task; found from the model's class and `config.problem_type` by default. For targets
         that are tokens, an example's loss is then its sum over the average number of them, as
         measured: over the data, the trainer's own mean over tokens.
-    losses: for any other task: a function (model, batch) -> loss per example, float[n].
+    losses: for any other task: a function (model, batch) -> loss per example, float[n]. On several
+        ranks the model it trains comes inside its DistributedDataParallel.
     features: what the predictor looks at; the head's own by default.
     options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; by default half of
         the trainer's own per device, which keeps optimizer steps, and all of it on long streams).
@@ -217,8 +218,8 @@ class Attached:
         self.begun = {}
         if self.checkpoint and self.filters:
             self._load(Path(self.checkpoint))
-        if not self.filters:
-            return FilteredLoader(self, inner, length)
+        if not self.filters:  # resuming, the trainer skips batches, of no loader but its own
+            return inner if self.checkpoint else FilteredLoader(self, inner, length)
         self._finer = -(-batch_size // self.sieve.survivors(batch_size))
         known = None if self.epochs is None or length is None else length * self._finer
         return FilteredLoader(self, inner, known)
@@ -350,8 +351,9 @@ class Attached:
         if done is None:
             done = trainer.model_accepts_loss_kwargs and items is not None
             done = done or trainer.compute_loss_func is not None
+        parts: int = trainer.current_gradient_accumulation_steps
         if done:
-            return loss / trainer.current_gradient_accumulation_steps
+            return loss / parts
         return loss if self._is_share is None else loss * self._times(items)
 
     def _times(self, items: Any) -> int:

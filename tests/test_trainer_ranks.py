@@ -82,7 +82,7 @@ def test_ranks_stay_together(ranks: list[Facts], length: str, parts: int) -> Non
     assert a["passes"] == 2
     assert a["drawn"] == b["drawn"] == 2 * 152  # 300 made even
     assert a["progress"] == b["progress"] > 0.9
-    assert 0 < a["rates"][-1] < 0.15 * max(a["rates"])
+    assert 0 <= a["rates"][-1] < 0.15 * max(a["rates"])
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -92,21 +92,20 @@ def test_one_rank_s_survivors_run_out_first(ranks: list[Facts], parts: int) -> N
     for same_on_both in ("steps", "weights", "passes", "batches", "rates"):
         assert a[same_on_both] == b[same_on_both]
     assert a["passes"] == 2
-    assert a["held"] > 20
-    assert b["held"] == 0
     assert a["conserved"]
     assert b["conserved"]
-    assert b["drawn"] == 2 * 152
+    assert a["drawn"] < b["drawn"] == 2 * 152  # what it would have drawn last had no counterpart
     assert b["yielded"] == 2 * 38
+    assert b["held"] == 0
     assert a["batches"] == [parts] * a["steps"]
-    assert a["steps"] == 20 // parts
+    assert a["steps"] == {1: 10, 2: 6}[parts]  # passes of five batches, and a filler's
 
 
 def test_the_gradient_has_the_host_s_scale(ranks: list[Facts]) -> None:
     for rank in ranks:
         scales = dict(rank["scales"])
         rolls = scales.pop("rolls")
-        assert len(scales) == 7
+        assert len(scales) >= 7
         assert max(scales.values()) < 1e-4, scales
         assert 0.8 < rolls[0] < 1.2  # along the host's
         assert rolls[1] < 0.7

@@ -136,7 +136,7 @@ class Even(Data):
 def causal() -> LlamaForCausalLM:
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig(
-        vocab_size=60, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
         num_attention_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2))
 
 
@@ -145,6 +145,10 @@ def unaware() -> nn.Module:
     net: Any = model()
     net.accepts_loss_kwargs = False
     return net  # type: ignore[no-any-return]
+
+
+def has_trl() -> bool:
+    return find_spec("trl") is not None and find_spec("datasets") is not None
 
 
 def gradients(host: Trainer, method: Any = None, **options: Any) -> list[Tensor]:
@@ -186,6 +190,15 @@ def scales(folder: Path) -> Facts:
         ours = gradients(trainer(folder, make(), data, **args), closed(starts={}))
         assert len(host) == len(ours) == 2 // parts
         out[f"{name} {parts} {averaged}"] = max(map(error, ours, host))
+    if has_trl():
+        from tests.test_trl import Dataset, sft
+
+        texts = Dataset.from_list([{"text": " ".join(f"w{(i * k) % 60}" for k in range(9))}
+                                   for i in range(32)])
+        args = {**still, "gradient_accumulation_steps": 2}
+        host = gradients(sft(folder, texts, causal(), **args))
+        ours = gradients(sft(folder, texts, causal(), **args), closed(starts={}))
+        out["supervised"] = max(map(error, ours, host))
     texts = Data(192, lambda i, ids: ids)
     host = gradients(trainer(folder, causal(), texts, **still))
     ours = gradients(trainer(folder, causal(), texts, **{**still, "num_train_epochs": 8}),
@@ -286,7 +299,7 @@ def loaders(folder: Path) -> Facts:
 
 
 def supervised(folder: Path) -> Facts | None:
-    if find_spec("trl") is None or find_spec("datasets") is None:
+    if not has_trl():
         return None
     from tests.test_trl import sft
 
