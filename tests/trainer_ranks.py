@@ -19,6 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
 import finesieve as fs
 from finesieve import hf
 from finesieve.rows import IDS, WEIGHTS
+from tests.accelerate_ranks import lopsided
 from tests.test_hf import OPTIONS, Data, closed, model, same, trainer, weights
 
 Facts = dict[str, Any]
@@ -89,20 +90,6 @@ def switched_off(folder: Path) -> Facts:
             "learned": not same(weights(bare), weights(trainer(folder))),
             "weights": digest(bare),
             "steps": [h.state.global_step for h in (bare, full, even, opened)]}
-
-
-class Lopsided(fs.Gate):
-    """Keeps half of one rank's examples and a quarter of the other's."""
-
-    def __init__(self, rank: int) -> None:
-        self._every = 2 + 2 * rank
-
-    def decide(self, offer: fs.Offer) -> fs.Verdict:
-        return fs.Verdict(offer.ids % self._every == 0)
-
-
-def lopsided(rank: int) -> fs.Method:
-    return fs.Method("lopsided", fs.Open(), Lopsided(rank), fs.Fixed({2: 0.0}))
 
 
 def closed_gates(folder: Path, rank: int) -> Facts:
