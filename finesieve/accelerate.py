@@ -88,7 +88,8 @@ class FilteredLoader:
         self.sieve = Sieve(scorer, method, **settings)
         # Accelerate asks these two of the loader that is being iterated over.
         self.end_of_dataloader, self.remainder = False, -1
-        self._skip, self._ended = 0, False
+        self._skip: int | None = None  # batches drawn of an interrupted pass, once that is loaded
+        self._ended = False
         self._epoch: int | None = None  # of the pass under way: the loader's may be ahead of it
         self._begun: dict[str, Any] = {}  # random states when the pass under way began
         self._schedule: StreamSchedule | None = None
@@ -160,11 +161,11 @@ class FilteredLoader:
         which has to come at the same place among the collectives on every rank, and a sieve
         draws nothing as long as it has batches left from the pass before.
         """
-        loader, skip, self._skip = self._loader, self._skip, 0
+        loader, skip, self._skip = self._loader, self._skip, None
         source = skip_first_batches(loader, skip) if skip else loader
         source.set_epoch(epoch)
         now = hosts.random_state()
-        if skip:
+        if skip is not None:  # 0 where a rank has batches left of the pass before
             hosts.set_random_state(self._begun["process"])
             self._set_generators(self._begun["generators"])
         else:
@@ -172,7 +173,7 @@ class FilteredLoader:
         with self.sieve.ledger.spending("data"):
             iterator = iter(source)
             first = next(iterator, _END)
-        if skip:
+        if skip is not None:
             hosts.set_random_state(now)
         self._ended = False
         return source, self._follow(source, first, iterator)
@@ -192,10 +193,10 @@ class FilteredLoader:
     # ---- state
 
     def _generators(self) -> list[Tensor]:
-        return [generator.get_state() for generator in _generators(self._loader)]
+        return [generator.get_state() for generator in generators(self._loader)]
 
     def _set_generators(self, states: list[Tensor]) -> None:
-        found = _generators(self._loader)
+        found = generators(self._loader)
         if len(found) != len(states):
             raise StateError(f"the state is of a loader with {len(states)} random generators, "
                              f"this one has {len(found)}")
@@ -212,6 +213,7 @@ class FilteredLoader:
             "ranks": self._accelerator.num_processes,
             "sieve": self.sieve.state_dict(),
             "epoch": self._loader.iteration if self._epoch is None else self._epoch,
+            "under_way": self._epoch is not None,
             "begun": self._begun,
             "generators": self._generators(),
             "schedule": None if self._schedule is None else self._schedule.state_dict(),
@@ -238,7 +240,7 @@ class FilteredLoader:
             self._schedule.load_state_dict(state["schedule"])
         loader.iteration, self._begun = state["epoch"], state["begun"]
         self._set_generators(state["generators"])
-        self._skip = self.sieve.position
+        self._skip = self.sieve.position if state["under_way"] else None
 
 
 class _AtSteps(StreamSchedule):
@@ -300,7 +302,7 @@ def _total(loader: Any, epochs: int, ranks: int) -> int | None:
     return None if drawn is None else epochs * drawn
 
 
-def _generators(loader: Any) -> list[torch.Generator]:
+def generators(loader: Any) -> list[torch.Generator]:
     """Those of the loader's own that its order may come from (a seedable sampler's is seeded
     with every pass)."""
     of = (loader, loader.dataset, loader.get_sampler())

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 try:
-    import accelerate  # noqa: F401 - the loader needs it
+    from accelerate.data_loader import DataLoaderDispatcher
     from transformers import Trainer, TrainerCallback
     from transformers.trainer_utils import get_last_checkpoint
 except ImportError as error:
@@ -57,7 +57,8 @@ def attach(
     head: the task; found from the model's class and `config.problem_type` by default. For targets
         that are tokens, an example's loss is then its sum over the average number of them, as
         measured: over the data, the trainer's own mean over tokens.
-    losses: for any other task: a function (model, batch) -> loss per example, float[n].
+    losses: for any other task: a function (model, batch) -> loss per example, float[n]. On several
+        ranks the model it trains comes inside its DistributedDataParallel.
     features: what the predictor looks at; the head's own by default.
     options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; by default half of
         the trainer's own per device, which keeps optimizer steps, and all of it on long streams).
@@ -116,6 +117,7 @@ class Attached:
             self._per = TokensPerExample(self.head)
         self.sieve: Sieve | None = None
         self.checkpoint: str | None = None
+        self.begun: dict[str, Any] = {}  # random states when the pass under way began
         self._is_share: bool | None = None
         self._finer = 1  # batches of survivors that make up one of the loader's
 
@@ -146,6 +148,9 @@ class Attached:
         if args.n_gpu > 1:
             wrong.append("several GPUs in one process (DataParallel): start one process a GPU "
                          "(torchrun), or show it one GPU (CUDA_VISIBLE_DEVICES)")
+        if getattr(trainer.accelerator, "torch_device_mesh", None) is not None:
+            wrong.append("a parallelism_config shards the model or gives several ranks the same "
+                         "batches: use plain data-parallel training, without one")
         if args.max_steps <= 0 and args.num_train_epochs != int(args.num_train_epochs):
             wrong.append(f"num_train_epochs={args.num_train_epochs}: a whole number, or max_steps")
         if self._losses is None:
@@ -188,25 +193,33 @@ class Attached:
         """The trainer's own loader, filtered."""
         inner = self._host["get_train_dataloader"]()
         trainer, args = self.trainer, self.trainer.args
+        ranks, batch_size = args.world_size, int(trainer._train_batch_size)
+        if self.filters and ranks > 1 and isinstance(inner, DataLoaderDispatcher):
+            raise ConfigError(
+                "batches dispatched by the first rank are drawn by all ranks at the same time, but "
+                "each sieve draws as many as it needs: set "
+                "accelerator_config={'dispatch_batches': False}")
+        if trainer.accelerator.split_batches:
+            batch_size //= ranks
         length = len(inner) if hosts.sized(inner) else None
         self.epochs = None if args.max_steps > 0 else int(args.num_train_epochs)
         total = None
-        drawn = hosts.examples(inner, int(trainer._train_batch_size), args.world_size)
+        drawn = hosts.examples(inner, batch_size, ranks)
         if self.epochs is not None and drawn is not None:
             total = self.epochs * drawn
         device = args.device
         self.sieve = Sieve(
             self._scorer(), self._method, total=total, clock=hosts.clock(device),
             features=self._features or self._default_features(),
-            agreement=Ranks(device=str(device)) if args.world_size > 1 else Alone(),
+            agreement=Ranks(device=str(device)) if ranks > 1 else Alone(),
             listeners=self._listeners,
-            **{"seed": args.seed, **self._options},
+            **{"seed": args.seed + args.process_index, **self._options},
         )
+        self.begun = {}
         if self.checkpoint and self.filters:
             self._load(Path(self.checkpoint))
-        if not self.filters:
-            return FilteredLoader(self, inner, length)
-        batch_size = trainer._train_batch_size
+        if not self.filters:  # resuming, the trainer skips batches, of no loader but its own
+            return inner if self.checkpoint else FilteredLoader(self, inner, length)
         self._finer = -(-batch_size // self.sieve.survivors(batch_size))
         known = None if self.epochs is None or length is None else length * self._finer
         return FilteredLoader(self, inner, known)
@@ -305,8 +318,8 @@ class Attached:
         """Is the host's loss of one of several accumulated batches the batch's mean, or only its
         share of the mean over all of them? Trainer and model settle that between them, and which
         models heed `num_items_in_batch` differs; ours must be scaled as theirs."""
-        parts = self.trainer.current_gradient_accumulation_steps
-        if self._is_share is not None or parts <= 1:
+        parts, times = self.trainer.current_gradient_accumulation_steps, self._times(items)
+        if self._is_share is not None or parts * times == 1:
             return
         mean, share = float(each.detach().mean()), 1.0 / parts
         if isinstance(self.head, heads.Tokens):  # the host's mean is over tokens
@@ -314,15 +327,15 @@ class Attached:
             tokens = max(1.0, float(count.sum()))
             mean = float((each.detach() * (self.head.per or count)).sum()) / tokens
             if items is not None:
-                share = tokens * self.trainer.args.world_size / max(1.0, float(items))
+                share = tokens * times / max(1.0, float(items))
         found = float(host.detach()) / max(1e-9, mean)
-        if math.isfinite(found) and share < 0.9:  # else this batch is nearly all of them
-            self._is_share = found < share**0.5
+        if math.isfinite(found) and share < 0.9 * times:  # else this batch is nearly all of them
+            self._is_share = found < (share * times) ** 0.5
 
     def _ask(self, inputs: Any, items: Any) -> None:
         """`_compare` where no batch went through the host yet: gates closed from the start."""
         parts = self.trainer.current_gradient_accumulation_steps
-        if self._is_share is not None or parts <= 1:
+        if self._is_share is not None or parts * self._times(items) == 1:
             return
         assert self.head is not None
         with scoring(self.trainer.model) as model:
@@ -338,7 +351,17 @@ class Attached:
         if done is None:
             done = trainer.model_accepts_loss_kwargs and items is not None
             done = done or trainer.compute_loss_func is not None
-        return loss / trainer.current_gradient_accumulation_steps if done else loss
+        parts: int = trainer.current_gradient_accumulation_steps
+        if done:
+            return loss / parts
+        return loss if self._is_share is None else loss * self._times(items)
+
+    def _times(self, items: Any) -> int:
+        """What the trainer multiplies its loss by on several ranks, where it counts the items of
+        all of them: the number of ranks, also for models that do not heed `num_items_in_batch`."""
+        trainer = self.trainer
+        args, counted = trainer.args, trainer.model_accepts_loss_kwargs and items is not None
+        return int(args.world_size) if args.average_tokens_across_devices and counted else 1
 
     def _default_features(self) -> FeatureFunction | None:
         if self._pairs:
@@ -367,7 +390,8 @@ class Attached:
     def save(self, folder: Path) -> None:
         """The sieve's state, into the trainer's checkpoint."""
         assert self.sieve is not None
-        state = {"sieve": self.sieve.state_dict(), "is_share": self._is_share,
+        state = {"ranks": self.trainer.args.world_size, "sieve": self.sieve.state_dict(),
+                 "begun": self.begun, "is_share": self._is_share,
                  "per": self._per.state_dict() if self._per else None}
         torch.save(state, self._file(folder))
 
@@ -379,9 +403,12 @@ class Attached:
                 f"{folder} has no {path.name}: it was saved without a sieve, or by fewer ranks; "
                 "resume it without one"
             )
-        state = torch.load(path, weights_only=True)
+        state, ranks = torch.load(path, weights_only=True), self.trainer.args.world_size
+        if state["ranks"] != ranks:
+            raise StateError(f"{path} was saved by a run of {state['ranks']} ranks, this one has "
+                             f"{ranks}: each goes on with its own part of the data")
         self.sieve.load_state_dict(state["sieve"], self.trainer.args.device)
-        self._is_share = state["is_share"]
+        self._is_share, self.begun = state["is_share"], state["begun"]
         if self._per is not None and state["per"] is not None:
             self._per.load_state_dict(state["per"])
 
@@ -436,6 +463,7 @@ class _Callback(TrainerCallback):
             return control
         if attached.sieve.passes >= attached.epochs:
             control.should_training_stop = True
+            state.max_steps = state.global_step  # so far an upper bound
             if str(getattr(args.save_strategy, "value", args.save_strategy)) == "steps":
                 control.should_save = True  # as the trainer does after its last step
         return control
@@ -443,8 +471,10 @@ class _Callback(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         # A search over hyperparameters saves elsewhere, and is not resumed in its middle.
-        if self._attached.filters and self._attached.sieve is not None and folder.is_dir():
-            self._attached.save(folder)
+        attached, searched = self._attached, state.is_hyper_param_search
+        if attached.filters and attached.sieve is not None and not searched:
+            folder.mkdir(parents=True, exist_ok=True)  # it is the first rank that makes it
+            attached.save(folder)
         return control
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from accelerate import skip_first_batches
 
 from finesieve import hosts
+from finesieve.accelerate import generators
 from finesieve.rows import IDS, WEIGHTS
 from finesieve.stream import Sieve
 
@@ -61,14 +63,29 @@ class FilteredLoader:
                 yield attached.yielded(_filler(last))
 
     def _pass(self, sieve: Sieve) -> Iterator[Any]:
-        inner, skip, self._skip = self._inner, self._skip, 0
+        """One pass through the sieve.
+
+        The first batch is drawn at once: on several ranks Accelerate may synchronise the order of
+        the data there, which has to come at the same place among the collectives on every rank,
+        and a sieve draws nothing as long as it has batches left from the pass before.
+        """
+        attached, inner, skip, self._skip = self._attached, self._inner, self._skip, 0
         if skip:
             inner = skip_first_batches(inner, skip)
         if hasattr(inner, "set_epoch"):  # the trainer does not always know which pass begins
             inner.set_epoch(sieve.passes)
-        if skip:
-            inner = _with_random_state_kept(inner)
-        yield from sieve(self._attached.drawn(inner), positioned=True)
+        now, begun = _random_states(inner), attached.begun
+        if begun:
+            _set_random_states(inner, begun)
+        else:
+            attached.begun = now
+        with sieve.ledger.spending("data"):
+            batches = iter(inner)
+            batches = chain(list(islice(batches, 1)), batches)
+        if begun:  # the checkpoint's random state has what starting a loader draws behind it
+            hosts.set_random_state(now["process"])
+        yield from sieve(attached.drawn(batches), positioned=True)
+        attached.begun = {}
 
 
 def _filler(batch: Any) -> Any:
@@ -78,13 +95,13 @@ def _filler(batch: Any) -> Any:
     return made
 
 
-def _with_random_state_kept(loader: Any) -> Iterator[Any]:
-    """The loader's batches. Starting it draws random numbers, which the checkpoint's random state
-    has behind it already."""
-    state = hosts.random_state()
-    iterator = iter(loader)
-    first = next(iterator, None)
-    hosts.set_random_state(state)
-    if first is not None:
-        yield first
-        yield from iterator
+def _random_states(loader: Any) -> dict[str, Any]:
+    """What the order of a pass may be drawn from, when it begins."""
+    return {"process": hosts.random_state(),
+            "generators": [generator.get_state() for generator in generators(loader)]}
+
+
+def _set_random_states(loader: Any, states: dict[str, Any]) -> None:
+    hosts.set_random_state(states["process"])
+    for generator, state in zip(generators(loader), states["generators"], strict=True):
+        generator.set_state(state)

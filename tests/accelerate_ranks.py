@@ -29,6 +29,20 @@ def closed(seed: int = 0, **settings: Any) -> fs.Method:
         "predictor_bits": 12, **settings})
 
 
+class Lopsided(fs.Gate):
+    """Keeps half of one rank's examples and a quarter of the other's."""
+
+    def __init__(self, rank: int) -> None:
+        self._every = 2 + 2 * rank
+
+    def decide(self, offer: fs.Offer) -> fs.Verdict:
+        return fs.Verdict(offer.ids % self._every == 0)
+
+
+def lopsided(rank: int) -> fs.Method:
+    return fs.Method("lopsided", fs.Open(), Lopsided(rank), fs.Fixed({2: 0.0}))
+
+
 class Buffered(Bag):
     """With a buffer, which DistributedDataParallel's forward broadcasts."""
 
@@ -145,6 +159,12 @@ def main(folder: str) -> None:
         "drawn": sieve.ledger.examples.drawn, "passes": whole.stream.passes,
         "resumed": equal(whole, Run(closed(7), load=Path(folder), seed=5, **settings)),
     }
+    # Saved after the second pass's first batch, when one rank has others left of the first pass.
+    uneven, second = {**settings, "accumulated": 1}, Path(folder) / "second"
+    rank = whole.accelerator.process_index
+    saved = Run(lopsided(rank), save=(4, second), **uneven)
+    again = Run(lopsided(rank), load=second, seed=5, **uneven)
+    out["uneven"] = [len(saved.sync[0]), equal(saved, again)]
     plain = Run(**settings)
     for name, method in (("full", "full"), ("open", closed(starts={}))):
         again = Run(method, **settings)

@@ -342,6 +342,7 @@ def test_two_ranks(tmp_path: Path) -> None:
     for rank in out:
         assert rank["passes"] == 2
         assert rank["resumed"]
+        assert rank["uneven"] == [3, True]
         assert rank["full"]
         assert rank["open"]
     assert len(list(tmp_path.glob("finesieve-0-rank*.pt"))) == 2

@@ -225,6 +225,57 @@ def test_resuming_ends_at_the_same_weights(tmp_path: Path, at: str) -> None:
         bare.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-4"))
 
 
+@pytest.mark.parametrize("args", [
+    {"train_sampling_strategy": "group_by_length"},
+    {"accelerator_config": {"use_seedable_sampler": False}}])
+def test_resuming_a_pass_whose_order_is_drawn_when_it_begins(
+    tmp_path: Path, args: dict[str, Any]
+) -> None:
+    more = {"save_strategy": "steps", "save_steps": 2, **args}
+    whole = trainer(tmp_path, **more)
+    hf.attach(whole, closed(), **OPTIONS)
+    whole.train()
+    for at in (4, 20):
+        again = trainer(tmp_path, model(seed=9), **more)
+        hf.attach(again, closed(), **OPTIONS)
+        again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{at}"))
+        assert same(weights(whole), weights(again))
+
+
+@pytest.mark.parametrize("at", [4, 30])
+def test_switched_off_it_resumes_as_the_host(tmp_path: Path, at: int) -> None:
+    more = {"save_strategy": "steps", "save_steps": 2}
+    plain = trainer(tmp_path, **more)
+    plain.train()
+    sieved = trainer(tmp_path, model(seed=9), **more)
+    hf.attach(sieved, "full")
+    sieved.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{at}"))
+    assert same(weights(plain), weights(sieved))
+
+
+def test_the_pace_counts_every_example_drawn(tmp_path: Path) -> None:
+    """Also of a resumed run, which draws the rest."""
+    more = {"save_strategy": "steps", "save_steps": 5}
+    whole = trainer(tmp_path, **more)
+    hf.attach(whole, closed(), **OPTIONS)
+    done = whole.train()
+    steps = whole.state.global_step
+    assert whole.state.max_steps == steps < 38
+
+    def examples(metrics: dict[str, float]) -> float:
+        return metrics["train_samples_per_second"] * metrics["train_runtime"]
+
+    assert examples(done.metrics) == pytest.approx(600, rel=0.01)
+    again = trainer(tmp_path, **more)
+    hf.attach(again, closed(), **OPTIONS)
+    done = again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert again.state.global_step == steps
+    assert examples(done.metrics) == pytest.approx(600 * (steps - 5) / steps, rel=0.01)
+    done = again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{steps}"))
+    assert again.state.global_step == steps  # all was done
+    assert examples(done.metrics) == 0
+
+
 def test_max_steps_are_made(tmp_path: Path) -> None:
     watch = Watch()
     host = trainer(tmp_path, max_steps=31, callbacks=[watch])
@@ -291,6 +342,15 @@ def test_what_cannot_be_served_is_refused_at_once(
 ) -> None:
     with pytest.raises(fs.ConfigError, match=said):
         hf.attach(trainer(tmp_path, **args))
+
+
+def test_a_model_shared_by_ranks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = trainer(tmp_path)
+    monkeypatch.setattr(type(host.accelerator), "torch_device_mesh", object())
+    with pytest.raises(fs.ConfigError, match="a parallelism_config shards the model"):
+        hf.attach(host)
 
 
 def test_other_refusals(tmp_path: Path) -> None:

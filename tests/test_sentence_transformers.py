@@ -122,7 +122,7 @@ def test_cross_encoders_are_given_texts(folder: str) -> None:
         CrossEncoderTrainingArguments(f"{folder}/cross", **ARGS), train_dataset=pairs())
     with pytest.raises(fs.ConfigError, match=r"BinaryCrossEntropyLoss\) has a compute_loss"):
         hf.attach(host)
-    attached = hf.attach(host, closed(), losses=documented("cross_losses"),
+    attached = hf.attach(host, closed(), losses=documented("cross_losses", trainer=host),
                          features=text_features("sentence2", "label"), **OPTIONS)
     host.train()
     sieve = attached.sieve
