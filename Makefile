@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench benchmarks build clean
+.PHONY: demo test test-lowest check bench benchmarks build clean
 SUITES := sst2 one-epoch three-epochs rivals never-slower freezing
 
 $(VENV)/.demo: pyproject.toml constraints.txt
@@ -27,6 +27,19 @@ test: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
 
+# The tests again with the lowest versions, in an environment of its own: about 6 GB on Linux, since
+# the package index's torch of that time brings CUDA's libraries along.
+LOWEST := .venv-lowest
+
+$(LOWEST)/.dev: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -c constraints-lowest.txt -e '.[dev]'
+	touch $@
+
+test-lowest: $(LOWEST)/.dev
+	$(LOWEST)/bin/python -m pytest -q
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check finesieve tests benchmarks
 	$(BIN)/mypy
@@ -46,4 +59,4 @@ build: $(VENV)/.dev
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) build dist out *.egg-info
+	rm -rf $(VENV) $(LOWEST) build dist out *.egg-info

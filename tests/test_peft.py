@@ -20,7 +20,8 @@ from .tiny import OPTIONS, bert, causal, closed, runs_with_one_line_more, same, 
 peft = pytest.importorskip("peft")
 pytest.importorskip("accelerate")
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT asks transformers by an old name
+    "ignore:.*is_gradient_checkpointing.*:FutureWarning",  # PEFT asks transformers by an old name
+    "ignore:Could not find a config file in  -:UserWarning")  # older ones, of a base without a name
 
 from transformers import (  # noqa: E402
     BertConfig,
