@@ -47,12 +47,13 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/overhead.py
 
-benchmarks: $(VENV)/.dev  # make benchmarks DATA=folder: every published suite, about 4 hours on 2 cores
+benchmarks: $(VENV)/.dev  # make benchmarks DATA=folder: every published suite, about 6 hours on 2 cores
 	@test -d "$(DATA)" || { echo "DATA=$(DATA) is no folder: make benchmarks DATA=folder"; exit 2; }
 	for s in $(SUITES); do \
 	    $(BIN)/finesieve bench benchmarks/$$s.toml --data-dir "$(DATA)" --output results/$$s || exit; \
 	done
 	$(BIN)/python benchmarks/tasks.py --data-dir "$(DATA)" --output results/tasks
+	$(BIN)/python benchmarks/tricks.py --data-dir "$(DATA)" --output results/tricks
 	$(BIN)/python benchmarks/write_tables.py
 
 build: $(VENV)/.dev
