@@ -77,7 +77,7 @@ def finesieve(
     cost_ratio: float | None = None,
     predictor_bits: int = 20,
     starts: dict[int, float] | None = None,
-    systematic: bool = True,
+    systematic: bool | None = None,
     **stages: Any,
 ) -> Method:
     """Threshold sampling at both gates, label-crossed hashed predictor, automatic stages.
@@ -86,10 +86,13 @@ def finesieve(
     variance x cost is least. least: share trained on at least, where it is not given: for the
     number of optimizer steps. budget: instead of all these, the total cost as a share of plain
     training's (see `Budget`). cost_ratio: see `Automatic`; measured by default. starts: stages by
-    hand (see `Fixed`). Further settings go to `Automatic` or `Budget`.
+    hand (see `Fixed`). systematic: keep of every label and size as many as expected instead of
+    rolling for each example alone; by default with a budget. Further settings go to `Automatic` or
+    `Budget`.
     """
     if budget is not None and (train, score, starts) != (None, None, None):
         raise ConfigError("budget sets shares and stages: leave out train, score and starts")
+    systematic = budget is not None if systematic is None else systematic
     rule = ThresholdSampling(
         0.4 if score is None else score, floor_forward, seed=2 * seed, systematic=systematic
     )
