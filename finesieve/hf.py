@@ -116,6 +116,7 @@ class Attached:
         if head is None and isinstance(self.head, heads.Tokens):
             self._per = TokensPerExample(self.head)
         self.sieve: Sieve | None = None
+        self.loader: FilteredLoader | None = None
         self.checkpoint: str | None = None
         self.begun: dict[str, Any] = {}  # random states when the pass under way began
         self._is_share: bool | None = None
@@ -219,10 +220,14 @@ class Attached:
         if self.checkpoint and self.filters:
             self._load(Path(self.checkpoint))
         if not self.filters:  # resuming, the trainer skips batches, of no loader but its own
-            return inner if self.checkpoint else FilteredLoader(self, inner, length)
+            if self.checkpoint:
+                return inner
+            self.loader = FilteredLoader(self, inner, length)
+            return self.loader
         self._finer = -(-batch_size // self.sieve.survivors(batch_size))
         known = None if self.epochs is None or length is None else length * self._finer
-        return FilteredLoader(self, inner, known)
+        self.loader = FilteredLoader(self, inner, known)
+        return self.loader
 
     def create_scheduler(self, num_training_steps: int, *rest: Any, **more: Any) -> Any:
         """The trainer's schedule, driven by the share of the data consumed."""
@@ -466,6 +471,11 @@ class _Callback(TrainerCallback):
             state.max_steps = state.global_step  # so far an upper bound
             if str(getattr(args.save_strategy, "value", args.save_strategy)) == "steps":
                 control.should_save = True  # as the trainer does after its last step
+        return control
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        if self._attached.loader is not None:
+            self._attached.loader.close()
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ class FilteredLoader:
 
     def __init__(self, attached: Attached, inner: Any, length: int | None) -> None:
         self._attached, self._inner, self._length = attached, inner, length
-        self._under_way: Iterator[Any] | None = None
+        self._under_way: Generator[Any, None, None] | None = None
         self._skip = attached.sieve.position if attached.sieve is not None else 0
 
     def __getattr__(self, name: str) -> Any:
@@ -62,7 +62,13 @@ class FilteredLoader:
             for _ in range(-count % every):  # the last step of a pass shall be made, not left
                 yield attached.yielded(_filler(last))
 
-    def _pass(self, sieve: Sieve) -> Iterator[Any]:
+    def close(self) -> None:
+        """Enter the last step into the books: a trainer that has made them all asks for no more."""
+        if self._under_way is not None:
+            self._under_way.close()
+            self._under_way = None
+
+    def _pass(self, sieve: Sieve) -> Generator[Any, None, None]:
         """One pass through the sieve.
 
         The first batch is drawn at once: on several ranks Accelerate may synchronise the order of

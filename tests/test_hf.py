@@ -152,6 +152,29 @@ def test_gates_that_never_close_train_like_the_host(tmp_path: Path) -> None:
     assert same(weights(plain), weights(sieved))
 
 
+@pytest.mark.parametrize("method", ["full", "ours", "max_steps"])
+def test_every_step_is_in_the_books(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one too, after which a trainer asks for no more batches."""
+    now = [0.0]
+    monkeypatch.setattr(hf.hosts, "clock", lambda device: lambda: now[0])
+    more = {"max_steps": 11} if method == "max_steps" else {}
+    host = trainer(tmp_path, gradient_accumulation_steps=1, num_train_epochs=1, **more)
+    by = {"full": "full", "ours": closed(), "max_steps": "random"}[method]
+    attached = hf.attach(host, by, **OPTIONS)
+    step = host.training_step
+
+    def timed(*given: Any) -> Tensor:
+        now[0] += 1.0
+        return step(*given)
+
+    host.training_step = timed
+    host.train()
+    assert attached.sieve is not None
+    assert attached.sieve.ledger.seconds["train"] == host.state.global_step == now[0]
+
+
 def test_it_filters_and_decays_the_rate_in_full(tmp_path: Path) -> None:
     watch = Watch()
     host = trainer(tmp_path, callbacks=[watch], eval_strategy="epoch")
