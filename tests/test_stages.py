@@ -358,3 +358,30 @@ def test_without_a_scoring_pass_training_losses_teach_with_their_probability() -
     x = torch.cat([b["input_ids"][:, 0] for b in make_batches(8000)])
     stream = ((x / 100 + 0.01) ** 3 * 2).mean().item()
     assert sieve.window.mean_loss() == pytest.approx(stream, rel=0.15)
+
+
+@pytest.mark.parametrize("dearer", [1.0, 1.9])
+def test_gates_open_again_when_survivors_turn_out_too_dear(dearer: float) -> None:
+    """Small batches cost more an example: measured with gates closed, then part of the price."""
+    now = [0.0]
+
+    class Timed(TableScorer):
+        def __call__(self, batch: Any) -> Scores:
+            now[0] += 0.3 * float(batch["attention_mask"].sum())
+            return super().__call__(batch)
+
+    method = fs.methods.build("finesieve", predictor_bits=14, patience=300, warmup=0.0, train=0.5)
+    sieve = fs.Sieve(Timed(), method, total=8000, pool=200, clock=lambda: now[0])
+    for batch in sieve(make_batches(8000)):
+        each = 1.0 if sieve.stage == 1 else dearer
+        now[0] += each * float(batch["attention_mask"].sum())
+        losses = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
+        sieve.reduce(losses, batch)
+    stages = [m["stage"] for m in sieve.moves]
+    assert sieve.costs[1] == pytest.approx(dearer, rel=0.1)
+    if dearer == 1.0:
+        assert 1 not in stages[1:]
+    else:
+        assert stages.count(1) >= 2
+        assert "skipping does not pay now" in next(
+            m["reason"] for m in sieve.moves[1:] if m["stage"] == 1)
