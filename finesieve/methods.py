@@ -118,7 +118,9 @@ def finesieve(
             train, rule if score is None else score,
             floors=floors, audit=audit, cost_ratio=cost_ratio, least=least, **stages,
         )
-    return Method("finesieve", forward, backward, policy, opening, batch_share=0.5)
+    # A budget of time has none for twice the optimizer steps.
+    batch_share = 0.5 if budget is None else 1.0
+    return Method("finesieve", forward, backward, policy, opening, batch_share)
 
 
 def paper(
