@@ -57,13 +57,15 @@ def examples_in_pass(loader: Any) -> int | None:
 
 
 def figures(sieve: Sieve) -> dict[str, float]:
-    """Stage; shares trained on and scored of what was drawn; savings in training cost."""
-    drawn = max(1, sieve.ledger.examples.drawn - sieve.held)
-    trained = sieve.ledger.examples.yielded / drawn
-    scored = sieve.ledger.examples.scored / max(1, sieve.ledger.examples.drawn)
+    """Stage; shares trained on and scored of what was drawn; savings of plain training's cost, by
+    what a token was measured to cost (`Sieve.costs`)."""
+    ledger = sieve.ledger
+    drawn = max(1, ledger.examples.drawn - sieve.held)
+    trained = ledger.examples.yielded / drawn
+    scored = ledger.examples.scored / max(1, ledger.examples.drawn)
+    spent = sieve.work().spent(*sieve.costs, of=ledger.tokens.drawn)
     return {"sieve_stage": float(sieve.stage), "sieve_trained": round(trained, 4),
-            "sieve_scored": round(scored, 4),
-            "sieve_saved": round(1.0 - trained - sieve.cost_ratio * scored, 4)}
+            "sieve_scored": round(scored, 4), "sieve_saved": round(1.0 - spent, 4)}
 
 
 # ---- fillers: they complete a step whose accumulated batches ran out, and add nothing to it

@@ -67,11 +67,9 @@ class Ledger:
         if min(self.examples.scored, self.examples.yielded) < least:
             return None
         scoring = self.paces["score"].per_token
-        trained = [self.paces[name] for name in ("open", "closed")]
-        tokens = sum(pace.tokens for pace in trained)
-        if scoring is None or tokens == 0:
-            return None
-        return scoring * tokens / sum(pace.seconds for pace in trained)
+        trained = [self.paces[name].sums for name in ("open", "closed")]
+        seconds, tokens = (sum(x) for x in zip(*trained, strict=True))
+        return scoring * tokens / seconds if scoring is not None and seconds > 0 else None
 
     def relative(self, name: str) -> float | None:
         """What a token costs, `closed` or to `score`, over plain training's; None if unknown."""

@@ -29,9 +29,11 @@ class Work:
     scored: int = 0
     whole: float = 0.0
 
-    def spent(self, score: float, train: float) -> float:
-        """Share of plain training's cost, for a token's costs over plain training's."""
-        return (self.open + train * self.closed + score * self.scored) / max(1.0, self.whole)
+    def spent(self, score: float, train: float, of: float | None = None) -> float:
+        """Share of plain training's cost, for a token's costs over plain training's; of: its
+        tokens, those of the whole stream by default."""
+        done = self.open + train * self.closed + score * self.scored
+        return done / max(1.0, self.whole if of is None else of)
 
 
 @dataclass(frozen=True, slots=True)

@@ -496,7 +496,7 @@ class Sieve:
                 since = self.window.revealed - self._revealed_at_move
                 view = View(
                     self.stage, share, since, self._passes, self.window, self.cost_ratio,
-                    self.costs, self._work(),
+                    self.costs, self.work(),
                 )
                 self._evidence = stages.evidence(view)
             gates = (self.method.forward, self.method.backward)
@@ -517,7 +517,8 @@ class Sieve:
                 self._move(*move)
             return ready
 
-    def _work(self) -> Work:
+    def work(self) -> Work:
+        """Tokens trained on and scored so far."""
         ledger = self.ledger
         whole = ledger.tokens.drawn / max(1, ledger.examples.drawn) * (self._total or 0)
         closed = ledger.tokens.yielded - self._open_tokens

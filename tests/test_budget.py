@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import finesieve as fs
+from finesieve import hosts
 from finesieve.budget import Budget
 from finesieve.evidence import Window
 from finesieve.gates import Random
@@ -118,9 +119,9 @@ def test_a_budget_is_met_by_the_clock(budget: float) -> None:
     for step, batch in enumerate(sieve(batches)):
         cost = int(batch["attention_mask"].sum()) * (1.0 if sieve.stage == 1 else 1.3)
         world.now += cost
-        if step % 25 == 24:  # an evaluation
-            world.now += 5000.0
-            world.else_ += 5000.0
+        if step % 40 == 39:  # an evaluation
+            world.now += 2500.0
+            world.else_ += 2500.0
         losses = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
         sieve.reduce(losses, batch)
     assert (world.now - world.else_) / plain == pytest.approx(budget, rel=0.08)
@@ -170,7 +171,7 @@ def test_a_pace_leaves_out_the_start_and_what_is_not_its_own() -> None:
     assert pace.per_token is None
     for _ in range(40):
         pace.add(1.0, 10)
-    pace.add(500.0, 10)  # an evaluation
+    pace.add(30.0, 10)  # an evaluation
     pace.add(5.0, 0)
     assert pace.per_token == pytest.approx(0.1)
     again = Pace()
@@ -180,9 +181,34 @@ def test_a_pace_leaves_out_the_start_and_what_is_not_its_own() -> None:
     assert again.per_token == pace.per_token > 0.1
 
 
+@pytest.mark.parametrize("at_once", [2, 4, 8, 16, 50])
+def test_a_pace_holds_for_hosts_that_take_many_batches_at_once(at_once: int) -> None:
+    """Trainer takes all batches of an accumulated step, then trains on them."""
+    pace = Pace()
+    for i in range(400):
+        pace.add(at_once * 1.0 if i % at_once == at_once - 1 else 1e-5, 10)
+    assert pace.per_token == pytest.approx(0.1, rel=0.1)
+
+
 def test_costs_are_followed_in_steps() -> None:
     assert followed(1.0, None, 1.1) == 1.0
     assert followed(1.0, 1.09, 1.1) == 1.0
     assert followed(1.0, 1.3, 1.1) == pytest.approx(1.1**3)
     assert followed(1.1**3, 1.25, 1.1) == pytest.approx(1.1**3)
 
+
+
+def test_the_savings_that_are_logged_pay_for_dear_survivors() -> None:
+    """By count a third is spent; that survivors take twice as long must show."""
+    world = World()
+    given = fs.methods.build("finesieve", 0, predictor_bits=12, cost_ratio=0.2, train=0.2,
+                             score=0.4, starts={2: 0.1, 3: 0.1})
+    sieve = fs.Sieve(Scoring(world), given, total=N, clock=world)
+    for batch in sieve(make_batches(N)):
+        world.now += int(batch["attention_mask"].sum()) * (1.0 if sieve.stage == 1 else 2.0)
+        sieve.reduce(torch.ones(len(batch["labels"])), batch)
+    tokens = sieve.ledger.tokens
+    assert hosts.figures(sieve)["sieve_saved"] == pytest.approx(
+        1.0 - world.now / tokens.drawn, abs=0.03)
+    assert tokens.yielded < 0.35 * tokens.drawn
+    assert hosts.figures(sieve)["sieve_saved"] < 0.4

@@ -24,14 +24,16 @@ def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
     """Where the run stands; also the `progress` event of run.jsonl.
 
     saved: seconds that training on everything drawn would have taken beyond `elapsed`, from the
-    measured training seconds a token. None before it can be told.
+    seconds a token took while the gates were open (closed, they are more: smaller batches). None
+    before it can be told.
     """
     examples, tokens, seconds = sieve.ledger.examples, sieve.ledger.tokens, sieve.ledger.seconds
     # What is held has been drawn but not been trained on yet: progress counts what came out.
     progress, window = sieve.progress, sieve.window
     saved = None
     if tokens.yielded:
-        saved = seconds["train"] / tokens.yielded * tokens.drawn * (
+        plain = sieve.ledger.paces["open"].per_token or seconds["train"] / tokens.yielded
+        saved = plain * tokens.drawn * (
             progress * total / max(1, examples.drawn)
         ) - elapsed
     return {
