@@ -211,4 +211,4 @@ def test_the_savings_that_are_logged_pay_for_dear_survivors() -> None:
     assert hosts.figures(sieve)["sieve_saved"] == pytest.approx(
         1.0 - world.now / tokens.drawn, abs=0.03)
     assert tokens.yielded < 0.35 * tokens.drawn
-    assert hosts.figures(sieve)["sieve_saved"] < 0.4
+    assert hosts.figures(sieve)["sieve_saved"] < 0.5  # 0.66 by count
