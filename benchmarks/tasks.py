@@ -244,6 +244,18 @@ def rows_of(config: Config) -> tuple[Rows, Rows]:
     return read(config.train, config.limit, config.seed), held_out
 
 
+def renamed(**arguments: Any) -> dict[str, Any]:
+    """Arguments for TrainingArguments, by the names that transformers 4 has where it is that."""
+    from transformers import TrainingArguments
+
+    known = TrainingArguments.__dataclass_fields__
+    if "train_sampling_strategy" in arguments and "train_sampling_strategy" not in known:
+        arguments["group_by_length"] = arguments.pop("train_sampling_strategy") == "group_by_length"
+    if "warmup_ratio" in known and arguments.get("warmup_steps", 1) < 1:
+        arguments["warmup_ratio"] = arguments.pop("warmup_steps")
+    return arguments
+
+
 def run(config: Config, job: Job) -> dict[str, Any]:
     """Train, judge, and give the summary that a record is made of."""
     from transformers import Trainer, TrainingArguments
@@ -254,14 +266,14 @@ def run(config: Config, job: Job) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
             job.model,
-            TrainingArguments(
-                scratch, num_train_epochs=config.epochs, learning_rate=config.lr,
+            TrainingArguments(scratch, **renamed(
+                num_train_epochs=config.epochs, learning_rate=config.lr,
                 per_device_train_batch_size=config.batch_size, weight_decay=config.weight_decay,
                 warmup_steps=config.warmup, seed=config.seed,
                 bf16=config.precision == "bf16", use_cpu=True, report_to=[], disable_tqdm=True,
                 save_strategy="no", logging_strategy="no", remove_unused_columns=False,
                 train_sampling_strategy="group_by_length", **job.arguments,
-            ),
+            )),
             data_collator=job.collate, train_dataset=job.train, **job.trainer,
         )
         method = methods.build(config.method, config.seed, **config.settings)

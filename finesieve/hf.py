@@ -114,7 +114,7 @@ class Attached:
                 self._find_head(head)
         self._per: TokensPerExample | None = None
         if head is None and isinstance(self.head, heads.Tokens):
-            self._per = TokensPerExample(self.head)
+            self._per = TokensPerExample(self.head, self._all_labels())
         self.sieve: Sieve | None = None
         self.loader: FilteredLoader | None = None
         self.checkpoint: str | None = None
@@ -367,6 +367,13 @@ class Attached:
         trainer = self.trainer
         args, counted = trainer.args, trainer.model_accepts_loss_kwargs and items is not None
         return int(args.world_size) if args.average_tokens_across_devices and counted else 1
+
+    def _all_labels(self) -> bool:
+        """Are the first labels of texts among the items that the trainer counts and divides by, as
+        in transformers 4? (It does not divide by them where it smooths labels.)"""
+        trainer = self.trainer
+        counted = trainer.model_accepts_loss_kwargs and not trainer.args.label_smoothing_factor
+        return bool(counted and not hasattr(trainer, "_loss_shifts_labels"))
 
     def _default_features(self) -> FeatureFunction | None:
         if self._pairs:

@@ -59,10 +59,15 @@ class TokensPerExample:
     this number as `per`, the mean over examples is the trainer's objective. Taken over all
     examples drawn while the gates are open, `least` at the least; then it stays as it is, so that
     the sizes of examples can be compared.
+
+    all_labels: the trainer divides by all labels of a text, also the first, which is no target.
     """
 
-    def __init__(self, head: heads.Tokens, least: int = 1024) -> None:
+    def __init__(
+        self, head: heads.Tokens, all_labels: bool = False, least: int = 1024
+    ) -> None:
         self.head, self._least = head, least
+        self._count = (heads.Tokens() if all_labels else head).count
         self._tokens, self._examples = 0, 0
 
     def see(self, batch: Any, is_open: bool) -> None:
@@ -71,7 +76,7 @@ class TokensPerExample:
         if not isinstance(labels, Tensor) or labels.ndim != 2:
             return  # the head says what is wrong with it
         if is_open or self._examples < self._least:
-            self._tokens += int(self.head.count(labels).sum())
+            self._tokens += int(self._count(labels).sum())
             self._examples += len(labels)
             self.head.per = max(1, self._tokens) / max(1, self._examples)
 

@@ -25,6 +25,13 @@ def _threads() -> None:
     torch.set_num_threads(2)
 
 
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There transformers 4 leaves one Trainer's settings to all that come later."""
+    for name in ("DYNAMO_BACKEND", "MIXED_PRECISION"):
+        monkeypatch.setenv(f"ACCELERATE_{name}", "no")
+
+
 def make_batches(n: int = 400, batch: int = 8, seed: int = 0, longest: int = 12) -> list[Any]:
     """Dict batches as Hugging Face makes them: padded to the longest, in a fixed order.
 

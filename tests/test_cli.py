@@ -37,7 +37,7 @@ def test_summary_has_what_it_must(finished: Path) -> None:
     assert all(m["reason"] and m["from_example"] >= 0 for m in s["stages"])
     assert s["eval"]["n"] == 120
     assert 0.5 < s["eval"]["accuracy"] < 1
-    assert s["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(s["versions"]["torch"])  # which may go on with +cu124
     assert s["config"]["settings"]["predictor_bits"] == 12
 
 

@@ -29,6 +29,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*gradient_checkpointing:FutureWarning",  # the name that older transformers know too
+    "ignore:.*torch.cpu.amp.autocast:FutureWarning",  # by which those ask for it
     "ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT asks transformers by an old name
 
 ROOT = Path(__file__).parent.parent

@@ -312,6 +312,10 @@ def failing(folder: Path, rank: int) -> None:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
+    # Resuming on several ranks, transformers 4 loads the optimizer to `cpu:0`, unknown to torch.
+    torch.serialization.register_package(
+        11, lambda storage: None,
+        lambda storage, location: storage if location.startswith("cpu:") else None)
     rank = trainer(folder).args.process_index  # it makes the process group
     out = {
         "off": switched_off(folder), "closed": closed_gates(folder, rank),
