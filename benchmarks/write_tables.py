@@ -26,7 +26,7 @@ TRICKS = ("trick", "seconds, full", "seconds, finesieve", "speed-up", "accuracy,
 ABOUT_TRICKS = (
     "One set of texts (snips), the same training but for the trick; loss and accuracy as without",
     "it, in full precision. The gain multiplies with a trick where the speed-up is that of",
-    "`plain`. `padded`: every batch 64 tokens wide, with the sieve too; the others pad as needed.",
+    "`plain`. Batches pad as needed; `padded`, where it is measured: all 64 tokens wide.",
 )
 MAIN = ("full", RIVAL, "finesieve")
 
