@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import torch
@@ -53,6 +54,8 @@ def main(rank: int, store: str, method: str) -> None:
     }))
     dist.barrier()  # neither rank leaves while the other still talks
     dist.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)  # gloo's threads can abort an interpreter that ends in good order
 
 
 if __name__ == "__main__":

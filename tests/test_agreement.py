@@ -31,6 +31,7 @@ def test_two_ranks(method: str, tmp_path: Path) -> None:
     finally:
         for process in processes:
             process.kill()
+            process.communicate()  # else its pipes are found open in a later test
     a, b = out
     assert a["steps"] == b["steps"] > 50
     assert a["moves"] == b["moves"]
