@@ -63,7 +63,8 @@ def figures(sieve: Sieve) -> dict[str, float]:
     drawn = max(1, ledger.examples.drawn - sieve.held)
     trained = ledger.examples.yielded / drawn
     scored = ledger.examples.scored / max(1, ledger.examples.drawn)
-    spent = sieve.work().spent(*sieve.costs, of=ledger.tokens.drawn)
+    work = sieve.work()
+    spent = work.spent(*sieve.costs, of=ledger.tokens.drawn - work.undecided)
     return {"sieve_stage": float(sieve.stage), "sieve_trained": round(trained, 4),
             "sieve_scored": round(scored, 4), "sieve_saved": round(1.0 - spent, 4)}
 

@@ -22,11 +22,13 @@ from finesieve.thresholds import ThresholdSampling
 @dataclass(frozen=True, slots=True)
 class Work:
     """Tokens trained on while the gates were open, and closed (those that wait included); tokens
-    scored; and how many the whole stream has, as it looks now (0 if its length is unknown)."""
+    scored; drawn but not decided on; and how many the whole stream has, as it looks now (0 if its
+    length is unknown)."""
 
     open: int = 0
     closed: int = 0
     scored: int = 0
+    undecided: int = 0
     whole: float = 0.0
 
     def spent(self, score: float, train: float, of: float | None = None) -> float:

@@ -521,11 +521,14 @@ class Sieve:
         """Tokens trained on and scored so far."""
         ledger = self.ledger
         whole = ledger.tokens.drawn / max(1, ledger.examples.drawn) * (self._total or 0)
-        closed = ledger.tokens.yielded - self._open_tokens
-        waiting = self._holding.tokens
+        opened, waiting = self._open_tokens, self._holding.tokens
+        closed = ledger.tokens.yielded - opened
         if self.stage == 1:
-            return Work(self._open_tokens + waiting, closed, ledger.tokens.scored, whole)
-        return Work(self._open_tokens, closed + waiting, ledger.tokens.scored, whole)
+            opened += waiting
+        else:
+            closed += waiting
+        undecided = sum(int(rows.lengths.sum()) for rows in self._pool)
+        return Work(opened, closed, ledger.tokens.scored, undecided, whole)
 
     def _move(self, stage: int, reason: str) -> None:
         if self.stage == 1:
