@@ -76,17 +76,24 @@ def padded_choices(rows: Rows, pads: dict[str, float]) -> dict[str, Tensor]:
     return {**batch, "labels": torch.tensor([r["labels"] for r in rows])}
 
 
-def minilm(kind: str, seed: int, **config: Any) -> tuple[nn.Module, Any]:
+def minilm(kind: str, config: Config, **head: Any) -> tuple[nn.Module, Any]:
     import transformers
 
     from finesieve.app.models import load_tokenizer, quiet_transformers, resolve, set_dropout
 
-    torch.manual_seed(seed)
+    torch.manual_seed(config.seed)
     with quiet_transformers():
         model = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(
-            resolve("minilm"), dtype=torch.float32, **config)
+            resolve("minilm"), dtype=torch.float32, attn_implementation=attention(config), **head)
     set_dropout(model, 0.0)
     return model, load_tokenizer("minilm")
+
+
+def attention(config: Config) -> str | None:
+    from finesieve.app.models import pick_attention, pick_device
+
+    return pick_attention(config.attention, pick_device(config.device), config.precision,
+                          config.max_length)
 
 
 def accuracy(logits: list[Tensor], rows: Rows) -> float:
@@ -101,7 +108,7 @@ TEXT = {"input_ids": 0, "attention_mask": 0, "token_type_ids": 0}
 
 
 def entities(config: Config, train: Rows, held_out: Rows) -> Job:
-    model, tokenizer = minilm("TokenClassification", config.seed, num_labels=9)
+    model, tokenizer = minilm("TokenClassification", config, num_labels=9)
 
     def encoded(row: dict[str, Any]) -> dict[str, Any]:
         out = dict(tokenizer(row["tokens"], is_split_into_words=True, truncation=True,
@@ -147,7 +154,7 @@ def spans(tags: Sequence[int]) -> set[tuple[int, int, int]]:
 def likeness(config: Config, train: Rows, held_out: Rows) -> Job:
     from scipy.stats import spearmanr
 
-    model, tokenizer = minilm("SequenceClassification", config.seed, num_labels=1,
+    model, tokenizer = minilm("SequenceClassification", config, num_labels=1,
                               problem_type="regression")
 
     def encoded(row: dict[str, Any]) -> dict[str, Any]:
@@ -163,7 +170,7 @@ def likeness(config: Config, train: Rows, held_out: Rows) -> Job:
 
 def emotions(config: Config, train: Rows, held_out: Rows) -> Job:
     classes = 28
-    model, tokenizer = minilm("SequenceClassification", config.seed, num_labels=classes,
+    model, tokenizer = minilm("SequenceClassification", config, num_labels=classes,
                               problem_type="multi_label_classification")
 
     def encoded(row: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +188,7 @@ def emotions(config: Config, train: Rows, held_out: Rows) -> Job:
 
 
 def choices(config: Config, train: Rows, held_out: Rows) -> Job:
-    model, tokenizer = minilm("MultipleChoice", config.seed)
+    model, tokenizer = minilm("MultipleChoice", config)
 
     def encoded(row: dict[str, Any]) -> dict[str, Any]:
         asked = [f"{row['text_b']} {option}" for option in row["options"]]
@@ -203,7 +210,8 @@ def sentences(config: Config, train: Rows, held_out: Rows) -> Job:
     torch.manual_seed(config.seed)
     model = GPT2LMHeadModel(GPT2Config(
         vocab_size=bpe.get_vocab_size(), n_positions=config.max_length, n_embd=256, n_layer=4,
-        n_head=4, bos_token_id=0, eos_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0))
+        n_head=4, bos_token_id=0, eos_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        attn_implementation=attention(config)))
 
     def encoded(row: dict[str, Any]) -> dict[str, Any]:
         prompt = bpe.encode(row["prompt"] + "\n").ids[: config.max_length // 2]

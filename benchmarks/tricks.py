@@ -44,7 +44,7 @@ COMMAND = "python benchmarks/tricks.py --data-dir DATA --output RESULTS"
 
 def classes(config: Config, train: Rows, held_out: Rows) -> Job:
     """The training without a trick: a class a text, dynamic padding."""
-    model, tokenizer = tasks.minilm("SequenceClassification", config.seed,
+    model, tokenizer = tasks.minilm("SequenceClassification", config,
                                     num_labels=1 + max(r["label"] for r in train))
 
     def encoded(row: dict[str, Any]) -> dict[str, Any]:

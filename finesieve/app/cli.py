@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finesieve import __version__
+from finesieve.app.memory import keep_memory
 from finesieve.errors import ConfigError, FinesieveError
 
 EXIT_BAD_INPUT = 2
@@ -64,6 +65,10 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
                        "when an example is scored is used again when it is trained on")
     group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
                        help="default: %(default)s")
+    group.add_argument("--attention", choices=("auto", "eager", "sdpa"), default="auto",
+                       help="how attention is computed (default: auto: eager in bf16 on a CPU up "
+                       "to 256 tokens, where it trains up to 1.7 times faster; else the model's "
+                       "own)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads of PyTorch")
     group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings",
@@ -173,7 +178,8 @@ def config_of(args: argparse.Namespace, **more: Any) -> Any:
 
     same = ("train", "model", "text", "text_pair", "label", "keep_empty", "limit", "eval_limit",
             "epochs", "batch_size", "survivor_batch_size", "lr", "weight_decay", "warmup",
-            "max_length", "freeze", "precision", "device", "threads")
+            "max_length", "freeze", "precision", "attention", "device",
+            "threads")
     values = {name: getattr(args, name) for name in same}
     values["dropout"] = _rate(args.dropout)
     return Config(eval=tuple(args.eval), **{**values, **more})
@@ -277,6 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
               "pip install 'finesieve[cli]'", file=sys.stderr)
         return EXIT_BAD_INPUT
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    keep_memory()
     try:
         with warnings.catch_warnings():
             from finesieve.errors import FinesieveWarning

@@ -7,6 +7,8 @@ from typing import Any
 
 from finesieve.errors import ConfigError
 
+ATTENTION = ("eager", "sdpa")  # implementations in transformers
+
 
 @dataclass(frozen=True)
 class Config:
@@ -34,6 +36,7 @@ class Config:
     freeze: int = 0
     dropout: float | None = 0.0  # None: the model's own
     precision: str = "fp32"
+    attention: str = "auto"
     device: str = "auto"
     threads: int | None = None
 
@@ -60,6 +63,11 @@ class Config:
             raise ConfigError(f"dropout is {self.dropout}; expected a rate in [0, 1)")
         if self.precision not in ("fp32", "bf16"):
             raise ConfigError(f"precision is {self.precision!r}; expected 'fp32' or 'bf16'")
+
+        if self.attention not in ("auto", *ATTENTION):
+            raise ConfigError(
+                f"attention is {self.attention!r}; expected 'auto' or one of {ATTENTION}"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, as they come back from JSON."""

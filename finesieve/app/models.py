@@ -78,10 +78,12 @@ def load_model(
     seed: int,
     freeze: int = 0,
     dropout: float | None = None,
+    attention: str | None = None,
 ) -> Any:
     """AutoModelForSequenceClassification with a head for `labels`, seeded, first layers frozen.
 
     dropout: every dropout rate of the model while it trains here; None leaves its own.
+    attention: "eager" or "sdpa"; None leaves the model's own.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -98,6 +100,7 @@ def load_model(
                 label2id={name: i for i, name in names.items()},
                 ignore_mismatched_sizes=True,
                 dtype=torch.float32,
+                **({} if attention is None else {"attn_implementation": attention}),
             )
     except Exception as error:  # a damaged folder raises anything
         raise ConfigError(f"cannot load model {model}: {_first_line(error)}") from None
@@ -105,6 +108,20 @@ def load_model(
     if dropout is not None:
         set_dropout(net, dropout)
     return net
+
+
+def pick_attention(
+    name: str, device: torch.device, precision: str, max_length: int
+) -> str | None:
+    """`auto`: eager where PyTorch's fused attention is slow, else None, the model's own.
+
+    On a CPU the fused backward pass in bf16 takes up to half of a training step
+    (`results/cpu_speed.json`). Eager takes memory with the square of the length: not for long ones.
+    """
+    if name != "auto":
+        return name
+    slow = device.type == "cpu" and precision == "bf16" and max_length <= 256
+    return "eager" if slow else None
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:

@@ -29,6 +29,7 @@ from finesieve.app.models import (
     load_model,
     load_tokenizer,
     matrix_parameters,
+    pick_attention,
     pick_device,
 )
 from finesieve.app.progress import Live, snapshot
@@ -160,9 +161,7 @@ class Run:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self.device = pick_device(config.device)
-        model = load_model(
-            config.model, data.labels, config.seed, config.freeze, config.dropout
-        )
+        model = self._load(config.seed)
         check_length(data.tokenizer, model, config.max_length)
         if getattr(model.config, "pad_token_id", None) is None:
             model.config.pad_token_id = data.tokenizer.pad_token_id
@@ -209,6 +208,11 @@ class Run:
         self.elapsed = 0.0  # seconds of earlier parts of this run, and of this one without saving
         self.curve: list[dict[str, Any]] = []  # where the run stood, every 2 % of the stream
         self._stop: int | None = None
+
+    def _load(self, seed: int) -> Any:
+        c = self.config
+        attention = pick_attention(c.attention, self.device, c.precision, c.max_length)
+        return load_model(c.model, self.data.labels, seed, c.freeze, c.dropout, attention)
 
     def _clock(self) -> float:
         if self.device.type == "cuda":  # the device runs ahead: wait for it
@@ -278,7 +282,7 @@ class Run:
         assert self.some is not None
         self.live.say(f"training a reference model on {len(self.holdout)} held-out examples")
         with ledger.spending("train"):
-            model = load_model(c.model, self.data.labels, c.seed + 1, c.freeze, c.dropout)
+            model = self._load(c.seed + 1)
             model.to(self.device).train()
             parameters = [p for p in model.parameters() if p.requires_grad]
             optimizer = torch.optim.AdamW(

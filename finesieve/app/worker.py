@@ -25,8 +25,11 @@ def main(spec_file: str, out_file: str, run: Callable[[Any], dict[str, Any]] | N
         os.sched_setaffinity(0, spec["cpus"])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from finesieve.app.config import Config
+    from finesieve.app.memory import keep_memory
     from finesieve.app.train import train
     from finesieve.errors import FinesieveError
+
+    keep_memory()
 
     try:
         given = spec["config"]

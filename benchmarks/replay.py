@@ -1,0 +1,317 @@
+"""The fast laboratory: sizes of one plain run, recorded once, replayed through gates.
+
+    python benchmarks/replay.py --data-dir DIR [--sets emotion subj ...]
+
+Trains MiniLM plainly on a set (one epoch) and records every example's size as its training forward
+gave it, with its tokens, its label and the mean of the hidden states behind the first layers.
+Then the stream is gone through in pools of 256, from the first tenth on, by each way of choosing:
+what it would have scored and trained on, and the variance it would have had. Predictors and probes
+learn only what is revealed to them, after they have predicted it. Given is variance x cost in units
+of plain training's (below 1 pays), at the best of the shares tried, for several cost ratios
+(scoring an example over training on it). Writes results/replay.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from finesieve import Features, Offer
+from finesieve.app.config import Config
+from finesieve.app.memory import keep_memory
+from finesieve.app.progress import Live
+from finesieve.app.train import Run, hardware, prepare, versions
+from finesieve.evidence import auc
+from finesieve.predictor import SizeRegression
+from finesieve.rows import inputs
+from finesieve.thresholds import balanced_threshold, inclusion, solve_threshold
+
+ROOT = Path(__file__).parent.parent
+POOL, BEGIN = 256, 0.1
+DEPTHS = (1, 2, 3)  # layers of the truncated scorers
+RATIOS = (0.15, 0.2, 0.3)
+SHARES = (0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8)
+FLOORS, AUDIT = (0.1, 0.05), 0.02
+SETS: dict[str, dict[str, Any]] = {
+    "emotion": {"limit": 12000}, "subj": {}, "dbpedia14_14k": {}, "sst2": {"lr": 1e-4},
+}
+
+
+class Recording(Run):
+    """A plain run that keeps what its forwards showed."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.seen: dict[str, list[Any]] = {
+            k: [] for k in ("ids", "size", "loss", "label", *(f"depth{d}" for d in DEPTHS))
+        }
+        layers = next(m for m in self.model.modules() if isinstance(m, torch.nn.ModuleList))
+        self._behind: dict[int, Any] = {}
+        for depth in DEPTHS:
+            layers[depth - 1].register_forward_hook(self._keep(depth))
+
+    def _keep(self, depth: int) -> Callable[..., None]:
+        def hook(module: Any, given: Any, out: Any) -> None:
+            self._behind[depth] = (out[0] if isinstance(out, tuple) else out).detach()
+
+        return hook
+
+    def _losses(self, model: Any, batch: Any) -> torch.Tensor:
+        given = inputs(batch)
+        ids, labels = given.pop("example"), given.pop("labels")
+        with self.autocast():
+            logits = model(**given).logits.float()
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        error = logits.detach().softmax(-1) - F.one_hot(labels, logits.shape[-1])
+        kept = {"ids": ids, "size": error.norm(dim=-1), "loss": loss.detach(), "label": labels}
+        mask = given["attention_mask"][:, :, None].float()
+        for depth, hidden in self._behind.items():
+            kept[f"depth{depth}"] = (hidden.float() * mask).sum(1) / mask.sum(1)
+        for name, value in kept.items():
+            self.seen[name].append(value.numpy().copy())
+        return loss
+
+
+@dataclass
+class Stream:
+    """What was recorded, in the order of training."""
+
+    tokens: Any  # int64[n, width], -1 where there is none
+    label: Any
+    size: Any
+    hidden: dict[int, Any]  # float32[n, width] behind so many layers
+
+    def pools(self) -> list[slice]:
+        return [slice(i, min(i + POOL, len(self.size))) for i in range(0, len(self.size), POOL)]
+
+
+def recorded(name: str, folder: Path, threads: int) -> Stream:
+    base = folder / name
+    config = Config(
+        train=str(base / "train.jsonl.gz"), eval=(str(base / "validation.jsonl.gz"),),
+        eval_limit=10, method="full", precision="bf16", max_length=64, threads=threads,
+        **{"lr": 2e-4, **SETS.get(name, {})},
+    )
+    data = prepare(config)
+    run = Recording(config, data, None, Live("plain", quiet=True))
+    run.train()
+    seen = {k: np.concatenate(v) for k, v in run.seen.items()}
+    given = data.train.batch(seen["ids"])
+    tokens = np.where(given["attention_mask"].numpy() > 0, given["input_ids"].numpy(), -1)
+    hidden = {d: seen[f"depth{d}"] for d in DEPTHS}
+    return Stream(tokens, seen["label"], seen["size"].astype(np.float64), hidden)
+
+
+# ---- what foresees the size
+
+
+class Hashed:
+    """The predictor of the forward gate."""
+
+    def __init__(self, stream: Stream, crossed: bool = True, **settings: Any) -> None:
+        self.model, self.stream, self.crossed = SizeRegression(**settings), stream, crossed
+
+    def _offer(self, at: Any, **more: Any) -> Offer:
+        label = self.stream.label[at] if self.crossed else np.zeros(len(at), np.int64)
+        features = Features(self.stream.tokens[at], label.astype(np.int64))
+        return Offer(at, stage=3, features=features, **more)
+
+    def predict(self, at: Any) -> Any:
+        return self.model.predict(self._offer(at)).astype(np.float64)
+
+    def learn(self, at: Any) -> None:
+        if len(at):
+            self.model.learn(self._offer(at, size=self.stream.size[at].astype(np.float32)))
+
+
+class Probe:
+    """Softmax regression on hidden states; the size follows from its probabilities."""
+
+    def __init__(self, stream: Stream, depth: int, rate: float = 3e-3) -> None:
+        self.hidden, self.label = torch.from_numpy(stream.hidden[depth]), stream.label
+        self.net = torch.nn.Linear(self.hidden.shape[1], int(stream.label.max()) + 1)
+        torch.nn.init.zeros_(self.net.weight)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=rate)
+
+    def predict(self, at: Any) -> Any:
+        with torch.no_grad():
+            error = self.net(self.hidden[at]).softmax(-1).numpy()
+        error[np.arange(len(at)), self.label[at]] -= 1
+        return np.linalg.norm(error, axis=1).astype(np.float64) + 1e-4
+
+    def learn(self, at: Any) -> None:
+        for i in range(0, len(at), 32):
+            some = at[i : i + 32]
+            loss = F.cross_entropy(self.net(self.hidden[some]), torch.from_numpy(self.label[some]))
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+
+
+class Scaled:
+    """Another's predictions, calibrated: times sizes over predictions in bins of these."""
+
+    def __init__(self, inner: Any, stream: Stream) -> None:
+        self.inner, self.size = inner, stream.size
+        self.found, self.said = np.full(8, 1e-3), np.full(8, 1e-3)
+
+    def _bins(self, value: Any) -> Any:
+        return np.clip(np.log2(np.maximum(value, 1e-4) / 1.4142) + 7, 0, 7).astype(int)
+
+    def predict(self, at: Any) -> Any:
+        value = self.inner.predict(at)
+        return value * (self.found / self.said)[self._bins(value)]
+
+    def learn(self, at: Any) -> None:
+        value = self.inner.predict(at)
+        bins = self._bins(value)
+        for sums, add in ((self.found, self.size[at]), (self.said, value)):
+            sums *= 0.97
+            sums += np.bincount(bins, add, minlength=8) * 0.03
+        self.inner.learn(at)
+
+
+class Known:
+    """Foresees everything: what no predictor can do better than."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.size = stream.size
+
+    def predict(self, at: Any) -> Any:
+        return self.size[at]
+
+    def learn(self, at: Any) -> None:
+        pass
+
+
+class Nothing:
+    def predict(self, at: Any) -> Any:
+        return np.ones(len(at))
+
+    def learn(self, at: Any) -> None:
+        pass
+
+
+# ---- ways of choosing
+
+
+def gone_through(
+    stream: Stream, predictor: Any, share: float, ratio: float | None
+) -> dict[str, float]:
+    """Replay: a forward gate lets `share` through by the predictor; a scoring pass at `ratio` of
+    a training step; the backward gate by balance. ratio None: no scoring, what the forward gate
+    lets through is trained on."""
+    dice = np.random.default_rng(0)
+    scored = trained = variance = plain = 0.0
+    count = 0
+    said, found = [], []
+    for pool in stream.pools():
+        at = np.arange(pool.start, pool.stop)
+        s = stream.size[at]
+        predicted = predictor.predict(at)
+        if pool.start < BEGIN * len(stream.size):
+            predictor.learn(at)
+            continue
+        said.append(predicted)
+        found.append(s)
+        rule = inclusion(predicted, solve_threshold(predicted, share * len(at), FLOORS[0]),
+                         FLOORS[0])
+        q = AUDIT + (1 - AUDIT) * rule if share < 1 else np.ones(len(at))
+        if ratio is None:
+            p = np.ones(len(at))
+        else:
+            cost = float(q.sum()) * ratio
+            p = inclusion(s / q, balanced_threshold(s / q, cost, FLOORS[1], q), FLOORS[1])
+            scored += float(q.sum())
+        trained += float((q * p).sum())
+        variance += float((s * s / (q * p)).sum())
+        plain += float((s * s).sum())
+        count += len(at)
+        predictor.learn(at[dice.random(len(at)) < q])
+    mean = np.concatenate(found).mean()
+    say, truth = np.concatenate(said), np.concatenate(found)
+    cost = (trained + scored * (ratio or 0.0)) / count
+    return {
+        "price": cost * variance / plain, "cost": cost, "scored": scored / count,
+        "trained": trained / count, "share": share,
+        "auc": auc(say, truth > mean, np.ones(len(say))),
+        "calibration": float(say.sum() / truth.sum()),
+    }
+
+
+def best(stream: Stream, make: Callable[[], Any], ratio: float | None,
+         shares: tuple[float, ...] = SHARES, extra: float = 0.0) -> dict[str, float]:
+    """The share with the lowest price; extra: cost of foreseeing itself, for every example."""
+    rows = [gone_through(stream, make(), share, ratio) for share in shares]
+    for row in rows:
+        row["price"] *= (row["cost"] + extra) / row["cost"]
+        row["cost"] += extra
+    row = min(rows, key=lambda r: r["price"])
+    return {k: round(float(v), 4) for k, v in row.items()}
+
+
+def compared(stream: Stream, layers: int) -> list[dict[str, Any]]:
+    out = []
+
+    def add(way: str, ratio: float | None, row: dict[str, float]) -> None:
+        out.append({"way": way, "ratio": ratio, **row})
+        print(f"  {way:46s} {ratio}  " + "  ".join(f"{k} {v:.3f}" for k, v in row.items()),
+              flush=True)
+
+    predictors: dict[str, Callable[[], Any]] = {
+        "predictor": lambda: Hashed(stream),
+        "predictor, labels not crossed": lambda: Hashed(stream, crossed=False),
+        "predictor, single tokens": lambda: Hashed(stream, bigrams=False),
+        "predictor, rate 0.1": lambda: Hashed(stream, rate=0.1),
+        "predictor, rate 0.4": lambda: Hashed(stream, rate=0.4),
+        "predictor, calibrated": lambda: Scaled(Hashed(stream), stream),
+        "predictor that knows": lambda: Known(stream),
+    }
+    for ratio in RATIOS:
+        add("all scored", ratio, best(stream, Nothing, ratio, (1.0,)))
+        for name, make in predictors.items():
+            if ratio == RATIOS[-1] or name in ("predictor", "predictor that knows"):
+                add(f"{name} + scoring", ratio, best(stream, make, ratio))
+    for name, make in predictors.items():
+        if name.split(",")[-1] in ("predictor", " calibrated", "predictor that knows"):
+            add(f"{name}, no scoring", None, best(stream, make, None))
+    for depth in DEPTHS:
+        for name, make in (("probe", lambda d=depth: Probe(stream, d)),
+                           ("probe, calibrated",
+                            lambda d=depth: Scaled(Probe(stream, d), stream))):
+            for ratio in RATIOS:
+                share = ratio * depth / layers
+                add(f"{name} behind {depth}, no full scoring, {ratio} x {depth}/{layers}", None,
+                    best(stream, make, None, extra=share))
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", default=str(ROOT / "results" / "replay.json"))
+    args = parser.parse_args()
+    keep_memory()
+    found = {}
+    for name in args.sets:
+        stream = recorded(name, Path(args.data_dir), args.threads)
+        print(f"{name}: {len(stream.size)} examples", flush=True)
+        found[name] = {"examples": len(stream.size), "ways": compared(stream, 6)}
+    Path(args.output).write_text(json.dumps({
+        "command": "python benchmarks/replay.py --data-dir DIR --sets " + " ".join(args.sets),
+        "versions": versions(), "hardware": hardware(torch.device("cpu")), "sets": found,
+    }, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What the command line does for speed on a CPU: attention, and memory that stays."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from finesieve.app.config import Config
+from finesieve.app.models import pick_attention
+from finesieve.app.progress import Live
+from finesieve.app.train import Run, prepare
+from finesieve.errors import ConfigError
+
+RESIDENT = """
+import ctypes, sys
+from finesieve.app.memory import keep_memory
+if sys.argv[1] == "kept":
+    assert keep_memory()
+malloc, free = ctypes.CDLL(None).malloc, ctypes.CDLL(None).free
+malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+free.argtypes = [ctypes.c_void_p]
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+size, before = 100 << 20, resident()
+at = malloc(size)
+ctypes.memset(at, 1, size)
+free(at)
+print(resident() - before > size // 2)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_freed_memory_is_kept() -> None:
+    found = {
+        how: subprocess.run([sys.executable, "-c", RESIDENT, how], check=True, text=True,
+                            stdout=subprocess.PIPE, timeout=120).stdout.strip()
+        for how in ("default", "kept")
+    }
+    assert found == {"default": "False", "kept": "True"}
+
+
+def test_attention_is_eager_where_the_fused_one_is_slow() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert pick_attention("auto", cpu, "bf16", 256) == "eager"
+    assert pick_attention("auto", cpu, "bf16", 512) is None  # its memory grows with the square
+    assert pick_attention("auto", cpu, "fp32", 64) is None
+    assert pick_attention("auto", cuda, "bf16", 64) is None
+    assert pick_attention("sdpa", cpu, "bf16", 64) == "sdpa"
+    with pytest.raises(ConfigError, match="attention is 'flash'"):
+        Config(train="x", attention="flash")
+
+
+@pytest.mark.parametrize(("given", "used"), [
+    ({"precision": "bf16"}, "eager"),
+    ({"precision": "fp32"}, "sdpa"),
+    ({"precision": "fp32", "attention": "eager"}, "eager"),
+])
+def test_the_model_has_the_attention_that_was_picked(
+    files: Path, given: dict[str, Any], used: str
+) -> None:
+    config = Config(train=str(files / "train.jsonl"), limit=32, method="full", **given)
+    run = Run(config, prepare(config), None, Live("full", quiet=True))
+    assert run.model.config._attn_implementation == used
