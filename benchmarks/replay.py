@@ -284,13 +284,16 @@ def compared(stream: Stream, layers: int) -> list[dict[str, Any]]:
         if name.split(",")[-1] in ("predictor", " calibrated", "predictor that knows"):
             add(f"{name}, no scoring", None, best(stream, make, None))
     for depth in DEPTHS:
-        for name, make in (("probe", lambda d=depth: Probe(stream, d)),
-                           ("probe, calibrated",
-                            lambda d=depth: Scaled(Probe(stream, d), stream))):
-            for ratio in RATIOS:
-                share = ratio * depth / layers
-                add(f"{name} behind {depth}, no full scoring, {ratio} x {depth}/{layers}", None,
-                    best(stream, make, None, extra=share))
+        def probe(depth: int = depth) -> Any:
+            return Scaled(Probe(stream, depth), stream)
+
+        for ratio in RATIOS:
+            extra = ratio * depth / layers
+            add(f"probe behind {depth}, no full scoring", ratio,
+                best(stream, probe, None, extra=extra))
+            # What passes goes on from the layer where the probe was, so the extra is paid once.
+            rest = ratio - extra
+            add(f"probe behind {depth} + scoring", ratio, best(stream, probe, rest, extra=extra))
     return out
 
 

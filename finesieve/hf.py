@@ -32,7 +32,7 @@ from finesieve.hf_loader import FilteredLoader
 from finesieve.hf_tasks import TokensPerExample, decoder_needs_targets, head_of
 from finesieve.rows import IDS, WEIGHTS
 from finesieve.schedule import StreamSchedule
-from finesieve.scores import PerExample, Scorer, Task, scoring
+from finesieve.scores import SIZE_ALONE, PerExample, Scorer, SizeFunction, Task, scoring
 from finesieve.stream import Listener, Sieve
 
 __all__ = ["Attached", "attach", "head_of"]
@@ -46,6 +46,7 @@ def attach(
     *,
     head: heads.Head | None = None,
     losses: LossFunction | None = None,
+    size: SizeFunction | None = None,
     features: FeatureFunction | None = None,
     listeners: Sequence[Listener] = (),
     **options: Any,
@@ -59,6 +60,8 @@ def attach(
         measured: over the data, the trainer's own mean over tokens.
     losses: for any other task: a function (model, batch) -> loss per example, float[n]. On several
         ranks the model it trains comes inside its DistributedDataParallel.
+    size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n]; the
+        loss itself by default (see `scores.PerExample`).
     features: what the predictor looks at; the head's own by default.
     options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; by default half of
         the trainer's own per device, which keeps optimizer steps, and all of it on long streams).
@@ -70,7 +73,7 @@ def attach(
 
     Raises `ConfigError`, naming the setting to change, for what cannot be served rightly.
     """
-    attached = Attached(trainer, method, head, losses, features, listeners, options)
+    attached = Attached(trainer, method, head, losses, size, features, listeners, options)
     for name in HOOKS:
         setattr(trainer, name, getattr(attached, name))
     trainer.add_callback(_Callback(attached))
@@ -88,6 +91,7 @@ class Attached:
         method: methods.Method | str,
         head: heads.Head | None,
         losses: LossFunction | None,
+        size: SizeFunction | None,
         features: FeatureFunction | None,
         listeners: Sequence[Listener],
         options: dict[str, Any],
@@ -100,7 +104,9 @@ class Attached:
         self.trainer: Any = trainer
         self._method, self._options = method, options
         self._features, self._listeners = features, listeners
-        self._losses = losses
+        if size is not None and losses is None:
+            raise ConfigError(SIZE_ALONE)
+        self._losses, self._size = losses, size
         built = methods.build(method, 0) if isinstance(method, str) else method
         self.filters = built.name != "full"
         self._watches = built.scores or built.stages.observes
@@ -383,9 +389,10 @@ class Attached:
     def _scorer(self) -> Scorer | None:
         model, losses = self.trainer.model, self._losses
         if losses is not None and self._pairs:
-            return PerExample(model, lambda net, batch: losses(net, hf_trl.unfold(batch)))
+            return PerExample(
+                model, lambda net, batch: losses(net, hf_trl.unfold(batch)), self._size)
         if losses is not None:
-            return PerExample(model, losses)
+            return PerExample(model, losses, self._size)
         if self.head is None:
             return None
         if isinstance(self.head, hf_trl.FusedTokens):

@@ -37,7 +37,16 @@ from finesieve.errors import ConfigError, StateError
 from finesieve.features import FeatureFunction
 from finesieve.hosts import clock, examples_in_pass, figures, sized
 from finesieve.schedule import StreamSchedule
-from finesieve.scores import PerExample, Scorer, Scores, Task, check_losses, scoring
+from finesieve.scores import (
+    SIZE_ALONE,
+    PerExample,
+    Scorer,
+    Scores,
+    SizeFunction,
+    Task,
+    check_losses,
+    scoring,
+)
 from finesieve.stream import Listener, Sieve
 
 __all__ = ["SieveCallback"]
@@ -59,6 +68,8 @@ class SieveCallback(Callback):
     head: the task, where `module(**batch without targets)` gives what the head expects.
     losses: for anything else: a function (module, batch) -> loss per example, float[n]. It runs in
         the scoring pass, too, so it must not call `self.log`.
+    size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n]; the
+        loss itself by default (see `scores.PerExample`).
     features: what the predictor looks at; the head's own by default.
     options: further settings of `Sieve`. Its `total` follows from `max_epochs` and the loader.
 
@@ -75,6 +86,7 @@ class SieveCallback(Callback):
         *,
         head: heads.Head | None = None,
         losses: LossFunction | None = None,
+        size: SizeFunction | None = None,
         features: FeatureFunction | None = None,
         listeners: Sequence[Listener] = (),
         **options: Any,
@@ -86,7 +98,9 @@ class SieveCallback(Callback):
                 f"method {built.name!r} scores examples: give either head=, one of "
                 "finesieve.heads, or losses=, a function (module, batch) -> loss per example"
             )
-        self._method, self._head, self._losses = method, head, losses
+        if size is not None and losses is None:
+            raise ConfigError(SIZE_ALONE)
+        self._method, self._head, self._losses, self._size = method, head, losses, size
         self._features, self._listeners = features, listeners
         self._given: int | None = options.pop("total", None)
         self._options = options
@@ -304,7 +318,8 @@ class SieveCallback(Callback):
         if self._head is not None:
             scorer = _Prepared(Task(module, self._head, context), trainer, module)
         elif self._losses is not None:
-            scorer = _Prepared(PerExample(module, self._losses, autocast=context), trainer, module)
+            own = PerExample(module, self._losses, self._size, context)
+            scorer = _Prepared(own, trainer, module)
         several = trainer.world_size > 1
         sieve = Sieve(
             scorer, self._method, total=self._total(), listeners=self._listeners,

@@ -23,6 +23,12 @@ from finesieve.frozen import FrozenPrefix
 from finesieve.gates import FloatArray
 from finesieve.heads import Head, SingleLabel
 
+SizeFunction = Callable[[FloatArray], FloatArray]
+SIZE_ALONE = (
+    "size= says how large the gradient of a loss of yours is, so it goes with losses=: a head has "
+    "its own"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Scores:
@@ -192,7 +198,7 @@ class PerExample(Scorer):
         self,
         model: nn.Module,
         function: Callable[[nn.Module, Any], Tensor],
-        size: Callable[[FloatArray], FloatArray] | None = None,
+        size: SizeFunction | None = None,
         autocast: Callable[[], AbstractContextManager[Any]] | None = None,
     ) -> None:
         self.model, self._function, self._size = model, function, size

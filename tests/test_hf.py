@@ -355,6 +355,28 @@ def test_any_task_by_one_function(tmp_path: Path) -> None:
         wrong.train()
 
 
+def test_a_size_of_ones_own_goes_with_the_loss_of_ones_own(tmp_path: Path) -> None:
+    def host(folder: str) -> Trainer:
+        data = Data(300, lambda i, ids: float(ids[0] > 30))
+        return trainer(tmp_path / folder, Regressor(), data)
+
+    def root(loss: Any) -> Any:
+        return 2 * np.sqrt(loss)
+
+    with pytest.raises(fs.ConfigError, match="goes with losses="):
+        hf.attach(host("none"), closed(), head=fs.heads.SingleLabel(), size=root, **OPTIONS)
+    for size in (root, None):
+        own = host(str(size is None))
+        attached = hf.attach(own, closed(), losses=squared, size=size, **OPTIONS)
+        own.train()
+        assert attached.sieve is not None
+        window = attached.sieve.window
+        loss = window.column("loss")
+        assert len(loss) > 200
+        wanted = loss if size is None else root(loss)
+        np.testing.assert_allclose(window.column("size"), wanted, rtol=1e-5)
+
+
 class Own(Trainer):
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         return super().compute_loss(*args, **kwargs)

@@ -10,6 +10,7 @@ from collections import UserDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -356,6 +357,20 @@ def test_scored_as_it_is_trained_on(tmp_path: Path) -> None:
         assert bool(told) == score
         assert set(told) <= {(False, True, True, True)}
     assert runs[0] == runs[1][: len(runs[0])]
+
+
+def test_a_size_of_ones_own_goes_with_the_loss_of_ones_own(tmp_path: Path) -> None:
+    def losses(module: Any, batch: Any) -> Tensor:
+        return module.losses(batch)
+
+    with pytest.raises(fs.ConfigError, match="goes with losses="):
+        sieved(size=np.sqrt)
+    callback = sieved(head=None, losses=losses, size=np.sqrt)
+    trainer(tmp_path, callback, max_epochs=1).fit(Classifier(callback), callback(loader()))
+    assert callback.sieve is not None
+    window = callback.sieve.window
+    assert len(window) > 100
+    np.testing.assert_allclose(window.column("size"), np.sqrt(window.column("loss")), rtol=1e-5)
 
 
 class Pairs(Classifier):
