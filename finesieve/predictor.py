@@ -82,7 +82,7 @@ class SizeRegression(Predictor):
     rate: AdaGrad's learning rate.
     """
 
-    def __init__(self, bits: int = 20, bigrams: bool = True, rate: float = 0.2) -> None:
+    def __init__(self, bits: int = 20, bigrams: bool = True, rate: float = 0.1) -> None:
         if not 8 <= bits <= 26:
             raise ConfigError(f"bits is {bits}; expected 8 to 26 (2**bits slots of 12 bytes)")
         self.bits, self.bigrams, self.rate = bits, bigrams, rate
