@@ -2,9 +2,9 @@
 
     python benchmarks/replay.py --data-dir DIR [--sets emotion subj ...]
 
-Trains MiniLM plainly on a set (one epoch) and records every example's size as its training forward
+Trains MiniLM plainly on a set and records every example's size as its training forward
 gave it, with its tokens, its label and the mean of the hidden states behind the first layers.
-Then the stream is gone through in pools of 256, from the first tenth on, by each way of choosing:
+Then the stream is gone through in pools of 256 by each way of choosing, priced from its tenth on:
 what it would have scored and trained on, and the variance it would have had. Predictors and probes
 learn only what is revealed to them, after they have predicted it. Given is variance x cost in units
 of plain training's (below 1 pays), at the best of the shares tried, for several cost ratios
@@ -30,7 +30,7 @@ from finesieve.app.memory import keep_memory
 from finesieve.app.progress import Live
 from finesieve.app.train import Run, hardware, prepare, versions
 from finesieve.evidence import auc
-from finesieve.predictor import SizeRegression
+from finesieve.predictor import SizeRegression, hashed
 from finesieve.rows import inputs
 from finesieve.thresholds import balanced_threshold, inclusion, solve_threshold
 
@@ -41,7 +41,12 @@ RATIOS = (0.15, 0.2, 0.3)
 SHARES = (0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8)
 FLOORS, AUDIT = (0.1, 0.05), 0.02
 SETS: dict[str, dict[str, Any]] = {
-    "emotion": {"limit": 12000}, "subj": {}, "dbpedia14_14k": {}, "sst2": {"lr": 1e-4},
+    "emotion": {"limit": 12000},
+    "subj": {},
+    "dbpedia14_14k": {},
+    "sst2": {"lr": 1e-4, "limit": 20000},
+    "emotion, 3 epochs": {"limit": 5000, "epochs": 3},  # priced from the second one on
+    "subj, 3 epochs": {"limit": 4000, "epochs": 3},
 }
 
 
@@ -84,17 +89,19 @@ class Recording(Run):
 class Stream:
     """What was recorded, in the order of training."""
 
+    ids: Any  # int64[n], of the example, the same in every epoch
     tokens: Any  # int64[n, width], -1 where there is none
     label: Any
     size: Any
     hidden: dict[int, Any]  # float32[n, width] behind so many layers
+    begin: float  # share of the stream from which on it is priced
 
     def pools(self) -> list[slice]:
         return [slice(i, min(i + POOL, len(self.size))) for i in range(0, len(self.size), POOL)]
 
 
 def recorded(name: str, folder: Path, threads: int) -> Stream:
-    base = folder / name
+    base = folder / name.partition(",")[0]
     config = Config(
         train=str(base / "train.jsonl.gz"), eval=(str(base / "validation.jsonl.gz"),),
         eval_limit=10, method="full", precision="bf16", max_length=64, threads=threads,
@@ -107,7 +114,9 @@ def recorded(name: str, folder: Path, threads: int) -> Stream:
     given = data.train.batch(seen["ids"])
     tokens = np.where(given["attention_mask"].numpy() > 0, given["input_ids"].numpy(), -1)
     hidden = {d: seen[f"depth{d}"] for d in DEPTHS}
-    return Stream(tokens, seen["label"], seen["size"].astype(np.float64), hidden)
+    begin = 1 / config.epochs if config.epochs > 1 else BEGIN
+    size = seen["size"].astype(np.float64)
+    return Stream(seen["ids"], tokens, seen["label"], size, hidden, begin)
 
 
 # ---- what foresees the size
@@ -122,7 +131,7 @@ class Hashed:
     def _offer(self, at: Any, **more: Any) -> Offer:
         label = self.stream.label[at] if self.crossed else np.zeros(len(at), np.int64)
         features = Features(self.stream.tokens[at], label.astype(np.int64))
-        return Offer(at, stage=3, features=features, **more)
+        return Offer(self.stream.ids[at], stage=3, features=features, **more)
 
     def predict(self, at: Any) -> Any:
         return self.model.predict(self._offer(at)).astype(np.float64)
@@ -130,6 +139,39 @@ class Hashed:
     def learn(self, at: Any) -> None:
         if len(at):
             self.model.learn(self._offer(at, size=self.stream.size[at].astype(np.float32)))
+
+
+class Several:
+    """The mean of several predictors, of hash tables of different sizes."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.inner = [Hashed(stream, bits=bits) for bits in (18, 19, 20)]
+
+    def predict(self, at: Any) -> Any:
+        return np.mean([one.predict(at) for one in self.inner], axis=0)
+
+    def learn(self, at: Any) -> None:
+        for one in self.inner:
+            one.learn(at)
+
+
+class Wary(Hashed):
+    """Lets rare words through: predictions rise with how little their features have been seen."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream)
+        self.count = np.zeros((1 << self.model.bits) + 1)
+
+    def predict(self, at: Any) -> Any:
+        slots = hashed(self._offer(at).features, self.model.bits, self.model.bigrams)
+        unsure = (1 / (1 + self.count[slots])).mean(axis=1)
+        return super().predict(at) * (1 + unsure)
+
+    def learn(self, at: Any) -> None:
+        super().learn(at)
+        if len(at):
+            slots = hashed(self._offer(at).features, self.model.bits, self.model.bigrams)
+            np.add.at(self.count, slots.reshape(-1), 1)
 
 
 class Probe:
@@ -204,7 +246,8 @@ class Nothing:
 
 
 def gone_through(
-    stream: Stream, predictor: Any, share: float, ratio: float | None
+    stream: Stream, predictor: Any, share: float, ratio: float | None,
+    floors: tuple[float, float] = FLOORS,
 ) -> dict[str, float]:
     """Replay: a forward gate lets `share` through by the predictor; a scoring pass at `ratio` of
     a training step; the backward gate by balance. ratio None: no scoring, what the forward gate
@@ -217,19 +260,19 @@ def gone_through(
         at = np.arange(pool.start, pool.stop)
         s = stream.size[at]
         predicted = predictor.predict(at)
-        if pool.start < BEGIN * len(stream.size):
+        if pool.start < stream.begin * len(stream.size):
             predictor.learn(at)
             continue
         said.append(predicted)
         found.append(s)
-        rule = inclusion(predicted, solve_threshold(predicted, share * len(at), FLOORS[0]),
-                         FLOORS[0])
+        rule = inclusion(predicted, solve_threshold(predicted, share * len(at), floors[0]),
+                         floors[0])
         q = AUDIT + (1 - AUDIT) * rule if share < 1 else np.ones(len(at))
         if ratio is None:
             p = np.ones(len(at))
         else:
             cost = float(q.sum()) * ratio
-            p = inclusion(s / q, balanced_threshold(s / q, cost, FLOORS[1], q), FLOORS[1])
+            p = inclusion(s / q, balanced_threshold(s / q, cost, floors[1], q), floors[1])
             scored += float(q.sum())
         trained += float((q * p).sum())
         variance += float((s * s / (q * p)).sum())
@@ -248,9 +291,10 @@ def gone_through(
 
 
 def best(stream: Stream, make: Callable[[], Any], ratio: float | None,
-         shares: tuple[float, ...] = SHARES, extra: float = 0.0) -> dict[str, float]:
+         shares: tuple[float, ...] = SHARES, extra: float = 0.0,
+         floors: tuple[float, float] = FLOORS) -> dict[str, float]:
     """The share with the lowest price; extra: cost of foreseeing itself, for every example."""
-    rows = [gone_through(stream, make(), share, ratio) for share in shares]
+    rows = [gone_through(stream, make(), share, ratio, floors) for share in shares]
     for row in rows:
         row["price"] *= (row["cost"] + extra) / row["cost"]
         row["cost"] += extra
@@ -270,9 +314,11 @@ def compared(stream: Stream, layers: int) -> list[dict[str, Any]]:
         "predictor": lambda: Hashed(stream),
         "predictor, labels not crossed": lambda: Hashed(stream, crossed=False),
         "predictor, single tokens": lambda: Hashed(stream, bigrams=False),
-        "predictor, rate 0.1": lambda: Hashed(stream, rate=0.1),
-        "predictor, rate 0.4": lambda: Hashed(stream, rate=0.4),
+        "predictor, rate 0.05": lambda: Hashed(stream, rate=0.05),
+        "predictor, rate 0.2": lambda: Hashed(stream, rate=0.2),
         "predictor, calibrated": lambda: Scaled(Hashed(stream), stream),
+        "predictor, three averaged": lambda: Several(stream),
+        "predictor, rare words let through": lambda: Wary(stream),
         "predictor that knows": lambda: Known(stream),
     }
     for ratio in RATIOS:
@@ -280,6 +326,9 @@ def compared(stream: Stream, layers: int) -> list[dict[str, Any]]:
         for name, make in predictors.items():
             if ratio == RATIOS[-1] or name in ("predictor", "predictor that knows"):
                 add(f"{name} + scoring", ratio, best(stream, make, ratio))
+    for floors in ((0.05, 0.02), (0.2, 0.1)):
+        name = f"predictor, floors {floors[0]} and {floors[1]} + scoring"
+        add(name, RATIOS[-1], best(stream, predictors["predictor"], RATIOS[-1], floors=floors))
     for name, make in predictors.items():
         if name.split(",")[-1] in ("predictor", " calibrated", "predictor that knows"):
             add(f"{name}, no scoring", None, best(stream, make, None))
@@ -311,7 +360,7 @@ def main() -> None:
         print(f"{name}: {len(stream.size)} examples", flush=True)
         found[name] = {"examples": len(stream.size), "ways": compared(stream, 6)}
     Path(args.output).write_text(json.dumps({
-        "command": "python benchmarks/replay.py --data-dir DIR --sets " + " ".join(args.sets),
+        "command": "python benchmarks/replay.py --data-dir DIR", "of": args.sets,
         "versions": versions(), "hardware": hardware(torch.device("cpu")), "sets": found,
     }, indent=1) + "\n", encoding="utf-8")
 

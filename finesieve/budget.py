@@ -15,16 +15,18 @@ class Budget(Stages):
     """Every pool gets what is left of the budget over what is left of the stream.
 
     Stage 1 spends that on a random share, unscored. When choosing has less variance than a
-    random share of the same cost, both gates close, and of the ways to spend it, scoring more or
-    training on more, the one with the least variance is taken; when it has more, they open again.
+    random share of the same cost, by a margin, both gates close, and of the ways to spend it,
+    scoring more or training on more, the one with the least variance is taken; when it has more,
+    they open again.
     Variances are replayed over the window.
 
     opening, forward, backward: the gates' rules; their shares are set. That of `opening` is the
         budget to begin with: total cost as a share of plain training's, in (0, 1).
     cost_ratio: seconds to score an example over seconds to train on it; None: both as the sieve
         measures them, by the token.
-    margin: by how much the variance must be less before the gates close; as much more, and they
-        open.
+    margin: by how much the variance must be less before the gates close; they open again where it
+        is more. Wide, because choosing leaves fewer optimizer steps than a random share of the same
+        cost, and in short trainings steps are what is short.
     patience: revealed examples that a stage lasts at least.
     floors, audit: as the gates have them.
     """
@@ -39,7 +41,7 @@ class Budget(Stages):
         backward: ThresholdSampling,
         *,
         cost_ratio: float | None = None,
-        margin: float = 0.1,
+        margin: float = 0.5,
         patience: int = 512,
         floors: tuple[float, float] = (0.0, 0.0),
         audit: float = 0.0,
@@ -106,6 +108,6 @@ class Budget(Stages):
         how = f"{variance:.2f} of the variance of a random share of the same cost, {rate:.0%}"
         if stage == 1 and variance < 1.0 - self.margin:
             return 3, f"scoring {share:.0%} and training on {self._backward.share:.0%} has {how}"
-        if stage == 3 and variance > 1.0 + self.margin:
+        if stage == 3 and variance > 1.0:
             return 1, f"choosing has {how}"
         return None

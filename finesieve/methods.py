@@ -118,9 +118,7 @@ def finesieve(
             train, rule if score is None else score,
             floors=floors, audit=audit, cost_ratio=cost_ratio, least=least, **stages,
         )
-    # A budget of time has none for twice the optimizer steps.
-    batch_share = 0.5 if budget is None else 1.0
-    return Method("finesieve", forward, backward, policy, opening, batch_share)
+    return Method("finesieve", forward, backward, policy, opening, batch_share=0.5)
 
 
 def paper(

@@ -162,8 +162,8 @@ class Automatic(Stages):
         rule: its share is then set to the cheapest of `SHARES`.
     cost_ratio: seconds to score an example over seconds to train on it; None: as the sieve
         measures it, and then what a survivor's token costs over plain training's is measured too
-        (1.0 to 1.5 for MiniLM on CPU, in half batches). 0.16 to 0.3 measured for MiniLM on CPU
-        (1/3 is the usual 1:2 split of forward and backward, without the optimizer).
+        (1.0 to 1.5 for MiniLM on CPU, in half batches). 0.25 to 0.36 measured for MiniLM on CPU in
+        bf16 (1/3 is the usual 1:2 split of forward and backward, without the optimizer).
     margin: by how much cheaper than plain training a stage must be before a gate closes; twice as
         much dearer, and both open again. The forward gate closes once it makes nothing dearer.
     slack: how much dearer than stage 2 stage 3 may become before the forward gate opens again:

@@ -19,7 +19,7 @@ from finesieve.app import bench as bench_module
 from finesieve.app.bench import Bench, choose
 from finesieve.app.cli import main
 from finesieve.app.results import read_all, read_record, seal, write_record
-from finesieve.app.suite import Derived, read_suite
+from finesieve.app.suite import Derived, Files, read_suite
 from finesieve.app.tables import RIVAL
 
 SUITE = """
@@ -415,6 +415,10 @@ WRONG = [
     ("lr = 3e-4", "lr = 3e-4\n[grid]\nlr = [1e-4, 2e-4]", "no `tuning` sets"),
     ("predictor_bits = 12", "predictor_bitz = 12", "predictor_bitz"),
     ('name = "small"', "name = small", "no valid TOML"),
+    ('train = "train.jsonl"', 'train = "train.jsonl"\nsettings = { finesiev = {} }',
+     "did you mean 'finesieve'"),
+    ('train = "train.jsonl"', 'train = "train.jsonl"\nsettings = { finesieve = { audits = 1 } }',
+     "audits"),
     ("claim", "seeds = 0\nclaim", "seeds is 0"),
 ]
 
@@ -430,6 +434,24 @@ def test_what_is_wrong_in_a_suite_is_named(
                  str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_set_may_have_settings_of_its_own(tmp_path: Path, files: Path) -> None:
+    text = re.sub(', "decoys[^]]*', "", SUITE)
+    own = "settings = { finesieve = { audit = 0.1, predictor_bits = 9 } }"
+    (tmp_path / "s.toml").write_text(
+        f'{text}{own}\n[sets.other]\ntrain = "train.jsonl"\neval = ["eval.jsonl"]\n')
+    suite = read_suite(tmp_path / "s.toml")
+    given = {
+        (name, method): suite.config_of(name, method, 0, {}, Files(suite, files, tmp_path)).settings
+        for name in ("two", "other") for method in ("finesieve", "full")
+    }
+    starts = {"2": 0.2, "3": 0.5}
+    assert given == {
+        ("two", "finesieve"): {"predictor_bits": 9, "starts": starts, "audit": 0.1},
+        ("other", "finesieve"): {"predictor_bits": 12, "starts": starts},
+        ("two", "full"): {}, ("other", "full"): {},
+    }
 
 
 def test_missing_data_and_suite_files_are_named(

@@ -30,7 +30,7 @@ def method(budget: float, **settings: Any) -> fs.Method:
 @pytest.mark.parametrize("budget", [0.1, 0.25, 0.6])
 @pytest.mark.parametrize("scorer", [TableScorer, Flat])
 def test_a_budget_is_met_by_count(budget: float, scorer: Any) -> None:
-    sieve = fs.Sieve(scorer(), method(budget, cost_ratio=0.2), total=N)
+    sieve = fs.Sieve(scorer(), method(budget, cost_ratio=0.2, margin=0.1), total=N)
     if scorer is TableScorer:
         feed(sieve, make_batches(N))
     else:
@@ -65,6 +65,16 @@ def test_a_random_share_is_spread_over_the_stream_and_weighs_alike() -> None:
     assert counts.min() > 0.7 * counts.mean()
 
 
+@pytest.mark.parametrize(("more", "stages"), [({}, [1]), ({"margin": 0.3}, [1, 3])])
+def test_gates_stay_open_unless_choosing_has_half_the_variance(
+    more: dict[str, float], stages: list[int]
+) -> None:
+    """At 0.68 of the variance: fewer steps would cost more than that is worth."""
+    sieve = fs.Sieve(TableScorer(), method(0.1, cost_ratio=0.2, **more), total=N)
+    feed(sieve, make_batches(N))
+    assert [m["stage"] for m in sieve.moves] == stages
+
+
 class Vanishing(TableScorer):
     """Concentrated sizes at first, then all alike."""
 
@@ -79,7 +89,7 @@ class Vanishing(TableScorer):
 
 def test_it_goes_back_to_a_random_share_when_choosing_does_not_pay() -> None:
     scorer = Vanishing()
-    sieve = fs.Sieve(scorer, method(0.3, cost_ratio=0.4), total=2 * N)
+    sieve = fs.Sieve(scorer, method(0.3, cost_ratio=0.4, margin=0.1), total=2 * N)
     for batch in sieve(make_batches(2 * N)):
         losses = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
         sieve.reduce(torch.full_like(losses, 0.7) if scorer.later else losses, batch)
@@ -113,7 +123,7 @@ class Scoring(TableScorer):
 @pytest.mark.parametrize("budget", [0.2, 0.5])
 def test_a_budget_is_met_by_the_clock(budget: float) -> None:
     world = World()
-    sieve = fs.Sieve(Scoring(world), method(budget), total=N, clock=world)
+    sieve = fs.Sieve(Scoring(world), method(budget, margin=0.1), total=N, clock=world)
     batches = make_batches(N)
     plain = float(sum(int(b["attention_mask"].sum()) for b in batches))
     for step, batch in enumerate(sieve(batches)):

@@ -18,6 +18,7 @@
     [sets.clickbait]                     # paths in the data folder
     train = "clickbait/train.jsonl.gz"
     eval = ["clickbait/test.jsonl.gz"]
+    settings = { finesieve = { budget = 0.2 } }  # of a method, on this set alone
 """
 
 from __future__ import annotations
@@ -104,12 +105,13 @@ class Suite:
     ) -> Config:
         """The configuration of one run. settings: of the method, besides the suite's."""
         one = dict(self.sets[set_name])
+        own = one.pop("settings", {}).get(method, {})
         values = {
             **self.config, **one, **point,
             "train": files.path(one["train"]),
             "eval": tuple(files.path(e) for e in one.get("eval", ())),
             "method": EQUAL.get(method, method),
-            "settings": {**self.settings.get(method, {}), **settings},
+            "settings": {**self.settings.get(method, {}), **own, **settings},
             "seed": seed,
         }
         return Config(**values)
@@ -153,7 +155,7 @@ def read_suite(path: str | Path) -> Suite:
     _known(raw, _TOP, f"suite {path}")
     sets = raw.get("sets", {})
     for name, one in sets.items():
-        _known(one, {*_CONFIG, "train", "eval"}, f"set {name}")
+        _known(one, {*_CONFIG, "train", "eval", "settings"}, f"set {name}")
         if "train" not in one:
             raise ConfigError(f"set {name} has no `train`; expected a path in the data folder")
     _known(raw.get("config", {}), _CONFIG, "[config]")
@@ -161,9 +163,12 @@ def read_suite(path: str | Path) -> Suite:
     names = tuple(raw.get("methods", ()))
     if not names:
         raise ConfigError(f"suite {path} names no methods")
-    for method in names:
-        if method not in EQUAL:
-            methods.build(method, 0, **raw.get("settings", {}).get(method, {}))
+    for own in ({}, *(one.get("settings", {}) for one in sets.values())):
+        _known(own, names, "a set's settings")
+        for method in names:
+            if method not in EQUAL:
+                given = {**raw.get("settings", {}).get(method, {}), **own.get(method, {})}
+                methods.build(method, 0, **given)
     if any(m in EQUAL for m in names) and not {"finesieve", "full"} <= set(names):
         raise ConfigError(
             "methods at equal time get finesieve's seconds and full training's pace: both must be "
