@@ -65,7 +65,7 @@ def test_it_filters_and_decays_the_rate_in_full(prepared: bool) -> None:
     assert 0 < figures["sieve_trained"] < 0.8
 
 
-@pytest.mark.parametrize("accumulated", [3, 4, 5])
+@pytest.mark.parametrize("accumulated", [3, 5, 7])  # of 28 and 24 batches some are left over
 def test_every_step_has_its_batches_and_none_is_lost(accumulated: int) -> None:
     run = Run(closed(), accumulated=accumulated)
     for sync in run.sync:
