@@ -115,11 +115,11 @@ def run(tricks: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return ran
 
 
-def tiny(kind: str, seed: int, num_labels: int) -> tuple[Any, Any]:
+def tiny(kind: str, config: Any, num_labels: int) -> tuple[Any, Any]:
     from finesieve.app.models import set_dropout
 
     assert kind == "SequenceClassification"
-    model = bert(num_labels, seed)
+    model = bert(num_labels, config.seed)
     set_dropout(model, 0.0)
     return model, tokenizer()
 
