@@ -122,7 +122,18 @@ def recorded(name: str, folder: Path, threads: int) -> Stream:
 # ---- what foresees the size
 
 
-class Hashed:
+class Foresees:
+    """Sizes, before they are revealed."""
+
+    def predict(self, at: Any) -> Any:
+        """float64[n], of the examples at these places of the stream."""
+        raise NotImplementedError
+
+    def learn(self, at: Any) -> None:
+        """From what is revealed; some kinds have nothing to learn."""
+
+
+class Hashed(Foresees):
     """The predictor of the forward gate."""
 
     def __init__(self, stream: Stream, crossed: bool = True, **settings: Any) -> None:
@@ -141,7 +152,7 @@ class Hashed:
             self.model.learn(self._offer(at, size=self.stream.size[at].astype(np.float32)))
 
 
-class Several:
+class Several(Foresees):
     """The mean of several predictors, of hash tables of different sizes."""
 
     def __init__(self, stream: Stream) -> None:
@@ -174,7 +185,7 @@ class Wary(Hashed):
             np.add.at(self.count, slots.reshape(-1), 1)
 
 
-class Probe:
+class Probe(Foresees):
     """Softmax regression on hidden states; the size follows from its probabilities."""
 
     def __init__(self, stream: Stream, depth: int, rate: float = 3e-3) -> None:
@@ -198,7 +209,7 @@ class Probe:
             self.optimizer.step()
 
 
-class Scaled:
+class Scaled(Foresees):
     """Another's predictions, calibrated: times sizes over predictions in bins of these."""
 
     def __init__(self, inner: Any, stream: Stream) -> None:
@@ -221,7 +232,7 @@ class Scaled:
         self.inner.learn(at)
 
 
-class Known:
+class Known(Foresees):
     """Foresees everything: what no predictor can do better than."""
 
     def __init__(self, stream: Stream) -> None:
@@ -230,16 +241,12 @@ class Known:
     def predict(self, at: Any) -> Any:
         return self.size[at]
 
-    def learn(self, at: Any) -> None:
-        pass
 
+class Nothing(Foresees):
+    """All alike."""
 
-class Nothing:
     def predict(self, at: Any) -> Any:
         return np.ones(len(at))
-
-    def learn(self, at: Any) -> None:
-        pass
 
 
 # ---- ways of choosing

@@ -92,8 +92,7 @@ def minilm(kind: str, config: Config, **head: Any) -> tuple[nn.Module, Any]:
 def attention(config: Config) -> str | None:
     from finesieve.app.models import pick_attention, pick_device
 
-    return pick_attention(config.attention, pick_device(config.device), config.precision,
-                          config.max_length)
+    return pick_attention(config, pick_device(config.device))
 
 
 def accuracy(logits: list[Tensor], rows: Rows) -> float:

@@ -207,7 +207,6 @@ def test_costs_are_followed_in_steps() -> None:
     assert followed(1.1**3, 1.25, 1.1) == pytest.approx(1.1**3)
 
 
-
 def test_the_savings_that_are_logged_pay_for_dear_survivors() -> None:
     """By count a third is spent; that survivors take twice as long must show."""
     world = World()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from finesieve.app import cli, worker
 from finesieve.app.config import Config
 from finesieve.app.models import pick_attention
 from finesieve.app.progress import Live
@@ -44,13 +46,29 @@ def test_freed_memory_is_kept() -> None:
     assert found == {"default": "False", "kept": "True"}
 
 
+def test_the_command_line_and_the_workers_of_benchmarks_keep_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(cli, "keep_memory", lambda: told.append("cli"))
+    assert cli.main(["report", str(tmp_path / "nothing")]) == 2
+    monkeypatch.setattr("finesieve.app.memory.keep_memory", lambda: told.append("worker"))
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps({"config": {"train": "x", "eval": []}}))
+    assert worker.main(str(spec), str(tmp_path / "out.json"), lambda config: {"done": 1}) == 0
+    assert told == ["cli", "worker"]
+
+
 def test_attention_is_eager_where_the_fused_one_is_slow() -> None:
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert pick_attention("auto", cpu, "bf16", 256) == "eager"
-    assert pick_attention("auto", cpu, "bf16", 512) is None  # its memory grows with the square
-    assert pick_attention("auto", cpu, "fp32", 64) is None
-    assert pick_attention("auto", cuda, "bf16", 64) is None
-    assert pick_attention("sdpa", cpu, "bf16", 64) == "sdpa"
+    def picked(device: str = "cpu", **given: Any) -> str | None:
+        return pick_attention(Config(**{"train": "x", "precision": "bf16", **given}),
+                              torch.device(device))
+
+    assert picked(max_length=256) == "eager"
+    assert picked(max_length=512) is None  # its memory grows with the square
+    assert picked(precision="fp32", max_length=64) is None
+    assert picked("cuda", max_length=64) is None
+    assert picked(attention="sdpa", max_length=64) == "sdpa"
     with pytest.raises(ConfigError, match="attention is 'flash'"):
         Config(train="x", attention="flash")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finesieve import __version__
+from finesieve.app.config import ATTENTION
 from finesieve.app.memory import keep_memory
 from finesieve.errors import ConfigError, FinesieveError
 
@@ -65,7 +66,7 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
                        "when an example is scored is used again when it is trained on")
     group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
                        help="default: %(default)s")
-    group.add_argument("--attention", choices=("auto", "eager", "sdpa"), default="auto",
+    group.add_argument("--attention", choices=("auto", *ATTENTION), default="auto",
                        help="how attention is computed (default: auto: eager in bf16 on a CPU up "
                        "to 256 tokens, where it trains up to 1.7 times faster; else the model's "
                        "own)")
@@ -178,8 +179,7 @@ def config_of(args: argparse.Namespace, **more: Any) -> Any:
 
     same = ("train", "model", "text", "text_pair", "label", "keep_empty", "limit", "eval_limit",
             "epochs", "batch_size", "survivor_batch_size", "lr", "weight_decay", "warmup",
-            "max_length", "freeze", "precision", "attention", "device",
-            "threads")
+            "max_length", "freeze", "precision", "attention", "device", "threads")
     values = {name: getattr(args, name) for name in same}
     values["dropout"] = _rate(args.dropout)
     return Config(eval=tuple(args.eval), **{**values, **more})

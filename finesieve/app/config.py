@@ -63,7 +63,6 @@ class Config:
             raise ConfigError(f"dropout is {self.dropout}; expected a rate in [0, 1)")
         if self.precision not in ("fp32", "bf16"):
             raise ConfigError(f"precision is {self.precision!r}; expected 'fp32' or 'bf16'")
-
         if self.attention not in ("auto", *ATTENTION):
             raise ConfigError(
                 f"attention is {self.attention!r}; expected 'auto' or one of {ATTENTION}"

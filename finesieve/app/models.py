@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from finesieve import frozen
+from finesieve.app.config import Config
 from finesieve.errors import ConfigError, DataError
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json",
@@ -110,17 +111,15 @@ def load_model(
     return net
 
 
-def pick_attention(
-    name: str, device: torch.device, precision: str, max_length: int
-) -> str | None:
+def pick_attention(config: Config, device: torch.device) -> str | None:
     """`auto`: eager where PyTorch's fused attention is slow, else None, the model's own.
 
     On a CPU the fused backward pass in bf16 takes up to half of a training step
     (`results/cpu_speed.json`). Eager takes memory with the square of the length: not for long ones.
     """
-    if name != "auto":
-        return name
-    slow = device.type == "cpu" and precision == "bf16" and max_length <= 256
+    if config.attention != "auto":
+        return config.attention
+    slow = device.type == "cpu" and config.precision == "bf16" and config.max_length <= 256
     return "eager" if slow else None
 
 

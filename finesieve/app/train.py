@@ -211,7 +211,7 @@ class Run:
 
     def _load(self, seed: int) -> Any:
         c = self.config
-        attention = pick_attention(c.attention, self.device, c.precision, c.max_length)
+        attention = pick_attention(c, self.device)
         return load_model(c.model, self.data.labels, seed, c.freeze, c.dropout, attention)
 
     def _clock(self) -> float:
