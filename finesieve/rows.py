@@ -13,10 +13,10 @@ from torch import Tensor
 
 from finesieve.errors import BatchError, StateError
 from finesieve.gates import FloatArray, IntArray, State
+from finesieve.padding import Column, Padding, text_mask
 
 IDS, WEIGHTS = "sieve_ids", "sieve_weights"
 PREFIX = "sieve_prefix"  # what frozen layers put out (finesieve.frozen)
-Column = Tensor | list[Any]
 
 
 class Ride(NamedTuple):
@@ -70,32 +70,6 @@ def ride(batch: Any) -> Ride:
     )
 
 
-def _mask(columns: Mapping[Hashable, Column]) -> Tensor | None:
-    """The attention mask, [n, length] or, for multiple choice, [n, choices, length]."""
-    mask = columns.get("attention_mask")
-    return mask if isinstance(mask, Tensor) and mask.ndim in (2, 3) else None
-
-
-def _masks(columns: Mapping[Hashable, Column]) -> dict[str, Tensor]:
-    """Masks by what stands before `attention_mask` in their names: nothing, or, where there is
-    none of that name, `sentence1_` and the like: several texts an example, each of its width."""
-    plain = _mask(columns)
-    if plain is not None:
-        return {"": plain}
-    end = "attention_mask"
-    return {
-        k.removesuffix(end): v
-        for k, v in columns.items()
-        if isinstance(k, str) and k.endswith(end) and isinstance(v, Tensor) and v.ndim == 2
-    }
-
-
-def _governing(key: Hashable, masks: Mapping[str, Tensor]) -> str | None:
-    """Which mask speaks of this column: the one of the longest name that fits."""
-    fitting = [name for name in masks if not name or str(key).startswith(name)]
-    return max(fitting, key=len, default=None)
-
-
 @dataclass(slots=True)
 class Rows:
     """n examples, column by column.
@@ -119,8 +93,7 @@ class Rows:
 class Codec:
     """Takes batches apart and puts rows together; learns the loader's form from its batches.
 
-    pad_values: what to pad each column with. By default what stands where the mask is 0, and
-        until such a place was seen 0 (-100 for `labels`).
+    pad_values: what to pad each column with; by default as the loader pads (see `Padding`).
     id_key: the column that holds each example's own id; without it ids count the stream.
     lengths: batches that leave are padded to one of these lengths.
     """
@@ -132,14 +105,10 @@ class Codec:
         lengths: Sequence[int] | None = None,
     ) -> None:
         self._buckets = sorted(lengths or ())
-        self._given = dict(pad_values or {})
+        self._padding = Padding(pad_values)
         self._id_key = id_key
-        self._pads: dict[Hashable, float] = {}
         self._form: str | None = None
         self._type: type[Any] = dict
-        self._left = False
-        self._apart: set[Hashable] = set()  # columns whose width was not the mask's at least once
-        self._labels: tuple[int, bool] | None = None  # their width, and whether it ever differed
         self._constants: dict[Hashable, str] = {}  # words that are the same in all batches
 
     # ---- apart
@@ -196,20 +165,8 @@ class Codec:
             if self._id_key not in columns:
                 raise BatchError(f"id_key={self._id_key!r} is no column; there are {list(columns)}")
             ids = torch.as_tensor(columns[self._id_key]).cpu().numpy().astype(np.int64)
-        masks = _masks(columns)
-        for key, value in columns.items():
-            name = _governing(key, masks)
-            if isinstance(value, Tensor) and name is not None:
-                mask = masks[name]
-                if value.shape[: mask.ndim] != mask.shape:
-                    self._apart.add(key)
-        labels = columns.get("labels")
-        if isinstance(labels, Tensor) and labels.ndim == 2:
-            width, differed = self._labels or (labels.shape[1], False)
-            self._labels = labels.shape[1], differed or width != labels.shape[1]
-        return Rows(
-            columns, self._lengths(columns, n), ids, np.ones(n, np.float32), np.ones(n, np.float64)
-        )
+        lengths = self._padding.see(columns, n)
+        return Rows(columns, lengths, ids, np.ones(n, np.float32), np.ones(n, np.float64))
 
     def _set_constants_aside(self, columns: dict[Hashable, Column]) -> None:
         """A word that is the same in every batch is not about its examples."""
@@ -222,86 +179,17 @@ class Codec:
                     "same in all, or a list of n"
                 )
 
-    def _texts(self, columns: dict[Hashable, Column]) -> list[tuple[Tensor, list[Hashable]]]:
-        """For each text of an example, where it is real, and the columns [n, length, ...] with a
-        place for every token of it, whatever the batch's width ([n, choices, length, ...] where
-        the mask is [n, choices, length])."""
-        masks = _masks(columns)
-        texts: list[tuple[Tensor, list[Hashable]]] = []
-        for name, mask in masks.items():
-            keys = [
-                k
-                for k, v in columns.items()
-                if isinstance(v, Tensor) and v.shape[: mask.ndim] == mask.shape
-                and k not in self._apart and _governing(k, masks) == name
-            ]
-            texts.append((mask != 0, keys))
-        labels = columns.get("labels")
-        if (
-            isinstance(labels, Tensor) and "labels" in self._apart and "labels" not in self._given
-            and self._labels is not None and self._labels[1] and not labels.is_floating_point()
-        ):  # sequence to sequence: the targets have a width of their own
-            own = [
-                k for k, v in columns.items()
-                if str(k).startswith("decoder_") and isinstance(v, Tensor)
-                and v.shape[:2] == labels.shape
-            ]
-            texts.append((labels != -100, ["labels", *own]))
-        return texts
-
-    def _lengths(self, columns: dict[Hashable, Column], n: int) -> IntArray:
-        texts = self._texts(columns)
-        masks = _masks(columns)
-        if not masks:
-            for value in columns.values():
-                if isinstance(value, Tensor) and value.ndim > 1:
-                    return np.full(n, value.shape[1], dtype=np.int64)
-            return np.ones(n, dtype=np.int64)
-        total = np.zeros(n, dtype=np.int64)
-        for mask in masks.values():
-            real = mask != 0 if mask.ndim == 2 else (mask != 0).any(dim=1)
-            if real.shape[1] == 0:
-                continue
-            if bool((~real[:, 0] & real[:, -1]).any()):
-                self._left = True
-            if self._left:
-                first = torch.argmax(real.to(torch.int8), dim=1)
-                lengths = real.shape[1] - first
-            else:
-                last = torch.argmax(real.flip(1).to(torch.int8), dim=1)
-                lengths = real.shape[1] - last
-            total += lengths.cpu().numpy().astype(np.int64)
-        for where, keys in texts:
-            self._learn_pads(columns, where, keys)
-        return total
-
-    def _learn_pads(
-        self, columns: dict[Hashable, Column], real: Tensor, keys: list[Hashable]
-    ) -> None:
-        if bool(real.all()):
-            return
-        for key in keys:
-            if key in self._pads:
-                continue
-            column = columns[key]
-            assert isinstance(column, Tensor)
-            self._pads[key] = float(column[~real].flatten()[0])
-
-    def _pad(self, key: Hashable) -> float:
-        if key in self._given:
-            return float(self._given[key])
-        return self._pads.get(key, -100.0 if key == "labels" else 0.0)
-
     # ---- together
 
     def take(self, rows: Rows, index: IntArray) -> Rows:
         """The chosen rows, in this order, cut to the longest of them."""
         lengths = rows.lengths[index]
         width = int(lengths.max()) if len(lengths) else 0
-        plain = _mask(rows.columns) is not None
+        plain = text_mask(rows.columns) is not None
         cuts: dict[Hashable, tuple[int, int]] = {}  # column -> dimension, width
-        for i, (real, keys) in enumerate(self._texts(rows.columns)):
-            wide = width if plain and i == 0 else self._width(real[torch.from_numpy(index)])
+        for i, (real, keys) in enumerate(self._padding.texts(rows.columns)):
+            used = real[torch.from_numpy(index)]
+            wide = width if plain and i == 0 else self._padding.width(used)
             cuts.update({key: (real.ndim - 1, wide) for key in keys})
         where: Tensor | None = None
         columns: dict[Hashable, Column] = {}
@@ -313,16 +201,14 @@ class Codec:
                 where = torch.from_numpy(index)
             chosen = column[where.to(column.device)]
             if key in cuts:
-                axis, wide = cuts[key]
-                first = chosen.shape[axis] - wide if self._left else 0
-                chosen = chosen.narrow(axis, first, wide).contiguous()
+                chosen = self._padding.inner(chosen, *cuts[key]).contiguous()
             columns[key] = chosen
         return Rows(columns, lengths, rows.ids[index], rows.weights[index], rows.spans[index])
 
     def place(self, rows: Rows, column: Tensor | None, index: IntArray, part: Tensor) -> Tensor:
         """Put `part`, float[len(index), at most length, width], into a column for all rows,
         float[n, length, width], 0 where nothing stands. The column is made at the first part."""
-        mask = _mask(rows.columns)
+        mask = text_mask(rows.columns)
         if mask is None or mask.ndim != 2:
             raise BatchError("frozen layers' output can be shared in batches with an "
                              "`attention_mask` [n, length] only; there is none")
@@ -330,23 +216,20 @@ class Codec:
             column = part.new_zeros((*mask.shape, part.shape[2]))
         width = min(part.shape[1], column.shape[1])  # a part may be padded to one of `lengths`
         where, part = torch.from_numpy(index).to(column.device), part[: len(index)]
-        if self._left:
-            column[where, column.shape[1] - width :] = part[:, part.shape[1] - width :]
-        else:
-            column[where, :width] = part[:, :width]
+        self._padding.inner(column, 1, width)[where] = self._padding.inner(part, 1, width)
         return column
 
     def fitted(self, rows: Rows) -> Rows:
         """The rows padded to one of `lengths`, if there are any; `BatchError` if all are less."""
         if not self._buckets or len(rows) == 0:
             return rows
-        texts = self._texts(rows.columns)
+        texts = self._padding.texts(rows.columns)
         if not texts:
             raise BatchError("lengths=... needs an `attention_mask` in the batches, which says "
                              "what is padding; there is none")
         columns = dict(rows.columns)
         for real, keys in texts:
-            longest = self._width(real.reshape(-1, real.shape[-1]))
+            longest = self._padding.width(real.reshape(-1, real.shape[-1]))
             width = next((b for b in self._buckets if b >= longest), None)
             if width is None:
                 raise BatchError(f"an example has {longest} tokens, but the longest of lengths="
@@ -355,35 +238,17 @@ class Codec:
             for key in keys:
                 column = columns[key]
                 assert isinstance(column, Tensor)
-                columns[key] = self._wide(key, column, real.ndim - 1, width)
+                columns[key] = self._padding.fitted(key, column, real.ndim - 1, width)
         return replace(rows, columns=columns)
-
-    def _wide(self, key: Hashable, column: Tensor, axis: int, width: int) -> Tensor:
-        """The column padded, or cut where there is nothing but padding, to this width."""
-        kept = min(width, column.shape[axis])
-        shape = list(column.shape)
-        shape[axis] = width
-        out = column.new_full(shape, self._pad(key))
-        source = column.shape[axis] - kept if self._left else 0
-        target = width - kept if self._left else 0
-        out.narrow(axis, target, kept).copy_(column.narrow(axis, source, kept))
-        return out
-
-    def _width(self, real: Tensor) -> int:
-        """Places that the longest text needs, for real bool[n, length]."""
-        used = real.any(dim=0).nonzero().flatten()
-        if len(used) == 0:
-            return min(1, real.shape[1])
-        return real.shape[1] - int(used[0]) if self._left else int(used[-1]) + 1
 
     def concat(self, parts: Sequence[Rows]) -> Rows:
         """One after another, padded to the widest."""
         if len(parts) == 1:
             return parts[0]
         keys = list(parts[0].columns)
-        texts = self._texts(parts[0].columns)
+        texts = self._padding.texts(parts[0].columns)
         axes = {key: real.ndim - 1 for real, own in texts for key in own}
-        mask = _mask(parts[0].columns)
+        mask = text_mask(parts[0].columns)
         axis = 1 if mask is None else mask.ndim - 1  # of columns that no mask speaks of
         columns: dict[Hashable, Column] = {}
         for key in keys:
@@ -398,8 +263,8 @@ class Codec:
             if isinstance(pieces[0], list):
                 columns[key] = [x for piece in pieces for x in piece]
             else:
-                columns[key] = self._cat(key, [p for p in pieces if isinstance(p, Tensor)],
-                                         key in axes, axes.get(key, axis))
+                tensors = [p for p in pieces if isinstance(p, Tensor)]
+                columns[key] = self._padding.cat(key, tensors, key in axes, axes.get(key, axis))
         return Rows(
             columns,
             np.concatenate([p.lengths for p in parts]),
@@ -407,30 +272,6 @@ class Codec:
             np.concatenate([p.weights for p in parts]),
             np.concatenate([p.spans for p in parts]),
         )
-
-    def _cat(self, key: Hashable, pieces: list[Tensor], sequence: bool, axis: int) -> Tensor:
-        """One after another, padded along `axis` to the widest."""
-        shapes = {tuple(p.shape[1:]) for p in pieces}
-        if len(shapes) == 1:
-            return torch.cat(pieces)
-        if not sequence and key not in self._given:
-            raise BatchError(
-                f"column {key!r} came in shapes {sorted(shapes)} and without an attention_mask "
-                f"nothing tells what to pad with: give pad_values={{{key!r}: ...}}"
-            )
-        if len({(*s[: axis - 1], *s[axis:]) for s in shapes}) > 1:
-            raise BatchError(f"column {key!r} came in shapes {sorted(shapes)}; only the length "
-                             f"may differ, their dimension {axis}")
-        shape = [sum(map(len, pieces)), *pieces[0].shape[1:]]
-        shape[axis] = width = max(p.shape[axis] for p in pieces)
-        out = pieces[0].new_full(shape, self._pad(key))
-        at = 0
-        for piece in pieces:
-            first = width - piece.shape[axis] if self._left else 0
-            rows = out.narrow(0, at, len(piece))
-            rows.narrow(axis, first, piece.shape[axis]).copy_(piece)
-            at += len(piece)
-        return out
 
     def bare(self, rows: Rows) -> Any:
         """The rows as a batch of the loader's form, nothing riding."""
@@ -474,17 +315,15 @@ class Codec:
     # ---- state
 
     def state_dict(self) -> State:
-        return {"form": self._form, "pads": dict(self._pads), "left": self._left,
-                "apart": list(self._apart), "labels": self._labels,
+        return {"form": self._form, "padding": self._padding.state_dict(),
                 "constants": dict(self._constants)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if self._form not in (None, state["form"]):
             raise StateError(f"the state is of {state['form']} batches, the loader's are "
                              f"{self._form}")
-        self._form, self._pads, self._left = state["form"], dict(state["pads"]), state["left"]
-        self._apart = set(state["apart"])
-        self._labels, self._constants = state["labels"], dict(state["constants"])
+        self._form, self._constants = state["form"], dict(state["constants"])
+        self._padding.load_state_dict(state["padding"])
 
 
 def rows_state(rows: Rows) -> State:
