@@ -7,7 +7,6 @@ are open, or the method has none) the host computes its own loss, to the bit.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,8 @@ from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, StateError
 from finesieve.features import FeatureFunction
 from finesieve.hf_loader import FilteredLoader
+from finesieve.hf_refusals import unfit
+from finesieve.hf_scale import LossScale
 from finesieve.hf_tasks import TokensPerExample, decoder_needs_targets, head_of
 from finesieve.rows import IDS, WEIGHTS
 from finesieve.schedule import StreamSchedule
@@ -115,7 +116,9 @@ class Attached:
         self._sft = losses is None and self._own_loss == "trl.SFTTrainer"
         self._pairs = self._own_loss in hf_trl.PAIRS
         if self.filters:
-            self._check()
+            wrong = unfit(trainer, self._own_loss, losses=losses is not None)
+            if wrong:
+                raise ConfigError("the sieve cannot be attached: " + "; ".join(wrong))
             if losses is None:
                 self._find_head(head)
         self._per: TokensPerExample | None = None
@@ -125,7 +128,7 @@ class Attached:
         self.loader: FilteredLoader | None = None
         self.checkpoint: str | None = None
         self.begun: dict[str, Any] = {}  # random states when the pass under way began
-        self._is_share: bool | None = None
+        self._scale = LossScale(trainer, self.head)
         self._finer = 1  # batches of survivors that make up one of the loader's
 
     def _find_head(self, given: heads.Head | None) -> None:
@@ -144,45 +147,6 @@ class Attached:
                 "before each text, so logits and labels are not of one length: use LoRA, or give "
                 "attach(..., losses=function)"
             )
-
-    def _check(self) -> None:
-        """`ConfigError` for what cannot be served rightly."""
-        trainer, args = self.trainer, self.trainer.args
-        wrong = []
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            wrong.append("FSDP and DeepSpeed shard the model, which cannot be scored by one rank "
-                         "alone: use plain data-parallel training (torchrun)")
-        if args.n_gpu > 1:
-            wrong.append("several GPUs in one process (DataParallel): start one process a GPU "
-                         "(torchrun), or show it one GPU (CUDA_VISIBLE_DEVICES)")
-        if getattr(trainer.accelerator, "torch_device_mesh", None) is not None:
-            wrong.append("a parallelism_config shards the model or gives several ranks the same "
-                         "batches: use plain data-parallel training, without one")
-        if args.max_steps <= 0 and args.num_train_epochs != int(args.num_train_epochs):
-            wrong.append(f"num_train_epochs={args.num_train_epochs}: a whole number, or max_steps")
-        if self._losses is None:
-            if trainer.compute_loss_func is not None:
-                wrong.append("compute_loss_func gives the mean of a batch: give attach(..., "
-                             "losses=function), a function (model, batch) -> loss per example")
-            if self._own_loss != "Trainer" and not self._sft:
-                loss = getattr(trainer, "loss", None)
-                named = f" ({type(loss).__name__})" if isinstance(loss, nn.Module) else ""
-                wrong.append(f"{self._own_loss}{named} has a compute_loss of its own: give "
-                             "attach(..., losses=function), a function (model, batch) -> loss per "
-                             "example; impossible where an example's loss depends on the others of "
-                             "its batch (in-batch negatives, ranking)")
-        wrong += hf_trl.unfit(trainer, losses=self._losses is not None)
-        collator = trainer.data_collator
-        if (
-            getattr(args, "packing", False) or getattr(args, "padding_free", False)
-            or getattr(collator, "padding_free", False)
-            or type(collator).__name__ == "DataCollatorWithFlattening"
-        ):
-            wrong.append("packing and padding_free join examples into one row, which can only be "
-                         "kept or dropped together: set both to False, and use a collator that "
-                         "pads")
-        if wrong:
-            raise ConfigError("the sieve cannot be attached: " + "; ".join(wrong))
 
     # ---- what is wrapped
 
@@ -261,7 +225,7 @@ class Attached:
         elif self._losses is not None and self._watches:
             each = self._losses(model, inputs)
             self.sieve.observe(each, _riding(carried))
-            loss, outputs = self._scaled(each.mean(), num_items_in_batch), None
+            loss, outputs = self._scale.scaled(each.mean(), num_items_in_batch), None
         else:
             targets = {} if self.head is None else {
                 k: inputs[k] for k in self.head.targets if k in inputs}  # the host takes them out
@@ -269,7 +233,7 @@ class Attached:
             if self.head is not None and self._watches:
                 each, sizes = self.head.both(outputs, targets)
                 self.sieve.observe(each, _riding(carried), sizes)
-                self._compare(loss, each, targets, num_items_in_batch)
+                self._scale.compare(loss, each, targets, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
@@ -311,7 +275,7 @@ class Attached:
             assert self.head is not None
             loss, outputs = self._hosts(model, inputs, items)
             each = self.head.losses(outputs, inputs)
-            self._compare(loss, each, inputs, items)
+            self._scale.compare(loss, each, inputs, items)
         else:
             assert self.head is not None
             self._ask(inputs, items)
@@ -323,56 +287,17 @@ class Attached:
             loss = self.sieve.reduce(each, carried)
         else:  # a filler
             loss = (each * carried[WEIGHTS]).mean()
-        return self._scaled(loss, items), outputs
-
-    def _compare(self, host: Tensor, each: Tensor, targets: Any, items: Any) -> None:
-        """Is the host's loss of one of several accumulated batches the batch's mean, or only its
-        share of the mean over all of them? Trainer and model settle that between them, and which
-        models heed `num_items_in_batch` differs; ours must be scaled as theirs."""
-        parts, times = self.trainer.current_gradient_accumulation_steps, self._times(items)
-        if self._is_share is not None or parts * times == 1:
-            return
-        mean, share = float(each.detach().mean()), 1.0 / parts
-        if isinstance(self.head, heads.Tokens):  # the host's mean is over tokens
-            count = self.head.count(targets[self.head.targets[0]])
-            tokens = max(1.0, float(count.sum()))
-            mean = float((each.detach() * (self.head.per or count)).sum()) / tokens
-            if items is not None:
-                share = tokens * times / max(1.0, float(items))
-        found = float(host.detach()) / max(1e-9, mean)
-        if math.isfinite(found) and share < 0.9 * times:  # else this batch is nearly all of them
-            self._is_share = found < (share * times) ** 0.5
+        return self._scale.scaled(loss, items), outputs
 
     def _ask(self, inputs: Any, items: Any) -> None:
-        """`_compare` where no batch went through the host yet: gates closed from the start."""
-        parts = self.trainer.current_gradient_accumulation_steps
-        if self._is_share is not None or parts * self._times(items) == 1:
+        """The scale of the loss where no batch went through the host yet: gates closed from the
+        start."""
+        if not self._scale.unknown(items):
             return
         assert self.head is not None
         with scoring(self.trainer.model) as model:
             loss, outputs = self._hosts(model, dict(inputs), items)
-            self._compare(loss, self.head.losses(outputs, inputs), inputs, items)
-
-    def _scaled(self, loss: Tensor, items: Any) -> Tensor:
-        """A batch's mean as the host would scale it among accumulated batches."""
-        trainer = self.trainer
-        done = self._is_share
-        if done is None:  # no loss of the host's to go by: what the trainer leaves us
-            done = getattr(trainer, "loss_is_scaled_for_ga", None)
-        if done is None:
-            done = trainer.model_accepts_loss_kwargs and items is not None
-            done = done or trainer.compute_loss_func is not None
-        parts: int = trainer.current_gradient_accumulation_steps
-        if done:
-            return loss / parts
-        return loss if self._is_share is None else loss * self._times(items)
-
-    def _times(self, items: Any) -> int:
-        """What the trainer multiplies its loss by on several ranks, where it counts the items of
-        all of them: the number of ranks, also for models that do not heed `num_items_in_batch`."""
-        trainer = self.trainer
-        args, counted = trainer.args, trainer.model_accepts_loss_kwargs and items is not None
-        return int(args.world_size) if args.average_tokens_across_devices and counted else 1
+            self._scale.compare(loss, self.head.losses(outputs, inputs), inputs, items)
 
     def _all_labels(self) -> bool:
         """Are the first labels of texts among the items that the trainer counts and divides by, as
@@ -410,7 +335,7 @@ class Attached:
         """The sieve's state, into the trainer's checkpoint."""
         assert self.sieve is not None
         state = {"ranks": self.trainer.args.world_size, "sieve": self.sieve.state_dict(),
-                 "begun": self.begun, "is_share": self._is_share,
+                 "begun": self.begun, "is_share": self._scale.is_share,
                  "per": self._per.state_dict() if self._per else None}
         torch.save(state, self._file(folder))
 
@@ -427,7 +352,7 @@ class Attached:
             raise StateError(f"{path} was saved by a run of {state['ranks']} ranks, this one has "
                              f"{ranks}: each goes on with its own part of the data")
         self.sieve.load_state_dict(state["sieve"], self.trainer.args.device)
-        self._is_share, self.begun = state["is_share"], state["begun"]
+        self._scale.is_share, self.begun = state["is_share"], state["begun"]
         if self._per is not None and state["per"] is not None:
             self._per.load_state_dict(state["per"])
 

@@ -101,7 +101,7 @@ def test_it_filters(tmp_path: Path, args: dict[str, Any]) -> None:
     assert 0.5 < logs[-1]["loss"] / logs[1]["loss"] < 1.1  # scaled alike with closed gates
     assert "mean_token_accuracy" in logs[-1]
     if "label_smoothing_factor" not in args:  # transformers 4.56 does not share out a smoothed loss
-        assert attached._is_share is True
+        assert attached._scale.is_share is True
 
 
 def test_the_fused_head_agrees_with_the_logits(tmp_path: Path) -> None:

@@ -1,0 +1,68 @@
+"""What of a Trainer's settings a sieve cannot serve rightly, and what to set instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from finesieve import hf_trl
+
+_FUNCTION = "attach(..., losses=function), a function (model, batch) -> loss per example"
+
+
+def unfit(trainer: Any, own_loss: str, losses: bool) -> list[str]:
+    """A sentence for each, naming the setting to change.
+
+    own_loss: whose `compute_loss` it is (`hf_trl.loss_of`). losses: whether a function for the
+    loss of an example was given.
+    """
+    wrong = [*_sharded(trainer), *_lengths(trainer.args)]
+    if not losses:
+        wrong += _loss(trainer, own_loss)
+    return [*wrong, *hf_trl.unfit(trainer, losses), *_joined(trainer)]
+
+
+def _sharded(trainer: Any) -> list[str]:
+    wrong = []
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        wrong.append("FSDP and DeepSpeed shard the model, which cannot be scored by one rank "
+                     "alone: use plain data-parallel training (torchrun)")
+    if trainer.args.n_gpu > 1:
+        wrong.append("several GPUs in one process (DataParallel): start one process a GPU "
+                     "(torchrun), or show it one GPU (CUDA_VISIBLE_DEVICES)")
+    if getattr(trainer.accelerator, "torch_device_mesh", None) is not None:
+        wrong.append("a parallelism_config shards the model or gives several ranks the same "
+                     "batches: use plain data-parallel training, without one")
+    return wrong
+
+
+def _lengths(args: Any) -> list[str]:
+    if args.max_steps <= 0 and args.num_train_epochs != int(args.num_train_epochs):
+        return [f"num_train_epochs={args.num_train_epochs}: a whole number, or max_steps"]
+    return []
+
+
+def _loss(trainer: Any, own_loss: str) -> list[str]:
+    wrong = []
+    if trainer.compute_loss_func is not None:
+        wrong.append(f"compute_loss_func gives the mean of a batch: give {_FUNCTION}")
+    if own_loss not in ("Trainer", "trl.SFTTrainer"):
+        loss = getattr(trainer, "loss", None)
+        named = f" ({type(loss).__name__})" if isinstance(loss, nn.Module) else ""
+        wrong.append(f"{own_loss}{named} has a compute_loss of its own: give {_FUNCTION}; "
+                     "impossible where an example's loss depends on the others of its batch "
+                     "(in-batch negatives, ranking)")
+    return wrong
+
+
+def _joined(trainer: Any) -> list[str]:
+    args, collator = trainer.args, trainer.data_collator
+    if (
+        getattr(args, "packing", False) or getattr(args, "padding_free", False)
+        or getattr(collator, "padding_free", False)
+        or type(collator).__name__ == "DataCollatorWithFlattening"
+    ):
+        return ["packing and padding_free join examples into one row, which can only be kept or "
+                "dropped together: set both to False, and use a collator that pads"]
+    return []
