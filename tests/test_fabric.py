@@ -15,7 +15,9 @@ from tests.conftest import Bag
 
 L = pytest.importorskip("lightning")
 
-from tests.test_lightning import SIZE, N, closed, loader, pytestmark, same, weights  # noqa: E402, F401
+from tests.lightning_kit import QUIET, N, closed, loader, same  # noqa: E402
+
+pytestmark = QUIET
 
 
 def fabric_run(folder: Path, stop: int | None, ckpt: bool = False, **more: Any) -> Any:

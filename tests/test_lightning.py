@@ -2,134 +2,45 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import subprocess
 import sys
-from collections import UserDict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
 import finesieve as fs
-from finesieve import heads
-from tests.conftest import Bag, make_batches
 
-L = pytest.importorskip("lightning")
+pytest.importorskip("lightning")
 
-from lightning.pytorch.callbacks import (  # noqa: E402
+from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
     LearningRateMonitor,
     ModelCheckpoint,
 )
-from lightning.pytorch.loggers import CSVLogger  # noqa: E402
+from lightning.pytorch.loggers import CSVLogger
 
-from finesieve.lightning import SieveCallback  # noqa: E402
-from finesieve.rows import IDS  # noqa: E402
+from tests.lightning_kit import (
+    QUIET,
+    ROWS,
+    SIZE,
+    Classifier,
+    N,
+    collate,
+    loader,
+    never,
+    same,
+    sieved,
+    trainer,
+)
 
-pytestmark = [  # Lightning's hints about workers and the like, and its own use of PyTorch
-    pytest.mark.filterwarnings(
-        "ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),
-    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
-    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
-]
-N, SIZE = 400, 8
-ROWS = [{k: v[i] for k, v in batch.items()}
-        for batch in make_batches(N, SIZE) for i in range(SIZE)]
-
-
-def collate(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    width = max(len(r["input_ids"]) for r in rows)
-    padded = {k: torch.stack([F.pad(r[k], (0, width - len(r[k]))) for r in rows])
-              for k in ("input_ids", "attention_mask")}
-    return {**padded, "labels": torch.stack([r["labels"] for r in rows])}
-
-
-def loader(**more: Any) -> Any:
-    return DataLoader(ROWS, **{"collate_fn": collate, "batch_size": SIZE, **more})
-
-
-class Classifier(L.LightningModule):
-    """A plain Lightning module; with `sieved` its two lines are the sieve's."""
-
-    def __init__(self, sieved: SieveCallback | None = None, decay: bool = False) -> None:
-        super().__init__()
-        self.bag, self.sieved, self.decay = Bag(dropout=0.0), sieved, decay
-        self.seen: list[list[int]] = []
-
-    def forward(self, **kind: Tensor) -> Tensor:
-        return self.bag(**kind)
-
-    def losses(self, batch: Any) -> Tensor:
-        bare = fs.inputs(batch)
-        logits = self(input_ids=bare["input_ids"], attention_mask=bare["attention_mask"])
-        return F.cross_entropy(logits, bare["labels"], reduction="none")
-
-    def training_step(self, batch: Any, index: int) -> Tensor:
-        losses = self.losses(batch)
-        if self.sieved is None:
-            return losses.mean()
-        self.seen.append(batch[IDS].tolist() if IDS in batch else [])
-        return self.sieved.reduce(losses, batch)
-
-    def validation_step(self, batch: Any, index: int) -> None:
-        losses = self.losses(batch)
-        assert IDS not in batch
-        loss = losses.mean() if self.sieved is None else self.sieved.reduce(losses, batch)
-        self.log("val_loss", loss)
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=0.01)
-        if not self.decay:
-            return optimizer
-        steps = 100 if self.sieved is None else self.sieved.steps
-        decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
-        if self.sieved is None:
-            return [optimizer], [{"scheduler": decay, "interval": "step"}]
-        return [optimizer], [self.sieved.schedule(decay)]
-
-
-def by_hand(starts: dict[int, float]) -> fs.Method:
-    """Ours, with gates that close at fixed places; the clock decides nothing."""
-    return fs.methods.build("finesieve", 0, predictor_bits=12, starts=starts, cost_ratio=0.2,
-                            train=0.4, score=0.6)
-
-
-def closed() -> fs.Method:
-    return by_hand({2: 0.1, 3: 0.3})
-
-
-def never() -> fs.Method:
-    return by_hand({})
-
-
-def sieved(method: Any = None, **more: Any) -> SieveCallback:
-    return SieveCallback(method if method is not None else closed(),
-                         **{"head": heads.SingleLabel(), "pool": 48, "group": 2, **more})
-
-
-def trainer(folder: Path, *callbacks: Any, **args: Any) -> Any:
-    return L.Trainer(**{
-        "accelerator": "cpu", "max_epochs": 2, "callbacks": list(callbacks), "logger": False,
-        "enable_progress_bar": False, "enable_model_summary": False,
-        "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        "default_root_dir": folder, **args})
-
-
-def weights(module: Any) -> list[Tensor]:
-    return [p.detach().clone() for p in module.parameters()]
-
-
-def same(a: Any, b: Any) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(weights(a), weights(b), strict=True))
+pytestmark = QUIET
 
 
 class Watch(Callback):
@@ -325,57 +236,6 @@ def test_evaluation_between_steps_is_no_training_time(tmp_path: Path) -> None:
     assert callback.sieve.ledger.seconds["train"] == 0.0
 
 
-def test_scored_as_it_is_trained_on(tmp_path: Path) -> None:
-    """In the trainer's precision, in eval mode, moved and changed by the transfer hooks; hooks
-    and dropout draw the same random numbers as without scoring."""
-    told = []
-
-    def losses(module: Any, batch: Any) -> Tensor:
-        told.append((module.training, torch.is_autocast_enabled("cpu"), "noise" in batch,
-                     torch.is_inference_mode_enabled()))
-        assert IDS not in batch
-        return module.losses(batch)
-
-    class Hooked(Classifier):
-        def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-            return {**batch, "early": batch["labels"]}
-
-        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-            assert "early" in batch
-            return {**batch, "noise": torch.rand(2)}
-
-        def training_step(self, batch: Any, index: int) -> Tensor:
-            drawn.append(float(batch["noise"].sum()))
-            return super().training_step(batch, index)
-
-    runs = []
-    for score in (True, False):
-        drawn: list[float] = []
-        told.clear()
-        torch.manual_seed(3)
-        callback = SieveCallback(closed() if score else never(), losses=losses, pool=48, group=2)
-        trainer(tmp_path, callback, precision="bf16-mixed", max_epochs=1).fit(
-            Hooked(callback), callback(loader()))
-        runs.append(drawn)
-        assert bool(told) == score
-        assert set(told) <= {(False, True, True, True)}
-    assert runs[0] == runs[1][: len(runs[0])]
-
-
-def test_a_size_of_ones_own_goes_with_the_loss_of_ones_own(tmp_path: Path) -> None:
-    def losses(module: Any, batch: Any) -> Tensor:
-        return module.losses(batch)
-
-    with pytest.raises(fs.ConfigError, match="goes with losses="):
-        sieved(size=np.sqrt)
-    callback = sieved(head=None, losses=losses, size=np.sqrt)
-    trainer(tmp_path, callback, max_epochs=1).fit(Classifier(callback), callback(loader()))
-    assert callback.sieve is not None
-    window = callback.sieve.window
-    assert len(window) > 100
-    np.testing.assert_allclose(window.column("size"), np.sqrt(window.column("loss")), rtol=1e-5)
-
-
 class Pairs(Classifier):
     """Batches that are tuples, given out by the module's own `train_dataloader`."""
 
@@ -419,90 +279,6 @@ def test_tuples_from_the_modules_own_loader(tmp_path: Path) -> None:
     again = run(tmp_path / "whole" / "step=27.ckpt")
     assert again.seen == whole.seen[27:]
     assert same(whole, again)
-
-
-class Encoding(UserDict[str, Tensor]):
-    """As a tokenizer makes them: moving one to a device gives the very same object."""
-
-    def to(self, device: Any, non_blocking: bool = False) -> Encoding:
-        return self
-
-
-def test_a_step_may_take_its_batch_apart(tmp_path: Path) -> None:
-    """What is held for the checkpoint is not what the step was given."""
-    class Greedy(Classifier):
-        def training_step(self, batch: Any, index: int) -> Tensor:
-            if index == 30:
-                batch.clear()
-                raise RuntimeError("stop here")
-            assert isinstance(batch, Encoding)
-            loss = super().training_step(batch, index)
-            batch.clear()
-            return loss
-
-    callback = sieved()
-    host = trainer(tmp_path, callback)
-    with pytest.raises(RuntimeError, match="stop here"):
-        host.fit(Greedy(callback), callback(loader(collate_fn=lambda x: Encoding(collate(x)))))
-    state = callback.state_dict()["ranks"][0]["sieve"]
-    assert [len(rows["columns"]) for rows in state["ahead"]] == [3, 3]  # being trained on, ahead
-
-
-@pytest.mark.parametrize(("args", "said"), [
-    ({"val_check_interval": 0.5}, r"val_check_interval=0\.5"),
-    ({"limit_train_batches": 0.5}, r"limit_train_batches=0\.5"),
-    ({"overfit_batches": 4}, "overfit_batches=4"),
-])
-def test_what_cannot_be_served_is_refused_at_once(
-    tmp_path: Path, args: dict[str, Any], said: str
-) -> None:
-    callback = sieved()
-    with pytest.raises(fs.ConfigError, match=said):
-        trainer(tmp_path, callback, **args).fit(Classifier(callback), callback(loader()))
-
-
-@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
-def test_other_refusals(tmp_path: Path) -> None:
-    with pytest.raises(fs.ConfigError, match="give either head="):
-        SieveCallback()
-    callback = sieved()
-    with pytest.raises(fs.ConfigError, match=r"sieved\(loader\)"):
-        trainer(tmp_path, callback).fit(Classifier(callback), loader())
-    callback = sieved()
-    with pytest.raises(fs.ConfigError, match="callbacks="):
-        trainer(tmp_path).fit(Classifier(callback), callback(loader()))
-    callback = sieved()
-    with pytest.raises(fs.ConfigError, match="number of steps is not known"):
-        trainer(tmp_path, callback).fit(
-            Classifier(callback, decay=True), callback(iter([])))
-    plain = trainer(tmp_path, ModelCheckpoint(tmp_path / "plain"), max_epochs=1)
-    plain.fit(Classifier(), loader())
-    with pytest.raises(fs.StateError, match="saved without a sieve"):
-        trainer(tmp_path, callback).fit(Classifier(callback), callback(loader()),
-                                        ckpt_path=plain.checkpoint_callback.best_model_path)
-    host = trainer(tmp_path, callback)
-    host.strategy.__class__ = type("FSDPStrategy", (type(host.strategy),), {})
-    with pytest.raises(fs.ConfigError, match=r"strategy=\.\.\.\) is FSDPStrategy"):
-        host.fit(Classifier(callback), callback(loader()))
-
-
-def test_a_copy_of_the_module_has_the_same_sieve(tmp_path: Path) -> None:
-    callback = sieved()
-    module = Classifier(callback)
-    trainer(tmp_path, callback, max_epochs=1).fit(module, callback(loader()))
-    assert copy.deepcopy(module).sieved is callback
-
-
-class _Two:
-    world_size = 2
-
-
-def test_a_loader_must_be_sharded_over_devices() -> None:
-    callback = sieved()
-    callback._trainer = _Two()
-    with pytest.raises(fs.ConfigError, match=r"DistributedSampler\(data, trainer.world_size"):
-        callback._check_sampler(loader())
-    callback._check_sampler(loader(sampler=DistributedSampler(ROWS, 2, 0)))
 
 
 def test_two_ranks_move_together_and_resume_each_its_own(tmp_path: Path) -> None:
