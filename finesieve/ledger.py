@@ -36,6 +36,7 @@ class Ledger:
     seconds: `decide` (both gates and the predictor, deciding and learning, and the handling of
     rows), `score`, `train` (from a batch's handing over to the next request), `data` (waiting
     for the loader).
+    opened: tokens yielded while the gates were open.
     paces: what a token costs: trained on while the gates are `open` or `closed`, or to `score`.
     """
 
@@ -45,6 +46,7 @@ class Ledger:
     seconds: dict[str, float] = field(
         default_factory=lambda: {"decide": 0.0, "score": 0.0, "train": 0.0, "data": 0.0}
     )
+    opened: int = 0
     paces: dict[str, Pace] = field(
         default_factory=lambda: {name: Pace() for name in ("open", "closed", "score")}
     )
@@ -92,12 +94,13 @@ class Ledger:
             "examples": asdict(self.examples),
             "tokens": asdict(self.tokens),
             "seconds": dict(self.seconds),
+            "opened": self.opened,
             "paces": {name: pace.state_dict() for name, pace in self.paces.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.examples = Counts(**state["examples"])
         self.tokens = Counts(**state["tokens"])
-        self.seconds = dict(state["seconds"])
+        self.seconds, self.opened = dict(state["seconds"]), state["opened"]
         for name, pace in state["paces"].items():
             self.paces[name].load_state_dict(pace)

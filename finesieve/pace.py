@@ -1,4 +1,5 @@
-"""What a token costs: seconds over tokens, without what does not belong to them."""
+"""What a token costs: seconds over tokens, without what does not belong to them; and what the
+sieve goes by, which follows that in coarse steps."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from finesieve.gates import State
+from finesieve.gates import COST_RATIO, State
 
 _SETTLING, _OUTLIER, _RECENT = 4, 4.0, 64
 
@@ -65,3 +66,25 @@ def followed(value: float, found: float | None, step: float) -> float:
     if found is None or abs(math.log(found / value)) <= math.log(step):
         return value
     return float(step ** round(math.log(found, step)))
+
+
+class Costs:
+    """What the sieve goes by: measured costs, followed in coarse steps.
+
+    ratio: seconds to score an example over seconds to train on it. score, train: to score a token,
+    and to train on one while gates are closed, over plain training's.
+    """
+
+    def __init__(self) -> None:
+        self.ratio, self.score, self.train = COST_RATIO, COST_RATIO, 1.0
+
+    def follow(self, ratio: float | None, score: float | None, train: float | None) -> None:
+        """Take in what was measured; None: nothing yet."""
+        self.ratio = followed(self.ratio, ratio, 1.25)
+        self.score, self.train = followed(self.score, score, 1.1), followed(self.train, train, 1.1)
+
+    def state_dict(self) -> State:
+        return {"ratio": self.ratio, "score": self.score, "train": self.train}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.ratio, self.score, self.train = state["ratio"], state["score"], state["train"]

@@ -23,11 +23,11 @@ from finesieve.errors import ConfigError, ScoreError, StateError
 from finesieve.evidence import Window
 from finesieve.features import FeatureFunction, token_features
 from finesieve.forward_gate import PredictorGate
-from finesieve.gates import COST_RATIO, BoolArray, FloatArray, Offer, Open, State
+from finesieve.gates import BoolArray, FloatArray, Offer, Open, State
 from finesieve.holding import Holding
 from finesieve.identity import check_same, described
 from finesieve.ledger import Clock, Ledger
-from finesieve.pace import followed
+from finesieve.pace import Costs
 from finesieve.records import pool_event
 from finesieve.returns import Returns
 from finesieve.rows import Codec, Rows, inputs, ride, rows_from_state, rows_state
@@ -38,7 +38,7 @@ from finesieve.stages import View, Work
 Listener = Callable[[dict[str, Any]], None]
 _END = object()
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
-_VERSION = 4
+_VERSION = 5
 
 
 class Sieve:
@@ -124,9 +124,7 @@ class Sieve:
         self.window = Window(self.method.stages.window)
         self._watch = CollapseWatch()
         self._returns = Returns()
-        self.cost_ratio = COST_RATIO  # seconds to score over seconds to train, as last measured
-        # To score a token, and to train on one while gates are closed, over plain training's.
-        self.costs = (COST_RATIO, 1.0)
+        self._costs = Costs()
         self.threshold: float | None = None  # the backward gate's, of the last pool
         self.stage = self.method.stages.first
         self.moves: list[dict[str, Any]] = [
@@ -134,7 +132,6 @@ class Sieve:
         ]
         self._pool: list[Rows] = []
         self._released = 0.0
-        self._open_tokens = 0  # yielded while the gates were open
         self._progress = 0.0
         self._batches_in_pass = 0
         self._ahead: list[Rows] = []  # taken by a host that was interrupted, not trained on
@@ -251,7 +248,7 @@ class Sieve:
             self._count("yielded", rows)
             self._released += float(rows.spans.sum())
             if self.stage == 1:
-                self._open_tokens += int(rows.lengths.sum())
+                self.ledger.opened += int(rows.lengths.sum())
             return rows
 
     def reduce(self, losses: Tensor, batch: Any) -> Tensor:
@@ -299,6 +296,16 @@ class Sieve:
         return self._progress
 
     @property
+    def cost_ratio(self) -> float:
+        """Seconds to score an example over seconds to train on it, as the sieve takes it to be."""
+        return self._costs.ratio
+
+    @property
+    def costs(self) -> tuple[float, float]:
+        """To score a token, and to train on one while gates are closed, over plain training's."""
+        return self._costs.score, self._costs.train
+
+    @property
     def passes(self) -> int:
         """Passes over the data completed."""
         return self._passes
@@ -336,7 +343,8 @@ class Sieve:
         ledger, method = self.ledger, self.method
         forward, backward = method.forward, method.backward
         with ledger.spending("decide"):
-            self._measure()
+            self._costs.follow(
+                ledger.cost_ratio(), ledger.relative("score"), ledger.relative("closed"))
             rows = self._codec.concat(self._pool)
             self._pool = []
             offer = Offer(rows.ids, self.stage, drawn=len(rows))
@@ -412,13 +420,6 @@ class Sieve:
         taken = self.ledger.seconds["score"] - before
         self.ledger.paces["score"].add(taken, int(rows.lengths.sum()))
         return out
-
-    def _measure(self) -> None:
-        """Follow the measured costs in coarse steps."""
-        self.cost_ratio = followed(self.cost_ratio, self.ledger.cost_ratio(), 1.25)
-        score, train = self.costs
-        self.costs = (followed(score, self.ledger.relative("score"), 1.1),
-                      followed(train, self.ledger.relative("closed"), 1.1))
 
     # ---- learning
 
@@ -521,7 +522,7 @@ class Sieve:
         """Tokens trained on and scored so far."""
         ledger = self.ledger
         whole = ledger.tokens.drawn / max(1, ledger.examples.drawn) * (self._total or 0)
-        opened, waiting = self._open_tokens, self._holding.tokens
+        opened, waiting = ledger.opened, self._holding.tokens
         closed = ledger.tokens.yielded - opened
         if self.stage == 1:
             opened += waiting
@@ -572,6 +573,15 @@ class Sieve:
             "total": self._total,
         }
 
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own."""
+        return {
+            "forward": self.method.forward, "backward": self.method.backward,
+            "opening": self.method.opening, "codec": self._codec, "ledger": self.ledger,
+            "costs": self._costs, "window": self.window, "watch": self._watch,
+            "returns": self._returns,
+        }
+
     def state_dict(self, ahead: Sequence[Any] = ()) -> State:
         """Everything, as tensors, numbers, strings, lists and dicts.
 
@@ -585,14 +595,7 @@ class Sieve:
             "batch_size": self._batch_size,
             "loaders": self._loaders,
             "scoring_batch": self._scoring_batch,
-            "forward": self.method.forward.state_dict(),
-            "backward": self.method.backward.state_dict(),
-            "opening": self.method.opening.state_dict(),
-            "codec": self._codec.state_dict(),
-            "ledger": self.ledger.state_dict(),
-            "window": self.window.state_dict(),
-            "watch": self._watch.state_dict(),
-            "returns": self._returns.state_dict(),
+            **{name: part.state_dict() for name, part in self._parts().items()},
             "stage": self.stage,
             "moves": [dict(m) for m in self.moves],
             "pool": [rows_state(r) for r in self._pool],
@@ -604,9 +607,6 @@ class Sieve:
                 "batches_in_pass": self._batches_in_pass,
                 "passes": self._passes,
                 "revealed_at_move": self._revealed_at_move,
-                "cost_ratio": self.cost_ratio,
-                "costs": list(self.costs),
-                "open_tokens": self._open_tokens,
             },
             # It stays as it is until more is revealed: taken anew it could move earlier.
             "evidence": None if self._evidence is None else [float(x) for x in self._evidence],
@@ -634,24 +634,16 @@ class Sieve:
         if state["batch_size"] is not None:
             self._batch_size = state["batch_size"]
         self._scoring_batch, self._loaders = state["scoring_batch"], state["loaders"]
-        self.method.forward.load_state_dict(state["forward"])
-        self.method.backward.load_state_dict(state["backward"])
-        self.method.opening.load_state_dict(state["opening"])
-        self._codec.load_state_dict(state["codec"])
-        self.ledger.load_state_dict(state["ledger"])
-        self.window.load_state_dict(state["window"])
-        self._watch.load_state_dict(state["watch"])
-        self._returns.load_state_dict(state["returns"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
         self.stage, self.moves = state["stage"], [dict(m) for m in state["moves"]]
         self._pool = [rows_from_state(s, device) for s in state["pool"]]
         self._holding.load_state_dict(state["holding"], device)
-        self._ahead = [rows_from_state(s, device) for s in state.get("ahead", ())]
+        self._ahead = [rows_from_state(s, device) for s in state["ahead"]]
         counters = state["counters"]
         self._released = counters["released"]
         self._batches_in_pass, self._passes = counters["batches_in_pass"], counters["passes"]
         self._revealed_at_move = counters["revealed_at_move"]
-        self._progress, self.cost_ratio = counters["progress"], counters["cost_ratio"]
-        self.costs = (counters["costs"][0], counters["costs"][1])
-        self._open_tokens = counters["open_tokens"]
+        self._progress = counters["progress"]
         self._resumed = True
-        self._evidence = state.get("evidence")
+        self._evidence = state["evidence"]

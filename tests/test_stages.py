@@ -323,7 +323,7 @@ def test_the_sieve_follows_the_measured_cost_ratio_in_coarse_steps() -> None:
     assert seen[0] == fs.gates.COST_RATIO  # nothing measured yet
     assert seen[-1] == pytest.approx(0.4, rel=0.12)
     assert len(set(seen)) == 2
-    assert sieve.state_dict()["counters"]["cost_ratio"] == seen[-1]
+    assert sieve.state_dict()["costs"]["ratio"] == seen[-1]
 
 
 class Rising(TableScorer):
