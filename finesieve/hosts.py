@@ -35,25 +35,19 @@ def sized(loader: Any) -> bool:
     return True
 
 
-def examples(loader: Any, batch_size: int, ranks: int) -> int | None:
-    """Examples that one rank draws in one pass; `None` if the loader has no length."""
-    if not sized(loader):
+def examples(loader: Any, batch_size: int | None, ranks: int = 1) -> int | None:
+    """Examples that one rank draws in one pass; None if it cannot be known.
+
+    batch_size: of one rank. ranks: those among which the loader's sampler is divided by the host;
+    1 where it gives each rank its own part.
+    """
+    if batch_size is None or not sized(loader):
         return None
     most = len(loader) * batch_size
     sampler = getattr(loader, "sampler", None)
     if ranks == 1 and sampler is not None and sized(sampler):
         return min(most, len(sampler))
     return most
-
-
-def examples_in_pass(loader: Any) -> int | None:
-    """Examples that a `DataLoader` draws in one pass; None if it cannot be known."""
-    sampler: Any = getattr(loader, "sampler", None)
-    size = getattr(loader, "batch_size", None)
-    if size is None or not sized(sampler):
-        return None
-    count = len(sampler)
-    return count // size * size if loader.drop_last else count
 
 
 def figures(sieve: Sieve) -> dict[str, float]:

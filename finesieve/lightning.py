@@ -35,7 +35,7 @@ from finesieve import heads, methods
 from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, StateError
 from finesieve.features import FeatureFunction
-from finesieve.hosts import clock, examples_in_pass, figures, sized
+from finesieve.hosts import clock, examples, figures, sized
 from finesieve.schedule import StreamSchedule
 from finesieve.scores import (
     SIZE_ALONE,
@@ -299,7 +299,8 @@ class SieveCallback(Callback):
 
     def _total(self) -> int | None:
         """Examples in all passes together, if that is known."""
-        passes, count = self._passes(), examples_in_pass(self._loader)
+        passes, loader = self._passes(), self._loader
+        count = examples(loader, getattr(loader, "batch_size", None))
         if self._given is not None or passes is None or count is None:
             return self._given
         return passes * count

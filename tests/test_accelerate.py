@@ -330,6 +330,7 @@ def test_two_ranks(tmp_path: Path) -> None:
     finally:
         for process in processes:
             process.kill()
+            process.communicate()  # else its pipes are found open in a later test
     a, b = out
     for same_on_both in ("weights", "sync", "rates", "moves"):
         assert a[same_on_both] == b[same_on_both]
