@@ -29,19 +29,27 @@ def _column(batch: Any, key: str | int) -> Any:
         ) from None
 
 
-def _labels(batch: Any, key: str | int | None, n: int) -> IntArray:
-    """int64[n] to cross with: whole numbers as they are, real ones in ten steps, else 0."""
+def _labels(batch: Any, key: str | int | None, shape: tuple[int, ...]) -> IntArray:
+    """int64[n] to cross with: whole numbers as they are, real ones in ten steps, rows hashed.
+
+    A label for every token, so of the tokens' shape, is crossed with nothing: hardly any row
+    comes twice.
+    """
+    n = shape[0]
     if key is None:
         return np.zeros(n, dtype=np.int64)
     labels = _column(batch, key)
     values = labels.detach().cpu().numpy() if torch.is_tensor(labels) else np.asarray(labels)
-    if values.ndim != 1:  # multi-label rows and label sequences: hash the row
-        flat = values.reshape(n, -1).astype(np.int64)
-        powers = (1_000_003 ** np.arange(flat.shape[1], dtype=np.uint64)).astype(np.int64)
-        return np.asarray(np.abs((flat * powers).sum(axis=1)), dtype=np.int64)
     if np.issubdtype(values.dtype, np.floating):
         values = np.rint(values * 10)
-    return np.asarray(values, dtype=np.int64)
+    values = np.asarray(values, dtype=np.int64)
+    if values.ndim == 1:
+        return values
+    if values.shape == shape:
+        return np.zeros(n, dtype=np.int64)
+    flat = values.reshape(n, -1)
+    powers = (1_000_003 ** np.arange(flat.shape[1], dtype=np.uint64)).astype(np.int64)
+    return np.asarray(np.abs((flat * powers).sum(axis=1)), dtype=np.int64)
 
 
 def token_features(
@@ -65,7 +73,7 @@ def token_features(
             ids[~real] = -1
             if not real[:, :1].all():  # padded on the left: what is real comes first
                 ids = np.take_along_axis(ids, np.argsort(~real, axis=1, kind="stable"), axis=1)
-        return Features(ids[:, :max_tokens], _labels(batch, labels, len(ids)))
+        return Features(ids[:, :max_tokens], _labels(batch, labels, ids.shape))
 
     return features
 
@@ -110,6 +118,6 @@ def text_features(
         tokens = np.full((len(rows), max(1, width)), -1, dtype=np.int64)
         for i, row in enumerate(rows):
             tokens[i, : len(row)] = row
-        return Features(tokens, _labels(batch, labels, len(rows)))
+        return Features(tokens, _labels(batch, labels, (len(rows),)))
 
     return features

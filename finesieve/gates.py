@@ -23,7 +23,7 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 State = dict[str, Any]
-COST_RATIO = 0.25  # seconds to score an example over seconds to train on it, before it is measured
+COST_RATIO = 0.3  # seconds to score an example over seconds to train on it, before it is measured
 
 
 @dataclass(frozen=True, slots=True)

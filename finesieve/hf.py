@@ -7,7 +7,10 @@ are open, or the method has none) the host computes its own loss, to the bit.
 
 from __future__ import annotations
 
+import copy
+import time
 from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +26,11 @@ except ImportError as error:
         f"finesieve.hf needs {error.name}: pip install 'finesieve[hf]'"
     ) from None
 
-from finesieve import heads, hf_trl, hosts, methods
+from finesieve import heads, hf_refusals, hf_trl, hosts, methods
 from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, StateError
 from finesieve.features import FeatureFunction
 from finesieve.hf_loader import FilteredLoader
-from finesieve.hf_refusals import unfit
 from finesieve.hf_scale import LossScale
 from finesieve.hf_tasks import TokensPerExample, decoder_needs_targets, head_of
 from finesieve.rows import IDS, WEIGHTS
@@ -116,7 +118,7 @@ class Attached:
         self._sft = losses is None and self._own_loss == "trl.SFTTrainer"
         self._pairs = self._own_loss in hf_trl.PAIRS
         if self.filters:
-            wrong = unfit(trainer, self._own_loss, losses=losses is not None)
+            wrong = hf_refusals.unfit(trainer, self._own_loss, losses=losses is not None)
             if wrong:
                 raise ConfigError("the sieve cannot be attached: " + "; ".join(wrong))
             if losses is None:
@@ -130,6 +132,8 @@ class Attached:
         self.begun: dict[str, Any] = {}  # random states when the pass under way began
         self._scale = LossScale(trainer, self.head)
         self._finer = 1  # batches of survivors that make up one of the loader's
+        self._device_clock, self._idle = time.perf_counter, 0.0
+        self._stopped: float | None = None
 
     def _find_head(self, given: heads.Head | None) -> None:
         trainer: Any = self.trainer
@@ -179,8 +183,11 @@ class Attached:
         if self.epochs is not None and drawn is not None:
             total = self.epochs * drawn
         device = args.device
+        # A method of the user's own is copied: gates and predictor are new in each training.
+        method = self._method if isinstance(self._method, str) else copy.deepcopy(self._method)
+        self._device_clock = hosts.clock(device)
         self.sieve = Sieve(
-            self._scorer(), self._method, total=total, clock=hosts.clock(device),
+            self._scorer(), method, total=total, clock=self._clock,
             features=self._features or self._default_features(),
             agreement=Ranks(device=str(device)) if ranks > 1 else Alone(),
             listeners=self._listeners,
@@ -204,7 +211,7 @@ class Attached:
         if self.filters and self.epochs is not None:  # told by the loader's length, an upper bound
             num_training_steps = -(-num_training_steps // self._finer)
         plain = self._host["create_scheduler"](num_training_steps, *rest, **more)
-        by_metric = isinstance(plain, torch.optim.lr_scheduler.ReduceLROnPlateau)
+        by_metric = "metrics" in signature(plain.step).parameters
         if not self.filters or self.epochs is None or by_metric or isinstance(plain, _Driven):
             return plain
         self.trainer.lr_scheduler = _Driven(plain, num_training_steps, self._progress)
@@ -324,6 +331,20 @@ class Attached:
             return Task(model, self.head, keep_targets=True, more=self.head.given)
         return Task(model, self.head, keep_targets=decoder_needs_targets(model))
 
+    def _clock(self) -> float:
+        """Seconds without what comes between two steps: evaluating, saving, logging."""
+        return self._device_clock() - self._idle
+
+    def stopping(self) -> None:
+        """A step is done."""
+        self._stopped = self._device_clock()
+
+    def going_on(self) -> None:
+        """The trainer asks for a batch."""
+        if self._stopped is not None:
+            self._idle += self._device_clock() - self._stopped
+            self._stopped = None
+
     def _progress(self) -> float:
         assert self.sieve is not None
         return self.sieve.progress
@@ -399,6 +420,7 @@ class _Callback(TrainerCallback):
         attached = self._attached
         if attached.filters and attached.epochs is not None and attached.sieve is not None:
             state.epoch = attached.sieve.progress * attached.epochs
+        attached.stopping()
         return control
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
@@ -408,8 +430,12 @@ class _Callback(TrainerCallback):
         if attached.sieve.passes >= attached.epochs:
             control.should_training_stop = True
             state.max_steps = state.global_step  # so far an upper bound
-            if str(getattr(args.save_strategy, "value", args.save_strategy)) == "steps":
-                control.should_save = True  # as the trainer does after its last step
+            # As the trainer does after its last step, which it did not know for that.
+            if hf_refusals.by_steps(args.save_strategy):
+                control.should_save = True
+            if hf_refusals.by_steps(args.eval_strategy):
+                missing = state.global_step % state.eval_steps != 0
+                control.should_evaluate = missing and args.eval_delay <= state.global_step
         return control
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:

@@ -41,8 +41,8 @@ class FilteredLoader:
         attached = self._attached
         sieve = attached.sieve
         assert sieve is not None
-        count, last, fresh = 0, None, False
-        while not fresh:
+        count, last, fresh, resumed = 0, None, False, self._skip > 0
+        while not fresh or (resumed and count == 0):  # saved with a pass's last step: the next one
             fresh = self._under_way is None  # else what the trainer left of the pass before
             if fresh:
                 if attached.filters and attached.epochs is not None and (
@@ -56,6 +56,7 @@ class FilteredLoader:
                     del batch[WEIGHTS]
                 count, last = count + 1, batch
                 yield attached.yielded(batch)
+                attached.going_on()
             self._under_way = None
         every = attached.trainer.args.gradient_accumulation_steps
         if attached.filters and last is not None and count != self._length:

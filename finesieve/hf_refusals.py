@@ -37,10 +37,23 @@ def _sharded(trainer: Any) -> list[str]:
     return wrong
 
 
+def by_steps(strategy: Any) -> bool:
+    return str(getattr(strategy, "value", strategy)) == "steps"
+
+
 def _lengths(args: Any) -> list[str]:
-    if args.max_steps <= 0 and args.num_train_epochs != int(args.num_train_epochs):
-        return [f"num_train_epochs={args.num_train_epochs}: a whole number, or max_steps"]
-    return []
+    if args.max_steps > 0:
+        return []
+    wrong = []
+    if args.num_train_epochs != int(args.num_train_epochs):
+        wrong.append(f"num_train_epochs={args.num_train_epochs}: a whole number, or max_steps")
+    for name, strategy in (("logging_steps", args.logging_strategy),
+                           ("eval_steps", args.eval_strategy), ("save_steps", args.save_strategy)):
+        value = getattr(args, name)
+        if by_steps(strategy) and value is not None and 0 < value < 1:
+            wrong.append(f"{name}={value} is a share of a number of steps that nobody knows "
+                         "beforehand: give a number of steps, or max_steps")
+    return wrong
 
 
 def _loss(trainer: Any, own_loss: str) -> list[str]:

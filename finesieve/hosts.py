@@ -58,7 +58,7 @@ def figures(sieve: Sieve) -> dict[str, float]:
     trained = ledger.examples.yielded / drawn
     scored = ledger.examples.scored / max(1, ledger.examples.drawn)
     work = sieve.work()
-    spent = work.spent(*sieve.costs, of=ledger.tokens.drawn - work.undecided)
+    spent = work.spent(*sieve.costs, of=ledger.tokens.drawn)
     return {"sieve_stage": float(sieve.stage), "sieve_trained": round(trained, 4),
             "sieve_scored": round(scored, 4), "sieve_saved": round(1.0 - spent, 4)}
 

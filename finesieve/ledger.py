@@ -31,7 +31,7 @@ class Counts:
 
 @dataclass
 class Ledger:
-    """Examples, tokens and seconds. Only the paces and the cost ratio flow back into decisions.
+    """Examples, tokens and seconds. Counts and paces flow back into decisions; seconds do not.
 
     seconds: `decide` (both gates and the predictor, deciding and learning, and the handling of
     rows), `score`, `train` (from a batch's handing over to the next request), `data` (waiting
@@ -63,19 +63,13 @@ class Ledger:
         setattr(self.examples, station, getattr(self.examples, station) + examples)
         setattr(self.tokens, station, getattr(self.tokens, station) + tokens)
 
-    def cost_ratio(self, least: int = 256) -> float | None:
-        """Seconds to score a token over seconds to train on one, by the paces; None before `least`
-        examples were scored, and trained on."""
-        if min(self.examples.scored, self.examples.yielded) < least:
-            return None
-        scoring = self.paces["score"].per_token
-        trained = [self.paces[name].sums for name in ("open", "closed")]
-        seconds, tokens = (sum(x) for x in zip(*trained, strict=True))
-        return scoring * tokens / seconds if scoring is not None and seconds > 0 else None
-
     def relative(self, name: str) -> float | None:
-        """What a token costs, `closed` or to `score`, over plain training's; None if unknown."""
-        found, plain = self.paces[name].per_token, self.paces["open"].per_token
+        """What a token costs, `closed` or to `score`, over plain training's; None if unknown.
+
+        Where gates were closed from the start, survivors stand in for plain training.
+        """
+        plain = self.paces["open"].per_token or self.paces["closed"].per_token
+        found = self.paces[name].per_token
         return None if found is None or plain is None else found / plain
 
     def flops(self, parameters: int) -> dict[str, float]:

@@ -264,6 +264,10 @@ class SieveCallback(Callback):
             if isinstance(value, float) and value != 1.0:
                 wrong.append(f"Trainer({name}={value}): nobody knows beforehand how many batches "
                              "survive; give a whole number of batches")
+        if trainer.max_steps > 0 and trainer.max_epochs > 0:
+            wrong.append(f"Trainer(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps})"
+                         ": nobody knows beforehand which comes first, and the schedule needs to "
+                         "know: set one of them (max_epochs=-1 beside max_steps)")
         if trainer.overfit_batches:
             wrong.append(f"Trainer(overfit_batches={trainer.overfit_batches}): there is nothing "
                          "to filter in a few batches; leave the sieve out (method='full')")
@@ -323,7 +327,8 @@ class SieveCallback(Callback):
             scorer = _Prepared(own, trainer, module)
         several = trainer.world_size > 1
         sieve = Sieve(
-            scorer, self._method, total=self._total(), listeners=self._listeners,
+            scorer, self._method if isinstance(self._method, str) else copy.deepcopy(self._method),
+            total=self._total(), listeners=self._listeners,
             features=self._features or (self._head.features() if self._head else None),
             agreement=Ranks(device=str(trainer.strategy.root_device)) if several else Alone(),
             **{"clock": self._clock, **self._options},

@@ -71,20 +71,23 @@ def followed(value: float, found: float | None, step: float) -> float:
 class Costs:
     """What the sieve goes by: measured costs, followed in coarse steps.
 
-    ratio: seconds to score an example over seconds to train on it. score, train: to score a token,
-    and to train on one while gates are closed, over plain training's.
+    score, train: to score a token, and to train on one while gates are closed, over plain
+    training's. ratio: of the two.
     """
 
     def __init__(self) -> None:
-        self.ratio, self.score, self.train = COST_RATIO, COST_RATIO, 1.0
+        self.score, self.train = COST_RATIO, 1.0
 
-    def follow(self, ratio: float | None, score: float | None, train: float | None) -> None:
+    @property
+    def ratio(self) -> float:
+        return self.score / self.train
+
+    def follow(self, score: float | None, train: float | None) -> None:
         """Take in what was measured; None: nothing yet."""
-        self.ratio = followed(self.ratio, ratio, 1.25)
         self.score, self.train = followed(self.score, score, 1.1), followed(self.train, train, 1.1)
 
     def state_dict(self) -> State:
-        return {"ratio": self.ratio, "score": self.score, "train": self.train}
+        return {"score": self.score, "train": self.train}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.ratio, self.score, self.train = state["ratio"], state["score"], state["train"]
+        self.score, self.train = state["score"], state["train"]

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from finesieve.errors import BatchError, ScoreError
+from finesieve.features import FeatureFunction, token_features
 from finesieve.frozen import FrozenPrefix
 from finesieve.gates import FloatArray
 from finesieve.heads import Head, SingleLabel
@@ -69,6 +70,10 @@ class Scorer(ABC):
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
         """The size that goes with a training loss, where only the loss is known (stage 1)."""
         return np.maximum(loss, 0.0)
+
+    def features(self) -> FeatureFunction:
+        """What a predictor is to look at, unless the user says otherwise."""
+        return token_features()
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -167,6 +172,9 @@ class Task(Scorer):
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
         return self.head.size_of_loss(loss)
+
+    def features(self) -> FeatureFunction:
+        return self.head.features()
 
 
 class Classification(Task):

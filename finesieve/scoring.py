@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
@@ -50,14 +52,15 @@ def cut_alike(lengths: npt.NDArray[np.int64], most: int, buckets: list[int]) -> 
 
 
 def score_rows(
-    scorer: Scorer, codec: Codec, rows: Rows, most: int, overhead: float
+    scorer: Scorer, codec: Codec, rows: Rows, most: int, overhead: float,
+    done: Callable[[int], None] = lambda tokens: None,
 ) -> tuple[FloatArray, FloatArray]:
     """Loss and size float32[n], scored in batches of like length.
 
     What frozen layers put out, if the scorer gives it, becomes a column of the rows.
 
-    most, overhead: see `cut_by_length`. Raises `ScoreError` if the scorer gives other than one
-    loss and one size per example.
+    most, overhead: see `cut_by_length`. done: called after each forward with its tokens.
+    Raises `ScoreError` if the scorer gives other than one loss and one size per example.
     """
     n = len(rows)
     prefix: Tensor | None = None
@@ -80,6 +83,7 @@ def score_rows(
         loss[index], size[index] = scores.loss[: len(index)], scores.size[: len(index)]
         if scores.prefix is not None:
             prefix = codec.place(rows, prefix, index, scores.prefix)
+        done(int(rows.lengths[index].sum()))
     if prefix is not None:
         rows.columns[PREFIX] = prefix
     return loss, size

@@ -22,13 +22,11 @@ from finesieve.thresholds import ThresholdSampling
 @dataclass(frozen=True, slots=True)
 class Work:
     """Tokens trained on while the gates were open, and closed (those that wait included); tokens
-    scored; drawn but not decided on; and how many the whole stream has, as it looks now (0 if its
-    length is unknown)."""
+    scored; and how many the whole stream has, as it looks now (0 if its length is unknown)."""
 
     open: int = 0
     closed: int = 0
     scored: int = 0
-    undecided: int = 0
     whole: float = 0.0
 
     def spent(self, score: float, train: float, of: float | None = None) -> float:
@@ -43,9 +41,9 @@ class View:
     """What a policy may look at.
 
     stage: 1, 2 or 3. share: of the stream drawn, 0 to 1 (NaN if the total is unknown). since:
-    examples revealed since the last move. passes: completed passes over the data. cost_ratio:
-    seconds to score an example over seconds to train on it. costs: to score a token, and to train
-    on one with gates closed, over plain training's, as measured. work: what was done so far.
+    examples revealed since the last move. passes: completed passes over the data. costs: to score
+    a token, and to train on one with gates closed, over plain training's, as measured. work: what
+    was done so far.
     """
 
     stage: int
@@ -53,7 +51,6 @@ class View:
     since: int
     passes: int
     window: Window
-    cost_ratio: float = COST_RATIO
     costs: tuple[float, float] = (COST_RATIO, 1.0)
     work: Work = Work()
 
@@ -154,16 +151,16 @@ class Automatic(Stages):
 
     Every stage has a price (`Prices`): what a given amount of information costs there, in units
     of plain training. A gate closes when that is cheaper by a margin, and opens again when it
-    is not cheaper any more, so data from which nothing can be skipped are trained on plainly.
+    is dearer by two, so data from which nothing can be skipped are trained on plainly.
 
     train: share of the stream that is trained on once gates are closed; None: what balances
         variance and cost, found by the backward gate itself, but no less than `least`.
     score: share of the stream that a closed forward gate lets through to scoring, or the gate's
         rule: its share is then set to the cheapest of `SHARES`.
-    cost_ratio: seconds to score an example over seconds to train on it; None: as the sieve
-        measures it, and then what a survivor's token costs over plain training's is measured too
-        (1.0 to 1.5 for MiniLM on CPU, in half batches). 0.25 to 0.36 measured for MiniLM on CPU in
-        bf16 (1/3 is the usual 1:2 split of forward and backward, without the optimizer).
+    cost_ratio: seconds to score an example over seconds to train on it, a survivor's the same as
+        plain training's; None: both as the sieve measures them. For MiniLM on a CPU in bf16
+        scoring is 0.27 to 0.39 of plain training (1/3 is the usual 1:2 split of forward and
+        backward, without the optimizer), a survivor in half batches 1.0 to 1.5.
     margin: by how much cheaper than plain training a stage must be before a gate closes; twice as
         much dearer, and both open again. The forward gate closes once it makes nothing dearer.
     slack: how much dearer than stage 2 stage 3 may become before the forward gate opens again:
@@ -215,21 +212,21 @@ class Automatic(Stages):
             return [0.0, 0.0, unknown, *(unknown for _ in self.shares)]
         window = view.window
         recent = slice(-min(len(window), view.since), None)
+        # Survivors cost more each than plain training's examples, in smaller batches above all.
+        score, train = view.costs if self.cost_ratio is None else (self.cost_ratio, 1.0)
         prices = stage_prices(
             window.column("size")[recent],
             window.column("predicted")[recent],
             window.weights[recent],
             train=self.train,
             score=self.shares,
-            cost_ratio=view.cost_ratio if self.cost_ratio is None else self.cost_ratio,
+            cost_ratio=score / train,
             floors=self.floors,
             audit=self.audit,
             least=self.least,
         )
-        # Survivors cost more each than plain training's examples, in smaller batches above all.
-        dearer = view.costs[1] if self.cost_ratio is None else 1.0
         return [1.0, window.concentration(),
-                *(dearer * price for price in (prices.backward, *prices.forward))]
+                *(train * price for price in (prices.backward, *prices.forward))]
 
     def next(self, stage: int, numbers: list[float]) -> Move | None:
         ready, concentration, backward, *forwards = numbers
@@ -239,16 +236,21 @@ class Automatic(Stages):
         if self._rule is not None and forward < float("inf"):
             self._rule.share = self.shares[forwards.index(forward)]
         best = min(backward, forward)
-        close = 1.0 - self.margin
+        close, dear = 1.0 - self.margin, 1.0 + 2 * self.margin
         if stage == 1 and best < close:
-            what = "both gates" if forward < backward else "the backward gate"
-            return 2, (
+            # Where scoring everything does not pay, training losses have judged the predictor.
+            target, price, what = 2, backward, "the backward gate"
+            if backward >= close:
+                target, price, what = 3, forward, "both gates"
+            return target, (
                 f"sizes are concentrated enough ({concentration:.2f}): with {what} closed the "
-                f"same information costs {best:.2f} of plain training"
+                f"same information costs {price:.2f} of plain training"
             )
-        if stage > 1 and best >= 1.0 + 2 * self.margin:
-            return 1, f"skipping does not pay now: it would cost {best:.2f} of plain training"
-        if stage == 2 and forward <= min(close, backward):
+        proved = forward <= min(close, backward)
+        if stage > 1 and (best >= dear or (stage == 2 and backward >= dear and not proved)):
+            here = backward if stage == 2 else best
+            return 1, f"skipping does not pay now: it costs {here:.2f} of plain training"
+        if stage == 2 and proved:
             return 3, (
                 f"the predictor has proved itself: {forward:.2f} of plain training with it, "
                 f"{backward:.2f} without"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from finesieve.scoring import score_rows
 from finesieve.stages import View, Work
 
 Listener = Callable[[dict[str, Any]], None]
-_END = object()
+_END, _NONE = object(), np.zeros(0, dtype=np.int64)
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
 _VERSION = 5
 
@@ -46,8 +47,10 @@ class Sieve:
 
     scorer: the scoring pass (see `finesieve.scores`); needed by every method that scores.
     method: a name from `finesieve.methods`, or a `Method` of your own gates.
-    features: batch -> Features for the predictor; token ids crossed with `labels` by default.
-    total: examples in all passes together, for `progress` and stages set by share.
+    features: batch -> Features for the predictor; by default the scorer's own: for most tasks
+        token ids crossed with `labels`.
+    total: examples in all passes together (of this rank), for `progress`, a budget and stages set
+        by share.
     batch_size: survivors a batch; by default the loader's own times the method's `batch_share`
         (half for `finesieve`), which keeps optimizer steps; the loader's own if `total` is so large
         that 400 steps and more remain.
@@ -105,7 +108,7 @@ class Sieve:
             )
         self._scorer = scorer
         self._predicts = isinstance(self.method.forward, PredictorGate)
-        self._features = features or token_features()
+        self._features = features or (scorer.features() if scorer else token_features())
         # A gate of the user's own may want features too: given ones are always computed.
         self._wants_features = self._predicts or features is not None
         self._total, self._group = total, group
@@ -118,7 +121,7 @@ class Sieve:
         self._holding = Holding(self._codec, group, seed)
         self._batch_size = batch_size
         self._loaders: int | None = None  # examples in the loader's batches
-        self._agreement = agreement or Alone()
+        self._agreement, self._alone = agreement or Alone(), agreement is not None
         self._listeners = list(listeners)
         self.ledger = Ledger(clock)
         self.window = Window(self.method.stages.window)
@@ -150,10 +153,11 @@ class Sieve:
         the interrupted one, so the loader must repeat its order; `positioned=True` if it starts
         where it was interrupted by itself.
         """
+        self._check_ranks()
         iterator = iter(batches)
         with self.ledger.spending("data"):
-            skip = self._batches_in_pass if self._resumed else 0
-            self._resumed = False
+            resumed, self._resumed = self._resumed, False
+            skip = self._batches_in_pass if resumed else 0
             for done in range(0 if positioned else skip):
                 batch = next(iterator, _END)
                 if batch is _END:
@@ -164,6 +168,11 @@ class Sieve:
                     )
                 self._codec.note(batch)
             self._batches_in_pass = skip
+            if resumed:  # what waits goes out before anything is drawn: in the loader's own form
+                first = list(islice(iterator, 1))
+                for batch in first:
+                    self._codec.note(batch)
+                iterator = chain(first, iterator)
         exhausted = False
         while True:
             while not self._ahead and not self._holding.ready and not exhausted:
@@ -195,6 +204,18 @@ class Sieve:
         self._absorb()
         self._batches_in_pass = 0
         self._passes += 1
+
+    def _check_ranks(self) -> None:
+        """`ConfigError` where several ranks would each go their own way, and hang."""
+        dist = torch.distributed
+        if self._alone or not (dist.is_available() and dist.is_initialized()):
+            return
+        if dist.get_world_size() > 1 and isinstance(self._agreement, Alone):
+            raise ConfigError(
+                f"{dist.get_world_size()} ranks train together, and this sieve knows of none but "
+                "its own: Sieve(..., agreement=finesieve.agreement.Ranks()), and `total` of this "
+                "rank's part (agreement=finesieve.agreement.Alone() if they do not)"
+            )
 
     def _push(self, batch: Any) -> None:
         """Draw one batch: decide on it once its pool is full, and hold what survives."""
@@ -255,7 +276,8 @@ class Sieve:
         """The weighted mean of the losses, to call `backward()` on; a scalar.
 
         losses: float[n], one per example of the batch, with gradient. batch: as the sieve
-        yielded it. In expectation the result is the mean loss over all examples drawn.
+        yielded it. In expectation the result is the mean loss over the pool drawn that the batch
+        came from; a pool of which more survives gets more batches.
 
         Losses that are not finite are left out of the mean, counted and reported. If the model's
         own outputs were NaN or infinite there, the gradient is NaN all the same (0 * NaN): check
@@ -297,12 +319,13 @@ class Sieve:
 
     @property
     def cost_ratio(self) -> float:
-        """Seconds to score an example over seconds to train on it, as the sieve takes it to be."""
+        """Seconds to score a token over seconds to train on one of a survivor's, as measured."""
         return self._costs.ratio
 
     @property
     def costs(self) -> tuple[float, float]:
-        """To score a token, and to train on one while gates are closed, over plain training's."""
+        """To score a token, and to train on one of a survivor's, over plain training's; measured,
+        and followed in steps of a tenth."""
         return self._costs.score, self._costs.train
 
     @property
@@ -327,12 +350,18 @@ class Sieve:
             if self._wants_features:
                 offer = replace(offer, features=self._features(self._codec.bare(rows)))
             verdict = gate.decide(offer).check(offer.n, gate)
-            kept = np.flatnonzero(verdict.keep)
-            chosen, p = self._codec.take(rows, kept), verdict.probability
+            kept, p = np.flatnonzero(verdict.keep), verdict.probability
+            chosen = self._codec.take(rows, kept)
+            if p is not None and p.min() < p.max():
+                chosen.weights = (p.mean() / p[kept]).astype(np.float32)
             self._await(chosen, None if p is None else p[kept])
             self._count("dropped", rows)
             self._count("dropped", chosen, -1)
-            self._tell({"event": "open", "stage": 1, "ids": chosen.ids})
+            if self._listeners:
+                self._tell(pool_event(
+                    offer, p, kept, _NONE, offer.take(kept), None, np.arange(len(kept)),
+                    chosen.weights, False,
+                ))
             self._holding.add(chosen, len(rows), self._size())
 
     def _sift(self) -> None:
@@ -343,8 +372,7 @@ class Sieve:
         ledger, method = self.ledger, self.method
         forward, backward = method.forward, method.backward
         with ledger.spending("decide"):
-            self._costs.follow(
-                ledger.cost_ratio(), ledger.relative("score"), ledger.relative("closed"))
+            self._costs.follow(ledger.relative("score"), ledger.relative("closed"))
             rows = self._codec.concat(self._pool)
             self._pool = []
             offer = Offer(rows.ids, self.stage, drawn=len(rows))
@@ -369,7 +397,7 @@ class Sieve:
                 probability=q[passed] if q is not None else None,
                 predicted=offer.predicted[passed] if offer.predicted is not None else None,
             )
-        bad = np.zeros(0, dtype=np.int64)
+        bad = _NONE
         if self.method.scores:
             loss, size = self._score(chosen)
             with ledger.spending("decide"):
@@ -411,15 +439,26 @@ class Sieve:
     def _score(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
         assert self._scorer is not None
         assert self._scoring_batch is not None
-        before = self.ledger.seconds["score"]
         with self.ledger.spending("score"):
             out = score_rows(
-                self._scorer, self._codec, rows, self._scoring_batch, self._scoring_overhead
+                self._scorer, self._codec, rows, self._scoring_batch, self._scoring_overhead,
+                self._pacer(),
             )
         self._count("scored", rows)
-        taken = self.ledger.seconds["score"] - before
-        self.ledger.paces["score"].add(taken, int(rows.lengths.sum()))
         return out
+
+    def _pacer(self) -> Callable[[int], None]:
+        """To be called with the tokens of each scoring forward when it is done."""
+        clock, pace = self.ledger.clock, self.ledger.paces["score"]
+        before = clock()
+
+        def done(tokens: int) -> None:
+            nonlocal before
+            now = clock()
+            pace.add(now - before, tokens)
+            before = now
+
+        return done
 
     # ---- learning
 
@@ -496,8 +535,7 @@ class Sieve:
                 share = drawn / self._total if self._total else float("nan")
                 since = self.window.revealed - self._revealed_at_move
                 view = View(
-                    self.stage, share, since, self._passes, self.window, self.cost_ratio,
-                    self.costs, self.work(),
+                    self.stage, share, since, self._passes, self.window, self.costs, self.work(),
                 )
                 self._evidence = stages.evidence(view)
             gates = (self.method.forward, self.method.backward)
@@ -528,8 +566,7 @@ class Sieve:
             opened += waiting
         else:
             closed += waiting
-        undecided = sum(int(rows.lengths.sum()) for rows in self._pool)
-        return Work(opened, closed, ledger.tokens.scored, undecided, whole)
+        return Work(opened, closed, ledger.tokens.scored, whole)
 
     def _move(self, stage: int, reason: str) -> None:
         if self.stage == 1:
@@ -542,11 +579,6 @@ class Sieve:
         self._tell({"event": "stage", **move})
         if stage == 1:
             self._holding.release(self._batch_size or 1, everything=True)
-            if isinstance(self.method.opening, Open):
-                for rows in self._pool:
-                    self._holding.pass_through(rows)
-                    self._await(rows)
-                self._pool = []
 
     # ---- telling
 

@@ -66,7 +66,7 @@ def line(now: dict[str, Any]) -> str:
         f"scored {now['scored'] / drawn:.0%}",
         duration(now["elapsed"]),
     ]
-    if now["saved"] is not None and now["stage"] > 1:
+    if now["saved"] is not None and (now["stage"] > 1 or now["trained"] < 0.9 * drawn):
         word = "saved" if now["saved"] >= 0 else "lost"
         parts.append(f"{word} {duration(abs(now['saved']))}")
     if now["left"] is not None:

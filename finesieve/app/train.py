@@ -37,6 +37,7 @@ from finesieve.app.results import pack_examples
 from finesieve.app.runfiles import ExampleLog, RunFolder
 from finesieve.errors import DataError, ScoreError, StateError
 from finesieve.frozen import FrozenPrefix
+from finesieve.gates import Open
 from finesieve.rows import inputs
 from finesieve.schedule import StreamSchedule
 from finesieve.scores import Classification
@@ -431,7 +432,7 @@ class Run:
                 "concentration": _finite(window.concentration()),
             },
             "cost_ratio": self.sieve.cost_ratio,
-            "cost_ratio_measured": ledger.cost_ratio(least=1),
+            "costs_measured": {name: ledger.relative(name) for name in ("score", "closed")},
             "eval": {**pooled, "n": len(loss)},
             "eval_sets": sets,
             "eval_examples": pack_examples(loss, right),  # in the order of `eval_sets`
@@ -484,7 +485,7 @@ def train(
     run.train()
     if folder:
         run.save()  # what follows can be interrupted too; resuming then goes on from here
-    if method.scores and run.sieve.stage == run.sieve.method.stages.first == 1:
+    if method.scores and len(run.sieve.moves) == 1 and isinstance(method.opening, Open):
         live.say("the stream ended in warm-up: skipping would not have paid, nothing was saved")
     return run.finish()
 
