@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from finesieve import heads
+from finesieve.errors import ConfigError
 
 
 class LossScale:
@@ -23,7 +24,7 @@ class LossScale:
     """
 
     def __init__(self, trainer: Any, head: heads.Head | None) -> None:
-        self._trainer, self._head = trainer, head
+        self._trainer, self._head, self._checked = trainer, head, False
         self.is_share: bool | None = None
 
     @property
@@ -45,7 +46,8 @@ class LossScale:
     def compare(self, host: Tensor, each: Tensor, targets: Any, items: Any) -> None:
         """Learn from a batch. host: the trainer's loss, a scalar; each: ours, float[n]; targets:
         the batch's columns; items: the trainer's `num_items_in_batch`."""
-        if not self.unknown(items):
+        alone = self._parts * self._times(items) == 1
+        if self._checked if alone else self.is_share is not None:
             return
         times, share = self._times(items), 1.0 / self._parts
         mean = float(each.detach().mean())
@@ -56,8 +58,25 @@ class LossScale:
             if items is not None:
                 share = tokens * times / max(1.0, float(items))
         found = float(host.detach()) / max(1e-9, mean)
-        if math.isfinite(found) and share < 0.9 * times:  # else this batch is nearly all of them
+        if alone:
+            self._check(found, mean)
+        elif math.isfinite(found) and share < 0.9 * times:  # else this batch is nearly all of them
             self.is_share = found < (share * times) ** 0.5
+
+    def _check(self, found: float, mean: float) -> None:
+        """`ConfigError` if the trainer minimises another loss than the head's, by which gates go
+        and which is trained on once they are closed. Rounding and a text's first label, which some
+        versions count and others do not, are far less than a third."""
+        if not math.isfinite(found) or mean < 0.01:
+            return
+        self._checked = True
+        if not 2 / 3 < found < 3 / 2:
+            raise ConfigError(
+                f"the trainer's loss is {found:.2f} times that of {type(self._head).__name__}: the "
+                "model or the trainer weighs, smooths or adds something that the head does not "
+                "(class weights, an auxiliary loss): give attach(..., losses=function), a "
+                "function (model, batch) -> loss per example"
+            )
 
     def scaled(self, loss: Tensor, items: Any) -> Tensor:
         """A batch's mean as the host would scale it."""

@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+import finesieve as fs
+from tests.conftest import make_batches
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,3 +44,14 @@ def test_two_ranks(method: str, tmp_path: Path) -> None:
     assert a["threshold"] == b["threshold"]
     assert a["conserved"]
     assert b["conserved"]
+
+
+def test_ranks_that_know_nothing_of_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would make different numbers of steps and wait for each other for ever."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    batches = make_batches(40)
+    with pytest.raises(fs.ConfigError, match=r"agreement=finesieve\.agreement\.Ranks\(\)"):
+        next(iter(fs.Sieve(method="random", total=40)(batches)))
+    alone = fs.Sieve(method="random", total=40, agreement=fs.agreement.Alone())  # on purpose
+    assert next(iter(alone(batches)))

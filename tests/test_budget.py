@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -221,3 +222,39 @@ def test_the_savings_that_are_logged_pay_for_dear_survivors() -> None:
         1.0 - world.now / tokens.drawn, abs=0.03)
     assert tokens.yielded < 0.35 * tokens.drawn
     assert hosts.figures(sieve)["sieve_saved"] < 0.5  # 0.66 by count
+
+
+def test_what_a_random_share_leaves_out_is_told() -> None:
+    """Every example has its record, also those that are neither scored nor trained on."""
+    events: list[dict[str, Any]] = []
+    sieve = fs.Sieve(Flat(), method(0.2, cost_ratio=0.2), total=2000, listeners=[events.append])
+    for batch in sieve(make_batches(2000)):
+        sieve.reduce(torch.full((len(batch["labels"]),), 0.7), batch)
+    pools = [e for e in events if e["event"] == "pool"]
+    assert sorted(np.concatenate([e["ids"] for e in pools]).tolist()) == list(range(2000))
+    weight = np.concatenate([e["weight"] for e in pools])
+    assert int((weight == 1).sum()) == sieve.ledger.examples.yielded
+    assert int((weight == 0).sum()) == sieve.ledger.examples.dropped
+    assert not any(e["scored"].any() for e in pools)
+
+
+def test_an_opening_gate_may_keep_some_likelier_than_others() -> None:
+    """Then survivors weigh the inverse: what is trained on estimates the pool."""
+    class Halves(fs.Gate):
+        def decide(self, offer: fs.Offer) -> fs.Verdict:
+            p = np.where(offer.ids % 2 == 0, 0.8, 0.2).astype(np.float32)
+            return fs.Verdict(self.dice.random(offer.n) < p, p)
+
+        dice = np.random.default_rng(0)
+
+    kind = fs.methods.build("finesieve", 0, starts={2: 0.9}, predictor_bits=10)
+    sieve = fs.Sieve(TableScorer(), replace(kind, opening=Halves()), total=20000, pool=200)
+    even = odd = 0.0
+    for batch in sieve(make_batches(20000)):
+        if sieve.stage > 1:
+            break
+        ids, weights = batch["sieve_ids"], batch["sieve_weights"]
+        even += float(weights[ids % 2 == 0].sum())
+        odd += float(weights[ids % 2 == 1].sum())
+        sieve.reduce(torch.zeros(len(ids)), batch)
+    assert even == pytest.approx(odd, rel=0.05)

@@ -230,6 +230,34 @@ def test_every_optimizer_step_has_all_its_accumulated_batches(tmp_path: Path) ->
     assert 0 < len(fillers) < 8
 
 
+class Ends(TrainerCallback):
+    """The steps with which passes ended."""
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        self.steps.append(str(state.global_step))
+
+
+@pytest.mark.parametrize("more", [{}, {"max_steps": 30}])
+def test_resuming_from_the_last_step_of_a_pass(tmp_path: Path, more: dict[str, Any]) -> None:
+    """Nothing is left of that pass: the next one follows."""
+    ends = Ends()
+    more = {"save_strategy": "steps", "save_steps": 1, "gradient_accumulation_steps": 1, **more}
+    method = closed() if "max_steps" not in more else methods.build("random", 0, share=0.5)
+    whole = trainer(tmp_path, callbacks=[ends], **more)
+    hf.attach(whole, method, **OPTIONS)
+    whole.train()
+    again = trainer(tmp_path, model(seed=9), **more)
+    attached = hf.attach(again, method, **OPTIONS)
+    again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{ends.steps[0]}"))
+    assert attached.sieve is not None
+    assert attached.sieve.passes >= 1
+    assert again.state.global_step == whole.state.global_step
+    assert same(weights(whole), weights(again))
+
+
 @pytest.mark.parametrize("at", ["4", "14"])
 def test_resuming_ends_at_the_same_weights(tmp_path: Path, at: str) -> None:
     """From the first pass and from the second; the trainer miscounts the passes."""
@@ -315,14 +343,102 @@ def test_max_steps_are_made(tmp_path: Path) -> None:
 
 
 def test_training_again_starts_anew(tmp_path: Path) -> None:
-    host = trainer(tmp_path, num_train_epochs=1)
+    """Also where the method was given as an object, whose gates learn."""
+    host = trainer(tmp_path, num_train_epochs=1, learning_rate=0.0)
+    method = closed()
+    attached = hf.attach(host, method, **OPTIONS)
+    made = []
+    for _ in range(2):
+        host.train()
+        assert attached.sieve is not None
+        made.append((attached.sieve, attached.sieve.ledger.examples, host.state.global_step))
+    assert made[0][0] is not made[1][0]
+    assert made[0][1:] == made[1][1:]
+    assert not method.forward.state_dict()["model"]["weights"].any()
+
+
+def test_what_the_last_step_is_evaluated_and_saved_for(tmp_path: Path) -> None:
+    """The trainer learns only afterwards which step was its last."""
+    host = trainer(tmp_path, eval_strategy="steps", eval_steps=7, save_strategy="steps",
+                   save_steps=7, load_best_model_at_end=True)
+    hf.attach(host, closed(), **OPTIONS)
+    host.train()
+    last = host.state.global_step
+    assert last % 7
+    assert [x["step"] for x in host.state.log_history if "eval_loss" in x] == [
+        *range(7, last, 7), last]
+    assert (tmp_path / f"checkpoint-{last}").exists()
+    assert host.state.best_model_checkpoint is not None
+    losses = [x["eval_loss"] for x in host.state.log_history if "eval_loss" in x]
+    assert host.evaluate()["eval_loss"] == pytest.approx(min(losses), abs=1e-5)
+
+
+def test_early_stopping(tmp_path: Path) -> None:
+    host = trainer(tmp_path, eval_strategy="steps", eval_steps=3, save_strategy="steps",
+                   save_steps=3, load_best_model_at_end=True, learning_rate=0.0,
+                   callbacks=[transformers.EarlyStoppingCallback(2)])
+    hf.attach(host, closed(), **OPTIONS)
+    host.train()
+    assert host.state.global_step == 9  # two evaluations no better than the first
+
+
+class Slow(TrainerCallback):
+    """An evaluation that takes ten seconds, by the clock given."""
+
+    def __init__(self, now: list[float]) -> None:
+        self.now = now
+
+    def on_evaluate(self, *_: Any, **kw: Any) -> None:
+        self.now[0] += 10.0
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_evaluation_is_no_training_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(hf.hosts, "clock", lambda device: lambda: now[0])
+    host = trainer(tmp_path, gradient_accumulation_steps=parts, eval_strategy="steps",
+                   eval_steps=2, callbacks=[Slow(now)])
     attached = hf.attach(host, closed(), **OPTIONS)
+    step = host.training_step
+
+    def timed(*given: Any) -> Tensor:
+        now[0] += 1.0
+        return step(*given)
+
+    host.training_step = timed
     host.train()
-    first = attached.sieve
-    steps = host.state.global_step
+    assert attached.sieve is not None
+    assert now[0] > 50.0
+    spent = attached.sieve.ledger.seconds["train"]
+    made = parts * host.state.global_step
+    assert made - 2 * parts <= spent <= made
+
+
+def test_a_loss_of_the_models_own_is_noticed(tmp_path: Path) -> None:
+    """Class weights in the model's forward, say: gates would go by another loss."""
+    class Weighing(BertForSequenceClassification):
+        def forward(self, *given: Any, **named: Any) -> Any:
+            out = super().forward(*given, **named)
+            if out.loss is not None:
+                out.loss = 3.0 * out.loss
+            return out
+
+    torch.manual_seed(0)
+    host = trainer(tmp_path, Weighing(BertConfig(**SMALL)), gradient_accumulation_steps=1)
+    hf.attach(host, closed(), **OPTIONS)
+    with pytest.raises(fs.ConfigError, match=r"loss is 3\.00 times that of SingleLabel"):
+        host.train()
+
+
+@pytest.mark.skipif(int(transformers.__version__.split(".")[0]) < 5, reason="has no such schedule")
+def test_a_schedule_that_goes_by_a_metric_is_the_trainers(tmp_path: Path) -> None:
+    host = trainer(tmp_path, lr_scheduler_type="greedy", eval_strategy="epoch",
+                   metric_for_best_model="loss")
+    hf.attach(host, closed(), **OPTIONS)
     host.train()
-    assert attached.sieve is not first
-    assert abs(host.state.global_step - steps) <= 6
+    assert math.isfinite(host.evaluate()["eval_loss"])
 
 
 class Regressor(nn.Module):
@@ -384,6 +500,9 @@ class Own(Trainer):
 
 @pytest.mark.parametrize(("args", "said"), [
     ({"num_train_epochs": 1.5}, "num_train_epochs=1.5: a whole number, or max_steps"),
+    ({"eval_strategy": "steps", "eval_steps": 0.2}, "eval_steps=0.2 is a share"),
+    ({"save_strategy": "steps", "save_steps": 0.5}, "save_steps=0.5 is a share"),
+    ({"logging_steps": 0.1}, "logging_steps=0.1 is a share"),
     ({"compute_loss_func": lambda *a, **k: None}, "losses=function"),
 ])
 def test_what_cannot_be_served_is_refused_at_once(

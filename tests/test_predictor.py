@@ -182,3 +182,12 @@ def test_features_of_other_labels() -> None:
     assert multi.cross[0] == multi.cross[2] != multi.cross[1]
     unlabelled = fs.token_features(labels=None, mask=None)({"input_ids": torch.ones(2, 3)})
     assert unlabelled.cross.tolist() == [0, 0]
+
+
+def test_a_label_for_every_token_is_crossed_with_nothing() -> None:
+    ids = torch.arange(1, 13).view(2, 6)
+    batch = {"input_ids": ids, "labels": ids.masked_fill(ids < 3, -100)}
+    assert fs.token_features(mask=None)(batch).cross.tolist() == [0, 0]
+    several = {"input_ids": ids, "labels": torch.tensor([[0.1, 0.9], [0.8, 0.9]])}
+    one, other = fs.token_features(mask=None)(several).cross.tolist()
+    assert one != other  # real numbers are told apart before they are cut to whole ones

@@ -112,6 +112,20 @@ def test_a_positioned_loader_is_not_skipped_into() -> None:
         list(third(batches[:2]))
 
 
+def test_what_waited_comes_back_in_the_loaders_form() -> None:
+    """Before a batch was drawn: `batch.to(device)` is what a loop does first."""
+    from transformers import BatchEncoding
+
+    batches = [BatchEncoding(b) for b in make_batches(160)]
+    first = small_sieve(160)
+    _ = [b for _, b in zip(range(3), first(batches), strict=False)]
+    state = first.state_dict()
+    second = small_sieve(160)
+    second.load_state_dict(state)
+    rest = batches[state["counters"]["batches_in_pass"] :]
+    assert all(isinstance(b.to("cpu"), BatchEncoding) for b in second(rest, positioned=True))
+
+
 def test_state_of_another_sieve_is_refused() -> None:
     state = small_sieve().state_dict()
     with pytest.raises(fs.StateError, match="pool=50, this sieve 64"):

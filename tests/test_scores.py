@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -96,3 +98,24 @@ def test_wrong_models_are_named() -> None:
 
     with pytest.raises(fs.ScoreError, match=r"expected logits \[n, classes\]"):
         fs.scores.Classification(Sequence())(batch)
+
+
+def test_the_head_says_what_the_predictor_looks_at() -> None:
+    """Tokens of multiple choice are [n, choices, length], which the usual features refuse."""
+    class Choosing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(60, 1)
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            return self.embed(input_ids).sum(dim=(2, 3))
+
+    torch.manual_seed(0)
+    batches = [{"input_ids": torch.randint(1, 60, (8, 3, 5)), "labels": torch.randint(0, 3, (8,)),
+                "attention_mask": torch.ones(8, 3, 5, dtype=torch.long)} for _ in range(20)]
+    method = fs.methods.build("finesieve", 0, starts={2: 0.1, 3: 0.3}, predictor_bits=10)
+    sieve = fs.Sieve(fs.scores.Task(Choosing(), fs.heads.Choice()), method, total=160, pool=32)
+    for batch in sieve(batches):
+        sieve.reduce(torch.rand(len(batch["labels"])), batch)
+    assert sieve.stage == 3
+    assert np.isfinite(sieve.window.column("predicted")).all()

@@ -389,3 +389,45 @@ def test_gates_open_again_when_survivors_turn_out_too_dear(dearer: float) -> Non
         assert stages.count(1) >= 2
         assert "skipping does not pay now" in next(
             m["reason"] for m in sieve.moves[1:] if m["stage"] == 1)
+
+
+def test_scoring_is_measured_before_gates_may_open_again() -> None:
+    """Within the patience of the default pool; what it costs is charged in full, and once.
+
+    The price by hand: scoring all costs 0.5 of plain training an example, and a survivor 1.5.
+    """
+    now = [0.0]
+
+    class Timed(TableScorer):
+        def __call__(self, batch: Any) -> Scores:
+            now[0] += 0.5 * float(batch["attention_mask"].sum())
+            return super().__call__(batch)
+
+    method = fs.methods.build("finesieve", predictor_bits=14, warmup=0.0, train=0.3, margin=0.0)
+    sieve = fs.Sieve(Timed(), method, total=20000, clock=lambda: now[0])
+    for batch in sieve(make_batches(20000)):
+        each = 1.0 if sieve.stage == 1 else 1.5
+        now[0] += each * float(batch["attention_mask"].sum())
+        losses = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
+        sieve.reduce(losses, batch)
+        if sieve.stage == 2 and sieve.window.revealed - sieve._revealed_at_move >= 1000:
+            break
+    assert sieve.stage == 2
+    assert sieve.costs == pytest.approx((0.5, 1.5), rel=0.06)
+    view = View(2, 0.5, 1024, 0, sieve.window, sieve.costs)
+    price = sieve.method.stages.evidence(view)[2]
+    size = sieve.window.column("size")[-1024:]
+    p = fs.thresholds.inclusion(size, fs.thresholds.solve_threshold(size, 0.3 * 1024, 0.05), 0.05)
+    variance = (size**2 / p).sum() / (size**2).sum()
+    score, train = sieve.costs
+    assert price == pytest.approx(variance * (score + train * p.mean()), rel=0.01)
+
+
+def test_gates_never_stay_where_it_costs_more_than_plain_training() -> None:
+    """Scoring everything is dear and the predictor is of no use: the way back, at once."""
+    policy = fs.Automatic(0.2, 0.4, margin=0.05)
+    for backward in (1.1, 1.3, 2.0):
+        for forward in (0.96, 1.0, 5.0):
+            move = policy.next(2, [1.0, 0.5, backward, forward])
+            assert move is not None
+            assert move[0] == 1
