@@ -109,7 +109,7 @@ def frontier(records: Sequence[Record]) -> str:
             found.sort()
         every = [p for found in points.values() for p in found]
         frame = Frame([0.0, *(x for x, _ in every)], [y for _, y in every],
-                      "time over that of plain training", "held-out loss")
+                      "time over that of plain training", "held-out loss", log=True)
         for method, found in points.items():
             if len(found) > 1:
                 line(frame, found, COLORS[method])

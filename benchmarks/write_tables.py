@@ -30,8 +30,9 @@ ABOUT_TRICKS = (
 )
 MAIN = ("full", RIVAL, "finesieve")
 BEFORE = (
-    "Measured before attention and memory on CPUs were as they are now ([CPU](research/cpu.md)): "
-    "plain training was up to twice as slow, so the speed-ups are too good."
+    "Measured before attention and memory on CPUs ([CPU](research/cpu.md)) and the prices of "
+    "stages were as they are now: plain training was up to twice as slow, so these speed-ups are "
+    "overstated."
 )
 
 

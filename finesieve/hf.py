@@ -292,8 +292,8 @@ class Attached:
             each = self.head.losses(outputs, inputs)
         if IDS in carried:
             loss = self.sieve.reduce(each, carried)
-        else:  # a filler
-            loss = (each * carried[WEIGHTS]).mean()
+        else:  # a filler, of weight 0: infinite times 0 would be no number
+            loss = (torch.nan_to_num(each) * carried[WEIGHTS]).mean()
         return self._scale.scaled(loss, items), outputs
 
     def _ask(self, inputs: Any, items: Any) -> None:

@@ -66,6 +66,9 @@ def _loss(trainer: Any, own_loss: str) -> list[str]:
         wrong.append(f"{own_loss}{named} has a compute_loss of its own: give {_FUNCTION}; "
                      "impossible where an example's loss depends on the others of its batch "
                      "(in-batch negatives, ranking)")
+    if getattr(trainer.args, "use_liger_kernel", False):
+        wrong.append("use_liger_kernel=True computes the loss without the logits that the size of "
+                     f"a gradient follows from: set it to False, or give {_FUNCTION}")
     return wrong
 
 

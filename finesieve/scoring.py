@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from finesieve.errors import ScoreError
 from finesieve.gates import FloatArray
+from finesieve.ledger import Ledger
 from finesieve.rows import PREFIX, Codec, Rows
 from finesieve.scores import Scorer
 
@@ -51,39 +50,59 @@ def cut_alike(lengths: npt.NDArray[np.int64], most: int, buckets: list[int]) -> 
     return cuts
 
 
-def score_rows(
-    scorer: Scorer, codec: Codec, rows: Rows, most: int, overhead: float,
-    done: Callable[[int], None] = lambda tokens: None,
-) -> tuple[FloatArray, FloatArray]:
-    """Loss and size float32[n], scored in batches of like length.
+class ScoringPass:
+    """Scores rows in batches of like length, and keeps the books of it.
 
-    What frozen layers put out, if the scorer gives it, becomes a column of the rows.
-
-    most, overhead: see `cut_by_length`. done: called after each forward with its tokens.
-    Raises `ScoreError` if the scorer gives other than one loss and one size per example.
+    most: examples a batch at the most; the sieve sets it when it has seen the loader's batches.
+    overhead: see `cut_by_length`.
     """
-    n = len(rows)
-    prefix: Tensor | None = None
-    loss, size = np.empty(n, np.float32), np.empty(n, np.float32)
-    order = np.argsort(rows.lengths, kind="stable")
-    if codec.buckets:
-        cuts = cut_alike(rows.lengths[order], most, codec.buckets)
-    else:
-        cuts = cut_by_length(rows.lengths[order], most, overhead)
-    for cut in cuts:
-        index = order[cut]
-        # With fixed lengths the number is fixed too, for compiled models: the last one is repeated.
-        given = np.pad(index, (0, most - len(index)), mode="edge") if codec.buckets else index
-        scores = scorer(codec.for_model(codec.take(rows, given)))
-        if scores.loss.shape != given.shape or scores.size.shape != given.shape:
-            raise ScoreError(
-                f"the scorer gave {scores.loss.shape} losses and {scores.size.shape} "
-                f"sizes for {len(given)} examples; expected one of each per example"
-            )
-        loss[index], size[index] = scores.loss[: len(index)], scores.size[: len(index)]
-        if scores.prefix is not None:
-            prefix = codec.place(rows, prefix, index, scores.prefix)
-        done(int(rows.lengths[index].sum()))
-    if prefix is not None:
-        rows.columns[PREFIX] = prefix
-    return loss, size
+
+    def __init__(
+        self, scorer: Scorer | None, codec: Codec, ledger: Ledger, most: int | None, overhead: float
+    ) -> None:
+        self._scorer, self._codec, self._ledger = scorer, codec, ledger
+        self.most, self._overhead = most, overhead
+
+    def __call__(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
+        """Loss and size, float32[n].
+
+        What frozen layers put out, if the scorer gives it, becomes a column of the rows. Raises
+        `ScoreError` if the scorer gives other than one loss and one size per example.
+        """
+        with self._ledger.spending("score"):
+            out = self._score(rows)
+        self._ledger.count("scored", len(rows), int(rows.lengths.sum()))
+        return out
+
+    def _cuts(self, lengths: npt.NDArray[np.int64], most: int) -> list[slice]:
+        if self._codec.buckets:
+            return cut_alike(lengths, most, self._codec.buckets)
+        return cut_by_length(lengths, most, self._overhead)
+
+    def _score(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
+        assert self._scorer is not None
+        assert self.most is not None
+        codec, clock, pace = self._codec, self._ledger.clock, self._ledger.paces["score"]
+        prefix: Tensor | None = None
+        loss, size = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
+        before = clock()
+        order = np.argsort(rows.lengths, kind="stable")
+        for cut in self._cuts(rows.lengths[order], self.most):
+            index = given = order[cut]
+            if codec.buckets:  # of one size, for compiled models: the last one is repeated
+                given = np.pad(index, (0, self.most - len(index)), mode="edge")
+            scores = self._scorer(codec.for_model(codec.take(rows, given)))
+            if scores.loss.shape != given.shape or scores.size.shape != given.shape:
+                raise ScoreError(
+                    f"the scorer gave {scores.loss.shape} losses and {scores.size.shape} "
+                    f"sizes for {len(given)} examples; expected one of each per example"
+                )
+            loss[index], size[index] = scores.loss[: len(index)], scores.size[: len(index)]
+            if scores.prefix is not None:
+                prefix = codec.place(rows, prefix, index, scores.prefix)
+            now = clock()
+            pace.add(now - before, int(rows.lengths[index].sum()))
+            before = now
+        if prefix is not None:
+            rows.columns[PREFIX] = prefix
+        return loss, size

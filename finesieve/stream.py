@@ -24,20 +24,20 @@ from finesieve.errors import ConfigError, ScoreError, StateError
 from finesieve.evidence import Window
 from finesieve.features import FeatureFunction, token_features
 from finesieve.forward_gate import PredictorGate
-from finesieve.gates import BoolArray, FloatArray, Offer, Open, State
+from finesieve.gates import BoolArray, Offer, Open, State
 from finesieve.holding import Holding
 from finesieve.identity import check_same, described
 from finesieve.ledger import Clock, Ledger
 from finesieve.pace import Costs
-from finesieve.records import pool_event
 from finesieve.returns import Returns
 from finesieve.rows import Codec, Rows, inputs, ride, rows_from_state, rows_state
 from finesieve.scores import Scorer, check_losses
-from finesieve.scoring import score_rows
+from finesieve.scoring import ScoringPass
+from finesieve.sifting import Sifted, Sifter
 from finesieve.stages import View, Work
 
 Listener = Callable[[dict[str, Any]], None]
-_END, _NONE = object(), np.zeros(0, dtype=np.int64)
+_END = object()
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
 _VERSION = 5
 
@@ -108,12 +108,12 @@ class Sieve:
             )
         self._scorer = scorer
         self._predicts = isinstance(self.method.forward, PredictorGate)
-        self._features = features or (scorer.features() if scorer else token_features())
+        own = getattr(scorer, "features", token_features)  # a plain function has none of its own
+        self._features = features or own()
         # A gate of the user's own may want features too: given ones are always computed.
         self._wants_features = self._predicts or features is not None
         self._total, self._group = total, group
-        self._pool_size, self._scoring_batch = pool, scoring_batch
-        self._scoring_overhead = scoring_overhead
+        self._pool_size = pool
         if lengths is not None and (not lengths or any(
                 not isinstance(x, int) or x < 1 for x in lengths)):
             raise ConfigError(f"lengths is {lengths!r}; expected whole numbers, 1 or more")
@@ -124,6 +124,10 @@ class Sieve:
         self._agreement, self._alone = agreement or Alone(), agreement is not None
         self._listeners = list(listeners)
         self.ledger = Ledger(clock)
+        self._scoring = ScoringPass(
+            scorer, self._codec, self.ledger, scoring_batch, scoring_overhead)
+        self._sifter = Sifter(self.method, self._codec, self.ledger, self._scoring,
+                              self._features if self._wants_features else None)
         self.window = Window(self.method.stages.window)
         self._watch = CollapseWatch()
         self._returns = Returns()
@@ -227,8 +231,8 @@ class Sieve:
                 return
             if self._batch_size is None:
                 self._batch_size = self.survivors(len(rows))
-            if self._scoring_batch is None:
-                self._scoring_batch = max(64, 2 * len(rows))
+            if self._scoring.most is None:
+                self._scoring.most = max(64, 2 * len(rows))
             self._count("drawn", rows)
             self._batches_in_pass += 1
             if self._loaders is None:
@@ -340,125 +344,34 @@ class Sieve:
 
     # ---- deciding
 
-    def _thin(self) -> None:
-        """Train on what the opening gate leaves of the pool, unscored."""
-        gate = self.method.opening
-        with self.ledger.spending("decide"):
-            rows = self._codec.concat(self._pool)
-            self._pool = []
-            offer = Offer(rows.ids, 1, drawn=len(rows))
-            if self._wants_features:
-                offer = replace(offer, features=self._features(self._codec.bare(rows)))
-            verdict = gate.decide(offer).check(offer.n, gate)
-            kept, p = np.flatnonzero(verdict.keep), verdict.probability
-            chosen = self._codec.take(rows, kept)
-            if p is not None and p.min() < p.max():
-                chosen.weights = (p.mean() / p[kept]).astype(np.float32)
-            self._await(chosen, None if p is None else p[kept])
-            self._count("dropped", rows)
-            self._count("dropped", chosen, -1)
-            if self._listeners:
-                self._tell(pool_event(
-                    offer, p, kept, _NONE, offer.take(kept), None, np.arange(len(kept)),
-                    chosen.weights, False,
-                ))
-            self._holding.add(chosen, len(rows), self._size())
-
     def _sift(self) -> None:
-        """Put the pool through the gates."""
-        if self.stage == 1:
-            self._thin()
-            return
-        ledger, method = self.ledger, self.method
-        forward, backward = method.forward, method.backward
+        """Put the pool through the gates; hold what survives, learn from what was revealed."""
+        ledger, scores = self.ledger, self.method.scores and self.stage > 1
         with ledger.spending("decide"):
-            self._costs.follow(ledger.relative("score"), ledger.relative("closed"))
+            if self.stage > 1:
+                self._costs.follow(ledger.relative("score"), ledger.relative("closed"))
             rows = self._codec.concat(self._pool)
             self._pool = []
-            offer = Offer(rows.ids, self.stage, drawn=len(rows))
-            if self._wants_features:
-                offer = replace(offer, features=self._features(self._codec.bare(rows)))
-                offer = replace(offer, predicted=forward.predict(offer))
-            if self.stage == 3:
-                first = forward.decide(offer).check(offer.n, forward)
-                self._count("decided", rows)
-                passed = np.flatnonzero(first.keep)
-            else:
-                first = None
-                passed = np.arange(offer.n, dtype=np.int64)
-            q = first.probability if first else None
-            chosen = self._codec.take(rows, passed)
-            scored = Offer(
-                chosen.ids,
-                self.stage,
-                drawn=len(rows),
-                cost_ratio=self.cost_ratio,
-                features=offer.features.take(passed) if offer.features else None,
-                probability=q[passed] if q is not None else None,
-                predicted=offer.predicted[passed] if offer.predicted is not None else None,
-            )
-        bad = _NONE
-        if self.method.scores:
-            loss, size = self._score(chosen)
-            with ledger.spending("decide"):
-                finite = np.isfinite(loss) & np.isfinite(size)
-                good, bad = np.flatnonzero(finite), passed[~finite]
-                self._bad(len(bad))
-                if len(bad):
-                    chosen, scored = self._codec.take(chosen, good), scored.take(good)
-                    passed, loss, size = passed[good], loss[good], size[good]
-                scored = replace(scored, loss=loss, size=size)
+        if self.stage == 1:
+            found = self._sifter.opened(rows)
+        else:
+            found = self._sifter.closed(rows, self.stage, self.cost_ratio)
         with ledger.spending("decide"):
-            second = backward.decide(scored).check(scored.n, backward)
-            kept = np.flatnonzero(second.keep)
-            survivors = self._codec.take(chosen, kept)
-            p = second.probability
-            weights = np.ones(len(kept), dtype=np.float64)
-            if q is not None and len(kept):
-                weights *= (q.mean() if p is None else 1.0) / q[passed][kept]
-            if p is not None and len(kept):
-                weights *= p.sum() / len(rows if q is not None else chosen) / p[kept]
-            survivors.weights = weights.astype(np.float32)
+            self._bad(len(found.bad))
+            if self.stage == 3:
+                self._count("decided", rows)
+            if self.stage > 1:
+                self.threshold = found.threshold
             self._count("dropped", rows)
-            self._count("dropped", survivors, -1)
+            self._count("dropped", found.survivors, -1)
             if self._listeners:
-                self._tell(
-                    pool_event(
-                        offer, q, passed, bad, scored, p, kept, survivors.weights, method.scores
-                    )
-                )
-            self.threshold = second.threshold
-            if self.method.scores:
-                audited = None if first is None or first.audited is None else first.audited[passed]
-                self._learn(replace(scored, keep=second.keep), audited)
-                self._watch_out(first, passed, scored, p is not None)
+                self._tell(found.event(scores))
+            if scores:
+                self._learn(replace(found.scored, keep=found.keep), found.audited)
+                self._watch_out(found)
             else:
-                self._await(survivors, q[passed][kept] if q is not None else None)
-            self._holding.add(survivors, len(rows), self._size())
-
-    def _score(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
-        assert self._scorer is not None
-        assert self._scoring_batch is not None
-        with self.ledger.spending("score"):
-            out = score_rows(
-                self._scorer, self._codec, rows, self._scoring_batch, self._scoring_overhead,
-                self._pacer(),
-            )
-        self._count("scored", rows)
-        return out
-
-    def _pacer(self) -> Callable[[int], None]:
-        """To be called with the tokens of each scoring forward when it is done."""
-        clock, pace = self.ledger.clock, self.ledger.paces["score"]
-        before = clock()
-
-        def done(tokens: int) -> None:
-            nonlocal before
-            now = clock()
-            pace.add(now - before, tokens)
-            before = now
-
-        return done
+                self._await(found.survivors, found.chances)
+            self._holding.add(found.survivors, len(rows), self._size())
 
     # ---- learning
 
@@ -516,13 +429,14 @@ class Sieve:
                 "too high, or the precision too low"
             )
 
-    def _watch_out(self, first: Any, passed: Any, scored: Offer, weighted: bool) -> None:
-        if weighted or scored.loss is None:
+    def _watch_out(self, found: Sifted) -> None:
+        """For collapse, which gates without weights can bring about: on all, or on the audited."""
+        if found.p is not None or found.scored.loss is None:
             return
-        if first is None:
-            self._watch.feed(scored.loss)
-        elif first.audited is not None:
-            self._watch.feed(scored.loss[first.audited[passed]])
+        if self.stage == 2:
+            self._watch.feed(found.scored.loss)
+        elif found.audited is not None:
+            self._watch.feed(found.scored.loss[found.audited])
 
     # ---- stages
 
@@ -626,7 +540,7 @@ class Sieve:
             "fingerprint": dict(self._fingerprint),
             "batch_size": self._batch_size,
             "loaders": self._loaders,
-            "scoring_batch": self._scoring_batch,
+            "scoring_batch": self._scoring.most,
             **{name: part.state_dict() for name, part in self._parts().items()},
             "stage": self.stage,
             "moves": [dict(m) for m in self.moves],
@@ -665,7 +579,7 @@ class Sieve:
             )
         if state["batch_size"] is not None:
             self._batch_size = state["batch_size"]
-        self._scoring_batch, self._loaders = state["scoring_batch"], state["loaders"]
+        self._scoring.most, self._loaders = state["scoring_batch"], state["loaders"]
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.stage, self.moves = state["stage"], [dict(m) for m in state["moves"]]

@@ -113,11 +113,24 @@ class Backwards(Trainer):
         return list(range(len(self.train_dataset)))[::-1][:200]
 
 
+class Asked(Data):
+    """Remembers which examples were asked for."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.asked: list[int] = []
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        self.asked.append(i)
+        return super().__getitem__(i)
+
+
 def test_a_sampler_of_ones_own(tmp_path: Path) -> None:
-    host = trainer(tmp_path)
+    data = Asked(300)
+    host = trainer(tmp_path, data=data)
     host.__class__ = Backwards
-    seen: list[int] = []
-    sieve = run(host, listeners=[lambda e: seen.extend(e["ids"]) if "ids" in e else None])
+    sieve = run(host)
+    assert data.asked == 2 * list(range(300))[::-1][:200]
     assert sieve.ledger.examples.drawn == 400
     assert sieve.progress == pytest.approx(1.0)
 

@@ -67,6 +67,7 @@ def test_a_step_may_take_its_batch_apart(tmp_path: Path) -> None:
     ({"val_check_interval": 0.5}, r"val_check_interval=0\.5"),
     ({"limit_train_batches": 0.5}, r"limit_train_batches=0\.5"),
     ({"overfit_batches": 4}, "overfit_batches=4"),
+    ({"max_steps": 10}, r"max_epochs=2, max_steps=10\): nobody knows"),
 ])
 def test_what_cannot_be_served_is_refused_at_once(
     tmp_path: Path, args: dict[str, Any], said: str

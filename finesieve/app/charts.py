@@ -37,6 +37,12 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return out
 
 
+def decades(low: float, high: float) -> list[float]:
+    """1, 2, 5 and so on, times powers of ten from 10 ** low to 10 ** high."""
+    every = (m * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5))
+    return [x for x in every if low <= math.log10(x) <= high]
+
+
 def number(value: float) -> str:
     """Short, without needless digits."""
     if value == 0:
@@ -47,18 +53,19 @@ def number(value: float) -> str:
 
 
 class Frame:
-    """Axes with ticks, from the range of what is to be drawn."""
+    """Axes with ticks, from the range of what is to be drawn; log: the vertical one's scale."""
 
     def __init__(
         self, xs: Sequence[float], ys: Sequence[float], x_name: str, y_name: str,
-        percent: bool = False, zero: bool = False,
+        percent: bool = False, zero: bool = False, log: bool = False,
     ) -> None:
+        self._height = math.log10 if log else float
         self.x0, self.x1 = _range(xs, pad=0.0 if zero else 0.06, zero=zero)
-        self.y0, self.y1 = _range(ys, pad=0.08, zero=zero)
+        self.y0, self.y1 = _range([self._height(y) for y in ys], pad=0.08, zero=zero)
         if percent:
             self.y0, self.y1 = 0.0, max(1.0, self.y1 if self.y1 > 1.08 else 1.0)
         parts = []
-        for t in ticks(self.y0, self.y1):
+        for t in decades(self.y0, self.y1) if log else ticks(self.y0, self.y1):
             y = self.y(t)
             shown = f"{t:.0%}" if percent else number(t)
             parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" '
@@ -77,7 +84,8 @@ class Frame:
         return LEFT + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        return HEIGHT - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (HEIGHT - TOP - BOTTOM)
+        share = (self._height(value) - self.y0) / (self.y1 - self.y0)
+        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
     def svg(self, title: str) -> str:
         return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
