@@ -35,6 +35,10 @@ BEFORE = (
     "overstated."
 )
 
+PRICED = (
+    "Measured before the prices of stages were as they are now ([prices](research/prices.md))."
+)
+
 
 def records_of(suite: str) -> list[Record]:
     """A suite's committed records; a file that is not sound is an error here."""
@@ -111,6 +115,8 @@ def benchmarks_page() -> str:
                   f"claim sets: {', '.join(suite.claim)}", ""]
         if any("attention" not in r["config"] for r in sound):
             lines += [BEFORE, ""]
+        elif any("cost_ratio_measured" in r for r in sound if r["name"] == "finesieve"):
+            lines += [PRICED, ""]
         shown = table(records, suite.claim)
         if name == "tasks":
             metrics = ", ".join(f"{METRICS[s]} ({s})" for s in suite.claim)
