@@ -146,3 +146,11 @@ def test_a_browser_draws_it_without_complaint(finished: Path, tmp_path: Path) ->
     assert seen["n"] == 9
     assert seen["flat"] == 0
     assert seen["wide"] <= seen["window"]  # a phone need not scroll sideways
+
+
+def test_a_scale_of_powers_has_few_ticks_and_never_one_alone() -> None:
+    assert charts.decades(-1.4, -1.04) == pytest.approx([0.04, 0.05, 0.06, 0.07, 0.08, 0.09])
+    assert charts.decades(-1.31, -0.2) == pytest.approx([0.05, 0.1, 0.2, 0.5])
+    frame = charts.Frame([0, 1], [0.01, 1.0], "x", "y", log=True)
+    middle = (frame.y(0.01) + frame.y(1.0)) / 2
+    assert frame.y(0.1) == pytest.approx(middle)

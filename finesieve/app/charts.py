@@ -38,8 +38,9 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def decades(low: float, high: float) -> list[float]:
-    """1, 2, 5 and so on, times powers of ten from 10 ** low to 10 ** high."""
-    every = (m * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5))
+    """1, 2 and 5 (over less than a decade 1 to 9) times powers of ten, 10 ** low to 10 ** high."""
+    digits = (1, 2, 5) if high - low > 0.7 else range(1, 10)
+    every = (m * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for m in digits)
     return [x for x in every if low <= math.log10(x) <= high]
 
 
