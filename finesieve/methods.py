@@ -86,9 +86,9 @@ def finesieve(
     variance x cost is least. least: share trained on at least, where it is not given: for the
     number of optimizer steps. budget: instead of all these, the total cost as a share of plain
     training's (see `Budget`). cost_ratio: see `Automatic`; measured by default. starts: stages by
-    hand (see `Fixed`). systematic: keep of every label and size as many as expected instead of
-    rolling for each example alone; by default with a budget. Further settings go to `Automatic` or
-    `Budget`.
+    hand (see `Fixed`); 0.4 of the stream is then scored in stage 3, unless `score` says otherwise.
+    systematic: keep of every label and size as many as expected instead of rolling for each example
+    alone; by default with a budget. Further settings go to `Automatic` or `Budget`.
     """
     if budget is not None and (train, score, starts) != (None, None, None):
         raise ConfigError("budget sets shares and stages: leave out train, score and starts")
@@ -130,7 +130,7 @@ def paper(
     vocabulary: int = 32768,
     **stages: Any,
 ) -> Method:
-    """Ouyang et al. 2023 with its plain defects mended: full batches instead of single examples
+    """Ouyang et al. 2023 with its plain defects mended: half batches instead of single examples
     in stage 3, no second forward, schedule by share of the stream, an audit, and a naive Bayes
     that takes absent tokens for no evidence. Unweighted."""
     bayes = NaiveBayes(vocabulary, absent=False)
@@ -188,7 +188,7 @@ def selective_backprop(
 
 def top_loss(seed: int = 0, train: float = 0.3, warmup: float = 0.05) -> Method:
     """Kawaguchi & Lu 2020: the share of each pool with the highest losses, unweighted. Departs
-    from the paper in choosing from pools of 1024 instead of mini-batches."""
+    from the paper in choosing from the sieve's pools (256 examples) instead of mini-batches."""
     return Method("top-loss", Open(), TopLoss(train), Fixed({2: warmup}))
 
 

