@@ -8,6 +8,7 @@ chosen text goes on as the docstring does, the rejected one as another does.
 import argparse
 import random
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch.nn.functional import logsigmoid
@@ -68,7 +69,7 @@ trainer = DPOTrainer(
 )
 
 if args.sieve:
-    hf.attach(trainer, losses=dpo_losses)
+    hf.attach(trainer, losses=dpo_losses, size=lambda loss: 1.0 - np.exp(-loss))
 
 trainer.train()
 print(f"{trainer.state.global_step} steps, {trainer.state.log_history[-1]['train_runtime']:.1f} s")

@@ -138,10 +138,14 @@ class FrozenPrefix:
 @contextmanager
 def _replaced(layers: Sequence[nn.Module], by: Callable[..., Any]) -> Iterator[None]:
     """Inside, `by(plain, ...)` stands for these layers' own `forward(...)`."""
+    # A layer may have a forward of its own already (hooks of Accelerate's, say).
+    own = [layer.__dict__.get("forward") for layer in layers]
     for layer in layers:
         layer.forward = partial(by, layer.forward)
     try:
         yield
     finally:
-        for layer in layers:
+        for layer, forward in zip(layers, own, strict=True):
             del layer.forward
+            if forward is not None:
+                layer.forward = forward

@@ -60,14 +60,17 @@ def attach(
         `SFTTrainer`.
     head: the task; found from the model's class and `config.problem_type` by default. For targets
         that are tokens, an example's loss is then its sum over the average number of them, as
-        measured: over the data, the trainer's own mean over tokens.
+        measured: over the data, the trainer's own mean over tokens. One that is given is also what
+        is trained on, with gates open too (class weights, say: `SingleLabel(class_weights=...)`).
     losses: for any other task: a function (model, batch) -> loss per example, float[n]. On several
         ranks the model it trains comes inside its DistributedDataParallel.
     size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n]; the
         loss itself by default (see `scores.PerExample`).
     features: what the predictor looks at; the head's own by default.
     options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; by default half of
-        the trainer's own per device, which keeps optimizer steps, and all of it on long streams).
+        the trainer's own per device, which keeps optimizer steps, and all of it on long streams)
+        or `total` (examples of this rank in all passes, where the loader does not tell: with
+        `max_steps` and a budget, say).
 
     With `num_train_epochs` an epoch is one pass over the data, of other steps than plain training;
     the learning rate follows the share of the data consumed. With `max_steps` the trainer makes as
@@ -116,13 +119,20 @@ class Attached:
         self.head = head
         self._own_loss = hf_trl.loss_of(trainer)
         self._sft = losses is None and self._own_loss == "trl.SFTTrainer"
+        # A loss of the user's choice is trained on with gates open too: one objective all along.
+        self._given = head is not None and losses is None and not self._sft
         self._pairs = self._own_loss in hf_trl.PAIRS
         if self.filters:
-            wrong = hf_refusals.unfit(trainer, self._own_loss, losses=losses is not None)
+            wrong = hf_refusals.unfit(
+                trainer, self._own_loss, losses=losses is not None, head=head is not None)
             if wrong:
                 raise ConfigError("the sieve cannot be attached: " + "; ".join(wrong))
             if losses is None:
                 self._find_head(head)
+        taken = sorted({"clock", "agreement", "scorer"} & options.keys())
+        if taken:
+            raise ConfigError(f"{', '.join(taken)}: the trainer's own is used; leave it out")
+        hosts.check_method(built, options.get("id_key"), "an attached sieve", by_steps=True)
         self._per: TokensPerExample | None = None
         if head is None and isinstance(self.head, heads.Tokens):
             self._per = TokensPerExample(self.head, self._all_labels())
@@ -130,6 +140,7 @@ class Attached:
         self.loader: FilteredLoader | None = None
         self.checkpoint: str | None = None
         self.begun: dict[str, Any] = {}  # random states when the pass under way began
+        self.epochs = self._epochs()  # None: as many steps as told
         self._scale = LossScale(trainer, self.head)
         self._finer = 1  # batches of survivors that make up one of the loader's
         self._device_clock, self._idle = time.perf_counter, 0.0
@@ -151,6 +162,10 @@ class Attached:
                 "before each text, so logits and labels are not of one length: use LoRA, or give "
                 "attach(..., losses=function)"
             )
+
+    def _epochs(self) -> int | None:
+        args = self.trainer.args
+        return None if args.max_steps > 0 else int(args.num_train_epochs)
 
     # ---- what is wrapped
 
@@ -177,10 +192,11 @@ class Attached:
         if trainer.accelerator.split_batches:
             batch_size //= ranks
         length = len(inner) if hosts.sized(inner) else None
-        self.epochs = None if args.max_steps > 0 else int(args.num_train_epochs)
-        total = None
+        self.epochs = self._epochs()
+        options = dict(self._options)
+        total = options.pop("total", None)
         drawn = hosts.examples(inner, batch_size, ranks)
-        if self.epochs is not None and drawn is not None:
+        if total is None and self.epochs is not None and drawn is not None:
             total = self.epochs * drawn
         device = args.device
         # A method of the user's own is copied: gates and predictor are new in each training.
@@ -191,7 +207,7 @@ class Attached:
             features=self._features or self._default_features(),
             agreement=Ranks(device=str(device)) if ranks > 1 else Alone(),
             listeners=self._listeners,
-            **{"seed": args.seed + args.process_index, **self._options},
+            **{"seed": args.seed + args.process_index, **options},
         )
         self.begun = {}
         if self.checkpoint and self.filters:
@@ -223,6 +239,8 @@ class Attached:
     ) -> Any:
         """The trainer's own where nothing is weighed; else the weighted mean over examples."""
         carried = {key: inputs.pop(key) for key in (IDS, WEIGHTS) if key in inputs}
+        if "id_key" in self._options:
+            inputs.pop(self._options["id_key"], None)
         host = self._host["compute_loss"]
         if not carried or self.sieve is None:
             return host(model, inputs, return_outputs=return_outputs,
@@ -233,6 +251,12 @@ class Attached:
             each = self._losses(model, inputs)
             self.sieve.observe(each, _riding(carried))
             loss, outputs = self._scale.scaled(each.mean(), num_items_in_batch), None
+        elif self._given and self._watches:
+            assert self.head is not None
+            outputs = self._outputs(model, inputs)
+            each = self.head.losses(outputs, inputs)
+            self.sieve.observe(each, _riding(carried), self.head.both(outputs, inputs)[1])
+            loss = self._scale.scaled(each.mean(), num_items_in_batch)
         else:
             targets = {} if self.head is None else {
                 k: inputs[k] for k in self.head.targets if k in inputs}  # the host takes them out
@@ -285,16 +309,21 @@ class Attached:
             self._scale.compare(loss, each, inputs, items)
         else:
             assert self.head is not None
-            self._ask(inputs, items)
-            kept = decoder_needs_targets(self.trainer.model)
-            given = {k: v for k, v in inputs.items() if kept or k not in self.head.targets}
-            outputs = model(**given)
+            if not self._given:
+                self._ask(inputs, items)
+            outputs = self._outputs(model, inputs)
             each = self.head.losses(outputs, inputs)
         if IDS in carried:
             loss = self.sieve.reduce(each, carried)
         else:  # a filler, of weight 0: infinite times 0 would be no number
             loss = (torch.nan_to_num(each) * carried[WEIGHTS]).mean()
         return self._scale.scaled(loss, items), outputs
+
+    def _outputs(self, model: nn.Module, inputs: Any) -> Any:
+        """The model's, without a loss of its own."""
+        assert self.head is not None
+        kept = decoder_needs_targets(self.trainer.model)
+        return model(**{k: v for k, v in inputs.items() if kept or k not in self.head.targets})
 
     def _ask(self, inputs: Any, items: Any) -> None:
         """The scale of the loss where no batch went through the host yet: gates closed from the

@@ -11,15 +11,18 @@ from finesieve import hf_trl
 _FUNCTION = "attach(..., losses=function), a function (model, batch) -> loss per example"
 
 
-def unfit(trainer: Any, own_loss: str, losses: bool) -> list[str]:
+def unfit(trainer: Any, own_loss: str, losses: bool, head: bool = False) -> list[str]:
     """A sentence for each, naming the setting to change.
 
     own_loss: whose `compute_loss` it is (`hf_trl.loss_of`). losses: whether a function for the
-    loss of an example was given.
+    loss of an example was given. head: whether a head was, whose loss is what is trained on then.
     """
     wrong = [*_sharded(trainer), *_lengths(trainer.args)]
     if not losses:
-        wrong += _loss(trainer, own_loss)
+        wrong += _loss(trainer, own_loss, head)
+    if getattr(trainer.args, "enable_jit_checkpoint", False):
+        wrong.append("enable_jit_checkpoint=True saves without telling callbacks, so without the "
+                     "sieve's state: set it to False and save by steps (save_steps)")
     return [*wrong, *hf_trl.unfit(trainer, losses), *_joined(trainer)]
 
 
@@ -56,10 +59,22 @@ def _lengths(args: Any) -> list[str]:
     return wrong
 
 
-def _loss(trainer: Any, own_loss: str) -> list[str]:
+def _loss(trainer: Any, own_loss: str, head: bool) -> list[str]:
     wrong = []
-    if trainer.compute_loss_func is not None:
-        wrong.append(f"compute_loss_func gives the mean of a batch: give {_FUNCTION}")
+    if trainer.compute_loss_func is not None and not (head and own_loss == "Trainer"):
+        wrong.append(f"compute_loss_func gives the mean of a batch: give {_FUNCTION}, or "
+                     "attach(..., head=) with the task as you weigh or smooth it")
+    config = getattr(trainer.model, "config", None)
+    if getattr(config, "output_router_logits", False) and getattr(
+        config, "router_aux_loss_coef", 0.0
+    ):
+        wrong.append("a mixture of experts' load-balancing loss is of a whole batch: set "
+                     "router_aux_loss_coef=0.0 in the model's config")
+    if type(trainer.model).__name__.endswith("ForQuestionAnswering") and getattr(
+        getattr(trainer, "processing_class", None), "padding_side", "right"
+    ) == "left":
+        wrong.append("positions of answers count places from the left, where padding_side='left' "
+                     "puts the padding: set tokenizer.padding_side='right'")
     if own_loss not in ("Trainer", "trl.SFTTrainer"):
         loss = getattr(trainer, "loss", None)
         named = f" ({type(loss).__name__})" if isinstance(loss, nn.Module) else ""

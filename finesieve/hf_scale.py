@@ -15,6 +15,8 @@ from torch import Tensor
 from finesieve import heads
 from finesieve.errors import ConfigError
 
+_LEAST = 0.01  # mean loss of a batch that tells anything
+
 
 class LossScale:
     """Scales the sieve's loss as the trainer scales its own.
@@ -60,14 +62,16 @@ class LossScale:
         found = float(host.detach()) / max(1e-9, mean)
         if alone:
             self._check(found, mean)
-        elif math.isfinite(found) and share < 0.9 * times:  # else this batch is nearly all of them
+        elif math.isfinite(found) and mean >= _LEAST and share < 0.9 * times:
+            # (else rounding decides, or this batch is nearly all of them)
             self.is_share = found < (share * times) ** 0.5
+            self._check(found / (share if self.is_share else times), mean)
 
     def _check(self, found: float, mean: float) -> None:
         """`ConfigError` if the trainer minimises another loss than the head's, by which gates go
         and which is trained on once they are closed. Rounding and a text's first label, which some
         versions count and others do not, are far less than a third."""
-        if not math.isfinite(found) or mean < 0.01:
+        if not math.isfinite(found) or mean < _LEAST:
             return
         self._checked = True
         if not 2 / 3 < found < 3 / 2:

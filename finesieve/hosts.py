@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from finesieve import methods
+from finesieve.errors import ConfigError
+from finesieve.methods import Method
 from finesieve.rows import IDS, WEIGHTS, Ride, TensorBatch, inputs, ride
 from finesieve.stream import Sieve
 
@@ -25,6 +28,28 @@ def clock(device: torch.device) -> Callable[[], float]:
         return time.perf_counter()
 
     return synchronised
+
+
+def check_method(
+    method: Method | str, id_key: Any, where: str, by_steps: bool = False
+) -> None:
+    """`ConfigError` for a method that needs more than a stream of batches gives.
+
+    id_key: the column of ids, if any. where: who runs it. by_steps: whether whoever runs it makes
+    the learning rate follow the share of the stream.
+    """
+    built = methods.build(method, 0) if isinstance(method, str) else method
+    wrong = ""
+    if built.reference > 0:
+        wrong = "needs a reference model trained beforehand"
+    elif by_steps and built.schedule_by == "steps":
+        wrong = "has a learning rate that goes by steps"
+    if wrong:
+        raise ConfigError(f"method {built.name!r} {wrong}, which {where} does not have: run it "
+                          f"with `finesieve train --method {built.name}`")
+    if built.name == "infobatch" and id_key is None:
+        raise ConfigError("method 'infobatch' remembers losses from pass to pass, so it needs ids "
+                          "that stay the same: give id_key=, the name of a column of them")
 
 
 def sized(loader: Any) -> bool:

@@ -35,7 +35,7 @@ from finesieve import heads, methods
 from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, StateError
 from finesieve.features import FeatureFunction
-from finesieve.hosts import clock, examples, figures, sized
+from finesieve.hosts import check_method, clock, examples, figures, sized
 from finesieve.schedule import StreamSchedule
 from finesieve.scores import (
     SIZE_ALONE,
@@ -92,6 +92,7 @@ class SieveCallback(Callback):
         **options: Any,
     ) -> None:
         built = methods.build(method, 0) if isinstance(method, str) else method
+        check_method(built, options.get("id_key"), "a SieveCallback")
         self.filters = built.name != "full"
         if built.scores and (head is None) == (losses is None):
             raise ConfigError(

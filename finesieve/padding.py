@@ -12,6 +12,7 @@ from torch import Tensor
 from finesieve.errors import BatchError
 from finesieve.gates import IntArray, State
 
+_PLACES = {"start_positions", "end_positions", "cls_index", "mc_token_ids"}
 Column = Tensor | list[Any]
 Columns = Mapping[Hashable, Column]
 
@@ -66,11 +67,17 @@ class Padding:
             if isinstance(value, Tensor) and name is not None:
                 mask = masks[name]
                 if value.shape[: mask.ndim] != mask.shape:
-                    self._apart.add(key)
+                    self._set_apart(key)
         labels = columns.get("labels")
         if isinstance(labels, Tensor) and labels.ndim == 2:
             width, differed = self._labels or (labels.shape[1], False)
-            self._labels = labels.shape[1], differed or width != labels.shape[1]
+            own = differed or width != labels.shape[1]
+            if "labels" not in self._apart and self._beyond(labels, masks.get("")):
+                own = True  # as wide as the input by chance, or because both are cut to one width
+                for key in columns:
+                    if key == "labels" or str(key).startswith("decoder_"):
+                        self._set_apart(key)
+            self._labels = labels.shape[1], own
         if not masks:
             for value in columns.values():
                 if isinstance(value, Tensor) and value.ndim > 1:
@@ -84,6 +91,19 @@ class Padding:
         for where, keys in self.texts(columns):
             self._learn(columns, where, keys)
         return total
+
+    def _set_apart(self, key: Hashable) -> None:
+        self._apart.add(key)
+        self._found.pop(key, None)  # where the mask is 0 it may have had anything
+
+    @staticmethod
+    def _beyond(labels: Tensor, mask: Tensor | None) -> bool:
+        """Whether targets stand where the input is padding: they are of another text (sequence to
+        sequence). One value all over such places is padding too."""
+        if mask is None or mask.shape != labels.shape or labels.is_floating_point():
+            return False
+        outside = labels[mask == 0]
+        return bool((outside != -100).any()) and bool((outside != outside[0]).any())
 
     def _real(self, real: Tensor) -> IntArray:
         """Places that each text takes, for bool[n, length]."""
@@ -131,6 +151,14 @@ class Padding:
             ]
             texts.append((labels != -100, ["labels", *own]))
         return texts
+
+    def check_places(self, columns: Columns) -> None:
+        """`BatchError` where cutting or padding on the left would move what columns point at."""
+        at = sorted(_PLACES & {str(key) for key in columns})
+        if self._left and at:
+            raise BatchError(
+                f"{', '.join(at)} count places from the left, where the padding is: examples of "
+                "other batches would move them. Pad on the right (tokenizer.padding_side)")
 
     def value(self, key: Hashable) -> float:
         """What this column is padded with."""

@@ -183,6 +183,7 @@ class Codec:
 
     def take(self, rows: Rows, index: IntArray) -> Rows:
         """The chosen rows, in this order, cut to the longest of them."""
+        self._padding.check_places(rows.columns)
         lengths = rows.lengths[index]
         width = int(lengths.max()) if len(lengths) else 0
         plain = text_mask(rows.columns) is not None

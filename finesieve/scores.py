@@ -110,6 +110,9 @@ def scoring(
         with torch.inference_mode(), (autocast or nullcontext)():
             yield inner
     finally:
+        # Within an outer autocast, torch before 2.10 keeps the weights that were cast in inference
+        # mode, and the next training forward would be given them.
+        torch.clear_autocast_cache()
         for module in training:
             module.training = True
         torch.set_rng_state(cpu)

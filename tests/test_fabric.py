@@ -59,3 +59,24 @@ def test_fabric_needs_nothing_of_its_own(tmp_path: Path, precision: Any) -> None
     again, rest, _ = fabric_run(tmp_path, None, ckpt=True, precision=precision)
     assert rest == seen[24:]
     assert same(whole, again)
+
+
+def test_switched_off_it_is_the_plain_loop_to_the_bit() -> None:
+    ends = []
+    for sieved in (False, True):
+        torch.manual_seed(0)
+        fabric = L.Fabric(accelerator="cpu", devices=1)
+        bag = Bag(dropout=0.2)
+        model, optimizer = fabric.setup(bag, torch.optim.AdamW(bag.parameters(), 0.01))
+        data = fabric.setup_dataloaders(loader())
+        scorer = fs.scores.Classification(model.module, autocast=fabric.autocast)
+        sieve = fs.Sieve(scorer, "full", total=N)
+        for batch in sieve(data) if sieved else data:
+            bare = fs.inputs(batch)
+            logits = model(bare["input_ids"], bare["attention_mask"])
+            losses = F.cross_entropy(logits, bare["labels"], reduction="none")
+            fabric.backward(sieve.reduce(losses, batch) if sieved else losses.mean())
+            optimizer.step()
+            optimizer.zero_grad()
+        ends.append(model.module)
+    assert same(*ends)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import finesieve as fs
 from finesieve import methods, scores
 from finesieve.errors import BatchError, ConfigError
-from finesieve.frozen import FrozenPrefix, freeze, layers_of
+from finesieve.frozen import FrozenPrefix, _replaced, freeze, layers_of
 from finesieve.rows import PREFIX, inputs
 
 transformers = pytest.importorskip("transformers")
@@ -202,3 +202,14 @@ def test_what_cannot_be_shared_is_refused() -> None:
                      by_hand(starts={2: 0.1}), total=640, pool=64)
     with pytest.raises(BatchError, match="attention_mask"):
         list(sieve(bare))
+
+
+def test_a_layers_own_forward_comes_back() -> None:
+    """Accelerate's hooks, say, put one on the layer itself."""
+    layers = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    own = layers[0].forward
+    layers[0].forward = own  # type: ignore[method-assign]
+    with _replaced(layers, lambda plain, x: plain(x) + 1):
+        pass
+    assert layers[0].__dict__["forward"] == own
+    assert "forward" not in layers[1].__dict__

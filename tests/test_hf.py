@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import finesieve as fs
 from finesieve import heads, methods
@@ -417,7 +418,8 @@ def test_evaluation_is_no_training_time(
     assert made - 2 * parts <= spent <= made
 
 
-def test_a_loss_of_the_models_own_is_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("parts", "said"), [(1, r"3\.00"), (4, r"3\.00")])
+def test_a_loss_of_the_models_own_is_noticed(tmp_path: Path, parts: int, said: str) -> None:
     """Class weights in the model's forward, say: gates would go by another loss."""
     class WeighingForSequenceClassification(BertForSequenceClassification):
         def forward(self, *given: Any, **named: Any) -> Any:
@@ -429,10 +431,96 @@ def test_a_loss_of_the_models_own_is_noticed(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     net = WeighingForSequenceClassification(BertConfig(**SMALL))
-    host = trainer(tmp_path, net, gradient_accumulation_steps=1)
+    host = trainer(tmp_path, net, gradient_accumulation_steps=parts)
     hf.attach(host, closed(), **OPTIONS)
-    with pytest.raises(fs.ConfigError, match=r"loss is 3\.00 times that of SingleLabel"):
+    with pytest.raises(fs.ConfigError, match=f"loss is {said} times that of SingleLabel"):
         host.train()
+
+
+class Weighing(Trainer):
+    """Class weights as people write them."""
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        each = F.cross_entropy(outputs.logits, labels, reduction="none")
+        loss = (each * CLASS_WEIGHTS[labels]).mean()
+        return (loss, outputs) if return_outputs else loss
+
+
+CLASS_WEIGHTS = torch.tensor([1.0, 3.0])
+
+
+def test_a_head_that_is_given_is_trained_on_throughout(tmp_path: Path) -> None:
+    """Class weights in the head: with gates open the loss is what a trainer of one's own has, and
+    its function for the loss of a batch is replaced."""
+    args: dict[str, Any] = {
+        "per_device_train_batch_size": 8, "num_train_epochs": 1, "learning_rate": 3e-3,
+        "save_strategy": "no", "report_to": [], "disable_tqdm": True, "use_cpu": True,
+        "remove_unused_columns": False, "lr_scheduler_type": "constant"}
+    own = Weighing(model(), TrainingArguments(str(tmp_path), **args), data_collator=collate,
+                   train_dataset=Data(304))
+    own.train()
+    weighing = fs.heads.SingleLabel(class_weights=CLASS_WEIGHTS)
+    for start, more in ((closed(starts={}), {}), (closed(starts={}), {
+            "compute_loss_func": lambda *given, **named: None})):
+        host = Trainer(model(), TrainingArguments(str(tmp_path), **args), data_collator=collate,
+                       train_dataset=Data(304), **more)
+        hf.attach(host, start, head=weighing)
+        host.train()
+        for a, b in zip(weights(own), weights(host), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    host = Trainer(model(), TrainingArguments(str(tmp_path), **args), data_collator=collate,
+                   train_dataset=Data(304))
+    attached = hf.attach(host, closed(), head=weighing, **OPTIONS)
+    host.train()
+    assert attached.sieve is not None
+    assert attached.sieve.stage == 3
+
+
+def test_a_schedule_made_before_training(tmp_path: Path) -> None:
+    host = trainer(tmp_path)
+    hf.attach(host, closed(), **OPTIONS)
+    host.create_optimizer_and_scheduler(76)
+    host.train()
+    assert host.lr_scheduler.get_last_lr()[0] < 1e-4
+
+
+def test_a_total_for_counted_steps(tmp_path: Path) -> None:
+    """A method that goes by shares of the stream needs the stream's length."""
+    host = trainer(tmp_path, max_steps=20)
+    attached = hf.attach(host, closed(), total=500, **OPTIONS)
+    host.train()
+    assert attached.sieve is not None
+    assert attached.sieve.stage == 3
+    assert host.state.global_step == 20
+
+
+@pytest.mark.parametrize(("method", "said"), [
+    ("rho-loss", "needs a reference model"), ("authors", "a learning rate that goes by steps"),
+    ("infobatch", "id_key=")])
+def test_methods_that_need_more_than_a_stream(tmp_path: Path, method: str, said: str) -> None:
+    with pytest.raises(fs.ConfigError, match=said):
+        hf.attach(trainer(tmp_path), method)
+
+
+def test_ids_of_the_users_own(tmp_path: Path) -> None:
+    """Their column is for the sieve, not for the model; in evaluation too."""
+    host = trainer(tmp_path, eval_strategy="epoch", num_train_epochs=3)
+    plain = host.data_collator
+
+    def numbered(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        numbers = torch.tensor([sum(r["input_ids"].tolist()) for r in rows])
+        return {**plain(rows), "number": numbers}
+
+    host.data_collator = numbered
+    attached = hf.attach(host, "infobatch", id_key="number", **OPTIONS)
+    host.train()
+    assert attached.sieve is not None
+    examples = attached.sieve.ledger.examples
+    assert 300 < examples.yielded < 0.95 * examples.drawn
 
 
 @pytest.mark.skipif(int(transformers.__version__.split(".")[0]) < 5, reason="has no such schedule")
@@ -538,6 +626,17 @@ def test_other_refusals(tmp_path: Path) -> None:
     liger.args.use_liger_kernel = True  # as set at first it asks for the package
     with pytest.raises(fs.ConfigError, match="use_liger_kernel=True computes the loss without"):
         hf.attach(liger)
+    jit = trainer(tmp_path)
+    jit.args.enable_jit_checkpoint = True  # transformers 5
+    with pytest.raises(fs.ConfigError, match="enable_jit_checkpoint=True saves without telling"):
+        hf.attach(jit)
+    mixed = trainer(tmp_path)
+    mixed.model.config.output_router_logits = True
+    mixed.model.config.router_aux_loss_coef = 0.01
+    with pytest.raises(fs.ConfigError, match=r"set router_aux_loss_coef=0\.0"):
+        hf.attach(mixed)
+    with pytest.raises(fs.ConfigError, match="clock: the trainer's own is used"):
+        hf.attach(trainer(tmp_path), clock=lambda: 0.0)
     smoothed = trainer(tmp_path, model(1), label_smoothing_factor=0.1)
     with pytest.raises(fs.ConfigError, match=r"label_smoothing_factor=0\.1"):
         hf.attach(smoothed)

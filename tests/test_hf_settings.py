@@ -65,6 +65,17 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path, reentrant: bool)
         torch.testing.assert_close(a, b)
 
 
+def test_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores are those of the trainer's own precision."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # transformers 4 leaves it there
+    host = trainer(tmp_path, bf16=True)
+    seen = set()
+    host.model.classifier.register_forward_hook(
+        lambda module, given, out: seen.add((module.training, out.dtype)))
+    run(host)
+    assert seen == {(True, torch.bfloat16), (False, torch.bfloat16)}
+
+
 def test_torch_compile(tmp_path: Path) -> None:
     plain = trainer(tmp_path)
     first = run(plain)

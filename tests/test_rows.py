@@ -101,3 +101,52 @@ def test_targets_have_a_width_of_their_own() -> None:
     kept = ("input_ids", "attention_mask")
     fixed = [{"labels": torch.full((8, 11), -100), **{k: b[k] for k in kept}} for b in batches]
     assert {b["labels"].shape[1] for b in fs.Sieve(method=method, pool=32)(fixed)} == {11}
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_targets_as_wide_as_the_input_are_still_another_text(cut: bool) -> None:
+    """Sequence to sequence with inputs and targets padded to one width, or to the same by chance in
+    the first batch: no target token is lost, and targets are padded with -100."""
+    dice = np.random.default_rng(0)
+    batches = []
+    for at in range(0, 96, 8):
+        width = 9 if cut or at == 0 else int(dice.integers(5, 9))
+        wide = 9 if cut or at == 0 else int(dice.integers(10, 14))
+        ids, labels = torch.zeros(8, width, dtype=torch.long), torch.full((8, wide), -100)
+        for i in range(8):
+            ids[i, : int(dice.integers(1, 5))] = 3
+            labels[i, : int(dice.integers(5, wide + 1))] = at + i + 1
+            labels[i, 0] = 777
+        batches.append({"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": labels,
+                        "decoder_input_ids": labels.clamp(min=0)})
+    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=32, group=2)
+    seen = 0
+    for batch in sieve(batches):
+        assert batch["decoder_input_ids"].shape == batch["labels"].shape
+        for i, number in enumerate(batch["sieve_ids"].tolist()):
+            whole = batches[number // 8]["labels"][number % 8]
+            found = batch["labels"][i]
+            assert found[found != -100].tolist() == whole[whole != -100].tolist()
+            seen += 1
+    assert seen > 30
+
+
+def test_labels_that_go_with_the_input_stay_with_it() -> None:
+    """Copied from the input, padding and all: one value there is padding."""
+    ids = torch.tensor([[5, 6, 7, 0, 0], [5, 6, 0, 0, 0], [5, 8, 9, 0, 0], [4, 0, 0, 0, 0]])
+    batch = {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": ids.clone()}
+    sieve = fs.Sieve(method=fs.methods.build("random", share=0.6), pool=16, group=1)
+    for found in sieve([batch] * 12):
+        assert found["labels"].equal(found["input_ids"])
+        assert found["labels"].shape[1] <= 3
+
+
+def test_positions_behind_padding_are_refused() -> None:
+    ids = torch.tensor([[0, 0, 5, 6, 7], [0, 4, 5, 6, 7]])
+    batch = {"input_ids": ids, "attention_mask": (ids > 0).long(),
+             "start_positions": torch.tensor([3, 2]), "end_positions": torch.tensor([4, 3])}
+    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=8)
+    with pytest.raises(fs.BatchError, match=r"end_positions, start_positions count places from"):
+        list(sieve([batch] * 8))
+    right = {k: v.flip(1) if v.ndim == 2 else v for k, v in batch.items()}
+    assert list(fs.Sieve(method=fs.methods.build("random", share=0.5), pool=8)([right] * 8))

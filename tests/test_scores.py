@@ -34,6 +34,16 @@ def test_scoring_restores_every_mode_and_the_random_state() -> None:
     assert model[1].training
 
 
+def test_scoring_within_an_outer_autocast_leaves_no_weights_behind() -> None:
+    """Torch before 2.10 keeps weights cast in inference mode, of which no backward pass is made."""
+    model = nn.Linear(4, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        with scoring(model) as inner:
+            inner(torch.randn(8, 4))
+        model(torch.randn(8, 4)).float().sum().backward()
+    assert model.weight.grad is not None
+
+
 def test_scoring_avoids_the_wrapper() -> None:
     model = Bag()
     with scoring(nn.DataParallel(model)) as inner:

@@ -107,6 +107,15 @@ def test_pairs_are_filtered_by_a_loss_for_each(folder: str) -> None:
     assert logs[-1] < logs[0]
 
 
+def test_switched_off_it_is_the_host_to_the_bit(folder: str) -> None:
+    plain = encoder(folder)
+    plain.train()
+    sieved = encoder(folder)
+    hf.attach(sieved, "full")
+    sieved.train()
+    assert same(weights(plain.model), weights(sieved.model))
+
+
 def test_resuming_ends_at_the_same_weights(folder: str, tmp_path: Path) -> None:
     more = {"save_strategy": "steps", "save_steps": 4, "output": str(tmp_path)}
     whole = encoder(folder, **more)

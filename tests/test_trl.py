@@ -248,7 +248,12 @@ def test_preference_pairs_stay_together(tmp_path: Path) -> None:
     own = host.compute_loss(host.model, dict(batch))
     torch.testing.assert_close(preferred(host)(host.model, batch).mean(), own)
 
-    attached = hf.attach(host, closed(), losses=preferred(host), **OPTIONS)
+    size = documented("pair_size")
+    margins = torch.tensor([-4.0, -0.5, 0.0, 2.0], requires_grad=True)
+    losses = -torch.nn.functional.logsigmoid(margins)
+    losses.sum().backward()
+    np.testing.assert_allclose(size(losses.detach().numpy()), margins.grad.abs(), rtol=1e-5)
+    attached = hf.attach(host, closed(), losses=preferred(host), size=size, **OPTIONS)
     host.train()
     sieve = attached.sieve
     assert sieve is not None
@@ -259,6 +264,14 @@ def test_preference_pairs_stay_together(tmp_path: Path) -> None:
     logs = [h["loss"] for h in host.state.log_history if "loss" in h]
     assert logs[0] == pytest.approx(math.log(2), rel=0.2)
     assert logs[-1] < 0.8 * logs[0]
+
+
+def test_pairs_switched_off_are_the_hosts_to_the_bit(tmp_path: Path) -> None:
+    plain, sieved = dpo(tmp_path), dpo(tmp_path)
+    plain.train()
+    hf.attach(sieved, "full")
+    sieved.train()
+    assert same(weights(plain.model), weights(sieved.model))
 
 
 def test_pairs_with_open_gates_are_the_hosts(tmp_path: Path) -> None:

@@ -83,8 +83,9 @@ def runs_with_one_line_more(example: str, folder: Path) -> None:
     sieve is one line of it."""
     path = Path(__file__).parent.parent / "examples" / example
     assert path.read_text(encoding="utf-8").count("hf.") == 1
-    done = subprocess.run(
-        [sys.executable, str(path), "--limit", "96", "--output", str(folder), "--sieve"],
-        capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("3 steps, ")
+    for sieve in ([], ["--sieve"]):
+        done = subprocess.run(
+            [sys.executable, str(path), "--limit", "96", "--output", str(folder), *sieve],
+            capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1].startswith("3 steps, ")
