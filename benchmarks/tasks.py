@@ -27,6 +27,7 @@ from finesieve.app.bench import Bench
 from finesieve.app.config import Config
 from finesieve.app.results import pack_examples
 from finesieve.app.suite import read_suite
+from finesieve.gates import Random
 
 ROOT = Path(__file__).parent
 IGNORED = -100
@@ -270,6 +271,12 @@ def run(config: Config, job: Job) -> dict[str, Any]:
     from finesieve import hf, methods
     from finesieve.app.train import hardware, versions
 
+    method, drawn = methods.build(config.method, config.seed, **config.settings), len(job.train)
+    subset = None
+    if isinstance(method.forward, Random):  # drawn beforehand, batched as plain training is
+        subset = max(1, round(method.forward.share * drawn))
+        order = np.random.default_rng([config.seed, 80]).permutation(drawn)
+        job.train, method = [job.train[i] for i in order[:subset]], methods.full(config.seed)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
             job.model,
@@ -283,7 +290,6 @@ def run(config: Config, job: Job) -> dict[str, Any]:
             )),
             data_collator=job.collate, train_dataset=job.train, **job.trainer,
         )
-        method = methods.build(config.method, config.seed, **config.settings)
         attached = hf.attach(trainer, method, **job.sieve)
         trainer.train()
     sieve = attached.sieve
@@ -294,11 +300,11 @@ def run(config: Config, job: Job) -> dict[str, Any]:
     ledger = sieve.ledger
     return {
         "method": config.method, "seed": config.seed,
-        "examples": {"drawn": ledger.examples.drawn, "scored": ledger.examples.scored,
+        "examples": {"drawn": drawn * config.epochs, "scored": ledger.examples.scored,
                      "trained": ledger.examples.yielded},
         "seconds": {**{k: round(v, 4) for k, v in ledger.seconds.items()},
                     "total": round(sum(ledger.seconds.values()), 4)},  # without the Trainer's start
-        "steps": trainer.state.global_step, "stages": sieve.moves,
+        "steps": trainer.state.global_step, "subset": subset, "stages": sieve.moves,
         "cost_ratio": sieve.cost_ratio,
         "eval": {"accuracy": metric, "loss": float(loss.mean()), "n": len(loss)},
         "eval_examples": pack_examples(loss, np.zeros(len(loss), dtype=bool)),

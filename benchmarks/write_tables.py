@@ -38,6 +38,10 @@ BEFORE = (
 PRICED = (
     "Measured before the prices of stages were as they are now ([prices](research/prices.md))."
 )
+SIFTED = (
+    "Measured with a random subset that the sieve took out of the stream; it is drawn beforehand "
+    "now, and pays some percent less a token ([methods](methods.md#full-random))."
+)
 
 
 def records_of(suite: str) -> list[Record]:
@@ -117,6 +121,8 @@ def benchmarks_page() -> str:
             lines += [BEFORE, ""]
         elif any("cost_ratio_measured" in r for r in sound if r["name"] == "finesieve"):
             lines += [PRICED, ""]
+        if any(r["name"] == RIVAL and "subset" not in r for r in sound):
+            lines += [SIFTED, ""]
         shown = table(records, suite.claim)
         if name == "tasks":
             metrics = ", ".join(f"{METRICS[s]} ({s})" for s in suite.claim)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ def stage_prices(
     floors: tuple[float, float],
     audit: float = 0.0,
     least: float = 0.0,
+    pool: int | None = None,
 ) -> Prices:
     """Replay the gates over known sizes and price what they would do.
 
@@ -52,39 +54,47 @@ def stage_prices(
     size, predicted: [n]. weights: [n], how many examples each stands for. train: share of the
     stream trained on; None: what balances variance and cost, but no less than `least`. score:
     shares of the stream to consider for scoring. cost_ratio: F / T. floors: least probability at
-    the (forward, backward) gate.
+    the (forward, backward) gate. pool: examples that the gates decide on at a time, in order: sizes
+    fall while a model learns, and what differs between pools is nothing that a gate can use; all
+    at once by default.
     """
     s = np.asarray(size, dtype=np.float64)
     w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
     unknown = [float("inf")] * len(score)
-    total = float(w.sum())
     plain = float((w * s * s).sum())
     if len(s) == 0 or plain <= 0:
         return Prices(float("inf"), unknown)
+    cuts = [slice(i, i + pool) for i in range(0, len(s), pool)] if pool else [slice(None)]
 
-    def price(q: Array) -> float:
+    def cost_and_variance(q: Array, at: slice) -> Array:
+        s_, w_ = s[at], w[at]
         q = np.maximum(q, 1e-12)  # without floor and audit something may never be scored
-        scoring = float((w * q).sum()) * cost_ratio
+        total, scoring = float(w_.sum()), float((w_ * q).sum()) * cost_ratio
         if train is None:
-            threshold = balanced_threshold(s / q, scoring, floors[1], w * q, least * total)
+            threshold = balanced_threshold(s_ / q, scoring, floors[1], w_ * q, least * total)
         else:
-            threshold = solve_threshold(s / q, train * total, floors[1], w * q)
-        p = inclusion(s / q, threshold, floors[1])
-        cost = (scoring + float((w * q * p).sum())) / total
-        some = s > 0  # what has no gradient adds no variance, whatever its probability
-        return float(((w * s * s)[some] / (q * p)[some]).sum()) / plain * cost
+            threshold = solve_threshold(s_ / q, train * total, floors[1], w_ * q)
+        p = inclusion(s_ / q, threshold, floors[1])
+        some = s_ > 0  # what has no gradient adds no variance, whatever its probability
+        variance = float(((w_ * s_ * s_)[some] / (q * p)[some]).sum())
+        return np.array([scoring + float((w_ * q * p).sum()), variance])
 
-    backward = price(np.ones_like(s))
+    def price(chances: Callable[[slice], Array]) -> float:
+        cost, variance = np.sum([cost_and_variance(chances(at), at) for at in cuts], axis=0)
+        return float(cost / w.sum() * variance / plain)
+
+    backward = price(lambda at: np.ones_like(s[at]))
     if predicted is None:
         return Prices(backward, unknown)
     foreseen = np.asarray(predicted, dtype=np.float64)
     if not np.isfinite(foreseen).all():
         return Prices(backward, unknown)
-    rules = (
-        inclusion(foreseen, solve_threshold(foreseen, share * total, floors[0], w), floors[0])
-        for share in score
-    )
-    return Prices(backward, [price(audit + (1 - audit) * rule) for rule in rules])
+
+    def passing(share: float, at: slice) -> Array:
+        threshold = solve_threshold(foreseen[at], share * float(w[at].sum()), floors[0], w[at])
+        return audit + (1 - audit) * inclusion(foreseen[at], threshold, floors[0])
+
+    return Prices(backward, [price(partial(passing, share)) for share in score])
 
 
 def auc(score: npt.ArrayLike, positive: npt.ArrayLike, weights: npt.ArrayLike) -> float:

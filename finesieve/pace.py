@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from finesieve.gates import COST_RATIO, State
+from finesieve.gates import COST_RATIO, SURVIVOR, State
 
 _SETTLING, _OUTLIER, _RECENT = 4, 4.0, 64
 
@@ -76,7 +76,7 @@ class Costs:
     """
 
     def __init__(self) -> None:
-        self.score, self.train = COST_RATIO, 1.0
+        self.score, self.train = COST_RATIO, SURVIVOR
 
     @property
     def ratio(self) -> float:

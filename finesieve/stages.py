@@ -15,7 +15,7 @@ import numpy as np
 
 from finesieve.errors import ConfigError, check_cost_ratio, check_share
 from finesieve.evidence import Window, stage_prices
-from finesieve.gates import COST_RATIO
+from finesieve.gates import COST_RATIO, SURVIVOR
 from finesieve.thresholds import ThresholdSampling
 
 
@@ -51,11 +51,12 @@ class View:
     since: int
     passes: int
     window: Window
-    costs: tuple[float, float] = (COST_RATIO, 1.0)
+    costs: tuple[float, float] = (COST_RATIO, SURVIVOR)
     work: Work = Work()
 
 
 Move = tuple[int, str]
+_POOL = 256  # examples that gates decide on at a time, for prices
 
 
 class Stages(ABC):
@@ -185,7 +186,9 @@ class Automatic(Stages):
         audit: float = 0.0,
         least: float = 0.0,
         window: int = 2048,
+        recent: int = 1024,
     ) -> None:
+        self.recent = recent
         self.least = check_share("least", least, zero=True)
         self.train = None if train is None else check_share("train", train)
         self._rule = score if isinstance(score, ThresholdSampling) else None
@@ -211,7 +214,7 @@ class Automatic(Stages):
         if view.since < self.patience or (view.stage == 1 and view.share < self.warmup):
             return [0.0, 0.0, unknown, *(unknown for _ in self.shares)]
         window = view.window
-        recent = slice(-min(len(window), view.since), None)
+        recent = slice(-min(len(window), view.since, self.recent), None)
         # Survivors cost more each than plain training's examples, in smaller batches above all.
         score, train = view.costs if self.cost_ratio is None else (self.cost_ratio, 1.0)
         prices = stage_prices(
@@ -224,6 +227,7 @@ class Automatic(Stages):
             floors=self.floors,
             audit=self.audit,
             least=self.least,
+            pool=_POOL,
         )
         return [1.0, window.concentration(),
                 *(train * price for price in (prices.backward, *prices.forward))]
@@ -246,16 +250,17 @@ class Automatic(Stages):
                 f"sizes are concentrated enough ({concentration:.2f}): with {what} closed the "
                 f"same information costs {price:.2f} of plain training"
             )
-        proved = forward <= min(close, backward)
-        if stage > 1 and (best >= dear or (stage == 2 and backward >= dear and not proved)):
-            here = backward if stage == 2 else best
-            return 1, f"skipping does not pay now: it costs {here:.2f} of plain training"
-        if stage == 2 and proved:
+        if stage == 1:
+            return None
+        if stage == 2 and forward <= min(close, backward):
             return 3, (
                 f"the predictor has proved itself: {forward:.2f} of plain training with it, "
                 f"{backward:.2f} without"
             )
-        if stage == 3 and forward >= (1.0 + self.slack) * backward:
+        here = backward if stage == 2 else forward
+        if here >= dear and backward >= 1.0:
+            return 1, f"skipping does not pay now: it costs {here:.2f} of plain training"
+        if stage == 3 and forward >= min(dear, (1.0 + self.slack) * backward):
             return 2, (
                 f"the predictor has degraded: {forward:.2f} of plain training with it, "
                 f"{backward:.2f} without"

@@ -83,7 +83,7 @@ class Sieve:
         total: int | None = None,
         batch_size: int | None = None,
         pool: int = 256,
-        group: int = 8,
+        group: int = 16,
         scoring_batch: int | None = None,
         scoring_overhead: float = 64.0,
         pad_values: Mapping[Any, float] | None = None,

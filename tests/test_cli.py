@@ -372,6 +372,27 @@ def test_rho_loss_holds_out_its_reference_and_books_it(files: Path, tmp_path: Pa
     assert len({r["row"] for r in rows}) == len(rows) == 180
 
 
+def test_a_random_subset_is_loaded_as_plain_training_is(files: Path, tmp_path: Path) -> None:
+    """Drawn before each epoch: another one each time, in batches of one length as ever."""
+    output = tmp_path / "out"
+    command = arguments(files, output, "--method", "random", "--set", "share=0.3", "--epochs", "2",
+                        "--limit", "200")
+    assert main(command) == 0
+    s = json.loads((output / "summary.json").read_text())
+    assert s["examples"] == {"drawn": 400, "scored": 0, "trained": 120, "kept_out": 0}
+    assert s["tokens"]["trained"] < 0.4 * s["tokens"]["drawn"]
+    assert s["subset"] == 60
+    assert s["method"] == "random"
+    batch = s["config"]["batch_size"]
+    assert s["steps"] == 2 * -(-60 // batch)
+    rows = pq.read_table(output / "examples.parquet").to_pylist()
+    first, second = ({r["row"] for r in rows if r["epoch"] == e} for e in (1, 2))
+    assert len(first) == len(second) == 60
+    assert first != second
+    assert {r["verdict"] for r in rows} == {"trained"}
+    assert {r["weight"] for r in rows} == {1.0}
+
+
 def test_infobatch_meets_the_same_examples_again(files: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     command = arguments(files, output, "--method", "infobatch", "--epochs", "3", "--limit", "160")

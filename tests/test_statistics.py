@@ -110,6 +110,16 @@ def test_open_gates_are_a_tie() -> None:
     assert verdict(points).endswith(": a gain.")
 
 
+def test_few_sets_that_happen_to_agree_prove_nothing() -> None:
+    """Two sets, each far from sure of itself."""
+    close = overall([-0.112, -0.125])
+    assert close.high < 0
+    wary = overall([-0.112, -0.125], [0.61, 0.37])
+    assert wary.low < -0.4 < 0.2 < wary.high
+    assert words(["tie", "tie"], wary, "a", "b").endswith("no gain shown.")
+    assert overall([0.1, -0.3, 0.2], [0.01] * 3) == overall([0.1, -0.3, 0.2])
+
+
 def test_words() -> None:
     none = overall([0.01, -0.01, 0.02])
     assert words(["tie", "better", "worse"], none, "a", "b").endswith("no gain shown.")
@@ -134,6 +144,21 @@ def test_the_table_says_what_failed_and_what_is_not_at_equal_time() -> None:
     assert "time off by up to 8%" in text
     assert "one seed: -0.1000" in text
     assert "| two |" not in text
+
+
+def test_no_verdict_where_a_method_took_another_time() -> None:
+    """Only finesieve's seconds are those that random was given."""
+    dice = np.random.default_rng(5)
+    loss = dice.random(50)
+    records = [record(name, seed, loss + more + 0.01 * seed) for seed in (0, 1) for name, more in (
+        ("finesieve", -0.2), (RIVAL, 0.0), ("quick", 0.3), ("level", 0.3))]
+    for r in records:
+        r["seconds"]["total"] *= {"quick": 0.6, "level": 1.03}.get(r["name"], 1.0)
+    text = table(records)
+    assert "in 0.60 of its seconds: +0.3000" in text
+    assert "worse: +0.3000" in text
+    assert "no verdict" in verdict(records, ours="quick")
+    assert "worse on 1" in verdict(records, ours="level")
 
 
 def test_examples_come_back_as_they_were() -> None:

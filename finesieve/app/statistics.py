@@ -103,12 +103,17 @@ def compare_runs(
     return None
 
 
-def overall(relative: Sequence[float]) -> Difference:
-    """Mean over sets of one relative difference a set, with its interval over sets."""
+def overall(relative: Sequence[float], halves: Sequence[float] = ()) -> Difference:
+    """Mean over sets of one relative difference a set, with its interval over sets.
+
+    halves: half-widths of the sets' own intervals. Few sets that happen to be close to each other
+    prove little: the interval is no narrower than these allow, added in squares.
+    """
     values = np.asarray(relative, dtype=np.float64)
     if len(values) < 2:
         return Difference(float(values.mean()), -math.inf, math.inf, len(values))
-    half = _half_width(values)
+    own = math.sqrt(sum(h * h for h in halves)) / len(values)
+    half = max(_half_width(values), own)
     mean = float(values.mean())
     return Difference(mean, mean - half, mean + half, len(values))
 

@@ -10,6 +10,7 @@ from finesieve.app.results import Record
 from finesieve.app.statistics import Difference, compare_runs, overall, words
 
 RIVAL = "random at equal time"
+_CLOSE = 0.05  # by how much the seconds of two methods may differ for a verdict
 
 
 def mean(runs: Sequence[Record], *path: str) -> float:
@@ -54,8 +55,11 @@ def _against(ours: Sequence[Record], rival: Sequence[Record], name: str) -> str:
         return ""
     if name == "finesieve" and _plain(ours, rival):
         return "gates stayed open"
-    return (f"{difference.verdict}: {difference.mean:+.4f} "
-            f"[{difference.low:+.4f}, {difference.high:+.4f}]")
+    times = _times(ours, rival)
+    # Its seconds are finesieve's: other methods may have taken more or fewer.
+    told = difference.verdict if name == "finesieve" or abs(times - 1) <= _CLOSE else (
+        f"in {times:.2f} of its seconds")
+    return f"{told}: {difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
 
 
 HEADS = ("method", "seeds", "accuracy", "held-out loss", "seconds", "speed-up", "trained", "scored",
@@ -93,14 +97,25 @@ def table(records: Sequence[Record], sets: Sequence[str] | None = None) -> str:
 
 def verdict(records: Sequence[Record], ours: str = "finesieve", rival: str = RIVAL) -> str:
     """In words, over all claim sets that have both methods."""
-    told, relative = [], []
+    told, relative, halves, times = [], [], [], []
     for groups in grouped(records).values():
         mine, theirs = groups.get(ours, []), groups.get(rival, [])
         difference: Difference | None = compare_runs(mine, theirs) if mine and theirs else None
         if difference is not None:
             plain = ours == "finesieve" and _plain(mine, theirs)
             told.append("tie" if plain else difference.verdict)
-            relative.append(0.0 if plain else difference.mean / mean(theirs, "eval", "loss"))
+            loss = mean(theirs, "eval", "loss")
+            relative.append(0.0 if plain else difference.mean / loss)
+            halves.append(0.0 if plain else (difference.high - difference.low) / 2 / loss)
+            times.append(_times(mine, theirs))
     if not told:
         return f"No set has both {ours} and {rival}."
-    return words(told, overall(relative), ours, rival)
+    if ours != "finesieve" and max(abs(t - 1) for t in times) > _CLOSE:
+        took = sorted({f"{t:.2f}" for t in times})
+        return (f"{ours} took {' to '.join((took[0], took[-1])[: len(took)])} of the seconds of "
+                f"{rival}: no verdict; held-out loss {fmean(relative):+.0%} against it")
+    return words(told, overall(relative, halves), ours, rival)
+
+
+def _times(ours: Sequence[Record], rival: Sequence[Record]) -> float:
+    return mean(ours, "seconds", "total") / mean(rival, "seconds", "total")

@@ -37,7 +37,7 @@ from finesieve.app.results import pack_examples
 from finesieve.app.runfiles import ExampleLog, RunFolder
 from finesieve.errors import DataError, ScoreError, StateError
 from finesieve.frozen import FrozenPrefix
-from finesieve.gates import Open
+from finesieve.gates import Open, Random
 from finesieve.rows import inputs
 from finesieve.schedule import StreamSchedule
 from finesieve.scores import Classification
@@ -173,7 +173,14 @@ class Run:
         held = round(method.reference * len(order))
         self.holdout: npt.NDArray[np.int64] | None = order[:held] if held else None
         self.some: npt.NDArray[np.int64] | None = order[held:] if held else None
-        self.total = (len(order) - held) * config.epochs
+        # A random subset is drawn beforehand, anew for each epoch, and loaded as plain training is:
+        # its batches are of one length without being taken apart, as cheap as they can be.
+        self.subset: int | None = None
+        if method.name == "random" and isinstance(method.forward, Random):
+            self.subset = max(1, round(method.forward.share * len(order)))
+            method = methods.full(config.seed)
+        drawn = len(order) - held if self.subset is None else self.subset
+        self.total = drawn * config.epochs
         if config.precision == "bf16":
             self.autocast: Callable[[], Any] = lambda: torch.autocast(
                 self.device.type, torch.bfloat16
@@ -272,8 +279,11 @@ class Run:
             self.live.close()
 
     def _loader(self, epoch: int) -> Loader:
-        c = self.config
-        return Loader(self.data.train, c.batch_size, c.seed, epoch, self.some)
+        c, some = self.config, self.some
+        if self.subset is not None:
+            dice = np.random.default_rng([c.seed, 80, epoch])
+            some = dice.permutation(len(self.data.train))[: self.subset]
+        return Loader(self.data.train, c.batch_size, c.seed, epoch, some)
 
     def _refer(self) -> None:
         """Train the method's reference model on the holdout and hand its losses to the method's
@@ -403,19 +413,23 @@ class Run:
                 "is probably too high, or the model's weights were damaged; nothing was written"
             )
         ledger, window = self.sieve.ledger, self.sieve.window
+        drawn = {"drawn": ledger.examples.drawn}, {"drawn": ledger.tokens.drawn}
+        if self.subset is not None:  # what was left out was drawn from, too
+            epochs, lengths = self.config.epochs, self.data.train.lengths
+            drawn = {"drawn": epochs * len(lengths)}, {"drawn": epochs * int(lengths.sum())}
         seconds = {k: round(v, 4) for k, v in ledger.seconds.items()}
         scored, trained = ledger.examples.scored, ledger.examples.yielded
         return {
             "method": self.config.method,
             "seed": self.config.seed,
             "examples": {
-                "drawn": ledger.examples.drawn,
+                **drawn[0],
                 "scored": scored,
                 "trained": trained,
                 "kept_out": ledger.examples.bad,
             },
             "tokens": {
-                "drawn": ledger.tokens.drawn,
+                **drawn[1],
                 "scored": ledger.tokens.scored,
                 "trained": ledger.tokens.yielded,
             },
@@ -424,6 +438,7 @@ class Run:
             "flops": ledger.flops(matrix_parameters(self.model)),
             "steps": self.steps,
             "skipped_steps": self.skipped_steps,
+            "subset": self.subset,
             "reference_examples": 0 if self.holdout is None else len(self.holdout),
             "stages": self.sieve.moves,
             "predictor": {
