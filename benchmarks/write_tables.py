@@ -11,7 +11,7 @@ from statistics import fmean
 
 from finesieve.app.results import Record, read_all
 from finesieve.app.suite import read_suite
-from finesieve.app.tables import HEADS, RIVAL, grouped, mean, rows, table, verdict
+from finesieve.app.tables import HEADS, RIVAL, grouped, mean, rows, saved, table, verdict
 
 ROOT = Path(__file__).parent.parent
 SUITES = ("sst2", "one-epoch", "three-epochs", "rivals", "never-slower", "frontier", "freezing",
@@ -52,12 +52,23 @@ def records_of(suite: str) -> list[Record]:
     return records
 
 
+def shown() -> tuple[list[Record], list[str]]:
+    """The records of the main suites, and their claim sets."""
+    records = [r for s in SHOWN for r in records_of(s)]
+    return records, [n for s in SHOWN for n in read_suite(ROOT / "benchmarks" / f"{s}.toml").claim]
+
+
 def readme_table() -> str:
     """The three methods that matter most, on every claim set."""
-    records = [r for s in SHOWN for r in records_of(s)]
-    sets = [name for s in SHOWN for name in read_suite(ROOT / "benchmarks" / f"{s}.toml").claim]
+    records, sets = shown()
     order = sorted((r for r in records if r["name"] in MAIN), key=lambda r: MAIN.index(r["name"]))
-    return f"{table(order, sets)}\n\n{verdict(order)}"
+    return f"{table(order, sets)}\n\n{told()}"
+
+
+def told() -> str:
+    """What the table says, in words."""
+    records, _ = shown()
+    return f"{verdict(records)}\n\n{saved(records)}"
 
 
 def tricks_table(records: list[Record], sets: Sequence[str]) -> str:
@@ -123,36 +134,47 @@ def benchmarks_page() -> str:
             lines += [PRICED, ""]
         if any(r["name"] == RIVAL and "subset" not in r for r in sound):
             lines += [SIFTED, ""]
-        shown = table(records, suite.claim)
+        rows_ = table(records, suite.claim)
         if name == "tasks":
             metrics = ", ".join(f"{METRICS[s]} ({s})" for s in suite.claim)
             lines += [f"Metric: {metrics}.", ""]
-            shown = shown.replace("| accuracy |", "| metric |", 1)
+            rows_ = rows_.replace("| accuracy |", "| metric |", 1)
         if name == "tricks":
             lines += [*ABOUT_TRICKS, ""]
-            shown = tricks_table(records, suite.claim)
-        lines += [shown, ""]
+            rows_ = tricks_table(records, suite.claim)
+        lines += [rows_, ""]
         others = [m for m in suite.methods if m not in ("full", RIVAL)]
-        if name == "tricks":  # a verdict a row: over the rows of one set there is none
+        if name == "tricks" or RIVAL not in suite.methods:  # a verdict a row, or none
             others = []
         lines += [f"- {verdict(records, ours=m)}" for m in others]
+        if name != "tricks" and saved(records):
+            lines += [f"- {saved(records)}"]
         tuned = tuning_table(records)
         if tuned:
             lines += ["", "Tuning:", "", *tuned]
     return "\n".join(lines) + "\n"
 
 
-def written(text: str) -> str:
-    """README.md with the table in its place."""
+def written(text: str, content: str) -> str:
+    """The page with the content between its two marks."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{readme_table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n{content}\n{END}{after}"
+
+
+def pages() -> dict[Path, str]:
+    """Every page that has results in it, as it must be."""
+    readme, works = ROOT / "README.md", ROOT / "docs" / "how-it-works.md"
+    return {
+        readme: written(readme.read_text(encoding="utf-8"), readme_table()),
+        works: written(works.read_text(encoding="utf-8"), told()),
+        ROOT / "docs" / "benchmarks.md": benchmarks_page(),
+    }
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
-    readme.write_text(written(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    (ROOT / "docs" / "benchmarks.md").write_text(benchmarks_page(), encoding="utf-8")
+    for page, text in pages().items():
+        page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

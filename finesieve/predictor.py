@@ -41,7 +41,7 @@ class Predictor(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
-def hashed(features: Features, bits: int, bigrams: bool, seed: int = 0) -> npt.NDArray[np.int64]:
+def hashed(features: Features, bits: int, bigrams: bool) -> npt.NDArray[np.int64]:
     """Slots int64[n, m] in [0, 2**bits]; the last one, 2**bits, stands for "nothing here".
 
     Each token, and each pair of neighbours, is crossed with the label (Weinberger et al. 2009,
@@ -49,7 +49,7 @@ def hashed(features: Features, bits: int, bigrams: bool, seed: int = 0) -> npt.N
     """
     tokens = features.tokens
     shift = np.uint64(64 - bits)
-    label = (features.cross.astype(np.uint64) + np.uint64(1 + seed)) * _MIX
+    label = (features.cross.astype(np.uint64) + np.uint64(1)) * _MIX
     mixed = tokens.astype(np.uint64) * _GOLDEN
     nothing = tokens < 0
     empty = np.int64(1 << bits)

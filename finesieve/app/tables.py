@@ -119,3 +119,27 @@ def verdict(records: Sequence[Record], ours: str = "finesieve", rival: str = RIV
 
 def _times(ours: Sequence[Record], rival: Sequence[Record]) -> float:
     return mean(ours, "seconds", "total") / mean(rival, "seconds", "total")
+
+
+def saved(records: Sequence[Record], ours: str = "finesieve", full: str = "full") -> str:
+    """In words, over all claim sets that have both: time and accuracy against full training, and
+    what deciding takes. Empty if no set has both."""
+    speed, right, halves, deciding = [], [], [], []
+    for groups in grouped(records).values():
+        mine, theirs = groups.get(ours, []), groups.get(full, [])
+        difference = compare_runs(mine, theirs, "right") if mine and theirs else None
+        if difference is None:
+            continue
+        speed.append(1.0 / _times(mine, theirs))
+        right.append(difference.mean)
+        halves.append((difference.high - difference.low) / 2)
+        deciding.append(mean(mine, "seconds", "decide") / mean(mine, "seconds", "total"))
+    if not speed:
+        return ""
+    sets = f"{len(speed)} sets" if len(speed) > 1 else "1 set"
+    told = (f"{ours} against full training: {fmean(speed):.2f}x as fast on average over {sets} "
+            f"({min(speed):.2f}x to {max(speed):.2f}x); accuracy {100 * fmean(right):+.2f} points")
+    if len(speed) > 1:
+        total = overall(right, halves)
+        told += f" (95 % interval {100 * total.low:+.2f} to {100 * total.high:+.2f})"
+    return f"{told}; deciding takes {max(deciding):.1%} of the time at the most."
