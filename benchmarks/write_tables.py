@@ -128,12 +128,15 @@ def benchmarks_page() -> str:
                   f"finesieve {first['versions']['finesieve']}  ",
                   f"Tuning sets: {', '.join(suite.tuning) or 'none'}; "
                   f"claim sets: {', '.join(suite.claim)}", ""]
-        if any("attention" not in r["config"] for r in sound):
-            lines += [BEFORE, ""]
-        elif any("cost_ratio_measured" in r for r in sound if r["name"] == "finesieve"):
-            lines += [PRICED, ""]
-        if any(r["name"] == RIVAL and "subset" not in r for r in sound):
-            lines += [SIFTED, ""]
+        ours = [r for r in sound if r["name"] == "finesieve"]
+        before = {r["set"] for r in sound if "attention" not in r["config"]}
+        priced = {r["set"] for r in ours if "cost_ratio_measured" in r} - before
+        sifted = {r["set"] for r in sound if r["name"] == RIVAL and "subset" not in r}
+        for note, sets in ((BEFORE, before), (PRICED, priced), (SIFTED, sifted)):
+            if sets:
+                if sets != {r["set"] for r in sound}:
+                    note += f" That is of these sets: {', '.join(sorted(sets))}."
+                lines += [note, ""]
         rows_ = table(records, suite.claim)
         if name == "tasks":
             metrics = ", ".join(f"{METRICS[s]} ({s})" for s in suite.claim)
@@ -147,7 +150,7 @@ def benchmarks_page() -> str:
         if name == "tricks" or RIVAL not in suite.methods:  # a verdict a row, or none
             others = []
         lines += [f"- {verdict(records, ours=m)}" for m in others]
-        if name != "tricks" and saved(records):
+        if name not in ("tricks", "tasks") and saved(records):  # whose metrics are their own
             lines += [f"- {saved(records)}"]
         tuned = tuning_table(records)
         if tuned:
