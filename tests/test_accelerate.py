@@ -280,6 +280,8 @@ def test_what_cannot_be_served_is_refused_at_once(monkeypatch: pytest.MonkeyPatc
         FilteredLoader(accelerator, FilteredLoader(accelerator, loader, model), model)
     with pytest.raises(fs.ConfigError, match=r"epochs is 1\.5; expected a whole number"):
         FilteredLoader(accelerator, loader, model, epochs=1.5)
+    with pytest.raises(fs.ConfigError, match="rho-loss' needs a reference model"):
+        FilteredLoader(accelerator, loader, model, "rho-loss")
     loader.use_stateful_dataloader = True
     with pytest.raises(fs.ConfigError, match="use_stateful_dataloader=False"):
         FilteredLoader(accelerator, loader, model)

@@ -81,6 +81,8 @@ def test_what_cannot_be_served_is_refused_at_once(
 def test_other_refusals(tmp_path: Path) -> None:
     with pytest.raises(fs.ConfigError, match="give either head="):
         SieveCallback()
+    with pytest.raises(fs.ConfigError, match="id_key="):
+        SieveCallback("infobatch")
     callback = sieved()
     with pytest.raises(fs.ConfigError, match=r"sieved\(loader\)"):
         trainer(tmp_path, callback).fit(Classifier(callback), loader())
