@@ -39,8 +39,9 @@ PRICED = (
     "Measured before the prices of stages were as they are now ([prices](research/prices.md))."
 )
 SIFTED = (
-    "Measured with a random subset that the sieve took out of the stream; it is drawn beforehand "
-    "now, and pays some percent less a token ([methods](methods.md#full-random))."
+    "Measured with a random subset that the sieve took out of the stream (it is drawn beforehand "
+    "now, and pays some percent less a token: [methods](methods.md#full-random)) and with prices "
+    "over 2048 sizes at once ([prices](research/prices.md#pool-by-pool))."
 )
 
 
