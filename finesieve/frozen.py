@@ -52,6 +52,8 @@ class FrozenPrefix:
             with prefix.shared(batch):
                 logits = model(**inputs(batch)).logits
 
+    Under the Trainer: `hf.attach(trainer, prefix=prefix)`.
+
     Batches need an `attention_mask`. What the layers put out, float[n, length, width], is held for
     the examples of a pool and for the survivors that wait: with 256 examples of 128 tokens and
     768 features in fp32 that is 100 MB. Not for compiled models, whose layers cannot be left out.
@@ -81,6 +83,11 @@ class FrozenPrefix:
                                       "frozen layers to 0, or share nothing")
 
         self._tuple: bool | None = None  # the form of a layer's output; not known before the first
+
+    def belongs_to(self, model: nn.Module) -> bool:
+        """Whether these layers are the model's own."""
+        own = {id(module) for module in model.modules()}
+        return all(id(layer) in own for layer in self._layers)
 
     @contextmanager
     def keeping(self) -> Iterator[list[Tensor]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,11 @@ from finesieve import heads, hf_refusals, hf_trl, hosts, methods
 from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, StateError
 from finesieve.features import FeatureFunction
+from finesieve.frozen import FrozenPrefix
 from finesieve.hf_loader import FilteredLoader
 from finesieve.hf_scale import LossScale
 from finesieve.hf_tasks import TokensPerExample, decoder_needs_targets, head_of
-from finesieve.rows import IDS, WEIGHTS
+from finesieve.rows import IDS, PREFIX, WEIGHTS
 from finesieve.schedule import StreamSchedule
 from finesieve.scores import SIZE_ALONE, PerExample, Scorer, SizeFunction, Task, scoring
 from finesieve.stream import Listener, Sieve
@@ -51,6 +53,7 @@ def attach(
     losses: LossFunction | None = None,
     size: SizeFunction | None = None,
     features: FeatureFunction | None = None,
+    prefix: FrozenPrefix | None = None,
     listeners: Sequence[Listener] = (),
     **options: Any,
 ) -> Attached:
@@ -67,6 +70,8 @@ def attach(
     size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n]; the
         loss itself by default (see `scores.PerExample`).
     features: what the predictor looks at; the head's own by default.
+    prefix: frozen first layers of the trainer's model, run once an example: training begins with
+        what they put out in the scoring pass.
     options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; by default half of
         the trainer's own per device, which keeps optimizer steps, and all of it on long streams)
         or `total` (examples of this rank in all passes, where the loader does not tell: with
@@ -79,7 +84,7 @@ def attach(
 
     Raises `ConfigError`, naming the setting to change, for what cannot be served rightly.
     """
-    attached = Attached(trainer, method, head, losses, size, features, listeners, options)
+    attached = Attached(trainer, method, head, losses, size, features, prefix, listeners, options)
     for name in HOOKS:
         setattr(trainer, name, getattr(attached, name))
     trainer.add_callback(_Callback(attached))
@@ -99,6 +104,7 @@ class Attached:
         losses: LossFunction | None,
         size: SizeFunction | None,
         features: FeatureFunction | None,
+        prefix: FrozenPrefix | None,
         listeners: Sequence[Listener],
         options: dict[str, Any],
     ) -> None:
@@ -109,7 +115,7 @@ class Attached:
         self._host = {name: getattr(trainer, name) for name in HOOKS}
         self.trainer: Any = trainer
         self._method, self._options = method, options
-        self._features, self._listeners = features, listeners
+        self._features, self._prefix, self._listeners = features, prefix, listeners
         if size is not None and losses is None:
             raise ConfigError(SIZE_ALONE)
         self._losses, self._size = losses, size
@@ -125,6 +131,8 @@ class Attached:
         if self.filters:
             wrong = hf_refusals.unfit(
                 trainer, self._own_loss, losses=losses is not None, head=head is not None)
+            if prefix is not None:
+                wrong += hf_refusals.unshared(trainer, prefix, losses is not None)
             if wrong:
                 raise ConfigError("the sieve cannot be attached: " + "; ".join(wrong))
             if losses is None:
@@ -238,33 +246,16 @@ class Attached:
         num_items_in_batch: Any = None,
     ) -> Any:
         """The trainer's own where nothing is weighed; else the weighted mean over examples."""
-        carried = {key: inputs.pop(key) for key in (IDS, WEIGHTS) if key in inputs}
+        carried = {key: inputs.pop(key) for key in (IDS, WEIGHTS, PREFIX) if key in inputs}
         if "id_key" in self._options:
             inputs.pop(self._options["id_key"], None)
         host = self._host["compute_loss"]
         if not carried or self.sieve is None:
             return host(model, inputs, return_outputs=return_outputs,
                         num_items_in_batch=num_items_in_batch)
-        if WEIGHTS in carried:
-            loss, outputs = self._weighted(model, inputs, carried, num_items_in_batch)
-        elif self._losses is not None and self._watches:
-            each = self._losses(model, inputs)
-            self.sieve.observe(each, _riding(carried))
-            loss, outputs = self._scale.scaled(each.mean(), num_items_in_batch), None
-        elif self._given and self._watches:
-            assert self.head is not None
-            outputs = self._outputs(model, inputs)
-            each = self.head.losses(outputs, inputs)
-            self.sieve.observe(each, _riding(carried), self.head.both(outputs, inputs)[1])
-            loss = self._scale.scaled(each.mean(), num_items_in_batch)
-        else:
-            targets = {} if self.head is None else {
-                k: inputs[k] for k in self.head.targets if k in inputs}  # the host takes them out
-            loss, outputs = self._hosts(model, inputs, num_items_in_batch)
-            if self.head is not None and self._watches:
-                each, sizes = self.head.both(outputs, targets)
-                self.sieve.observe(each, _riding(carried), sizes)
-                self._scale.compare(loss, each, targets, num_items_in_batch)
+        sharing = nullcontext() if self._prefix is None else self._prefix.shared(carried)
+        with sharing:
+            loss, outputs = self._training_loss(model, inputs, carried, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
@@ -279,6 +270,32 @@ class Attached:
         """Stage; shares trained on and scored of what was drawn; savings in training cost."""
         assert self.sieve is not None
         return hosts.figures(self.sieve)
+
+    def _training_loss(
+        self, model: nn.Module, inputs: Any, carried: dict[str, Tensor], items: Any
+    ) -> tuple[Tensor, Any]:
+        """The loss to be trained on, and the outputs; what was learned of the losses is told."""
+        assert self.sieve is not None
+        if WEIGHTS in carried:
+            return self._weighted(model, inputs, carried, items)
+        if self._losses is not None and self._watches:
+            each = self._losses(model, inputs)
+            self.sieve.observe(each, _riding(carried))
+            return self._scale.scaled(each.mean(), items), None
+        if self._given and self._watches:
+            assert self.head is not None
+            outputs = self._outputs(model, inputs)
+            each = self.head.losses(outputs, inputs)
+            self.sieve.observe(each, _riding(carried), self.head.both(outputs, inputs)[1])
+            return self._scale.scaled(each.mean(), items), outputs
+        targets = {} if self.head is None else {
+            k: inputs[k] for k in self.head.targets if k in inputs}  # the host takes them out
+        loss, outputs = self._hosts(model, inputs, items)
+        if self.head is not None and self._watches:
+            each, sizes = self.head.both(outputs, targets)
+            self.sieve.observe(each, _riding(carried), sizes)
+            self._scale.compare(loss, each, targets, items)
+        return loss, outputs
 
     def _hosts(self, model: nn.Module, inputs: Any, items: Any) -> tuple[Tensor, Any]:
         """The host's loss and the model's outputs."""
@@ -357,8 +374,10 @@ class Attached:
         if self.head is None:
             return None
         if isinstance(self.head, hf_trl.FusedTokens):
-            return Task(model, self.head, keep_targets=True, more=self.head.given)
-        return Task(model, self.head, keep_targets=decoder_needs_targets(model))
+            return Task(
+                model, self.head, keep_targets=True, prefix=self._prefix, more=self.head.given)
+        return Task(
+            model, self.head, keep_targets=decoder_needs_targets(model), prefix=self._prefix)
 
     def _clock(self) -> float:
         """Seconds without what comes between two steps: evaluating, saving, logging."""

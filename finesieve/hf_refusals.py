@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from finesieve import hf_trl
+from finesieve.frozen import FrozenPrefix
 
 _FUNCTION = "attach(..., losses=function), a function (model, batch) -> loss per example"
 
@@ -84,6 +85,23 @@ def _loss(trainer: Any, own_loss: str, head: bool) -> list[str]:
     if getattr(trainer.args, "use_liger_kernel", False):
         wrong.append("use_liger_kernel=True computes the loss without the logits that the size of "
                      f"a gradient follows from: set it to False, or give {_FUNCTION}")
+    return wrong
+
+
+def unshared(trainer: Any, prefix: FrozenPrefix, losses: bool) -> list[str]:
+    """As `unfit`: what keeps frozen layers from being run once an example."""
+    wrong = []
+    if trainer.model_init is not None or not prefix.belongs_to(trainer.model):
+        wrong.append("prefix= is of layers that the trainer's model does not have: make it of "
+                     "trainer.model (with model_init, which makes a new one, leave it out)")
+    if losses:
+        wrong.append("prefix= goes with a head: leave out losses=, or prefix=")
+    if trainer.args.torch_compile:
+        wrong.append("torch_compile=True: layers of a compiled model cannot be left out: leave out "
+                     "prefix=, or set it to False")
+    if trainer.args.gradient_checkpointing:
+        wrong.append("gradient_checkpointing=True makes the embeddings' output want a gradient, so "
+                     "frozen layers are run for it: leave out prefix=, or set it to False")
     return wrong
 
 

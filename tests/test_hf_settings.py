@@ -86,6 +86,30 @@ def test_torch_compile(tmp_path: Path) -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_a_compiled_trainer_compiles_once_a_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For fixed shapes, Accelerate's default: two lengths, each for the loader's batches and for
+    the survivors', and a last, smaller batch."""
+    monkeypatch.setenv("ACCELERATE_DYNAMO_USE_DYNAMIC", "false")
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    host = trainer(tmp_path, torch_compile=True, torch_compile_backend="eager", num_train_epochs=1)
+    shapes: set[tuple[int, ...]] = set()
+    step = host.training_step
+
+    def watched(net: nn.Module, batch: Any, *rest: Any) -> Tensor:
+        shapes.add(tuple(batch["input_ids"].shape))
+        return step(net, batch, *rest)
+
+    host.training_step = watched  # type: ignore[method-assign]
+    run(host, lengths=[8, 16])
+    compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    torch._dynamo.reset()
+    assert {width for _, width in shapes} == {8, 16}
+    assert 2 <= compiled <= len(shapes) <= 6
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker")
 def test_several_workers(tmp_path: Path) -> None:
     """The same run as with none: what is drawn and how it is decided does not depend on them."""
