@@ -117,3 +117,14 @@ def test_the_trainer_example_differs_by_one_line(docstring_cache: Path, tmp_path
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[-1].startswith("3 steps, ")
+
+
+def test_the_versions_are_those_that_are_pinned() -> None:
+    page = (ROOT / "docs" / "versions.md").read_text(encoding="utf-8")
+    for column, name in ((3, "constraints-lowest.txt"), (4, "constraints.txt")):
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        pinned = dict(line.split("==") for line in lines)
+        rows = [row.split("|") for row in re.findall(r"^\| [a-z].*$", page, re.M)][1:]
+        assert len(rows) >= 12
+        for row in rows:
+            assert pinned[row[1].strip()] == row[column].strip(), (name, row[1])
