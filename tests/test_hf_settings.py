@@ -95,6 +95,8 @@ def test_a_compiled_trainer_compiles_once_a_shape(
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     host = trainer(tmp_path, torch_compile=True, torch_compile_backend="eager", num_train_epochs=1)
+    # Found out by the model in its first forward otherwise, which compiles that once more.
+    host.model.config.problem_type = "single_label_classification"
     shapes: set[tuple[int, ...]] = set()
     step = host.training_step
 
