@@ -33,7 +33,7 @@ SETS: dict[str, int] = {"webnlg": 8000, "gsm8k": 6000}  # examples
 def recorded(name: str, folder: Path) -> dict[str, replay.Stream]:
     """What was recorded, by what the predictor is shown."""
     config = Config(train=str(folder / name / "train.jsonl.gz"), eval=("none",), method="full",
-                    limit=SETS[name], max_length=128, precision="bf16", threads=1, lr=1e-3)
+                    limit=SETS[name], max_length=128, threads=1, lr=1e-3)
     torch.set_num_threads(config.threads)
     rows = tasks.read(config.train, config.limit, config.seed)
     job = tasks.sentences(config, rows, [])
@@ -47,8 +47,7 @@ def recorded(name: str, folder: Path) -> dict[str, replay.Stream]:
     for at in range(0, len(order), BATCH):
         batch = job.collate([job.train[i] for i in order[at : at + BATCH]])
         labels = batch.pop("labels")
-        with torch.autocast("cpu", torch.bfloat16):
-            out = job.model(**batch)
+        out = job.model(**batch)
         each, norms = head.losses(out, {"labels": labels}), head.both(out, {"labels": labels})[1]
         each.mean().backward()
         torch.nn.utils.clip_grad_norm_(job.model.parameters(), 1.0)
@@ -59,13 +58,16 @@ def recorded(name: str, folder: Path) -> dict[str, replay.Stream]:
         losses.append(float(each.detach().mean()))
     print(f"{name}: loss {np.mean(losses[:20]):.2f} to {np.mean(losses[-20:]):.2f}", flush=True)
 
-    def stream(tokens: Callable[[dict[str, Any]], list[int]]) -> replay.Stream:
+    def stream(
+        tokens: Callable[[dict[str, Any]], list[int]], counted: bool = False
+    ) -> replay.Stream:
         table = np.full((len(order), config.max_length), -1, dtype=np.int64)
         for row, i in zip(table, order, strict=True):
             ids = tokens(job.train[i])
             row[: len(ids)] = ids
         return replay.Stream(order, table, np.zeros(len(order), np.int64),
-                             np.concatenate(size).astype(np.float64), {}, replay.BEGIN)
+                             np.concatenate(size).astype(np.float64), {}, replay.BEGIN,
+                             np.float32([targets[i] for i in order]) if counted else None)
 
     def told(row: dict[str, Any]) -> list[int]:
         return [x for x in row["labels"] if x != tasks.IGNORED]
@@ -74,9 +76,10 @@ def recorded(name: str, folder: Path) -> dict[str, replay.Stream]:
         return row["input_ids"][: len(row["input_ids"]) - len(told(row))]
 
     return {
+        "prompt, completion, number of targets": stream(lambda r: r["input_ids"], counted=True),
         "prompt and completion": stream(lambda r: r["input_ids"]), "completion": stream(told),
         "prompt": stream(asked),
-        "length of the completion": stream(lambda r: [len(told(r)) // 4]),
+        "number of targets": stream(lambda r: [0], counted=True),
     }
 
 
@@ -101,13 +104,14 @@ def main() -> None:
             "examples": len(whole.size), "concentration": round(float(
                 size.mean() ** 2 / (size**2).mean()), 3), "ways": ways}
         for way, row in ways.items():
-            print(f"  {way:28s} price {row['price']:.3f}  auc {row['auc']:.3f}  "
+            print(f"  {way:38s} price {row['price']:.3f}  auc {row['auc']:.3f}  "
                   f"share scored {row['share']:.2f}", flush=True)
     if args.output:
         Path(args.output).write_text(json.dumps({
             "command": "python benchmarks/generation.py --data-dir DATA "
                        "--output results/research/generation.json",
-            "ratio": RATIO, "versions": versions(), "hardware": hardware(torch.device("cpu")),
+            "ratio": RATIO, "precision": "fp32", "versions": versions(),
+            "hardware": hardware(torch.device("cpu")),
             "sets": found}, indent=1) + "\n", encoding="utf-8")
 
 

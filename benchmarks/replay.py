@@ -95,6 +95,7 @@ class Stream:
     size: Any
     hidden: dict[int, Any]  # float32[n, width] behind so many layers
     begin: float  # share of the stream from which on it is priced
+    targets: Any = None  # float32[n], how many targets each example has, where it is several
 
     def pools(self) -> list[slice]:
         return [slice(i, min(i + POOL, len(self.size))) for i in range(0, len(self.size), POOL)]
@@ -141,7 +142,9 @@ class Hashed(Foresees):
 
     def _offer(self, at: Any, **more: Any) -> Offer:
         label = self.stream.label[at] if self.crossed else np.zeros(len(at), np.int64)
-        features = Features(self.stream.tokens[at], label.astype(np.int64))
+        several = self.stream.targets
+        features = Features(self.stream.tokens[at], label.astype(np.int64),
+                            None if several is None else several[at])
         return Offer(self.stream.ids[at], stage=3, features=features, **more)
 
     def predict(self, at: Any) -> Any:

@@ -62,6 +62,17 @@ def none(config: Config, job: Job) -> None:
     """Nothing here: what there is to it stands in the suite."""
 
 
+def freezing(config: Config, job: Job) -> None:
+    """The configuration says how many layers. A model that is frozen has its frozen layers' outputs
+    computed once an example where a sieve scores; plain training runs them once anyway."""
+    from finesieve import methods
+    from finesieve.frozen import FrozenPrefix, freeze
+
+    freeze(job.model, config.freeze)
+    if methods.build(config.method, config.seed, **config.settings).scores:
+        job.sieve.update(prefix=FrozenPrefix(job.model, config.freeze))
+
+
 def lora(config: Config, job: Job) -> None:
     from peft import LoraConfig, get_peft_model
 
@@ -114,7 +125,7 @@ def fixed_padding(config: Config, job: Job) -> None:
 
 
 TRICKS: dict[str, Callable[[Config, Job], None]] = {
-    "plain": none, "lora": lora, "checkpointing": checkpointing, "fp32": none,
+    "plain": none, "freezing": freezing, "lora": lora, "checkpointing": checkpointing, "bf16": none,
     "compile": compiled, "class-weights": class_weights, "smoothing": smoothing,
     "padded": fixed_padding}
 

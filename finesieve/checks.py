@@ -34,7 +34,8 @@ def sample_offers(seed: int = 0, count: int = 6, n: int = 64, stage: int = 2) ->
         yield Offer(
             ids=np.arange(i * n, (i + 1) * n, dtype=np.int64),
             stage=stage,
-            features=Features(tokens.astype(np.int64), dice.integers(0, 2, n)),
+            features=Features(tokens.astype(np.int64), dice.integers(0, 2, n),
+                              (tokens >= 0).sum(axis=1).astype(np.float32)),
             loss=loss,
             size=size,
             keep=loss > 0.4,

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from finesieve.errors import BatchError
-from finesieve.gates import Features, IntArray
+from finesieve.gates import Features, FloatArray, IntArray
 
 FeatureFunction = Callable[[Any], Features]
 
+IGNORED = -100  # a label that is no target, as everywhere in PyTorch
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -57,10 +58,13 @@ def token_features(
     labels: str | int | None = "labels",
     mask: str | int | None = "attention_mask",
     max_tokens: int = 128,
+    targets: str | int | None = None,
 ) -> FeatureFunction:
     """Features from token ids: int[n, L] under `tokens`, of which the first `max_tokens` count.
 
     mask: int[n, L], 0 where there is padding; without one every position counts.
+    targets: int[n, T], a target for every token, -100 where there is none: how many there are is a
+        feature.
     """
 
     def features(batch: Any) -> Features:
@@ -73,7 +77,15 @@ def token_features(
             ids[~real] = -1
             if not real[:, :1].all():  # padded on the left: what is real comes first
                 ids = np.take_along_axis(ids, np.argsort(~real, axis=1, kind="stable"), axis=1)
-        return Features(ids[:, :max_tokens], _labels(batch, labels, ids.shape))
+        count: FloatArray | None = None
+        if targets is not None:
+            told = torch.as_tensor(_column(batch, targets)).detach()
+            if told.ndim != 2:
+                raise BatchError(
+                    f"{targets!r} has shape {tuple(told.shape)}; expected targets [n, length]"
+                )
+            count = (told != IGNORED).sum(dim=1).cpu().numpy().astype(np.float32)
+        return Features(ids[:, :max_tokens], _labels(batch, labels, ids.shape), count)
 
     return features
 

@@ -34,13 +34,17 @@ class Features:
 
     tokens: int64[n, m], non-negative ids, -1 where an example has fewer than m.
     cross: int64[n], the id that every token is crossed with: the class label, or 0.
+    targets: float32[n], how many targets each has, where it is more than one: tokens to be labelled
+        or told. None else.
     """
 
     tokens: IntArray
     cross: IntArray
+    targets: FloatArray | None = None
 
     def take(self, index: IntArray) -> Features:
-        return Features(self.tokens[index], self.cross[index])
+        targets = None if self.targets is None else self.targets[index]
+        return Features(self.tokens[index], self.cross[index], targets)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from finesieve.errors import BatchError, ConfigError, ScoreError
-from finesieve.features import FeatureFunction, choice_features, token_features
+from finesieve.features import IGNORED, FeatureFunction, choice_features, token_features
 from finesieve.gates import FloatArray
-
-IGNORED = -100  # a label that is no target, as everywhere in PyTorch
 
 
 def logits_of(outputs: Any, ndim: int, shape: str) -> Tensor:
@@ -276,6 +274,9 @@ class Tokens(Head):
         sums = [self._sums(row[at != IGNORED], at[at != IGNORED].long()) for row, at in rows]
         losses, squares = (torch.stack(part) for part in zip(*sums, strict=True))
         return losses / count, squares.sqrt() / count
+
+    def features(self) -> FeatureFunction:
+        return token_features(labels=None, targets=self.targets[0])
 
     def _sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Over tokens: of the losses, and of ||softmax - target||^2; logits [tokens, classes]."""

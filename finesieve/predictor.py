@@ -76,6 +76,8 @@ class SizeRegression(Predictor):
     on hashed tokens and bigrams crossed with the label; each active feature has the value
     1 / sqrt(number of active features). One feature more is memory: how the example's size compared
     with the mean when it was last revealed, found again by its id, if an earlier pass has shown it.
+    Another, where examples have several targets each, is the logarithm of how many: the size then
+    goes with a power of it, which is learned.
     Three float32 tables of 2**bits: 12 MiB at the default.
 
     bits: log2 of the tables' length, 8 to 26. Ids that agree in so many bits share a memory.
@@ -90,6 +92,8 @@ class SizeRegression(Predictor):
         self._square = np.zeros((1 << bits) + 1, dtype=np.float32)
         self._memory = np.zeros(1 << bits, dtype=np.float32)  # log(size / mean); 0: never seen
         self._recall = self._recall_square = 0.0  # the weight of what is remembered
+        self._power = self._power_square = 0.0  # of the number of targets
+        self._usual = 0.0  # running mean of its logarithm
         self._bias = 0.0  # log of the running mean size
         self._seen = 0
 
@@ -100,18 +104,28 @@ class SizeRegression(Predictor):
 
     def _forward(
         self, offer: Offer
-    ) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray, FloatArray]:
-        """Slots, value of an active feature, what is remembered, expected size."""
+    ) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Slots, value of an active feature, what is remembered, how much longer than usual (in
+        logarithms), expected size."""
         slots = hashed(offer.need("features", self), self.bits, self.bigrams)
         active = np.count_nonzero(slots != 1 << self.bits, axis=1)
         scale = (1.0 / np.sqrt(np.maximum(active, 1))).astype(np.float32)
         known = self._memory[offer.ids & (len(self._memory) - 1)]
         z = self._weight[slots].sum(axis=1) * scale + np.float32(self._bias)
         z += np.float32(self._recall) * known
-        return slots, scale, known, np.exp(np.clip(z, -12.0, 12.0)).astype(np.float32)
+        longer = self._logarithms(offer) - np.float32(self._usual)
+        z += np.float32(self._power) * longer
+        return slots, scale, known, longer, np.exp(np.clip(z, -12.0, 12.0)).astype(np.float32)
+
+    def _logarithms(self, offer: Offer) -> FloatArray:
+        """Of the numbers of targets, float32[n]; the usual one where there are none."""
+        targets = offer.need("features", self).targets
+        if targets is None:
+            return np.full(offer.n, self._usual, dtype=np.float32)
+        return np.asarray(np.log(np.maximum(targets, 1.0)), dtype=np.float32)
 
     def predict(self, offer: Offer) -> FloatArray:
-        return self._forward(offer)[3]
+        return self._forward(offer)[-1]
 
     def learn(self, offer: Offer) -> None:
         size = np.asarray(offer.need("size", self), dtype=np.float32)
@@ -123,7 +137,8 @@ class SizeRegression(Predictor):
         mean = max(float(size.mean()), 1e-8)
         keep = max(0.0, 1.0 - len(size) / min(self._seen, 4096))
         self._bias = float(np.log(keep * np.exp(self._bias) + (1 - keep) * mean))
-        slots, scale, known, predicted = self._forward(offer)
+        self._usual = keep * self._usual + (1 - keep) * float(self._logarithms(offer).mean())
+        slots, scale, known, longer, predicted = self._forward(offer)
         error = (predicted - size) * np.float32(np.exp(-self._bias))
         gradient = np.repeat((error * scale)[:, None], slots.shape[1], axis=1)
         flat, step = slots.reshape(-1), gradient.reshape(-1)
@@ -134,6 +149,9 @@ class SizeRegression(Predictor):
         pull = (error * known).astype(np.float64)
         self._recall_square += float((pull * pull).sum())
         self._recall -= self.rate * float(pull.sum()) / math.sqrt(self._recall_square + 1e-6)
+        pull = (error * longer).astype(np.float64)
+        self._power_square += float((pull * pull).sum())
+        self._power -= self.rate * float(pull.sum()) / math.sqrt(self._power_square + 1e-6)
         relative = np.log(np.maximum(size, 1e-6)) - np.float32(self._bias)
         self._memory[offer.ids & (len(self._memory) - 1)] = np.clip(relative, -4.0, 4.0)
 
@@ -143,6 +161,7 @@ class SizeRegression(Predictor):
             "square": torch.from_numpy(self._square.copy()),
             "memory": torch.from_numpy(self._memory.copy()),
             "recall": [self._recall, self._recall_square],
+            "power": [self._power, self._power_square, self._usual],
             "bias": self._bias,
             "seen": self._seen,
         }
@@ -152,6 +171,7 @@ class SizeRegression(Predictor):
         self._square = state["square"].numpy().copy()
         self._memory = state["memory"].numpy().copy()
         self._recall, self._recall_square = state["recall"]
+        self._power, self._power_square, self._usual = state["power"]
         self._bias, self._seen = state["bias"], state["seen"]
 
 

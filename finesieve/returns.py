@@ -15,6 +15,8 @@ from torch import Tensor
 from finesieve.errors import ConfigError
 from finesieve.gates import Features, FloatArray, IntArray, Offer, State
 
+# tokens int64[m] or None, cross, targets or None, probability
+_Entry = tuple[IntArray | None, int, float | None, float]
 _MOST = 16384  # examples handed out without a loss coming back, before that is an error
 
 
@@ -22,8 +24,7 @@ class Returns:
     """What was handed out unscored, and the losses that came back for it."""
 
     def __init__(self) -> None:
-        # id -> (tokens int64[m] or None, cross, probability)
-        self._expected: dict[int, tuple[IntArray | None, int, float]] = {}
+        self._expected: dict[int, _Entry] = {}
         self._given: list[tuple[Tensor, Tensor, Tensor | None]] = []
         self._ever = False  # whether any loss ever came back
 
@@ -50,9 +51,10 @@ class Returns:
         for i, key in enumerate(ids.tolist()):
             p = 1.0 if probability is None else float(probability[i])
             if features is None:
-                self._expected[key] = (None, 0, p)
+                self._expected[key] = (None, 0, None, p)
             else:
-                self._expected[key] = (features.tokens[i], int(features.cross[i]), p)
+                targets = None if features.targets is None else float(features.targets[i])
+                self._expected[key] = (features.tokens[i], int(features.cross[i]), targets, p)
 
     def give(self, ids: Tensor, losses: Tensor, sizes: Tensor | None = None) -> None:
         """Keep losses where they are (no device synchronisation) until they are collected."""
@@ -84,25 +86,27 @@ class Returns:
         ids: IntArray,
         losses: FloatArray,
         sizes: FloatArray | None,
-        entries: list[tuple[IntArray | None, int, float]],
+        entries: list[_Entry],
     ) -> Offer:
         features = None
-        if all(tokens is not None for tokens, _, _ in entries):
-            rows = [tokens for tokens, _, _ in entries if tokens is not None]
+        if all(tokens is not None for tokens, *_ in entries):
+            rows = [tokens for tokens, *_ in entries if tokens is not None]
             tokens = np.full((len(rows), max(map(len, rows))), -1, dtype=np.int64)
             for i, row in enumerate(rows):
                 tokens[i, : len(row)] = row
-            cross = np.asarray([c for _, c, _ in entries], dtype=np.int64)
-            features = Features(tokens, cross)
-        probability = np.asarray([p for _, _, p in entries], dtype=np.float32)
+            cross = np.asarray([c for _, c, _, _ in entries], dtype=np.int64)
+            counts = [t for _, _, t, _ in entries if t is not None]
+            targets = np.asarray(counts, dtype=np.float32) if len(counts) == len(rows) else None
+            features = Features(tokens, cross, targets)
+        probability = np.asarray([p for *_, p in entries], dtype=np.float32)
         return Offer(
             ids, 1, features=features, probability=probability, loss=losses, size=sizes
         )
 
     def state_dict(self) -> State:
         expected = [
-            [key, None if t is None else torch.from_numpy(np.array(t)), cross, p]
-            for key, (t, cross, p) in self._expected.items()
+            [key, None if t is None else torch.from_numpy(np.array(t)), cross, targets, p]
+            for key, (t, cross, targets, p) in self._expected.items()
         ]
         given = [
             [ids.cpu(), losses.cpu(), None if sizes is None else sizes.cpu()]
@@ -112,8 +116,8 @@ class Returns:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._expected = {
-            key: (None if t is None else t.numpy().copy(), cross, p)
-            for key, t, cross, p in state["expected"]
+            key: (None if t is None else t.numpy().copy(), cross, targets, p)
+            for key, t, cross, targets, p in state["expected"]
         }
         self._given = [(ids, losses, sizes) for ids, losses, sizes in state["given"]]
         self._ever = state["ever"]

@@ -39,7 +39,7 @@ from finesieve.stages import View, Work
 Listener = Callable[[dict[str, Any]], None]
 _END = object()
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
-_VERSION = 5
+_VERSION = 6
 
 
 class Sieve:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 import finesieve as fs
-from finesieve import checks
+from finesieve import checks, features
+from finesieve.evidence import auc
 from finesieve.predictor import hashed
 
 
-def naive_slots(features: fs.Features, bits: int) -> list[list[int]]:
+def naive_slots(seen: fs.Features, bits: int) -> list[list[int]]:
     """Slots in plain Python integers, one example at a time, without padding."""
     golden, mix, full = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, (1 << 64) - 1
 
@@ -25,7 +27,7 @@ def naive_slots(features: fs.Features, bits: int) -> list[list[int]]:
         return ((key * mix) & full) >> (64 - bits)
 
     rows = []
-    for row, label in zip(features.tokens.tolist(), features.cross.tolist(), strict=True):
+    for row, label in zip(seen.tokens.tolist(), seen.cross.tolist(), strict=True):
         row_slots = [slot((t * golden) & full, label) for t in row if t >= 0]
         for a, b in itertools.pairwise(row):
             if a >= 0 and b >= 0:
@@ -49,27 +51,32 @@ def test_regression_against_a_dictionary() -> None:
     square: dict[int, float] = defaultdict(float)
     bias, seen, recall, recall_square = 0.0, 0, 0.0, 0.0
     memory: dict[int, float] = {}
+    power, power_square, usual = 0.0, 0.0, 0.0
 
-    def forward(ids: list[int], rows: list[list[int]]) -> list[float]:
+    def forward(ids: list[int], rows: list[list[int]], logs: list[float]) -> list[float]:
         out = []
-        for key, row in zip(ids, rows, strict=True):
+        for key, row, log in zip(ids, rows, logs, strict=True):
             scale = 1 / math.sqrt(max(1, len(row)))
-            known = recall * memory.get(key, 0.0)
+            known = recall * memory.get(key, 0.0) + power * (log - usual)
             out.append(math.exp(bias + scale * sum(weight[s] for s in row) + known))
         return out
 
     for offer in [*checks.sample_offers(1, count=8), *checks.sample_offers(1, count=8)]:
         rows, ids = naive_slots(offer.features, 12), offer.ids.tolist()
-        assert fast.predict(offer) == pytest.approx(forward(ids, rows), rel=5e-4)
+        logs = [math.log(max(1.0, t)) for t in offer.features.targets.tolist()]
+        assert fast.predict(offer) == pytest.approx(forward(ids, rows, logs), rel=5e-4)
         fast.learn(offer)
         seen += offer.n
         keep = max(0.0, 1 - offer.n / min(seen, 4096))
         bias = math.log(keep * math.exp(bias) + (1 - keep) * float(offer.size.mean()))
         steps: dict[int, list[float]] = defaultdict(list)
-        pulls = []
-        for key, row, p, s in zip(ids, rows, forward(ids, rows), offer.size, strict=True):
+        usual = keep * usual + (1 - keep) * sum(logs) / len(logs)
+        pulls, stretches = [], []
+        foreseen = forward(ids, rows, logs)
+        for key, row, log, p, s in zip(ids, rows, logs, foreseen, offer.size, strict=True):
             error = (p - float(s)) * math.exp(-bias)
             pulls.append(error * memory.get(key, 0.0))
+            stretches.append(error * (log - usual))
             for slot in row:
                 steps[slot].append(error / math.sqrt(len(row)))
         for slot, many in steps.items():
@@ -77,9 +84,40 @@ def test_regression_against_a_dictionary() -> None:
             weight[slot] -= sum(0.3 * g / math.sqrt(square[slot] + 1e-6) for g in many)
         recall_square += sum(g * g for g in pulls)
         recall -= 0.3 * sum(pulls) / math.sqrt(recall_square + 1e-6)
+        power_square += sum(g * g for g in stretches)
+        power -= 0.3 * sum(stretches) / math.sqrt(power_square + 1e-6)
         for key, s in zip(ids, offer.size.tolist(), strict=True):
             memory[key] = min(4.0, max(-4.0, math.log(max(s, 1e-6)) - bias))
     assert recall > 0.1  # the second time round it remembers
+
+
+def test_the_number_of_targets_tells_the_size_where_words_do_not() -> None:
+    """Sizes that go with the square root of it, words at random: the power is found."""
+    dice = np.random.default_rng(0)
+    model = fs.SizeRegression(bits=12)
+    for at in range(40):
+        targets = dice.integers(1, 60, 64).astype(np.float32)
+        tokens = dice.integers(0, 500, (64, 12))
+        offer = fs.Offer(
+            np.arange(at * 64, (at + 1) * 64), size=np.sqrt(targets),
+            features=fs.Features(tokens, np.zeros(64, np.int64), targets))
+        foreseen = model.predict(offer)
+        model.learn(offer)
+    assert auc(foreseen, offer.size > offer.size.mean(), np.ones(64)) > 0.95
+    blind = model.predict(replace(offer, features=replace(offer.features, targets=None)))
+    assert auc(blind, offer.size > offer.size.mean(), np.ones(64)) < 0.8
+
+
+def test_token_features_count_targets() -> None:
+    batch = {"input_ids": torch.ones(2, 3, dtype=torch.long),
+             "labels": torch.tensor([[1, -100, 2, -100], [-100, -100, -100, 3]])}
+    found = features.token_features(labels=None, targets="labels")(batch)
+    assert found.targets.tolist() == [2.0, 1.0]
+    assert found.take(np.array([1])).targets.tolist() == [1.0]
+    assert features.token_features(labels=None)(batch).targets is None
+    with pytest.raises(fs.BatchError, match="expected targets"):
+        features.token_features(labels=None, targets="labels")(
+            {**batch, "labels": torch.tensor([1, 2])})
 
 
 def test_naive_bayes_against_scikit_learn() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from finesieve.app import cli, worker
 from finesieve.app.config import Config
-from finesieve.app.models import pick_attention
+from finesieve.app.models import pick_attention, precision_note
 from finesieve.app.progress import Live
 from finesieve.app.train import Run, prepare
 from finesieve.errors import ConfigError
@@ -71,6 +71,20 @@ def test_attention_is_eager_where_the_fused_one_is_slow() -> None:
     assert picked(attention="sdpa", max_length=64) == "sdpa"
     with pytest.raises(ConfigError, match="attention is 'flash'"):
         Config(train="x", attention="flash")
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_bf16_without_the_instructions_for_it_is_told(
+    files: Path, monkeypatch: pytest.MonkeyPatch, able: bool
+) -> None:
+    """A tenth of the speed of fp32 on such a processor, which nobody expects."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: able)
+    told = [
+        any("bf16 is slow here" in note for note in prepare(
+            Config(train=str(files / "train.jsonl"), limit=32, precision=precision)).notes)
+        for precision in ("bf16", "fp32")]
+    assert told == [not able, False]
+    assert precision_note("bf16", torch.device("cuda")) is None
 
 
 @pytest.mark.parametrize(("given", "used"), [

@@ -24,6 +24,7 @@ from statistics import fmean
 from typing import Any
 
 from finesieve.app.config import Config
+from finesieve.app.models import pick_device, precision_note
 from finesieve.app.results import Record, read_record, write_record
 from finesieve.app.suite import EQUAL, Files, Suite
 from finesieve.errors import ConfigError
@@ -110,6 +111,9 @@ class Bench:
 
     def _run(self) -> list[Record]:
         suite = self.suite
+        asked = {str({**suite.config, **suite.sets[s]}.get("precision")) for s in suite.claim}
+        for note in {precision_note(p, pick_device("auto")) for p in asked} - {None}:
+            self.say(str(note))
         with tempfile.TemporaryDirectory() as scratch:
             self._scratch = Path(scratch)
             self._files = Files(suite, self.data_dir, self._scratch)

@@ -123,6 +123,18 @@ def pick_attention(config: Config, device: torch.device) -> str | None:
     return "eager" if slow else None
 
 
+def precision_note(precision: str, device: torch.device) -> str | None:
+    """What to tell a user who asks for bf16 on a processor that has no instructions for it."""
+    if precision != "bf16" or device.type != "cpu":
+        return None
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
+    return (
+        "bf16 is slow here: this processor lacks the instructions (AVX-512 or AMX), so it is "
+        "emulated, at about a tenth of the speed of fp32. Use --precision fp32"
+    )
+
+
 def set_dropout(model: nn.Module, rate: float) -> None:
     """Set every dropout rate: of `nn.Dropout` modules and their kin, and those that a module
     keeps as a number for the functional form. The saved configuration keeps the model's own."""

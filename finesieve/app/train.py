@@ -31,6 +31,7 @@ from finesieve.app.models import (
     matrix_parameters,
     pick_attention,
     pick_device,
+    precision_note,
 )
 from finesieve.app.progress import Live, rounded, snapshot
 from finesieve.app.results import pack_examples
@@ -72,7 +73,8 @@ def prepare(config: Config) -> Prepared:
     """Read and tokenise the training and evaluation data; all complaints come from here."""
     columns = (config.text, config.text_pair, config.label, config.keep_empty)
     train = load(config.train, *columns, split="train")
-    notes = list(train.notes)
+    slow = precision_note(config.precision, pick_device(config.device))
+    notes = [*train.notes, *([slow] if slow else [])]
     tables: dict[str, Table] = {}
     names = config.eval
     if not names and config.train == "docstrings":
