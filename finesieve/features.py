@@ -53,6 +53,29 @@ def _labels(batch: Any, key: str | int | None, shape: tuple[int, ...]) -> IntArr
     return np.asarray(np.abs((flat * powers).sum(axis=1)), dtype=np.int64)
 
 
+def _count(batch: Any, targets: str | int) -> FloatArray:
+    """float32[n], how many targets each example has."""
+    told = torch.as_tensor(_column(batch, targets)).detach()
+    if told.ndim != 2:
+        raise BatchError(f"{targets!r} has shape {tuple(told.shape)}; expected targets [n, length]")
+    return np.asarray((told != IGNORED).sum(dim=1).cpu().numpy(), dtype=np.float32)
+
+
+def target_features(targets: str | int = "labels") -> FeatureFunction:
+    """Features of generation: how many targets an example has, and nothing else.
+
+    targets: int[n, T], -100 where there is none. Words were measured to foresee nothing there, and
+    to drown what the number tells (docs/research/generation.md).
+    """
+
+    def features(batch: Any) -> Features:
+        count = _count(batch, targets)
+        alike = np.zeros(len(count), dtype=np.int64)
+        return Features(alike[:, None], alike, count)
+
+    return features
+
+
 def token_features(
     tokens: str | int = "input_ids",
     labels: str | int | None = "labels",
@@ -77,14 +100,7 @@ def token_features(
             ids[~real] = -1
             if not real[:, :1].all():  # padded on the left: what is real comes first
                 ids = np.take_along_axis(ids, np.argsort(~real, axis=1, kind="stable"), axis=1)
-        count: FloatArray | None = None
-        if targets is not None:
-            told = torch.as_tensor(_column(batch, targets)).detach()
-            if told.ndim != 2:
-                raise BatchError(
-                    f"{targets!r} has shape {tuple(told.shape)}; expected targets [n, length]"
-                )
-            count = (told != IGNORED).sum(dim=1).cpu().numpy().astype(np.float32)
+        count = None if targets is None else _count(batch, targets)
         return Features(ids[:, :max_tokens], _labels(batch, labels, ids.shape), count)
 
     return features

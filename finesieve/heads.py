@@ -16,7 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from finesieve.errors import BatchError, ConfigError, ScoreError
-from finesieve.features import IGNORED, FeatureFunction, choice_features, token_features
+from finesieve.features import (
+    IGNORED,
+    FeatureFunction,
+    choice_features,
+    target_features,
+    token_features,
+)
 from finesieve.gates import FloatArray
 
 
@@ -276,6 +282,8 @@ class Tokens(Head):
         return losses / count, squares.sqrt() / count
 
     def features(self) -> FeatureFunction:
+        if self.shift:
+            return target_features(self.targets[0])
         return token_features(labels=None, targets=self.targets[0])
 
     def _sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

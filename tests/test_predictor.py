@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import finesieve as fs
-from finesieve import checks, features
+from finesieve import checks, features, heads
 from finesieve.evidence import auc
 from finesieve.predictor import hashed
 
@@ -115,9 +115,25 @@ def test_token_features_count_targets() -> None:
     assert found.targets.tolist() == [2.0, 1.0]
     assert found.take(np.array([1])).targets.tolist() == [1.0]
     assert features.token_features(labels=None)(batch).targets is None
-    with pytest.raises(fs.BatchError, match="expected targets"):
-        features.token_features(labels=None, targets="labels")(
-            {**batch, "labels": torch.tensor([1, 2])})
+    alone = features.target_features()(batch)
+    assert alone.targets.tolist() == [2.0, 1.0]
+    assert alone.tokens.tolist() == [[0], [0]]
+    for function in (features.token_features(labels=None, targets="labels"),
+                     features.target_features()):
+        with pytest.raises(fs.BatchError, match="expected targets"):
+            function({**batch, "labels": torch.tensor([1, 2])})
+
+
+@pytest.mark.parametrize(("head", "words"), [
+    (heads.Tokens(), 3), (heads.Tokens(shift=True), 1), (heads.SingleLabel(), 3)])
+def test_what_a_head_lets_the_predictor_see(head: heads.Head, words: int) -> None:
+    """Of generation only how many tokens are to be told."""
+    several = isinstance(head, heads.Tokens)
+    found = head.features()({
+        "input_ids": torch.ones(2, 3, dtype=torch.long),
+        "labels": torch.ones(2, 3 if several else 1, dtype=torch.long).squeeze(1)})
+    assert found.tokens.shape == (2, words)
+    assert (found.targets is not None) == several
 
 
 def test_naive_bayes_against_scikit_learn() -> None:
