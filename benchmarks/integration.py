@@ -1,6 +1,6 @@
 """What attaching costs on top of the raw loop with the sieve, host by host.
 
-    python benchmarks/integration.py [--rounds 7] [--output results/integration.json]
+    python benchmarks/integration.py [--rounds 7] [--precision bf16] [--output FILE]
 
 One thread. The model is tiny, so that little but the hosts' own work is timed: milliseconds a step,
 which MiniLM's steps of the same batches are then set beside. Two numbers a host, medians over
@@ -185,8 +185,10 @@ class Module(lightning.LightningModule):
         return adam(self)
 
 
-def minilm_steps(table: list[dict[str, Any]], names: list[str]) -> dict[int, float]:
-    """Seconds of a training step in bf16, as the command line trains: median of 15, by batch."""
+def minilm_steps(
+    table: list[dict[str, Any]], names: list[str], precision: str
+) -> dict[int, float]:
+    """Seconds of a training step, as the command line trains: median of 15, by batch."""
     tokenizer, model = load_tokenizer("minilm"), load_model("minilm", names, seed=0, dropout=0.0)
     optimizer, found = adam(model.train()), {}
     for size in (BATCH, SURVIVORS):
@@ -197,7 +199,7 @@ def minilm_steps(table: list[dict[str, Any]], names: list[str]) -> dict[int, flo
                                    padding=True, return_tensors="pt"))
             batch["labels"] = torch.tensor([names.index(r["label"]) for r in part])
             begin = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 losses = losses_of(model, batch)
             losses.mean().backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -211,6 +213,8 @@ def minilm_steps(table: list[dict[str, Any]], names: list[str]) -> dict[int, flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
+                        help="of MiniLM's step; bf16 where the processor has its instructions")
     parser.add_argument("--output", default=None)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -237,7 +241,7 @@ def main() -> None:
         return [seconds / steps for seconds, steps in made[name, kind]]
 
     found: dict[str, Any] = {}
-    step_of = minilm_steps(table, names)
+    step_of = minilm_steps(table, names, args.precision)
     for name in runs:
         opened = statistics.median(
             a - b for a, b in zip(step(name, "open"), step(name, "plain"), strict=True))
@@ -257,7 +261,8 @@ def main() -> None:
         print(name, json.dumps(found[name]))
     if args.output:
         Path(args.output).write_text(json.dumps({
-            "command": f"python benchmarks/integration.py --rounds {args.rounds}",
+            "command": f"python benchmarks/integration.py --rounds {args.rounds} "
+                       f"--precision {args.precision}",
             "examples": EXAMPLES, "batch": BATCH, "survivors_a_batch": SURVIVORS,
             "rounds": args.rounds, "threads": 1, "hosts": found,
             "minilm_ms_a_step": {str(k): round(1e3 * v, 1) for k, v in step_of.items()},

@@ -14,7 +14,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from finesieve.app.bench import Bench
 from finesieve.app.config import Config
 from finesieve.app.results import pack_examples
 from finesieve.app.suite import read_suite
+from finesieve.errors import ConfigError
 from finesieve.gates import Random
 
 ROOT = Path(__file__).parent
@@ -342,8 +343,14 @@ def main(argv: Iterable[str]) -> int:
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--output", required=True)
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--sets", nargs="+", help="these alone; by default the claim sets")
+    parser.add_argument("--seeds", type=int, help="so many; by default as the suite says")
     args = parser.parse_args(given)
-    records = TaskBench(read_suite(args.suite), args.data_dir, args.output, args.workers,
+    suite = read_suite(args.suite)
+    suite = replace(suite, claim=tuple(args.sets or suite.claim), seeds=args.seeds or suite.seeds)
+    if unknown := sorted({*suite.claim} - suite.sets.keys()):
+        raise ConfigError(f"no set {', '.join(unknown)}; there are {', '.join(sorted(suite.sets))}")
+    records = TaskBench(suite, args.data_dir, args.output, args.workers,
                         "python benchmarks/tasks.py --data-dir DATA --output RESULTS").run()
     return int(any("failed" in r for r in records))
 

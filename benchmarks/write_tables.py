@@ -26,7 +26,8 @@ TRICKS = ("trick", "seconds, full", "seconds, finesieve", "speed-up", "accuracy,
 ABOUT_TRICKS = (
     "One set of texts (snips), the same training but for the trick; loss and accuracy as without",
     "it, in full precision. The gain multiplies with a trick where the speed-up is that of",
-    "`plain`. Batches pad as needed; `padded`, where it is measured: all 64 tokens wide.",
+    "`plain`. Batches pad as needed; those of `padded` are all 32 tokens wide. `freezing`: of",
+    "embeddings and three of six layers.",
 )
 MAIN = ("full", RIVAL, "finesieve")
 BEFORE = (
@@ -90,6 +91,15 @@ def tricks_table(records: list[Record], sets: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def _precisions(records: Sequence[Record]) -> str:
+    """fp32, or which sets had which."""
+    found = {r["set"]: str(r["config"]["precision"]) for r in records}
+    kinds = sorted({*found.values()})
+    if len(kinds) == 1:
+        return kinds[0]
+    return ", ".join(f"{k} ({', '.join(s for s in found if found[s] == k)})" for k in kinds)
+
+
 def _each(record: Record, on: str, count: str) -> float:
     """Seconds an example."""
     return float(record["seconds"][on] / record["examples"][count])
@@ -123,7 +133,7 @@ def benchmarks_page() -> str:
         first = sound[0]
         lines += ["", f"## {suite.name}", "", f"Command: `{first['command']}`  ",
                   f"Suite: `benchmarks/{name}.toml`  ",
-                  f"Model {first['config']['model']}, {first['config']['precision']}, "
+                  f"Model {first['config']['model']}, {_precisions(sound)}, "
                   f"{first['config']['epochs']} epoch(s), {first['hardware']['threads']} thread; "
                   f"torch {first['versions']['torch']}, "
                   f"finesieve {first['versions']['finesieve']}  ",

@@ -11,13 +11,13 @@ import random
 import numpy as np
 import torch
 from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch.nn.functional import logsigmoid
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer
 
 from finesieve import hf
 from finesieve.app.docstrings import rows
-from finesieve.app.models import resolve
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")
@@ -45,16 +45,19 @@ for words in texts:
     other, half = dice.choice(texts), len(words) // 2 + 1
     pairs.append({"prompt": " ".join(words[:half]), "chosen": " " + " ".join(words[half:]),
                   "rejected": " " + " ".join(other[len(other) // 2 + 1:])})
-tokenizer = AutoTokenizer.from_pretrained(resolve("minilm")).train_new_from_iterator(
-    map(" ".join, texts), 2000)
-tokenizer.eos_token = tokenizer.sep_token
+words = Tokenizer(models.BPE())  # gives the same tokens each time; BERT's is trained otherwise
+words.pre_tokenizer = pre_tokenizers.ByteLevel()
+words.train_from_iterator(map(" ".join, texts), trainers.BpeTrainer(
+    vocab_size=2000, special_tokens=["<pad>", "<end>"], show_progress=False))
+tokenizer = PreTrainedTokenizerFast(
+    tokenizer_object=words, pad_token="<pad>", eos_token="<end>")
 
 
 def language_model():
     torch.manual_seed(0)
     return GPT2LMHeadModel(GPT2Config(
         vocab_size=len(tokenizer), n_positions=64, n_embd=128, n_layer=2, n_head=4,
-        bos_token_id=tokenizer.cls_token_id, eos_token_id=tokenizer.sep_token_id))
+        bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id))
 
 
 trainer = DPOTrainer(
@@ -69,7 +72,9 @@ trainer = DPOTrainer(
 )
 
 if args.sieve:
-    hf.attach(trainer, losses=dpo_losses, size=lambda loss: 1.0 - np.exp(-loss))
+    attached = hf.attach(trainer, losses=dpo_losses, size=lambda loss: 1.0 - np.exp(-loss))
 
-trainer.train()
-print(f"{trainer.state.global_step} steps, {trainer.state.log_history[-1]['train_runtime']:.1f} s")
+steps, loss, metrics = trainer.train()
+if args.sieve:
+    print(attached.sieve.moves, attached.sieve.ledger.examples)
+print(f"{steps} steps, {metrics['train_runtime']:.1f} s, train loss {loss:.6f}")

@@ -61,7 +61,9 @@ trainer = SentenceTransformerTrainer(
 
 if args.sieve:
     look_at = token_features("sentence2_input_ids", "label", "sentence2_attention_mask")
-    hf.attach(trainer, losses=cosine_losses, features=look_at)
+    attached = hf.attach(trainer, losses=cosine_losses, features=look_at)
 
-trainer.train()
-print(f"{trainer.state.global_step} steps, {trainer.state.log_history[-1]['train_runtime']:.1f} s")
+steps, loss, metrics = trainer.train()
+if args.sieve:
+    print(attached.sieve.moves, attached.sieve.ledger.examples)
+print(f"{steps} steps, {metrics['train_runtime']:.1f} s, train loss {loss:.6f}")

@@ -8,12 +8,12 @@ import argparse
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
 from finesieve import hf
 from finesieve.app.docstrings import rows
-from finesieve.app.models import resolve
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")
@@ -24,11 +24,15 @@ args = parser.parse_args()
 torch.manual_seed(0)
 texts = [row["text"] for row in rows("train")[: args.limit]]
 data = Dataset.from_dict({"text": texts})
-tokenizer = AutoTokenizer.from_pretrained(resolve("minilm")).train_new_from_iterator(texts, 2000)
-tokenizer.eos_token = tokenizer.sep_token
+words = Tokenizer(models.BPE())  # gives the same tokens each time; BERT's is trained otherwise
+words.pre_tokenizer = pre_tokenizers.ByteLevel()
+words.train_from_iterator(texts, trainers.BpeTrainer(
+    vocab_size=2000, special_tokens=["<pad>", "<end>"], show_progress=False))
+tokenizer = PreTrainedTokenizerFast(
+    tokenizer_object=words, pad_token="<pad>", eos_token="<end>")
 model = GPT2LMHeadModel(GPT2Config(
     vocab_size=len(tokenizer), n_positions=64, n_embd=128, n_layer=2, n_head=4,
-    bos_token_id=tokenizer.cls_token_id, eos_token_id=tokenizer.sep_token_id,
+    bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
 ))
 
 trainer = SFTTrainer(
@@ -43,7 +47,9 @@ trainer = SFTTrainer(
 )
 
 if args.sieve:
-    hf.attach(trainer)
+    attached = hf.attach(trainer)
 
-trainer.train()
-print(f"{trainer.state.global_step} steps, {trainer.state.log_history[-1]['train_runtime']:.1f} s")
+steps, loss, metrics = trainer.train()
+if args.sieve:
+    print(attached.sieve.moves, attached.sieve.ledger.examples)
+print(f"{steps} steps, {metrics['train_runtime']:.1f} s, train loss {loss:.6f}")

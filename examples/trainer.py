@@ -46,7 +46,9 @@ trainer = Trainer(
 )
 
 if args.sieve:
-    hf.attach(trainer)
+    attached = hf.attach(trainer)
 
-trainer.train()
-print(f"{trainer.state.global_step} steps, {trainer.state.log_history[-1]['train_runtime']:.1f} s")
+steps, loss, metrics = trainer.train()
+if args.sieve:
+    print(attached.sieve.moves, attached.sieve.ledger.examples)
+print(f"{steps} steps, {metrics['train_runtime']:.1f} s, train loss {loss:.6f}")

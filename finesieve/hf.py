@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 
 try:
     from accelerate.data_loader import DataLoaderDispatcher
@@ -190,15 +191,13 @@ class Attached:
     def get_train_dataloader(self) -> Any:
         """The trainer's own loader, filtered."""
         inner = self._host["get_train_dataloader"]()
-        trainer, args = self.trainer, self.trainer.args
-        ranks, batch_size = args.world_size, int(trainer._train_batch_size)
+        args = self.trainer.args
+        ranks, batch_size = args.world_size, self._batch_size(inner)
         if self.filters and ranks > 1 and isinstance(inner, DataLoaderDispatcher):
             raise ConfigError(
                 "batches dispatched by the first rank are drawn by all ranks at the same time, but "
                 "each sieve draws as many as it needs: set "
                 "accelerator_config={'dispatch_batches': False}")
-        if trainer.accelerator.split_batches:
-            batch_size //= ranks
         length = len(inner) if hosts.sized(inner) else None
         self.epochs = self._epochs()
         options = dict(self._options)
@@ -229,6 +228,17 @@ class Attached:
         known = None if self.epochs is None or length is None else length * self._finer
         self.loader = FilteredLoader(self, inner, known)
         return self.loader
+
+    def _batch_size(self, loader: Any) -> int:
+        """Examples a batch of this rank, as the loader has it: a host may settle that after the
+        trainer was made, as SetFit does."""
+        size, args = int(self.trainer._train_batch_size), self.trainer.args
+        found = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+        if isinstance(found, int) and not isinstance(
+            getattr(loader, "dataset", None), IterableDataset
+        ):
+            size = found
+        return size // args.world_size if self.trainer.accelerator.split_batches else size
 
     def create_scheduler(self, num_training_steps: int, *rest: Any, **more: Any) -> Any:
         """The trainer's schedule, driven by the share of the data consumed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +22,7 @@ from finesieve.app import data as data_module
 from finesieve.app.cli import main
 from finesieve.app.data import load
 from finesieve.app.models import load_model, resolve, set_dropout
+from finesieve.frozen import layers_of
 from tests.conftest import BY_HAND, QUICK, arguments
 
 
@@ -342,6 +345,40 @@ def test_hold_out_without_eval_and_a_pair_task(files: Path, tmp_path: Path) -> N
     s = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert s["eval"]["n"] == 5
     assert s["examples"]["drawn"] == 54
+
+
+def test_frozen_layers_run_once_an_example(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scored examples that survive are trained on from what the layer put out then."""
+    seen: list[int] = []
+
+    def watched(*args: Any, **more: Any) -> Any:
+        net = load_model(*args, **more)
+        # Not of the layer itself, which is called all the same where it is left out.
+        layers_of(net)[0].attention.register_forward_hook(
+            lambda module, given, out: seen.append(len(given[0])))
+        return net
+
+    monkeypatch.setattr("finesieve.app.train.load_model", watched)
+    output = tmp_path / "out"
+    command = arguments(files, output, "--freeze", "1", "--set", 'starts={"2": 0.1, "3": 0.3}',
+                        "--set", "predictor_bits=12", "--set", "cost_ratio=0.2")
+    assert main(command) == 0
+    s = json.loads((output / "summary.json").read_text())
+    assert [m["stage"] for m in s["stages"]] == [1, 2, 3]
+    e, in_the_open = s["examples"], s["stages"][1]["from_example"]
+    assert 0 < e["scored"] < 480 - in_the_open
+    assert e["trained"] > in_the_open > 0
+    assert sum(seen) == in_the_open + e["scored"] + s["eval"]["n"]
+    assert all(math.isfinite(x) for x in (s["eval"]["loss"], s["predictor"]["concentration"]))
+    assert s["skipped_steps"] == 0
+    before, after = (load_model(name, ["sympy", "torch"], 0).state_dict()
+                     for name in ("minilm", str(output / "model")))
+    moved = {key for key in after if not torch.equal(before[key], after[key])}
+    assert any("layer.1." in key for key in moved)
+    assert not any("layer.0." in key or "embeddings" in key for key in moved)
+    assert all(bool(torch.isfinite(x).all()) for x in after.values())
 
 
 def test_two_epochs(files: Path, tmp_path: Path) -> None:

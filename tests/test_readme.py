@@ -13,6 +13,8 @@ import pytest
 from benchmarks import write_tables
 from finesieve.app.cli import parser
 
+from .tiny import books, runs_with_one_line_more
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = [
@@ -109,14 +111,43 @@ def test_loops_differ_by_the_sieve_alone(docstring_cache: Path, name: str, chang
 
 
 def test_the_trainer_example_differs_by_one_line(docstring_cache: Path, tmp_path: Path) -> None:
-    for more in ([], ["--sieve"]):
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "examples" / "trainer.py"), "--limit", "96",
-             "--output", str(tmp_path), *more],
-            capture_output=True, text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1].startswith("3 steps, ")
+    runs_with_one_line_more("trainer.py", tmp_path)
+
+
+REASONS = {  # what a move to a stage is said to be for
+    1: "skipping does not pay now: it costs .* of plain training",
+    2: "sizes are concentrated enough .*|the predictor has degraded: .*",
+    3: "sizes are concentrated enough .*|the predictor has proved itself: .*"}
+
+PRICE = re.compile(r"the same information costs ([0-9.]+) of plain training")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", [["plain_loop_sieve.py"], ["trainer.py", "--sieve"]], ids=" ".join)
+def test_gates_close_by_themselves_in_the_examples(
+    docstring_cache: Path, tmp_path: Path, command: list[str]
+) -> None:
+    """On real texts, where it pays by the costs measured here, and say so; else they stay open and
+    nothing is spent on them. Every example is in the books once."""
+    script, *more = command
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / script), "--limit", "6000", *more],
+        capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (start, *moves), counts = books(done.stdout.splitlines())
+    assert start == {"stage": 1, "from_example": 0, "reason": "start"}
+    for move in moves:
+        assert re.fullmatch(REASONS[move["stage"]], move["reason"]), move
+    assert counts["drawn"] == 6000 == counts["yielded"] + counts["dropped"]
+    assert counts["bad"] == 0
+    # Up to there everything is trained on and nothing scored: to the end where it never pays.
+    closed = moves[0]["from_example"] if moves else 6000
+    assert counts["yielded"] >= closed > 1000
+    assert max(counts["scored"], counts["decided"], counts["dropped"]) <= 6000 - closed
+    if moves:
+        assert float(PRICE.search(moves[0]["reason"])[1]) < 1
+        assert min(counts["scored"], counts["dropped"]) > 0
 
 
 def test_the_versions_are_those_that_are_pinned() -> None:

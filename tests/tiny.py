@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 import finesieve as fs
@@ -78,14 +80,53 @@ def documented(name: str, **names: Any) -> Any:
     return names[name]
 
 
-def runs_with_one_line_more(example: str, folder: Path) -> None:
-    """The example runs filtered, and makes plain training's steps while the gates are open; the
-    sieve is one line of it."""
+def runs_with_one_line_more(
+    example: str, folder: Path, limit: int = 96, rel: float = 0.0
+) -> None:
+    """The example runs filtered, and while the gates are open makes plain training's steps and ends
+    at its loss: to all six digits, or `rel` where losses of one's own stand for the host's. The
+    sieve is one line of it. limit: whatever gives three batches of 32 at the most (some pairs are
+    too long for TRL)."""
     path = Path(__file__).parent.parent / "examples" / example
-    assert path.read_text(encoding="utf-8").count("hf.") == 1
+    sieve_alone(path.read_text(encoding="utf-8"))
+    said = []
     for sieve in ([], ["--sieve"]):
         done = subprocess.run(
-            [sys.executable, str(path), "--limit", "96", "--output", str(folder), *sieve],
+            [sys.executable, str(path), "--limit", str(limit), "--output", str(folder), *sieve],
             capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1].startswith("3 steps, ")
+        said.append(done.stdout.splitlines())
+    plain, sieved = (re.fullmatch(r"3 steps, [0-9.]+ s, train loss ([0-9.]+)", lines[-1])
+                     for lines in said)
+    assert plain, said[0][-1]
+    assert sieved, said[1][-1]
+    moves, counts = books(said[1])
+    assert [m["stage"] for m in moves] == [1]
+    assert 64 < counts["drawn"] == counts["yielded"] <= 96
+    assert float(sieved[1]) == pytest.approx(float(plain[1]), rel=rel, abs=0.0)
+
+
+def sieve_alone(source: str) -> None:
+    """Nothing but `if args.sieve:` has to do with it: one call there attaches it, another may print
+    what it did, and whatever else the blocks name is used there alone."""
+    tree = ast.parse(source)
+    blocks = [x for x in tree.body if isinstance(x, ast.If) and ast.unparse(x.test) == "args.sieve"]
+    inside = [x for block in blocks for x in ast.walk(block)]
+    outside = [x for part in tree.body if part not in blocks for x in ast.walk(part)]
+    assert not any(block.orelse for block in blocks)
+    calls = [ast.unparse(x.func) for x in inside if isinstance(x, ast.Call)]
+    assert calls.count("hf.attach") == 1
+    assert all(ast.unparse(x).startswith("print(") for block in blocks[1:] for x in block.body)
+    set_here = [x for x in inside if isinstance(getattr(x, "ctx", None), ast.Store)]
+    assert all(isinstance(x, ast.Name) for x in set_here)  # no setting of anything else
+    used = {x.id for x in outside if isinstance(x, ast.Name)}
+    assert not used & {"hf", *(x.id for x in set_here if isinstance(x, ast.Name))}
+    assert not any(isinstance(x, ast.Attribute) and x.attr == "sieve" for x in outside)
+
+
+def books(lines: list[str]) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Moves and counts of examples, of what an example printed: `print(sieve.moves,
+    sieve.ledger.examples)`."""
+    (line,) = (x for x in lines if "Counts(" in x)
+    moves, counts = line.split(" Counts(")
+    return ast.literal_eval(moves), {k: int(n) for k, n in re.findall(r"(\w+)=(\d+)", counts)}
