@@ -1,6 +1,6 @@
 """What a training step and a scoring forward take on a CPU: attention, precision, allocator.
 
-    python benchmarks/cpu_speed.py [--output results/cpu_speed.json]
+    python benchmarks/cpu_speed.py [--shapes 32x13 8x256] [--output results/cpu_speed.json]
 
 MiniLM-L6, one thread, AdamW (fused), clipped; random tokens, a little padding. `kept` is what the
 command line does: freed memory stays with the process (`finesieve.app.memory`). One process an
@@ -26,7 +26,8 @@ from torch.nn import functional as F
 from finesieve.app.memory import keep_memory
 from finesieve.app.models import load_model
 
-SHAPES = ((16, 13), (32, 13), (32, 32), (32, 64), (8, 256), (8, 512))
+Shapes = tuple[tuple[int, int], ...]  # examples, tokens
+SHAPES: Shapes = ((16, 13), (32, 13), (32, 32), (32, 64), (8, 256), (8, 512))
 WARM = 3
 
 
@@ -61,14 +62,14 @@ def measure(attention: str, precision: str, n: int, length: int, steps: int) -> 
     return {key: round(1e3 * statistics.median(values), 2) for key, values in taken.items()}
 
 
-def quantised(steps: int) -> list[dict[str, Any]]:
+def quantised(shapes: Shapes, steps: int) -> list[dict[str, Any]]:
     """Scoring with int8 weights and activations, quantised dynamically, and what that takes."""
     model = load_model("minilm", range(4), 0, dropout=0.0, attention="eager").eval()
     start = time.perf_counter()
     small = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
     once = round(1e3 * (time.perf_counter() - start), 2)
     rows = []
-    for n, length in SHAPES:
+    for n, length in shapes:
         ids = torch.randint(1000, 30000, (n, length))
         taken = []
         for _ in range(WARM + steps):
@@ -82,36 +83,41 @@ def quantised(steps: int) -> list[dict[str, Any]]:
     return rows
 
 
-def all_of(memory: str, steps: int) -> list[dict[str, Any]]:
+def all_of(memory: str, shapes: Shapes, steps: int) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     if memory == "kept" and not keep_memory():
         raise SystemExit("freed memory cannot be kept: the C library is not glibc")
     rows = []
     for precision in ("bf16", "fp32"):
-        for n, length in SHAPES:
+        for n, length in shapes:
             for attention in ("sdpa", "eager"):
                 found = measure(attention, precision, n, length, steps)
                 rows.append({"memory": memory, "precision": precision, "examples": n,
                              "tokens": length, "attention": attention, **found,
                              "ratio": round(found["score"] / found["train"], 3)})
-    return rows + (quantised(steps) if memory == "kept" else [])
+    return rows + (quantised(shapes, steps) if memory == "kept" else [])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--memory", choices=("default", "kept"), help="this one alone, to stdout")
+    parser.add_argument("--shapes", nargs="+", default=[f"{n}x{length}" for n, length in SHAPES],
+                        help="examples x tokens of a batch")
     parser.add_argument("--output")
     args = parser.parse_args()
     if args.memory:
-        print(json.dumps(all_of(args.memory, args.steps)))
+        shapes = tuple((int(n), int(length)) for n, length in (s.split("x") for s in args.shapes))
+        print(json.dumps(all_of(args.memory, shapes, args.steps)))
         return
     rows: list[dict[str, Any]] = []
     for memory in ("default", "kept"):
-        words = [sys.executable, __file__, "--memory", memory, "--steps", str(args.steps)]
+        words = [sys.executable, __file__, "--memory", memory, "--steps", str(args.steps),
+                 "--shapes", *args.shapes]
         rows += json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
     result = {
-        "command": "python benchmarks/cpu_speed.py",
+        "command": f"python benchmarks/cpu_speed.py --shapes {' '.join(args.shapes)}",
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "unit": "milliseconds, medians",
         "python": platform.python_version(),
         "torch": torch.__version__,
