@@ -141,9 +141,10 @@ def one(trick: str, config: Config) -> dict[str, Any]:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # nothing compiled by an earlier run
         summary = tasks.run(config, job)
     if job.arguments.get("torch_compile"):
-        from torch._dynamo.utils import calculate_time_spent
+        from torch._dynamo.utils import calculate_time_spent, counters
 
         summary["compile_seconds"] = round(calculate_time_spent()["total_wall_time"], 4)
+        summary["graphs_compiled"] = int(counters["stats"]["unique_graphs"])
     return summary
 
 
