@@ -63,8 +63,9 @@ def _lengths(args: Any) -> list[str]:
 def _loss(trainer: Any, own_loss: str, head: bool) -> list[str]:
     wrong = []
     if trainer.compute_loss_func is not None and not (head and own_loss == "Trainer"):
-        wrong.append(f"compute_loss_func gives the mean of a batch: give {_FUNCTION}, or "
-                     "attach(..., head=) with the task as you weigh or smooth it")
+        other = ", or attach(..., head=) with the task as you weigh or smooth it"
+        wrong.append(f"compute_loss_func gives the mean of a batch: give {_FUNCTION}"
+                     f"{other if own_loss == 'Trainer' else ''}")
     config = getattr(trainer.model, "config", None)
     if getattr(config, "output_router_logits", False) and getattr(
         config, "router_aux_loss_coef", 0.0
