@@ -92,7 +92,8 @@ def run(tricks: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tricks.tasks, "minilm", tiny)
 
     def ran(trick: str, **arguments: Any) -> Any:
-        given = config(data, trick, tmp_path)
+        more = {"freeze": arguments.pop("freeze")} if "freeze" in arguments else {}
+        given = config(data, trick, tmp_path, **more)
         job = tricks.classes(given, *tricks.tasks.rows_of(given))
         tricks.TRICKS[trick](given, job)
         job.arguments.update(arguments)
@@ -130,17 +131,27 @@ def test_every_set_of_the_suite_is_a_trick_on_the_same_texts(tricks: Any) -> Non
     assert len(files) == 1
 
 
-def test_plain_is_bf16_with_dynamic_padding(run: Any) -> None:
+def test_plain_is_fp32_with_dynamic_padding(run: Any) -> None:
     done = run("plain")
-    assert {p.dtype for p in done.training} == {done.others[0].dtype} == {torch.bfloat16}
-    assert done.others[-1].dtype == torch.float32  # judged
+    assert {p.dtype for p in (*done.training, *done.others)} == {torch.float32}
     assert len(set(done.widths)) > 4
     assert len(done.training) == len(done.widths) == done.summary["steps"]
     assert any("word_embeddings" in k for k in done.moved)
 
 
-def test_fp32(run: Any) -> None:
-    assert {p.dtype for p in run("fp32").training} == {torch.float32}
+def test_bf16(run: Any) -> None:
+    done = run("bf16")
+    assert {p.dtype for p in done.training} == {done.others[0].dtype} == {torch.bfloat16}
+    assert done.others[-1].dtype == torch.float32  # judged
+
+
+def test_frozen_layers_do_not_move_and_are_shared(run: Any) -> None:
+    done = run("freezing", freeze=1)
+    assert done.moved
+    assert not [k for k in done.moved if "embeddings" in k or ".layer.0." in k]
+    assert done.attached._prefix is not None
+    # The first layer is run in training while the gates are open alone: then it rides along.
+    assert 0 < len(done.training) < done.summary["steps"]
 
 
 def test_padded_batches_are_all_of_one_width(run: Any) -> None:
