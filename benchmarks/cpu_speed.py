@@ -116,7 +116,8 @@ def main() -> None:
                  "--shapes", *args.shapes]
         rows += json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
     result = {
-        "command": f"python benchmarks/cpu_speed.py --shapes {' '.join(args.shapes)}",
+        "command": f"python benchmarks/cpu_speed.py --shapes {' '.join(args.shapes)} "
+                   f"--steps {args.steps}",
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "unit": "milliseconds, medians",
         "python": platform.python_version(),

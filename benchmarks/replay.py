@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,14 +124,14 @@ def recorded(name: str, folder: Path, threads: int) -> Stream:
 # ---- what foresees the size
 
 
-class Foresees:
+class Foresees(ABC):
     """Sizes, before they are revealed."""
 
+    @abstractmethod
     def predict(self, at: Any) -> Any:
         """float64[n], of the examples at these places of the stream."""
-        raise NotImplementedError
 
-    def learn(self, at: Any) -> None:
+    def learn(self, at: Any) -> None:  # noqa: B027 - not abstract
         """From what is revealed; some kinds have nothing to learn."""
 
 

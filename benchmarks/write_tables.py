@@ -26,7 +26,7 @@ TRICKS = ("trick", "seconds, full", "seconds, finesieve", "speed-up", "accuracy,
 ABOUT_TRICKS = (
     "One set of texts (snips), the same training but for the trick; loss and accuracy as without",
     "it, in full precision. The gain multiplies with a trick where the speed-up is that of",
-    "`plain`. Batches pad as needed; those of `padded` are all 32 tokens wide. `freezing`: of",
+    "`plain`. Batches pad as needed; those of `padded` are all 32 tokens wide. `freezing`: the",
     "embeddings and three of six layers.",
 )
 MAIN = ("full", RIVAL, "finesieve")
