@@ -17,7 +17,7 @@ from finesieve import hf
 from finesieve.errors import ConfigError
 from finesieve.frozen import FrozenPrefix, freeze, layers_of
 
-from .test_hf import SMALL, Data, collate, trainer
+from .hf_kit import SMALL, Data, collate, trainer
 from .tiny import OPTIONS, closed, same, weights
 
 

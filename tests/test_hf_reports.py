@@ -12,7 +12,7 @@ pytest.importorskip("accelerate")
 
 from finesieve import hf
 
-from .test_hf import trainer
+from .hf_kit import trainer
 from .tiny import OPTIONS, closed
 
 FIGURES = {"sieve_stage", "sieve_trained", "sieve_scored", "sieve_saved"}

@@ -30,7 +30,7 @@ from transformers import (
 
 from finesieve import hf
 
-from .test_hf import Data, collate, model, trainer
+from .hf_kit import Data, collate, model, trainer
 from .tiny import OPTIONS, closed, same, tokenizer, weights
 
 

@@ -22,7 +22,7 @@ pytest.importorskip("accelerate")
 
 from finesieve import hf
 
-from .test_hf import OPTIONS, closed, trainer
+from .hf_kit import OPTIONS, closed, trainer
 
 ROOT = Path(__file__).parent.parent
 Facts = dict[str, Any]

@@ -20,7 +20,7 @@ import finesieve as fs
 from finesieve import hf
 from finesieve.rows import IDS, WEIGHTS
 from tests.accelerate_ranks import lopsided
-from tests.test_hf import OPTIONS, Data, closed, model, same, trainer, weights
+from tests.hf_kit import OPTIONS, Data, closed, model, same, trainer, weights
 
 Facts = dict[str, Any]
 UNSEEDED = {"accelerator_config": {"use_seedable_sampler": False}}  # each pass draws together

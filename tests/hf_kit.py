@@ -1,0 +1,108 @@
+"""A tiny model, its data and its Trainer, for the tests of the Trainer's adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    Trainer,
+    TrainingArguments,
+)
+
+import finesieve as fs
+from finesieve import methods
+
+SMALL = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+         "intermediate_size": 16, "max_position_embeddings": 40}
+
+
+class Data(torch.utils.data.Dataset[dict[str, Tensor]]):
+    """Token ids of which the first decides the label; most examples are soon learned."""
+
+    def __init__(self, n: int, labels: Any = None, **more: Any) -> None:
+        dice = np.random.default_rng(5)
+        lengths = dice.integers(4, 16, n)
+        self.rows = []
+        for i, length in enumerate(lengths):
+            ids = torch.from_numpy(dice.integers(3, 60, length))
+            label = int(ids[0] > 30) if labels is None else labels(i, ids)
+            self.rows.append({"input_ids": ids, "labels": label,
+                              **{k: f(i, ids) for k, f in more.items()}})
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        return self.rows[i]
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+    width = max(len(r["input_ids"]) for r in rows)
+    batch: dict[str, Tensor] = {
+        "input_ids": torch.zeros(len(rows), width, dtype=torch.long),
+        "attention_mask": torch.zeros(len(rows), width, dtype=torch.long),
+    }
+    for i, row in enumerate(rows):
+        length = len(row["input_ids"])
+        batch["input_ids"][i, :length] = row["input_ids"]
+        batch["attention_mask"][i, :length] = 1
+    for key in rows[0]:
+        if key == "input_ids":
+            continue
+        column = [r[key] for r in rows]
+        if isinstance(column[0], Tensor) and column[0].dtype == torch.long and column[0].ndim:
+            padded = torch.full((len(rows), width), -100)
+            for i, c in enumerate(column):
+                padded[i, : len(c)] = c
+            batch[key] = padded
+        else:
+            batch[key] = torch.stack([torch.as_tensor(c) for c in column])
+    return batch
+
+
+def model(classes: int = 2, seed: int = 0, **more: Any) -> BertForSequenceClassification:
+    torch.manual_seed(seed)
+    return BertForSequenceClassification(BertConfig(**SMALL, num_labels=classes, **more))
+
+
+def trainer(folder: Path, net: nn.Module | None = None, data: Any = None, **args: Any) -> Trainer:
+    options: dict[str, Any] = {
+        "per_device_train_batch_size": 8, "num_train_epochs": 2, "learning_rate": 3e-3,
+        "gradient_accumulation_steps": 2, "save_strategy": "no", "report_to": [],
+        "disable_tqdm": True, "logging_steps": 5, "use_cpu": True, "warmup_steps": 3,
+        "remove_unused_columns": False, **args,
+    }
+    kwargs = {k: options.pop(k) for k in ("compute_loss_func", "callbacks") if k in options}
+    return Trainer(
+        net if net is not None else model(), TrainingArguments(str(folder), **options),
+        data_collator=collate, train_dataset=Data(300) if data is None else data,
+        eval_dataset=Data(40), **kwargs,
+    )
+
+
+def closed(**settings: Any) -> fs.Method:
+    """Ours, with gates that close early and by hand; the clock decides nothing."""
+    return methods.build("finesieve", 0, **{
+        "train": 0.3, "score": 0.6, "starts": {2: 0.15, 3: 0.4}, "cost_ratio": 0.2, **settings})
+
+
+OPTIONS = {"pool": 32, "group": 2}
+
+
+def weights(host: Trainer) -> list[Tensor]:
+    return [p.detach().clone() for p in host.model.parameters()]
+
+
+def same(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def squared(net: nn.Module, batch: Any) -> Tensor:
+    out = net(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    return (out["logits"].squeeze(1) - batch["labels"]) ** 2
