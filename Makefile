@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-lowest check bench benchmarks build clean
-SUITES := sst2 one-epoch three-epochs rivals never-slower frontier freezing
+SUITES := sst2 one-epoch three-epochs rivals never-slower frontier small-batches
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -14,8 +14,8 @@ from finesieve.app.suite import read_suite
 from finesieve.app.tables import HEADS, RIVAL, grouped, mean, rows, saved, table, verdict
 
 ROOT = Path(__file__).parent.parent
-SUITES = ("sst2", "one-epoch", "three-epochs", "rivals", "never-slower", "frontier", "freezing",
-          "tricks", "tasks")
+SUITES = ("sst2", "one-epoch", "three-epochs", "rivals", "never-slower", "frontier",
+          "small-batches", "tricks", "tasks")
 SHOWN = ("sst2", "one-epoch")  # in the README
 BEGIN, END = "<!-- results: benchmarks/write_tables.py -->", "<!-- end of results -->"
 METRICS = {"conll2003": "entity F1", "stsb": "Spearman's correlation", "goemotions": "micro F1",
