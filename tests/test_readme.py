@@ -13,7 +13,7 @@ import pytest
 from benchmarks import write_tables
 from finesieve.app.cli import parser
 
-from .tiny import books, runs_with_one_line_more
+from .tiny import books, runs_with_one_line_more, side_by_side
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -93,12 +93,7 @@ def test_loops_differ_by_the_sieve_alone(docstring_cache: Path, name: str, chang
     if name in ("fabric_loop", "lightning_trainer"):
         pytest.importorskip("lightning")
     pair = [ROOT / "examples" / f"{name}{end}.py" for end in ("", "_sieve")]
-    said = []
-    for script in pair:
-        done = subprocess.run([sys.executable, str(script), "--limit", "96"],
-                              capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        said.append(done.stdout.splitlines()[-1])
+    said = [lines[-1] for lines in side_by_side(*([str(x), "--limit", "96"] for x in pair))]
     assert said[0] == said[1]
     assert re.fullmatch(r"last loss [0-9.]+", said[0])
     plain, sieved = ([x for x in script.read_text().split('"""')[2].splitlines()

@@ -89,15 +89,9 @@ def runs_with_one_line_more(
     too long for TRL)."""
     path = Path(__file__).parent.parent / "examples" / example
     sieve_alone(path.read_text(encoding="utf-8"))
-    # Both at once: most of the time each of them imports, on one core.
-    runs = [subprocess.Popen(
-        [sys.executable, str(path), "--limit", str(limit), "--output", str(folder / name), *sieve],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for name, sieve in (("plain", []), ("sieved", ["--sieve"]))]
-    said = []
-    for out, err, run in [(*run.communicate(), run) for run in runs]:
-        assert run.returncode == 0, err
-        said.append(out.splitlines())
+    said = side_by_side(*(
+        [str(path), "--limit", str(limit), "--output", str(folder / name), *sieve]
+        for name, sieve in (("plain", []), ("sieved", ["--sieve"]))))
     plain, sieved = (re.fullmatch(r"3 steps, [0-9.]+ s, train loss ([0-9.]+)", lines[-1])
                      for lines in said)
     assert plain, said[0][-1]
@@ -106,6 +100,17 @@ def runs_with_one_line_more(
     assert [m["stage"] for m in moves] == [1]
     assert 64 < counts["drawn"] == counts["yielded"] <= 96
     assert float(sieved[1]) == pytest.approx(float(plain[1]), rel=rel, abs=0.0)
+
+
+def side_by_side(*commands: list[str]) -> list[list[str]]:
+    """The lines that these Python scripts print, run at the same time: each imports, on one core,
+    for most of it. None may fail."""
+    runs = [subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True) for command in commands]
+    ends = [run.communicate() for run in runs]
+    for run, (_, err) in zip(runs, ends, strict=True):
+        assert run.returncode == 0, err
+    return [out.splitlines() for out, _ in ends]
 
 
 def sieve_alone(source: str) -> None:
