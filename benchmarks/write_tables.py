@@ -21,8 +21,8 @@ SMALL = "small-batches"  # there, too
 ABOUT_SMALL = (
     "**In batches of 8** (rate 1e-4, fp32, another machine, at most 10,000 examples a set; one\n"
     "setting for all methods, by the tuning sets as good for full training as 32 with 2e-4, but\n"
-    "dearer). A random subset in batches of 32 of the same time is level with finesieve here on\n"
-    "snips, behind on clickbait ([batch size](docs/research/batch-size.md)):"
+    "dearer). A random subset in batches of 32 of the same time is no worse than finesieve here:\n"
+    "choosing pays where batches are small anyway ([batch size](docs/research/batch-size.md)):"
 )
 BEGIN, END = "<!-- results: benchmarks/write_tables.py -->", "<!-- end of results -->"
 METRICS = {"conll2003": "entity F1", "stsb": "Spearman's correlation", "goemotions": "micro F1",
