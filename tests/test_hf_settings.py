@@ -65,6 +65,8 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path, reentrant: bool)
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.filterwarnings(  # by which transformers 4 asks for it
+    "ignore:.*torch.cpu.amp.autocast:FutureWarning")
 def test_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores are those of the trainer's own precision."""
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # transformers 4 leaves it there
