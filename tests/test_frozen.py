@@ -209,7 +209,8 @@ def test_a_layers_own_forward_comes_back() -> None:
     layers = [nn.Linear(2, 2), nn.Linear(2, 2)]
     own = layers[0].forward
     layers[0].forward = own  # type: ignore[method-assign]
+    x = torch.ones(1, 2)
     with _replaced(layers, lambda plain, x: plain(x) + 1):
-        pass
+        assert torch.equal(layers[0](x), own(x) + 1)
     assert layers[0].__dict__["forward"] == own
     assert "forward" not in layers[1].__dict__
