@@ -1,14 +1,19 @@
 """What attaching costs on top of the raw loop with the sieve, host by host.
 
     python benchmarks/integration.py [--rounds 7] [--precision bf16] [--output FILE]
+    python benchmarks/integration.py --whole [--rounds 5] [--output FILE]
 
 One thread. The model is tiny, so that little but the hosts' own work is timed: milliseconds a step,
-which MiniLM's steps of the same batches are then set beside. Two numbers a host, medians over
+which MiniLM's steps of the same batches are then set beside. With --whole it is MiniLM that is
+trained, on fewer texts, and seconds are compared as they are. Two numbers a host, medians over
 rounds in which all take turns:
 
 open: (host with the sieve - plain host), gates held open, so both train on the same batches.
 closed: (host with the sieve - loop with the sieve) over the steps both made, less what a step of
     the plain host takes more than one of the plain loop. Gates closed by hand.
+
+and with --whole a third: host with the sieve over loop with the sieve, gates closed, nothing taken
+off.
 """
 
 from __future__ import annotations
@@ -48,7 +53,7 @@ from finesieve.app.docstrings import rows
 from finesieve.app.models import load_model, load_tokenizer
 from finesieve.lightning import SieveCallback
 
-EXAMPLES, BATCH, SURVIVORS, WORDS = 6400, 32, 16, 1000
+EXAMPLES, FEWER, BATCH, SURVIVORS, WORDS = 6400, 640, 32, 16, 1000
 Made = tuple[float, int]  # seconds, steps
 
 
@@ -71,14 +76,18 @@ def adam(model: Any) -> torch.optim.Optimizer:
 class Hosts:
     """One training run each; `kind` is plain, open or closed."""
 
-    def __init__(self, data: list[dict[str, Any]], collate: Any, classes: int) -> None:
-        self.data, self.collate, self.classes = data, collate, classes
+    def __init__(
+        self, data: list[dict[str, Any]], collate: Any, names: list[str], whole: bool = False
+    ) -> None:
+        self.data, self.collate, self.names, self.whole = data, collate, names, whole
 
     def model(self) -> Any:
+        if self.whole:
+            return load_model("minilm", self.names, seed=0, dropout=0.0).train()
         torch.manual_seed(0)
         return BertForSequenceClassification(BertConfig(
             vocab_size=WORDS, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-            intermediate_size=16, num_labels=self.classes,
+            intermediate_size=16, num_labels=len(self.names),
             hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).train()
 
     def loader(self) -> Any:
@@ -88,7 +97,7 @@ class Hosts:
         model = self.model()
         optimizer, loader, steps = adam(model), self.loader(), 0
         sieve = None if kind == "plain" else fs.Sieve(
-            scores.Classification(model), gates(kind), total=EXAMPLES, batch_size=SURVIVORS)
+            scores.Classification(model), gates(kind), total=len(self.data), batch_size=SURVIVORS)
         begin = time.perf_counter()
         for batch in sieve(loader) if sieve else loader:
             losses = losses_of(model, batch)
@@ -137,7 +146,7 @@ class Hosts:
         wrapped, optimizer = host.setup(model, adam(model))
         loader, steps = host.setup_dataloaders(self.loader()), 0
         sieve = None if kind == "plain" else fs.Sieve(
-            scores.Classification(model, autocast=host.autocast), gates(kind), total=EXAMPLES,
+            scores.Classification(model, autocast=host.autocast), gates(kind), total=len(self.data),
             batch_size=SURVIVORS)
         begin = time.perf_counter()
         for batch in sieve(loader) if sieve else loader:
@@ -216,15 +225,16 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
                         help="of MiniLM's step; bf16 where the processor has its instructions")
     parser.add_argument("--output", default=None)
+    parser.add_argument("--whole", action="store_true", help="train MiniLM itself, on fewer texts")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    table = rows("train")[:EXAMPLES]
+    table = rows("train")[:FEWER if args.whole else EXAMPLES]
     names = sorted({r["label"] for r in table})
     tokenizer = load_tokenizer("minilm")
-    data = [{"input_ids": [i % WORDS for i in tokenizer(
-                 r["text"], truncation=True, max_length=48)["input_ids"]],
-             "labels": names.index(r["label"])} for r in table]
-    hosts = Hosts(data, DataCollatorWithPadding(tokenizer), len(names))
+    texts = [tokenizer(r["text"], truncation=True, max_length=48)["input_ids"] for r in table]
+    data = [{"input_ids": ids if args.whole else [i % WORDS for i in ids],
+             "labels": names.index(r["label"])} for ids, r in zip(texts, table, strict=True)]
+    hosts = Hosts(data, DataCollatorWithPadding(tokenizer), names, args.whole)
     runs: dict[str, Callable[[str], Made]] = {
         "loop": hosts.loop, "trainer": hosts.trainer, "accelerate": hosts.accelerate,
         "lightning": hosts.lightning, "fabric": hosts.fabric}
@@ -241,7 +251,11 @@ def main() -> None:
         return [seconds / steps for seconds, steps in made[name, kind]]
 
     found: dict[str, Any] = {}
-    step_of = minilm_steps(table, names, args.precision)
+    if args.whole:
+        step_of = {BATCH: statistics.median(step("loop", "plain")),
+                   SURVIVORS: statistics.median(step("loop", "closed"))}
+    else:
+        step_of = minilm_steps(table, names, args.precision)
     for name in runs:
         opened = statistics.median(
             a - b for a, b in zip(step(name, "open"), step(name, "plain"), strict=True))
@@ -258,12 +272,18 @@ def main() -> None:
             "closed_ms": round(1e3 * closed, 3),
             "closed_of_minilm_step": round(closed / step_of[SURVIVORS], 4),
         }
+        if args.whole:
+            ratios = [a / b for a, b in zip(
+                step(name, "closed"), step("loop", "closed"), strict=True)]
+            found[name]["closed_over_loop"] = {
+                "median": round(statistics.median(ratios), 4),
+                "all": [round(r, 4) for r in sorted(ratios)]}
         print(name, json.dumps(found[name]))
     if args.output:
         Path(args.output).write_text(json.dumps({
             "command": f"python benchmarks/integration.py --rounds {args.rounds} "
-                       f"--precision {args.precision}",
-            "examples": EXAMPLES, "batch": BATCH, "survivors_a_batch": SURVIVORS,
+                       + ("--whole" if args.whole else f"--precision {args.precision}"),
+            "examples": len(data), "batch": BATCH, "survivors_a_batch": SURVIVORS,
             "rounds": args.rounds, "threads": 1, "hosts": found,
             "minilm_ms_a_step": {str(k): round(1e3 * v, 1) for k, v in step_of.items()},
             "machine": platform.machine(), "python": platform.python_version(),

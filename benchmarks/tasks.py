@@ -47,6 +47,8 @@ class Job:
     arguments: dict[str, Any] = field(default_factory=dict)  # more for TrainingArguments,
     trainer: dict[str, Any] = field(default_factory=dict)  # for the Trainer,
     sieve: dict[str, Any] = field(default_factory=dict)  # and for hf.attach
+    dataset: Callable[[Rows], Any] = list  # what the Trainer gets of the rows it trains on
+    host: type | None = None  # a Trainer of one's own
 
 
 def read(path: str, limit: int | None, seed: int) -> Rows:
@@ -279,7 +281,7 @@ def run(config: Config, job: Job) -> dict[str, Any]:
         order = np.random.default_rng([config.seed, 80]).permutation(drawn)
         job.train, method = [job.train[i] for i in order[:subset]], methods.full(config.seed)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = Trainer(
+        trainer = (job.host or Trainer)(
             job.model,
             TrainingArguments(scratch, **renamed(
                 num_train_epochs=config.epochs, learning_rate=config.lr,
@@ -287,9 +289,9 @@ def run(config: Config, job: Job) -> dict[str, Any]:
                 warmup_steps=config.warmup, seed=config.seed,
                 bf16=config.precision == "bf16", use_cpu=True, report_to=[], disable_tqdm=True,
                 save_strategy="no", logging_strategy="no", remove_unused_columns=False,
-                train_sampling_strategy="group_by_length", **job.arguments,
+                **{"train_sampling_strategy": "group_by_length", **job.arguments},
             )),
-            data_collator=job.collate, train_dataset=job.train, **job.trainer,
+            data_collator=job.collate, train_dataset=job.dataset(job.train), **job.trainer,
         )
         attached = hf.attach(trainer, method, **job.sieve)
         trainer.train()

@@ -164,6 +164,24 @@ def test_checkpointing_runs_the_layers_once_more_in_training_alone(run: Any) -> 
     assert len(done.training) == 2 * done.summary["steps"]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker")  # on one core
+def test_workers_a_stream_and_a_sampler_feed_the_sieve(run: Any) -> None:
+    """That they are what is drawn from: workers load, a stream has no places, and a sampler with
+    replacement draws some texts twice and the later classes oftener."""
+    done = run("workers")
+    assert done.attached.trainer.args.dataloader_num_workers == 2
+    done = run("stream")
+    assert isinstance(done.attached.trainer.train_dataset, torch.utils.data.IterableDataset)
+    done = run("sampler")
+    host = done.attached.trainer
+    order = list(host._get_train_sampler())
+    assert len(order) == 320 > len(set(order))
+    labels = [host.train_dataset[i]["labels"] for i in order]
+    rows = [r["labels"] for r in host.train_dataset]
+    last = max(rows)
+    assert labels.count(last) / rows.count(last) > 1.2 * labels.count(0) / rows.count(0)
+
+
 def test_lora_trains_adapters_and_classifier_alone(run: Any) -> None:
     pytest.importorskip("peft")
     done = run("lora")
