@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-lowest check bench benchmarks build clean
-SUITES := sst2 one-epoch three-epochs rivals never-slower frontier small-batches
+SUITES := sst2 one-epoch wide three-epochs rivals never-slower frontier small-batches
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -47,7 +47,7 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/overhead.py
 
-benchmarks: $(VENV)/.dev  # make benchmarks DATA=folder: every published suite, about 7 hours on 2 cores
+benchmarks: $(VENV)/.dev  # make benchmarks DATA=folder: every published suite, about 9 hours on 2 cores
 	@test -d "$(DATA)" || { echo "DATA=$(DATA) is no folder: make benchmarks DATA=folder"; exit 2; }
 	for s in $(SUITES); do \
 	    $(BIN)/finesieve bench benchmarks/$$s.toml --data-dir "$(DATA)" --output results/$$s || exit; \

@@ -21,8 +21,9 @@ from torch.nn import functional as F
 
 from finesieve.app.config import Config
 from finesieve.app.models import set_dropout
+from finesieve.app.prepare import prepare
 from finesieve.app.progress import Live
-from finesieve.app.train import Run, hardware, prepare, versions
+from finesieve.app.train import Run, hardware, versions
 from finesieve.thresholds import inclusion, solve_threshold
 
 TARGET = Path(__file__).parent.parent / "results" / "gradient_noise.json"

@@ -28,8 +28,9 @@ from torch.nn import functional as F
 from finesieve import Features, Offer
 from finesieve.app.config import Config
 from finesieve.app.memory import keep_memory
+from finesieve.app.prepare import prepare
 from finesieve.app.progress import Live
-from finesieve.app.train import Run, hardware, prepare, versions
+from finesieve.app.train import Run, hardware, versions
 from finesieve.evidence import auc
 from finesieve.predictor import SizeRegression, hashed
 from finesieve.rows import inputs

@@ -72,15 +72,19 @@ class Ledger:
         found = self.paces[name].per_token
         return None if found is None or plain is None else found / plain
 
-    def flops(self, parameters: int) -> dict[str, float]:
-        """Floating-point operations, derived: 2 per parameter and token forward, 6 to train.
+    def flops(self, parameters: int, learn: int | None = None) -> dict[str, float]:
+        """Floating-point operations, derived: 2 per parameter and token forward, 2 for the
+        gradient that is passed on, and 2 more per parameter that learns.
 
         parameters: those that take part in matrix products (without the embedding tables).
-        Attention's own products are left out. Kaplan et al. 2020 (arXiv 2001.08361), table 1.
+        learn: those of them that are trained; all by default. Layers frozen below all that learns
+        pass no gradient on, which is not taken off. Attention's own products are left out.
+        Kaplan et al. 2020 (arXiv 2001.08361), table 1.
         """
+        learn = parameters if learn is None else learn
         return {
             "score": 2.0 * parameters * self.tokens.scored,
-            "train": 6.0 * parameters * self.tokens.yielded,
+            "train": (4.0 * parameters + 2.0 * learn) * self.tokens.yielded,
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -92,3 +92,4 @@ def test_the_books_add_up() -> None:
     flops = sieve.ledger.flops(1000)
     assert flops["train"] == 6000 * sieve.ledger.tokens.yielded
     assert flops["score"] == 2000 * sieve.ledger.tokens.scored
+    assert sieve.ledger.flops(1000, 200)["train"] == 4400 * sieve.ledger.tokens.yielded

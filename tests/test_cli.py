@@ -199,6 +199,7 @@ CASES: list[tuple[list[str], str]] = [
     (["--device", "tpu9"], "no device"),
     (["--max-length", "9999"], "512 positions"),
     (["--freeze", "99"], "the model has 6 layers"),
+    (["--lora", "-1"], "lora is -1; expected a rank"),
     (["--dropout", "1.5"], "dropout is 1.5"),
     (["--dropout", "some"], "expected a rate or 'model'"),
 ]
@@ -276,9 +277,10 @@ def test_a_run_that_ended_in_its_evaluation_goes_on_from_there(
 ) -> None:
     """Training done, checkpoint written, then killed: nothing is trained twice, nothing lost."""
     from finesieve.app.config import Config
+    from finesieve.app.prepare import prepare
     from finesieve.app.progress import Live
     from finesieve.app.runfiles import RunFolder
-    from finesieve.app.train import Run, prepare
+    from finesieve.app.train import Run
 
     config = Config(train=str(files / "train.jsonl"), eval=(str(files / "eval.jsonl"),),
                     max_length=16, batch_size=16, lr=3e-4, threads=2, limit=64)
@@ -298,9 +300,10 @@ def test_resuming_on_other_data_is_refused(
     finished: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from finesieve.app.config import Config
+    from finesieve.app.prepare import prepare
     from finesieve.app.progress import Live
     from finesieve.app.runfiles import CHECKPOINT_VERSION, RunFolder
-    from finesieve.app.train import Run, prepare
+    from finesieve.app.train import Run
 
     config = Config(**{**json.loads((finished / "summary.json").read_text())["config"],
                        "settings": {}, "train": str(tmp_path / "t.jsonl")})

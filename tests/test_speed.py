@@ -14,8 +14,9 @@ import torch
 from finesieve.app import cli, worker
 from finesieve.app.config import Config
 from finesieve.app.models import pick_attention, precision_note
+from finesieve.app.prepare import prepare
 from finesieve.app.progress import Live
-from finesieve.app.train import Run, prepare
+from finesieve.app.train import Run
 from finesieve.errors import ConfigError
 
 RESIDENT = """

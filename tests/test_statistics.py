@@ -98,6 +98,23 @@ def test_one_seed_proves_nothing() -> None:
     assert "no verdict before there are more seeds" in verdict(three)
 
 
+def test_many_sets_of_one_seed_each_are_judged_by_their_spread() -> None:
+    dice = np.random.default_rng(11)
+
+    def broad(gain: float) -> str:
+        return verdict([r for r in suite_of(dice, gain, sets=20) if r["seed"] == 0])
+
+    none = [broad(0.0) for _ in range(20)]
+    assert sum(t.endswith(": no gain shown.") for t in none) >= 17  # of 19 expected
+    assert all("of 20 sets, one seed each" in t for t in none)
+    assert sum(broad(0.08).endswith(": a gain.") for _ in range(4)) >= 3
+    assert sum(broad(-0.08).endswith(": a loss.") for _ in range(4)) >= 3
+    half = [{**r, "stages": [{}]} if r["name"] == "finesieve" and r["set"] < "set15" else r
+            for r in suite_of(dice, 0.1, sets=20) if r["seed"] == 0]
+    # By name, set0, set1, set10 to set14 are seven.
+    assert "lower loss on 13, higher on 0, plain training on 7 of 20 sets" in verdict(half)
+
+
 def test_open_gates_are_a_tie() -> None:
     dice = np.random.default_rng(9)
     records = [{**r, "stages": [{}]} if r["name"] == "finesieve" else r

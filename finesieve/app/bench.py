@@ -32,6 +32,7 @@ from finesieve.errors import ConfigError
 # Equal-time pairs: how close; how many tries of the rival; how often finesieve's run is repeated.
 CLOSE, ATTEMPTS, REPEATS = 0.03, 3, 2
 Say = Callable[[str], None]
+Point = tuple[tuple[str, Any], ...]
 Cores = list[int]
 
 
@@ -43,7 +44,7 @@ class Job:
     set: str
     method: str
     seed: int
-    point: tuple[tuple[str, Any], ...]
+    point: Point
 
     def file(self, output: Path) -> Path:
         words = [self.method.replace(" ", "-").replace(":", "-"),
@@ -70,6 +71,7 @@ class Bench:
         self.suite, self.output, self.command, self.say = suite, Path(output), command, say
         self.data_dir = Path(data_dir).resolve()
         self.threads = int(suite.config.get("threads") or 1)
+        self._defaults = json.loads(json.dumps(Config(train="").as_dict()))
         cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         most = max(1, len(cpus) // self.threads)
         count = workers or most
@@ -120,11 +122,16 @@ class Bench:
             plain = [m for m in suite.methods if m not in EQUAL]
             timed = [m for m in suite.methods if m in EQUAL]
             points = {m: dict(suite.points.get(m, {})) for m in suite.methods}
+
+            def fixed(method: str, point: Point) -> Point:
+                """What the suite says of a method and the grid does not vary."""
+                return tuple((k, v) for k, v in points[method].items() if k not in dict(point))
+
             if suite.tuning:
                 grid = [tuple(p.items()) for p in suite.grid_points()]
                 judge = suite.tuned_by
                 for group in ([judge],) if judge else (plain, timed):
-                    chains = [[Job("tuning", s, m, 0, p)]
+                    chains = [[Job("tuning", s, m, 0, (*fixed(m, p), *p))]
                               for s in suite.tuning for m in group for p in grid]
                     records = self._all(chains, points)
                     for method in group:
@@ -167,11 +174,12 @@ class Bench:
     ) -> None:
         """One rival may have had finesieve's run repeated: the others must match the new time."""
         for our_job in [j for j in done if j.method == "finesieve"]:
-            done[our_job] = self._found(our_job) or done[our_job]
-            for job, record in done.items():
-                if "equal_time" in record and (
-                    record["equal_time"]["target"] != done[our_job]["seconds"]["total"]
-                ):
+            for _ in range(1 + REPEATS):  # matching one anew may have it repeated once more
+                done[our_job] = self._found(our_job) or done[our_job]
+                time_now = done[our_job].get("seconds", {}).get("total")
+                stale = [job for job, record in done.items()
+                         if record.get("equal_time", {}).get("target", time_now) != time_now]
+                for job in stale:
                     done[job] = self._equal_time(job, points, cores)
 
     def _config(self, job: Job, **settings: Any) -> Config:
@@ -332,7 +340,8 @@ class Bench:
 
     def _is_of(self, record: Record, config: Config) -> bool:
         wanted = self._files.hidden(json.loads(json.dumps(config.as_dict())))
-        return bool(record.get("config") == wanted)
+        # What a record's configuration lacks came later, and had the default's effect.
+        return bool({**self._defaults, **record.get("config", {})} == wanted)
 
     def _found(self, job: Job) -> Record | None:
         path = job.file(self.output)

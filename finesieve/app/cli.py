@@ -64,6 +64,9 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--freeze", type=int, default=0, metavar="LAYERS",
                        help="freeze the embeddings and this many first layers; what they put out "
                        "when an example is scored is used again when it is trained on")
+    group.add_argument("--lora", type=int, default=0, metavar="RANK",
+                       help="train LoRA adapters of this rank and the head instead of all weights "
+                       "(extra 'peft'); wants a learning rate about ten times as high")
     group.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
                        help="default: %(default)s")
     group.add_argument("--attention", choices=("auto", *ATTENTION), default="auto",
@@ -179,7 +182,7 @@ def config_of(args: argparse.Namespace, **more: Any) -> Any:
 
     same = ("train", "model", "text", "text_pair", "label", "keep_empty", "limit", "eval_limit",
             "epochs", "batch_size", "survivor_batch_size", "lr", "weight_decay", "warmup",
-            "max_length", "freeze", "precision", "attention", "device", "threads")
+            "max_length", "freeze", "lora", "precision", "attention", "device", "threads")
     values = {name: getattr(args, name) for name in same}
     values["dropout"] = _rate(args.dropout)
     return Config(eval=tuple(args.eval), **{**values, **more})

@@ -14,9 +14,10 @@ from typing import Any
 
 from finesieve import methods
 from finesieve.app.config import Config
+from finesieve.app.prepare import Prepared, prepare
 from finesieve.app.runfiles import SUMMARY
 from finesieve.app.tables import RIVAL, mean
-from finesieve.app.train import Prepared, prepare, train
+from finesieve.app.train import train
 from finesieve.errors import ConfigError
 
 TABLE = "compare.md"

@@ -34,6 +34,7 @@ class Config:
     warmup: float = 0.06  # of the learning rate, as a share of the stream
     max_length: int = 128
     freeze: int = 0
+    lora: int = 0  # the adapters' rank; 0 trains the weights themselves
     dropout: float | None = 0.0  # None: the model's own
     precision: str = "fp32"
     attention: str = "auto"
@@ -59,6 +60,8 @@ class Config:
             )
         if self.freeze < 0:
             raise ConfigError(f"freeze is {self.freeze}; expected a number of layers, 0 or more")
+        if self.lora < 0:
+            raise ConfigError(f"lora is {self.lora}; expected a rank like 8, or 0 for no adapters")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}; expected a rate in [0, 1)")
         if self.precision not in ("fp32", "bf16"):

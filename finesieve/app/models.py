@@ -6,7 +6,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,12 @@ def load_model(
     freeze: int = 0,
     dropout: float | None = None,
     attention: str | None = None,
+    lora: int = 0,
 ) -> Any:
     """AutoModelForSequenceClassification with a head for `labels`, seeded, first layers frozen.
 
     dropout: every dropout rate of the model while it trains here; None leaves its own.
+    lora: the rank of adapters that are trained instead of the weights (`adapt`); 0 for none.
     attention: "eager" or "sdpa"; None leaves the model's own.
     """
     from transformers import AutoModelForSequenceClassification
@@ -94,8 +97,9 @@ def load_model(
     torch.manual_seed(seed)
     try:
         with quiet_transformers():
-            net = AutoModelForSequenceClassification.from_pretrained(
+            net, loading = AutoModelForSequenceClassification.from_pretrained(
                 where,
+                output_loading_info=True,
                 num_labels=len(names),
                 id2label=names,
                 label2id={name: i for i, name in names.items()},
@@ -105,10 +109,40 @@ def load_model(
             )
     except Exception as error:  # a damaged folder raises anything
         raise ConfigError(f"cannot load model {model}: {_first_line(error)}") from None
+    if lora:
+        new = [*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])]
+        net = adapt(net, lora, new)
     frozen.freeze(net, freeze)
     if dropout is not None:
         set_dropout(net, dropout)
     return net
+
+
+def adapt(net: Any, rank: int, new: Iterable[str]) -> Any:
+    """The model with LoRA adapters (Hu et al. 2021, arXiv 2106.09685), which alone are trained,
+    with what pretraining has left without weights.
+
+    On the matrices that PEFT adapts in models of this kind, query and value of attention in most;
+    on all of the layers' where it knows none. Scaled by alpha / rank = 2, no dropout.
+    new: names of the parameters that the checkpoint lacked, the head's above all.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
+    except ImportError:
+        raise ConfigError(
+            "--lora needs the extra that brings PEFT: pip install 'finesieve[peft]'"
+        ) from None
+    # In the body the very module, outside all of the head, which may have several layers.
+    body = f"{net.base_model_prefix}."
+    names = {n.rpartition(".")[0] if n.startswith(body) else n.partition(".")[0] for n in new}
+    config = LoraConfig(
+        task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, modules_to_save=sorted(names) or None,
+        target_modules=None if net.config.model_type in USUAL else "all-linear",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
+        return get_peft_model(net, config)
 
 
 def pick_attention(config: Config, device: torch.device) -> str | None:
@@ -167,11 +201,14 @@ def _check_folder(model: str, where: str) -> None:
         raise ConfigError(f"{model}/config.json holds a {type(found).__name__}, not an object")
 
 
-def matrix_parameters(model: nn.Module) -> int:
-    """Parameters that take part in matrix products: all but the embedding tables."""
+def matrix_parameters(model: nn.Module) -> tuple[int, int]:
+    """Parameters that take part in matrix products, all but the embedding tables; and how many of
+    them learn."""
     tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding)
               for p in m.parameters()}
-    return sum(p.numel() for p in model.parameters() if id(p) not in tables)
+    matrices = [p for p in model.parameters() if id(p) not in tables]
+    return (sum(p.numel() for p in matrices),
+            sum(p.numel() for p in matrices if p.requires_grad))
 
 
 def pick_device(name: str) -> torch.device:

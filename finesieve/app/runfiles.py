@@ -82,7 +82,13 @@ class RunFolder:
         os.replace(temporary, self.path / EXAMPLES)
 
     def save_model(self, model: Any, tokenizer: Any) -> None:
+        """`model/`, for `from_pretrained`. Adapters (PEFT) are merged into its weights there, and
+        `adapter/` has them by themselves; the model given is of no use afterwards."""
         with quiet_transformers():
+            if hasattr(model, "peft_config"):
+                # The vocabulary is the base model's: no look at the hub for whether it is.
+                model.save_pretrained(self.path / "adapter", save_embedding_layers=False)
+                model = model.merge_and_unload()
             model.save_pretrained(self.path / "model")
         tokenizer.save_pretrained(self.path / "model")
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from finesieve.app.results import Record, unpack_examples
+
+MANY = 10  # sets of one seed each that together tell something
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Difference:
         return "tie"
 
 
+@cache
 def t_quantile(p: float, df: float) -> float:
     """Quantile of Student's t distribution, by bisection on its integrated density."""
     if df <= 0:
@@ -118,16 +122,34 @@ def overall(relative: Sequence[float], halves: Sequence[float] = ()) -> Differen
     return Difference(mean, mean - half, mean + half, len(values))
 
 
-def words(verdicts: Sequence[str], total: Difference, ours: str, rival: str) -> str:
-    """The verdict on a suite: how many sets, and whether there is a gain at all."""
+def words(
+    verdicts: Sequence[str], total: Difference, ours: str, rival: str,
+    relative: Sequence[float] = (),
+) -> str:
+    """The verdict on a suite: how many sets, and whether there is a gain at all.
+
+    relative: the sets' relative differences in loss. Where there are many sets (`MANY`) of one
+    seed each, the spread over them holds the seeds' own, so the interval over sets is the verdict.
+    """
     count = {v: list(verdicts).count(v) for v in ("better", "tie", "worse", "one seed")}
-    tally = (f"{ours} against {rival}: better on {count['better']}, tie on {count['tie']}, "
-             f"worse on {count['worse']} of {len(verdicts)} sets")
-    if count["one seed"]:
-        tally += f" ({count['one seed']} with one seed only, which proves nothing)"
+    broad = len(verdicts) >= MANY and count["one seed"] >= len(verdicts) / 2
+    if broad:
+        ahead = sum(r < 0 for r in relative)
+        behind = sum(r > 0 for r in relative)
+        tally = (f"{ours} against {rival}: lower loss on {ahead}, higher on {behind}, plain "
+                 f"training on {len(verdicts) - ahead - behind} of {len(verdicts)} sets, one seed "
+                 "each")
+    else:
+        tally = (f"{ours} against {rival}: better on {count['better']}, tie on {count['tie']}, "
+                 f"worse on {count['worse']} of {len(verdicts)} sets")
+        if count["one seed"]:
+            tally += f" ({count['one seed']} with one seed only, which proves nothing)"
     tally += f"; held-out loss {total.mean:+.1%} on average"
     if math.isfinite(total.low):
         tally += f" (95 % interval over sets {total.low:+.1%} to {total.high:+.1%})"
+    if broad:
+        return tally + (
+            ": a gain." if total.high < 0 else ": a loss." if total.low > 0 else ": no gain shown.")
     most = len(verdicts) / 2
     if len(verdicts) == 1:
         return tally + {"better": ": a gain on this set.", "worse": ": a loss on this set."}.get(

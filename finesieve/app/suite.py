@@ -163,6 +163,10 @@ def read_suite(path: str | Path) -> Suite:
     names = tuple(raw.get("methods", ()))
     if not names:
         raise ConfigError(f"suite {path} names no methods")
+    _known(raw.get("settings", {}), names, "[settings]")
+    _known(raw.get("points", {}), names, "[points]")
+    for method, point in raw.get("points", {}).items():
+        _known(point, _CONFIG, f"[points.{method}]")
     for own in ({}, *(one.get("settings", {}) for one in sets.values())):
         _known(own, names, "a set's settings")
         for method in names:

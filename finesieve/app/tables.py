@@ -114,7 +114,7 @@ def verdict(records: Sequence[Record], ours: str = "finesieve", rival: str = RIV
         took = sorted({f"{t:.2f}" for t in times})
         return (f"{ours} took {' to '.join((took[0], took[-1])[: len(took)])} of the seconds of "
                 f"{rival}: no verdict; held-out loss {fmean(relative):+.0%} against it")
-    return words(told, overall(relative, halves), ours, rival)
+    return words(told, overall(relative, halves), ours, rival, relative)
 
 
 def _times(ours: Sequence[Record], rival: Sequence[Record]) -> float:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import signal
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from importlib.metadata import version
 from types import FrameType
 from typing import Any
@@ -23,20 +21,18 @@ from torch.nn import functional as F
 from finesieve import __version__, methods
 from finesieve.app.batches import EXAMPLE, Examples, Loader, by_length
 from finesieve.app.config import Config
-from finesieve.app.data import Table, label_names, load
 from finesieve.app.models import (
     check_length,
     load_model,
-    load_tokenizer,
     matrix_parameters,
     pick_attention,
     pick_device,
-    precision_note,
 )
+from finesieve.app.prepare import Prepared, prepare
 from finesieve.app.progress import Live, rounded, snapshot
 from finesieve.app.results import pack_examples
 from finesieve.app.runfiles import ExampleLog, RunFolder
-from finesieve.errors import DataError, ScoreError, StateError
+from finesieve.errors import ScoreError, StateError
 from finesieve.frozen import FrozenPrefix
 from finesieve.gates import Open, Random
 from finesieve.rows import inputs
@@ -44,7 +40,6 @@ from finesieve.schedule import StreamSchedule
 from finesieve.scores import Classification
 from finesieve.stream import Sieve
 
-HOLD_OUT, HOLD_OUT_MOST = 0.1, 2000
 POINTS = 50  # of the curve that a summary holds
 
 
@@ -54,61 +49,6 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
         self.signal = signum
-
-
-@dataclass
-class Prepared:
-    """Data read, checked and tokenised; the same for every method that is compared."""
-
-    tokenizer: Any
-    labels: list[Any]
-    train: Examples
-    rows: Any  # int64[n]: each training example's row in its source
-    evals: dict[str, Examples]
-    notes: list[str]
-    digest: str  # of the training texts and labels
-
-
-def prepare(config: Config) -> Prepared:
-    """Read and tokenise the training and evaluation data; all complaints come from here."""
-    columns = (config.text, config.text_pair, config.label, config.keep_empty)
-    train = load(config.train, *columns, split="train")
-    slow = precision_note(config.precision, pick_device(config.device))
-    notes = [*train.notes, *([slow] if slow else [])]
-    tables: dict[str, Table] = {}
-    names = config.eval
-    if not names and config.train == "docstrings":
-        names = ("docstrings:test",)
-    for source in names:
-        tables[source] = load(source, *columns, split="validation")
-        notes += tables[source].notes
-    labels = label_names(train, tables.values())  # before anything is held out or left away
-    order = np.random.default_rng([config.seed, 77]).permutation(len(train))
-    if not tables:
-        held = min(HOLD_OUT_MOST, int(HOLD_OUT * len(train)))
-        if held < 1:
-            raise DataError(
-                f"{train.name} has {len(train)} examples, too few to hold some out for "
-                "evaluation: give --eval"
-            )
-        tables["held out"] = train.take(list(order[:held]), f"{train.name} (held out)")
-        train = train.take(list(order[held:]))
-        notes.append(f"no --eval: {held} examples of {train.name} are held out for evaluation")
-        order = np.random.default_rng([config.seed, 78]).permutation(len(train))
-    if config.limit is not None and config.limit < len(train):
-        train = train.take(list(order[: config.limit]))
-    number = {name: i for i, name in enumerate(labels)}
-    tokenizer = load_tokenizer(config.model)
-    evals = {}
-    for name, table in tables.items():
-        if config.eval_limit is not None and config.eval_limit < len(table):
-            some = np.random.default_rng(7).permutation(len(table))[: config.eval_limit]
-            table = table.take(list(some))
-        evals[name] = Examples(table, number, tokenizer, config.max_length)
-    examples = Examples(train, number, tokenizer, config.max_length)
-    digest = hashlib.sha1(json.dumps([train.texts, train.pairs, train.labels]).encode())
-    rows = np.asarray(train.rows, dtype=np.int64)
-    return Prepared(tokenizer, labels, examples, rows, evals, notes, digest.hexdigest())
 
 
 def versions() -> dict[str, str]:
@@ -222,7 +162,7 @@ class Run:
     def _load(self, seed: int) -> Any:
         c = self.config
         attention = pick_attention(c, self.device)
-        return load_model(c.model, self.data.labels, seed, c.freeze, c.dropout, attention)
+        return load_model(c.model, self.data.labels, seed, c.freeze, c.dropout, attention, c.lora)
 
     def _clock(self) -> float:
         if self.device.type == "cuda":  # the device runs ahead: wait for it
@@ -437,7 +377,7 @@ class Run:
             },
             "seconds": {**seconds, "total": round(self.elapsed, 4)},
             "cpu_seconds": round(self.cpu, 4),
-            "flops": ledger.flops(matrix_parameters(self.model)),
+            "flops": ledger.flops(*matrix_parameters(self.model)),
             "steps": self.steps,
             "skipped_steps": self.skipped_steps,
             "subset": self.subset,
