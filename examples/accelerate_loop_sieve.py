@@ -21,7 +21,7 @@ decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=len(l
 model, optimizer, loader, decay = accelerator.prepare(model, optimizer, loader, decay)
 
 stream = FilteredLoader(accelerator, loader, scores.Classification(model))
-schedule = stream.schedule(decay)
+decay = stream.schedule(decay)
 
 model.train()
 for batch in stream:
@@ -30,7 +30,7 @@ for batch in stream:
         loss = stream.reduce(F.cross_entropy(logits, batch["labels"], reduction="none"), batch)
         accelerator.backward(loss)
         optimizer.step()
-        schedule.step()
+        decay.step()
         optimizer.zero_grad()
 
 accelerator.print(stream.sieve.moves, stream.sieve.ledger.examples)

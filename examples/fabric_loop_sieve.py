@@ -18,7 +18,7 @@ decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=len(l
 
 scorer = scores.Classification(model.module, autocast=fabric.autocast)
 sieve = Sieve(scorer, total=len(texts.data), batch_size=16)
-schedule = StreamSchedule(decay, len(loader), lambda: sieve.progress)
+decay = StreamSchedule(decay, len(loader), lambda: sieve.progress)
 
 model.train()
 for batch in sieve(loader):
@@ -27,7 +27,7 @@ for batch in sieve(loader):
     fabric.backward(loss)
     optimizer.step()
     optimizer.zero_grad()
-    schedule.step()
+    decay.step()
 
 print(sieve.moves, sieve.ledger.examples)
 print(f"last loss {loss.item():.6f}")

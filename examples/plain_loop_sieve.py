@@ -13,7 +13,7 @@ optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=len(loader))
 
 sieve = Sieve(scores.Classification(model), total=len(texts.data), batch_size=16)
-schedule = StreamSchedule(decay, len(loader), lambda: sieve.progress)
+decay = StreamSchedule(decay, len(loader), lambda: sieve.progress)
 
 model.train()
 for batch in sieve(loader):
@@ -22,7 +22,7 @@ for batch in sieve(loader):
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    schedule.step()
+    decay.step()
 
 print(sieve.moves, sieve.ledger.examples)
 print(f"last loss {loss.item():.6f}")

@@ -114,12 +114,12 @@ class FilteredLoader:
         self._schedule = _AtSteps(host, schedule, steps, lambda: self.sieve.progress)
         return self._schedule
 
-    def reduce(self, losses: Tensor, batch: Any) -> Tensor:
+    def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """As `Sieve.reduce`: the weighted mean, a scalar, for `accelerator.backward`."""
         if hosts.is_filler(batch):
             losses = check_losses(losses, len(ride(batch).ids), "the training step")
             return 0.0 * losses.nan_to_num(0.0, 0.0, 0.0).sum()
-        return self.sieve.reduce(losses, batch)
+        return self.sieve.reduce(losses, batch, sizes)
 
     @property
     def passes(self) -> int:

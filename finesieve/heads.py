@@ -115,9 +115,11 @@ class SingleLabel(Head):
             raise ConfigError(f"smoothing is {smoothing!r}; expected 0 to below 1")
         self.targets = (labels,)
         self.smoothing, self.class_weights = smoothing, class_weights
+        self._classes = 2  # until logits were seen
 
     def _both(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
         logits = logits_of(outputs, 2, "[n, classes]")
+        self._classes = max(2, logits.shape[1])
         return logits.float(), target(batch, self.targets[0], logits)
 
     def losses(self, outputs: Any, batch: Any) -> Tensor:
@@ -146,9 +148,23 @@ class SingleLabel(Head):
         return token_features(labels=self.targets[0])
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
-        """sqrt(2) * (1 - exp(-loss)): exact for two classes, an upper bound for more."""
-        missing = 1.0 - np.exp(-np.maximum(loss, 0.0))
-        return np.asarray(np.sqrt(2.0) * missing, dtype=np.float32)
+        """sqrt(2) * (1 - exp(-loss)): exact for two classes, an upper bound for more.
+
+        With smoothing, which leaves a loss where nothing is left to learn, the size at which the
+        wrong classes are alike: exact for two, of examples that are not fitted beyond the smoothed
+        label. How many there are is known once the head has seen logits. Class weights cannot be
+        told from a loss: hand the sizes over (`Sieve.reduce(..., sizes=head.sizes(...))`).
+        """
+        if not self.smoothing:
+            missing = 1.0 - np.exp(-np.maximum(loss, 0.0))
+            return np.asarray(np.sqrt(2.0) * missing, dtype=np.float32)
+        k, part = self._classes, self.smoothing / self._classes
+        aim = 1.0 - self.smoothing + part  # for the labelled class
+        p = aim * np.exp(-np.linspace(0.0, 30.0, 2001))  # its probability, from there to nothing
+        rest = (1.0 - p) / (k - 1)
+        losses = -aim * np.log(p) - part * (k - 1) * np.log(rest)
+        sizes = (aim - p) * np.sqrt(k / (k - 1))
+        return np.asarray(np.interp(loss, losses, sizes), dtype=np.float32)
 
 
 class Choice(SingleLabel):

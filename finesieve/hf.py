@@ -34,11 +34,11 @@ from finesieve.errors import ConfigError, StateError
 from finesieve.features import FeatureFunction
 from finesieve.frozen import FrozenPrefix
 from finesieve.hf_loader import FilteredLoader
-from finesieve.hf_scale import LossScale
+from finesieve.hf_loss import TrainedLoss
 from finesieve.hf_tasks import TokensPerExample, decoder_needs_targets, head_of
 from finesieve.rows import IDS, PREFIX, WEIGHTS
 from finesieve.schedule import StreamSchedule
-from finesieve.scores import SIZE_ALONE, PerExample, Scorer, SizeFunction, Task, scoring
+from finesieve.scores import SIZE_ALONE, PerExample, Scorer, SizeFunction, Task
 from finesieve.stream import Listener, Sieve
 
 __all__ = ["Attached", "attach", "head_of"]
@@ -122,12 +122,9 @@ class Attached:
         self._losses, self._size = losses, size
         built = methods.build(method, 0) if isinstance(method, str) else method
         self.filters = built.name != "full"
-        self._watches = built.scores or built.stages.observes
         self.head = head
         self._own_loss = hf_trl.loss_of(trainer)
         self._sft = losses is None and self._own_loss == "trl.SFTTrainer"
-        # A loss of the user's choice is trained on with gates open too: one objective all along.
-        self._given = head is not None and losses is None and not self._sft
         self._pairs = self._own_loss in hf_trl.PAIRS
         if self.filters:
             wrong = hf_refusals.unfit(
@@ -150,7 +147,11 @@ class Attached:
         self.checkpoint: str | None = None
         self.begun: dict[str, Any] = {}  # random states when the pass under way began
         self.epochs = self._epochs()  # None: as many steps as told
-        self._scale = LossScale(trainer, self.head)
+        self._loss = TrainedLoss(
+            trainer, self._host["compute_loss"], self.head, losses, sft=self._sft,
+            # A loss of the user's choice is trained on with gates open too: one objective.
+            own=self.filters and (losses is not None or (head is not None and not self._sft)),
+            watches=built.scores or built.stages.observes)
         self._finer = 1  # batches of survivors that make up one of the loader's
         self._device_clock, self._idle = time.perf_counter, 0.0
         self._stopped: float | None = None
@@ -265,7 +266,7 @@ class Attached:
                         num_items_in_batch=num_items_in_batch)
         sharing = nullcontext() if self._prefix is None else self._prefix.shared(carried)
         with sharing:
-            loss, outputs = self._training_loss(model, inputs, carried, num_items_in_batch)
+            loss, outputs = self._loss(self.sieve, model, inputs, carried, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
@@ -280,87 +281,6 @@ class Attached:
         """Stage; shares trained on and scored of what was drawn; savings in training cost."""
         assert self.sieve is not None
         return hosts.figures(self.sieve)
-
-    def _training_loss(
-        self, model: nn.Module, inputs: Any, carried: dict[str, Tensor], items: Any
-    ) -> tuple[Tensor, Any]:
-        """The loss to be trained on, and the outputs; what was learned of the losses is told."""
-        assert self.sieve is not None
-        if WEIGHTS in carried:
-            return self._weighted(model, inputs, carried, items)
-        if self._losses is not None and self._watches:
-            each = self._losses(model, inputs)
-            self.sieve.observe(each, _riding(carried))
-            return self._scale.scaled(each.mean(), items), None
-        if self._given and self._watches:
-            assert self.head is not None
-            outputs = self._outputs(model, inputs)
-            each = self.head.losses(outputs, inputs)
-            self.sieve.observe(each, _riding(carried), self.head.both(outputs, inputs)[1])
-            return self._scale.scaled(each.mean(), items), outputs
-        targets = {} if self.head is None else {
-            k: inputs[k] for k in self.head.targets if k in inputs}  # the host takes them out
-        loss, outputs = self._hosts(model, inputs, items)
-        if self.head is not None and self._watches:
-            each, sizes = self.head.both(outputs, targets)
-            self.sieve.observe(each, _riding(carried), sizes)
-            self._scale.compare(loss, each, targets, items)
-        return loss, outputs
-
-    def _hosts(self, model: nn.Module, inputs: Any, items: Any) -> tuple[Tensor, Any]:
-        """The host's loss and the model's outputs."""
-        host = self._host["compute_loss"]
-        if not self._sft:
-            both: tuple[Tensor, Any] = host(
-                model, inputs, return_outputs=True, num_items_in_batch=items)
-            return both
-        seen: list[Any] = []  # asked for outputs, it would make them anew with another forward
-        hook = model.register_forward_hook(lambda module, given, out: seen.append(out))
-        try:
-            loss: Tensor = host(model, inputs, num_items_in_batch=items)
-        finally:
-            hook.remove()
-        return loss, seen[0]
-
-    def _weighted(
-        self, model: nn.Module, inputs: Any, carried: dict[str, Tensor], items: Any
-    ) -> tuple[Tensor, Any]:
-        assert self.sieve is not None
-        outputs = None
-        if self._losses is not None:
-            each = self._losses(model, inputs)
-        elif self._sft:  # through the host, for the metrics that it keeps
-            assert self.head is not None
-            loss, outputs = self._hosts(model, inputs, items)
-            each = self.head.losses(outputs, inputs)
-            self._scale.compare(loss, each, inputs, items)
-        else:
-            assert self.head is not None
-            if not self._given:
-                self._ask(inputs, items)
-            outputs = self._outputs(model, inputs)
-            each = self.head.losses(outputs, inputs)
-        if IDS in carried:
-            loss = self.sieve.reduce(each, carried)
-        else:  # a filler, of weight 0: infinite times 0 would be no number
-            loss = (torch.nan_to_num(each) * carried[WEIGHTS]).mean()
-        return self._scale.scaled(loss, items), outputs
-
-    def _outputs(self, model: nn.Module, inputs: Any) -> Any:
-        """The model's, without a loss of its own."""
-        assert self.head is not None
-        kept = decoder_needs_targets(self.trainer.model)
-        return model(**{k: v for k, v in inputs.items() if kept or k not in self.head.targets})
-
-    def _ask(self, inputs: Any, items: Any) -> None:
-        """The scale of the loss where no batch went through the host yet: gates closed from the
-        start."""
-        if not self._scale.unknown(items):
-            return
-        assert self.head is not None
-        with scoring(self.trainer.model) as model:
-            loss, outputs = self._hosts(model, dict(inputs), items)
-            self._scale.compare(loss, self.head.losses(outputs, inputs), inputs, items)
 
     def _all_labels(self) -> bool:
         """Are the first labels of texts among the items that the trainer counts and divides by, as
@@ -414,7 +334,7 @@ class Attached:
         """The sieve's state, into the trainer's checkpoint."""
         assert self.sieve is not None
         state = {"ranks": self.trainer.args.world_size, "sieve": self.sieve.state_dict(),
-                 "begun": self.begun, "is_share": self._scale.is_share,
+                 "begun": self.begun, "is_share": self._loss.scale.is_share,
                  "per": self._per.state_dict() if self._per else None}
         torch.save(state, self._file(folder))
 
@@ -431,7 +351,7 @@ class Attached:
             raise StateError(f"{path} was saved by a run of {state['ranks']} ranks, this one has "
                              f"{ranks}: each goes on with its own part of the data")
         self.sieve.load_state_dict(state["sieve"], self.trainer.args.device)
-        self._scale.is_share, self.begun = state["is_share"], state["begun"]
+        self._loss.scale.is_share, self.begun = state["is_share"], state["begun"]
         if self._per is not None and state["per"] is not None:
             self._per.load_state_dict(state["per"])
 
@@ -509,8 +429,3 @@ class _Callback(TrainerCallback):
             folder.mkdir(parents=True, exist_ok=True)  # it is the first rank that makes it
             attached.save(folder)
         return control
-
-
-def _riding(carried: dict[str, Tensor]) -> dict[str, Tensor]:
-    ids = carried[IDS]
-    return {IDS: ids, WEIGHTS: torch.ones_like(ids, dtype=torch.float32)}

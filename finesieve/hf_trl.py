@@ -34,6 +34,9 @@ def unfit(trainer: Any, losses: bool) -> list[str]:
     if getattr(trainer, "aux_loss_enabled", False):
         wrong.append("the load-balancing loss of a mixture of experts is of a whole batch: set "
                      "router_aux_loss_coef=0.0")
+    if hasattr(trainer, "_generate_and_score_completions"):
+        wrong.append(f"a {type(trainer).__name__} generates what it trains on: what is drawn are "
+                     "prompts, whose loss nobody knows; leave the sieve out (method 'full')")
     if getattr(trainer, "_is_vision_dataset", False):
         wrong.append("an example's images may have several rows of a batch: text only")
     return wrong

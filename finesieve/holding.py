@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,11 @@ class Holding:
 
     def next(self) -> Rows:
         return self._ready.popleft()
+
+    def each(self, change: Callable[[Rows], None]) -> None:
+        """Change what is held, in place."""
+        for rows in (*self._held, *self._ready):
+            change(rows)
 
     def next_span(self) -> float:
         """Examples drawn that the next batch stands for; 0 if there is none."""

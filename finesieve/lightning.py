@@ -128,16 +128,16 @@ class SieveCallback(Callback):
         self._loader = loader
         return _Loader(self, loader) if self.filters else loader
 
-    def reduce(self, losses: Tensor, batch: Any) -> Tensor:
+    def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """The weighted mean of the losses; a scalar for `training_step` to return.
 
-        losses: float[n], one per example of the batch. In evaluation the plain mean.
+        losses, sizes: as in `Sieve.reduce`. In evaluation the plain mean.
         """
         if not self.filters or self._trainer is None or not self._trainer.training:
             return check_losses(losses, losses.numel(), "the step").mean()
         if self.sieve is None:
             raise _not_wrapped()
-        return self.sieve.reduce(losses, batch)
+        return self.sieve.reduce(losses, batch, sizes)
 
     @property
     def steps(self) -> int:
@@ -193,8 +193,18 @@ class SieveCallback(Callback):
             self._check()
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if self.filters and not isinstance(trainer.train_dataloader, _Loader):
+        if not self.filters:
+            return
+        if not isinstance(trainer.train_dataloader, _Loader):
             raise _not_wrapped()
+        for found in trainer.lr_scheduler_configs if self._passes() is not None else ():
+            if found.interval == "step" and not isinstance(found.scheduler, _Driven):
+                raise ConfigError(
+                    f"{type(found.scheduler).__name__} steps with the optimizer, and nobody knows "
+                    "beforehand how often that is (estimated_stepping_batches is no number here): "
+                    "build it for self.sieved.steps and return self.sieved.schedule(scheduler) "
+                    "from configure_optimizers, or set max_steps"
+                )
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -207,7 +217,11 @@ class SieveCallback(Callback):
     ) -> None:
         if self._out:
             self._out.popleft()  # before a checkpoint is saved: those callbacks come last
-        if self.sieve is not None and not trainer.barebones:
+        # Told every time they would cost a millisecond a batch, and Lightning writes few of them.
+        # It counts this step or the next, by whether batches are accumulated.
+        every, step = trainer.log_every_n_steps, trainer.global_step
+        written = every and (step % every == 0 or (step + 1) % every == 0)
+        if self.sieve is not None and not trainer.barebones and (written or trainer.should_stop):
             pl_module.log_dict(figures(self.sieve))
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:

@@ -191,9 +191,11 @@ class Padding:
 
     def cat(self, key: Hashable, pieces: Sequence[Tensor], sequence: bool, axis: int) -> Tensor:
         """One after another, padded along `axis` to the widest; sequence: a mask speaks of it."""
+        # What a saved state held of frozen layers' output may lie elsewhere than what is new.
+        pieces = [piece.to(pieces[-1].device) for piece in pieces]
         shapes = {tuple(p.shape[1:]) for p in pieces}
         if len(shapes) == 1:
-            return torch.cat(list(pieces))
+            return torch.cat(pieces)
         if not sequence and key not in self._given:
             raise BatchError(
                 f"column {key!r} came in shapes {sorted(shapes)} and without an attention_mask "

@@ -33,6 +33,11 @@ class Returns:
         return len(self._expected) + n > max(_MOST, 16 * n)
 
     @property
+    def ever(self) -> bool:
+        """Whether any loss ever came back."""
+        return self._ever
+
+    @property
     def waiting(self) -> int:
         """Batches of losses that came back and were not collected yet."""
         return len(self._given)

@@ -164,9 +164,21 @@ class Codec:
         else:
             if self._id_key not in columns:
                 raise BatchError(f"id_key={self._id_key!r} is no column; there are {list(columns)}")
-            ids = torch.as_tensor(columns[self._id_key]).cpu().numpy().astype(np.int64)
+            ids = _whole(columns[self._id_key], self._id_key)
         lengths = self._padding.see(columns, n)
         return Rows(columns, lengths, ids, np.ones(n, np.float32), np.ones(n, np.float64))
+
+    @staticmethod
+    def place_like(rows: Rows, batch: Any) -> None:
+        """Move the columns to the devices on which a batch of the loader's has them."""
+        if isinstance(batch, Tensor):
+            columns: Mapping[Any, Any] = {0: batch}
+        else:
+            columns = batch if isinstance(batch, Mapping) else dict(enumerate(batch))
+        for key, column in rows.columns.items():
+            like = columns.get(key)
+            if isinstance(column, Tensor) and isinstance(like, Tensor):
+                rows.columns[key] = column.to(like.device)
 
     def _set_constants_aside(self, columns: dict[Hashable, Column]) -> None:
         """A word that is the same in every batch is not about its examples."""
@@ -292,9 +304,12 @@ class Codec:
     def for_model(self, rows: Rows) -> Any:
         """`bare`, without the column of ids, which no model expects."""
         batch = self.bare(self.fitted(rows))
-        if isinstance(batch, MutableMapping) and self._id_key in batch:
+        if self._id_key is None or self._form == "tensor":
+            return batch
+        if isinstance(batch, MutableMapping):
             del batch[self._id_key]
-        return batch
+            return batch
+        return type(batch)(x for i, x in enumerate(batch) if i != self._id_key)
 
     def pack(self, rows: Rows) -> Any:
         """The rows as a batch of the loader's form, with ids and weights inside."""
@@ -325,6 +340,22 @@ class Codec:
                              f"{self._form}")
         self._form, self._constants = state["form"], dict(state["constants"])
         self._padding.load_state_dict(state["padding"])
+
+
+def _whole(column: Column, key: Hashable) -> IntArray:
+    """A column of ids, int64[n]; `BatchError` for anything else."""
+    try:
+        found = torch.as_tensor(column)
+    except (TypeError, ValueError, RuntimeError):
+        found = None
+    if found is None or found.ndim != 1 or found.is_floating_point() or found.is_complex():
+        what = type(column[0]).__name__ if found is None else (
+            f"{found.dtype} of shape {tuple(found.shape)}")
+        raise BatchError(
+            f"id_key={key!r} holds {what}; expected a whole number for each example: number the "
+            "examples, e.g. data.add_column('id', range(len(data)))"
+        )
+    return found.cpu().numpy().astype(np.int64)
 
 
 def rows_state(rows: Rows) -> State:

@@ -116,7 +116,8 @@ class Sifter:
             survivors = self._codec.take(chosen, kept)
             # Of mean about 1: every batch estimates the mean gradient of its pool.
             weights = np.ones(len(kept), dtype=np.float64)
-            if q is not None and len(kept):
+            # Where all are alike they weigh 1, to the bit.
+            if q is not None and len(kept) and not (p is None and q.min() == q.max()):
                 weights *= (q.mean() if p is None else 1.0) / q[passed][kept]
             if p is not None and len(kept):
                 weights *= p.sum() / (offer.n if q is not None else len(chosen)) / p[kept]

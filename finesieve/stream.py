@@ -8,6 +8,7 @@ With both gates open (stage 1) the loader's batches pass through unchanged.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
@@ -20,7 +21,7 @@ from torch import Tensor
 from finesieve import methods
 from finesieve.agreement import Agreement, Alone
 from finesieve.collapse import CollapseWatch
-from finesieve.errors import ConfigError, ScoreError, StateError
+from finesieve.errors import ConfigError, FinesieveWarning, ScoreError, StateError
 from finesieve.evidence import Window
 from finesieve.features import FeatureFunction, token_features
 from finesieve.forward_gate import PredictorGate
@@ -39,6 +40,7 @@ from finesieve.stages import View, Work
 Listener = Callable[[dict[str, Any]], None]
 _END = object()
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
+_TOLD_BY_NOW = 1024  # examples of which no host holds all without having trained on any
 _VERSION = 6
 
 
@@ -176,6 +178,7 @@ class Sieve:
                 first = list(islice(iterator, 1))
                 for batch in first:
                     self._codec.note(batch)
+                    self._place(batch)
                 iterator = chain(first, iterator)
         exhausted = False
         while True:
@@ -208,6 +211,19 @@ class Sieve:
         self._absorb()
         self._batches_in_pass = 0
         self._passes += 1
+        used = self.method.scores or self.method.stages.observes
+        if used and not self._returns.ever and self.ledger.examples.yielded >= _TOLD_BY_NOW:
+            warnings.warn(
+                "a pass is over and no loss came back: call sieve.reduce(losses, batch) in the "
+                "training step. Without it gates never close by themselves, and survivors are "
+                "trained on without their weights",
+                FinesieveWarning, stacklevel=2)
+
+    def _place(self, batch: Any) -> None:
+        """Put what waits where this batch of the loader's is: a host that resumes does not know."""
+        self._holding.each(lambda rows: self._codec.place_like(rows, batch))
+        for rows in (*self._pool, *self._ahead):
+            self._codec.place_like(rows, batch)
 
     def _check_ranks(self) -> None:
         """`ConfigError` where several ranks would each go their own way, and hang."""
@@ -276,11 +292,12 @@ class Sieve:
                 self.ledger.opened += int(rows.lengths.sum())
             return rows
 
-    def reduce(self, losses: Tensor, batch: Any) -> Tensor:
+    def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """The weighted mean of the losses, to call `backward()` on; a scalar.
 
         losses: float[n], one per example of the batch, with gradient. batch: as the sieve
-        yielded it. In expectation the result is the mean loss over the pool drawn that the batch
+        yielded it. sizes: as in `observe`, of use where they do not follow from the losses (class
+        weights). In expectation the result is the mean loss over the pool drawn that the batch
         came from; a pool of which more survives gets more batches.
 
         Losses that are not finite are left out of the mean, counted and reported. If the model's
@@ -289,7 +306,7 @@ class Sieve:
         """
         ids, weights = ride(batch)
         losses = check_losses(losses, len(ids), "the training step")
-        self.observe(losses, batch)
+        self.observe(losses, batch, sizes)
         finite = torch.isfinite(losses.detach())
         clean = torch.where(finite, losses, torch.zeros_like(losses))
         share = len(ids) / finite.sum().clamp(min=1).to(losses.dtype)  # 1 if all are finite
@@ -486,6 +503,8 @@ class Sieve:
     def _move(self, stage: int, reason: str) -> None:
         if self.stage == 1:
             self._watch.closed(self.window.mean_loss(last=1024))
+            # Unscored, so without what frozen layers put out: not to be mixed with what follows.
+            self._holding.release(self._loaders or 1, everything=True)
         self.stage = stage
         self._revealed_at_move = self.window.revealed
         self._evidence = None
@@ -570,7 +589,8 @@ class Sieve:
     ) -> None:
         """Take up a saved state; `StateError` if it is of another method, version or setting.
 
-        device: where the loader's batches are; the examples that wait are put there.
+        device: where the examples that wait are put until the loader's first batch is there, whose
+            own place is theirs from then on.
         """
         check_same(state.get("fingerprint", {}), self._fingerprint)
         if self._batch_size not in (None, state["batch_size"]):

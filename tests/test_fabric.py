@@ -15,7 +15,7 @@ from tests.conftest import Bag
 
 L = pytest.importorskip("lightning")
 
-from tests.lightning_kit import QUIET, N, closed, loader, same  # noqa: E402
+from tests.lightning_kit import QUIET, N, closed, loader, never, same  # noqa: E402
 
 pytestmark = QUIET
 
@@ -61,7 +61,8 @@ def test_fabric_needs_nothing_of_its_own(tmp_path: Path, precision: Any) -> None
     assert same(whole, again)
 
 
-def test_switched_off_it_is_the_plain_loop_to_the_bit() -> None:
+@pytest.mark.parametrize("method", ["full", "open"])
+def test_off_or_never_closing_is_the_plain_loop_to_the_bit(method: str) -> None:
     ends = []
     for sieved in (False, True):
         torch.manual_seed(0)
@@ -70,7 +71,7 @@ def test_switched_off_it_is_the_plain_loop_to_the_bit() -> None:
         model, optimizer = fabric.setup(bag, torch.optim.AdamW(bag.parameters(), 0.01))
         data = fabric.setup_dataloaders(loader())
         scorer = fs.scores.Classification(model.module, autocast=fabric.autocast)
-        sieve = fs.Sieve(scorer, "full", total=N)
+        sieve = fs.Sieve(scorer, never() if method == "open" else method, total=N)
         for batch in sieve(data) if sieved else data:
             bare = fs.inputs(batch)
             logits = model(bare["input_ids"], bare["attention_mask"])

@@ -167,6 +167,27 @@ def test_a_run_that_shares_is_the_run_that_does_not(left: bool) -> None:
     assert done.yielded > in_the_open
 
 
+def test_survivors_of_a_budgets_first_stage_go_out_before_any_are_scored() -> None:
+    """They carry nothing of the frozen layers, and are not put together with those that do."""
+    net = model()
+    prefix = FrozenPrefix(net, 2)
+    method = methods.build("finesieve", 0, budget=0.4, predictor_bits=10)
+    sieve = fs.Sieve(scores.Classification(net, prefix=prefix), method, total=640, batch_size=8,
+                     pool=64, group=3)
+    carried = []
+    for batch in sieve(batches()):
+        carried.append(PREFIX in batch)
+        with prefix.shared(batch):
+            sieve.reduce(losses(net, batch), batch).backward()
+        if len(carried) == 4:
+            assert sieve.held % 48  # a group is not full
+            sieve._move(3, "by hand")
+    assert carried.count(True) > 2
+    assert carried == sorted(carried)
+    examples = sieve.ledger.examples
+    assert examples.drawn == 640 == examples.yielded + examples.dropped
+
+
 def test_resumed_with_kept_output_in_the_state_to_the_bit() -> None:
     whole = model()
     run(whole, FrozenPrefix(whole, 2))

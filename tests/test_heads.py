@@ -115,6 +115,16 @@ def test_size_of_loss() -> None:
         assert (guess >= true - 1e-5).all()
         if exact:
             assert guess == pytest.approx(true, abs=1e-5)
+    for classes in (2, 6):
+        smoothed = heads.SingleLabel(smoothing=0.1)
+        # Fitted, half and not at all, the other classes alike.
+        z, y = torch.zeros(4, classes), torch.zeros(4, dtype=torch.long)
+        aim = 0.9 + 0.1 / classes
+        z[:, 0] = torch.logit(torch.tensor([aim, 0.6, 0.2, 1e-3])) + np.log(classes - 1)
+        loss = smoothed.losses(z, {"labels": y}).numpy()
+        assert smoothed.size_of_loss(loss) == pytest.approx(
+            smoothed.sizes(z, {"labels": y}).numpy(), abs=2e-3)
+        assert smoothed.size_of_loss(loss)[0] < 2e-3
     z, y = torch.randn(50, 1), {"labels": torch.randn(50)}
     regression = heads.Regression()
     guess = regression.size_of_loss(regression.losses(z, y).numpy())

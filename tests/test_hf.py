@@ -69,12 +69,17 @@ def test_switched_off_it_is_the_host_to_the_bit(tmp_path: Path, smoothing: float
     assert logs[: len(logs) // 2] == logs[len(logs) // 2 :]
 
 
-def test_gates_that_never_close_train_like_the_host(tmp_path: Path) -> None:
-    """Same batches, same losses; only the schedule is counted otherwise."""
-    plain = trainer(tmp_path, lr_scheduler_type="constant")
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_gates_that_never_close_train_like_the_host(tmp_path: Path, schedule: str) -> None:
+    """Same batches, same losses, same rates; no class is touched."""
+    # With a last step of fewer batches than the others the rates' places differ.
+    more = {"gradient_accumulation_steps": 1} if schedule != "constant" else {}
+    plain = trainer(tmp_path, lr_scheduler_type=schedule, **more)
     plain.train()
-    sieved = trainer(tmp_path, lr_scheduler_type="constant")  # its making sets the seed
+    sieved = trainer(tmp_path, lr_scheduler_type=schedule, **more)  # its making sets the seed
+    kind, before = type(sieved), dict(vars(Trainer))
     attached = hf.attach(sieved, closed(starts={}))
+    assert (type(sieved), dict(vars(Trainer))) == (kind, before)
     sieved.train()
     assert attached.sieve is not None
     assert attached.sieve.stage == 1
@@ -405,6 +410,23 @@ def test_a_head_that_is_given_is_trained_on_throughout(tmp_path: Path) -> None:
     host.train()
     assert attached.sieve is not None
     assert attached.sieve.stage == 3
+
+
+@pytest.mark.parametrize("share", [0.3, 0.4])
+def test_a_random_subset_trains_on_the_head_that_is_given(tmp_path: Path, share: float) -> None:
+    """However its weights, which are all alike, come out in floating point."""
+    ends = []
+    for head in (fs.heads.SingleLabel(class_weights=torch.tensor([1.0, 30.0])), None):
+        host = trainer(tmp_path, lr_scheduler_type="constant", gradient_accumulation_steps=1)
+        attached = hf.attach(host, methods.build("random", 0, share=share), head=head, **OPTIONS)
+        host.train()
+        assert attached.sieve is not None
+        # From a few steps on, all are said to be of the class of the heavy weight.
+        batch = collate([Data(300)[i] for i in range(300)])
+        del batch["labels"]
+        with torch.no_grad():
+            ends.append(float((host.model(**batch).logits.argmax(-1) == 1).float().mean()))
+    assert ends[0] > ends[1] + 0.2
 
 
 def test_a_schedule_made_before_training(tmp_path: Path) -> None:

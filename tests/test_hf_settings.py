@@ -220,7 +220,7 @@ def test_accumulated_batches_weigh_alike_with_gates_closed_from_the_start(tmp_pa
         host.train()
         logs = [h for h in host.state.log_history if "loss" in h]
         norms.append(float(np.mean([h["loss"] for h in logs])))
-        assert (attached._scale.is_share is None) == (parts == 1)
+        assert (attached._loss.scale.is_share is None) == (parts == 1)
     plain = trainer(tmp_path, model(), Data(256), gradient_accumulation_steps=4,
                     logging_steps=1, learning_rate=0.0, num_train_epochs=1)
     plain.train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 from collections import UserDict
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,48 @@ def test_a_step_may_take_its_batch_apart(tmp_path: Path) -> None:
         host.fit(Greedy(callback), callback(loader(collate_fn=lambda x: Encoding(collate(x)))))
     state = callback.state_dict()["ranks"][0]["sieve"]
     assert [len(rows["columns"]) for rows in state["ahead"]] == [3, 3]  # being trained on, ahead
+
+
+def test_a_schedule_by_steps_that_nobody_knows_is_refused_at_once(tmp_path: Path) -> None:
+    """Built for `estimated_stepping_batches`, which is -1 here, it would keep the rate constant."""
+    class Stepped(Classifier):
+        interval = "step"
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.AdamW(self.parameters(), lr=0.01)
+            assert self.trainer.estimated_stepping_batches in (-1, 20)
+            decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+            return [optimizer], [{"scheduler": decay, "interval": self.interval}]
+
+    callback = sieved()
+    with pytest.raises(fs.ConfigError, match=r"ExponentialLR steps .*self\.sieved\.schedule"):
+        trainer(tmp_path, callback).fit(Stepped(callback), callback(loader()))
+    # Steps that are counted are known; so are epochs.
+    callback = sieved(never())
+    trainer(tmp_path, callback, max_epochs=-1, max_steps=20).fit(
+        Stepped(callback), callback(loader()))
+    by_epochs = Stepped(callback)
+    by_epochs.interval = "epoch"
+    trainer(tmp_path, callback).fit(by_epochs, callback(loader()))
+    assert callback.sieve is not None
+    assert callback.sieve.passes == 2
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_figures_are_written_as_often_as_lightning_writes(tmp_path: Path, accumulate: int) -> None:
+    from lightning.pytorch.loggers import CSVLogger
+
+    callback = sieved()
+    host = trainer(tmp_path, callback, logger=CSVLogger(tmp_path), log_every_n_steps=4,
+                   accumulate_grad_batches=accumulate)
+    host.fit(Classifier(callback), callback(loader()))
+    text = (Path(host.logger.log_dir) / "metrics.csv").read_text()
+    rows = list(csv.DictReader(text.splitlines()))
+    steps = sorted({int(r["step"]) for r in rows if r["sieve_stage"]})
+    assert steps
+    # As Lightning numbers them, from 0; every fourth, and the last where it stops.
+    assert {s % 4 for s in steps} == {3}
+    assert len(steps) == host.global_step // 4
 
 
 @pytest.mark.parametrize(("args", "said"), [

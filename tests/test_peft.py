@@ -79,6 +79,19 @@ def trainer(folder: Path, name: str, model: Any = None, **args: Any) -> Trainer:
         str(folder), **options), data_collator=collate, train_dataset=data(name))
 
 
+@pytest.mark.parametrize("method", ["full", "open"])
+@pytest.mark.parametrize("name", ["classes", "causal"])
+def test_off_or_never_closing_is_the_host_to_the_bit(
+    tmp_path: Path, name: str, method: str
+) -> None:
+    plain = trainer(tmp_path, name, lr_scheduler_type="constant", save_strategy="no")
+    plain.train()
+    sieved = trainer(tmp_path, name, lr_scheduler_type="constant", save_strategy="no")
+    hf.attach(sieved, closed(starts={}) if method == "open" else method)
+    sieved.train()
+    assert same(weights(plain.model), weights(sieved.model))
+
+
 @pytest.mark.parametrize("name", ["classes", "causal"])
 def test_adapters_are_scored_trained_saved_and_resumed(tmp_path: Path, name: str) -> None:
     host = trainer(tmp_path, name)

@@ -136,6 +136,31 @@ def test_what_a_head_lets_the_predictor_see(head: heads.Head, words: int) -> Non
     assert (found.targets is not None) == several
 
 
+@pytest.mark.parametrize(("head", "labels", "crossed"), [
+    (heads.SingleLabel(), torch.tensor([1, 0]), True),
+    (heads.MultiLabel(), torch.tensor([[1.0, 0.0], [0.0, 1.0]]), True),
+    (heads.Regression(), torch.tensor([0.5, 2.0]), True),
+    (heads.Spans(), torch.tensor([1, 2]), False)])
+def test_words_are_seen_and_crossed_with_what_is_to_be_told(
+    head: heads.Head, labels: torch.Tensor, crossed: bool
+) -> None:
+    batch = {"input_ids": torch.tensor([[5, 6, 7], [8, 9, 0]]),
+             "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
+             **dict.fromkeys(head.targets, labels)}
+    found = head.features()(batch)
+    assert found.tokens.tolist() == [[5, 6, 7], [8, 9, -1]]
+    assert len(set(found.cross.tolist())) == 1 + crossed
+    assert found.targets is None
+
+
+def test_of_preference_pairs_both_texts_are_seen() -> None:
+    from finesieve.hf_trl import pair_features
+
+    found = pair_features()({"input_ids": torch.tensor([[[5, 6], [7, 8]], [[9, 4], [3, 0]]]),
+                             "attention_mask": torch.tensor([[[1, 1], [1, 1]], [[1, 1], [1, 0]]])})
+    assert found.tokens.tolist() == [[5, 6, 7, 8], [9, 4, 3, -1]]
+
+
 def test_naive_bayes_against_scikit_learn() -> None:
     from sklearn.naive_bayes import BernoulliNB
 

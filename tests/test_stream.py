@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 import finesieve as fs
+from finesieve.rows import Codec, rows_from_state
 from finesieve.scores import Scores
 from tests.conftest import Bag, TableScorer, by_hand, ids_of, make_batches, small_sieve, train
 
@@ -154,6 +155,7 @@ def test_group_holds_examples_of_like_length() -> None:
     assert np.mean(waste) < 0.1  # about 0.45 unsorted
 
 
+@pytest.mark.filterwarnings("ignore:a pass is over and no loss came back")
 def test_scoring_batches_are_of_like_length_and_larger_than_the_loaders() -> None:
     waste, sizes = [], []
 
@@ -283,6 +285,7 @@ class Even(TableScorer):
         return np.ones_like(loss)
 
 
+@pytest.mark.filterwarnings("ignore:a pass is over and no loss came back")
 def test_predictions_are_judged_before_they_are_learned() -> None:
     """On labels' sizes that are pure chance a predictor that peeks would look good."""
     dice = np.random.default_rng(0)
@@ -488,3 +491,63 @@ def test_listeners_hear_of_every_example() -> None:
     assert sorted(fate) == list(range(400))
     assert sorted(yielded) == sorted(i for i, f in fate.items() if f == "kept")
     assert counts["stage"] == 2
+
+
+def test_losses_that_never_come_back_are_noticed_when_a_pass_is_over() -> None:
+    with pytest.warns(fs.errors.FinesieveWarning, match=r"call sieve\.reduce"):
+        list(small_sieve(6000)(make_batches(6000)))
+    list(small_sieve(400)(make_batches(400)))  # too few to tell; warnings are errors in the tests
+    list(small_sieve(6000, method="random")(make_batches(6000)))  # of no use to it
+
+
+def test_ids_that_are_no_whole_numbers_are_refused() -> None:
+    for ids, said in ((["a", "b"], "holds str"), (torch.tensor([0.5, 1.5]), "holds torch.float32"),
+                      (torch.ones(2, 2, dtype=torch.long), r"of shape \(2, 2\)")):
+        batch = {"input_ids": torch.ones(2, 3, dtype=torch.long), "id": ids}
+        with pytest.raises(fs.BatchError, match=said):
+            list(small_sieve(2, id_key="id")([batch]))
+
+
+def test_ids_in_a_tuple_are_kept_from_the_model() -> None:
+    seen = []
+
+    class Net(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x.shape)
+            return torch.stack([x.float().mean(1), -x.float().mean(1)], dim=1)
+
+    data = [(torch.randint(0, 9, (8, 4)), torch.arange(i, i + 8), torch.randint(0, 2, (8,)))
+            for i in range(0, 400, 8)]
+    sieve = fs.Sieve(fs.scores.Classification(Net()), by_hand(), total=400, pool=50, group=2,
+                     id_key=1, features=lambda b: fs.Features(
+                         b[0].numpy().astype(np.int64), np.zeros(len(b[0]), np.int64)))
+    out = list(sieve(data))
+    assert seen
+    for x, own, labels, riding in out:
+        assert x.shape[1:] == (4,)
+        assert own.tolist() == riding.ids.tolist()
+        assert len(labels) == len(own)
+
+
+def test_what_waited_is_put_where_the_loader_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that resumes may not know where the loader's batches lie."""
+    sieve, model = small_sieve(), Bag()
+    train(sieve, make_batches(), model, torch.optim.SGD(model.parameters(), 0.1), stop=16)
+    state = sieve.state_dict()
+    waiting = sum(len(r["ids"]) for part in (state["pool"], state["holding"]["held"],
+                                              state["holding"]["ready"]) for r in part)
+    assert waiting > 0
+    moved: list[int] = []
+    place = Codec.place_like
+    monkeypatch.setattr(Codec, "place_like", staticmethod(
+        lambda rows, batch: (moved.append(len(rows)), place(rows, batch))))
+    again = small_sieve()
+    again.load_state_dict(state)
+    list(again(make_batches()))
+    assert sum(moved) == waiting
+    rows = rows_from_state(state["pool"][0] if state["pool"] else state["holding"]["held"][0])
+    batch = {k: v.to("meta") for k, v in make_batches(8)[0].items()}
+    rows.columns["sieve_prefix"] = torch.zeros(len(rows), 2, 2)
+    place(rows, batch)
+    assert {k: v.device.type for k, v in rows.columns.items()} == {
+        "input_ids": "meta", "attention_mask": "meta", "labels": "meta", "sieve_prefix": "cpu"}

@@ -61,7 +61,8 @@ def sft(folder: Path, data: Any = None, model: Any = None, kind: Any = SFTTraine
         "gradient_accumulation_steps": 2, "save_strategy": "no", "report_to": [],
         "disable_tqdm": True, "logging_steps": 5, "use_cpu": True, "bf16": False,
         "gradient_checkpointing": False, "dataloader_pin_memory": False, **args}
-    kwargs = {k: options.pop(k) for k in ("peft_config", "callbacks") if k in options}
+    kwargs = {k: options.pop(k) for k in ("peft_config", "callbacks", "eval_dataset")
+              if k in options}
     return kind(causal() if model is None else model, SFTConfig(str(folder), **options),
                 train_dataset=texts() if data is None else data, processing_class=tokenizer(),
                 **kwargs)
@@ -83,6 +84,57 @@ def test_with_open_gates_it_is_the_host_to_the_bit(tmp_path: Path) -> None:
     assert logs[0] == logs[1]
 
 
+def test_switched_off_it_is_the_host_to_the_bit(tmp_path: Path) -> None:
+    plain = sft(tmp_path)
+    plain.train()
+    sieved = sft(tmp_path)  # its making sets the seed
+    hf.attach(sieved, "full")
+    sieved.train()
+    assert same(weights(plain.model), weights(sieved.model))
+
+
+def test_steps_that_are_told_and_evaluation_that_is_not_filtered(tmp_path: Path) -> None:
+    held_out = texts(40, prompts=True)
+    host = sft(tmp_path, texts(prompts=True), eval_strategy="steps", eval_steps=10, max_steps=30,
+               num_train_epochs=1, eval_dataset=held_out)
+    attached = hf.attach(host, closed(), total=480, **OPTIONS)
+    host.train()
+    assert attached.sieve is not None
+    assert attached.sieve.stage == 3
+    assert host.state.global_step == 30
+    logs = [h for h in host.state.log_history if "loss" in h]
+    assert logs[-1]["sieve_stage"] == 3.0
+    assert 0 < logs[-1]["sieve_scored"] < 1
+    counted = sum((host.data_collator([r])["labels"][:, 1:] != -100).sum() for r in
+                  host.eval_dataset)
+    told = host.evaluate()
+    nats = 0.0
+    host.model.eval()
+    with torch.no_grad():
+        for row in host.eval_dataset:
+            batch = host.data_collator([row])
+            wanted = batch["labels"][:, 1:]
+            logits = host.model(input_ids=batch["input_ids"],
+                                attention_mask=batch["attention_mask"]).logits[:, :-1]
+            nats += float(torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), wanted.flatten(), reduction="sum", ignore_index=-100))
+    # The host's mean is over its batches' means: near the mean over all tokens.
+    assert told["eval_loss"] == pytest.approx(nats / float(counted), rel=0.05)
+
+
+def test_what_is_generated_while_training_is_refused(tmp_path: Path) -> None:
+    """GRPO and its like draw prompts, whose loss nobody knows."""
+    from trl import GRPOTrainer
+
+    host = sft(tmp_path)
+    assert hasattr(GRPOTrainer, "_generate_and_score_completions")
+    host._generate_and_score_completions = None  # making one takes a reward and a generation set-up
+    for losses in (None, lambda model, batch: batch):
+        with pytest.raises(fs.ConfigError, match="generates what it trains on"):
+            hf.attach(host, losses=losses)
+    hf.attach(host, "full")
+
+
 @pytest.mark.parametrize("args", [
     {}, {"gradient_checkpointing": True}, {"label_smoothing_factor": 0.1}, {"bf16": True}])
 def test_it_filters(tmp_path: Path, args: dict[str, Any]) -> None:
@@ -102,7 +154,7 @@ def test_it_filters(tmp_path: Path, args: dict[str, Any]) -> None:
     assert 0.5 < logs[-1]["loss"] / logs[1]["loss"] < 1.1  # scaled alike with closed gates
     assert "mean_token_accuracy" in logs[-1]
     if "label_smoothing_factor" not in args:  # transformers 4.56 does not share out a smoothed loss
-        assert attached._scale.is_share is True
+        assert attached._loss.scale.is_share is True
 
 
 def test_the_fused_head_agrees_with_the_logits(tmp_path: Path) -> None:
@@ -160,7 +212,7 @@ def test_the_expected_gradient_is_the_hosts(tmp_path: Path, parts: int, head: An
     host.model(**batch, num_items_in_batch=items).loss.backward()
     whole = torch.cat([p.grad.flatten() for p in host.model.parameters()]).double()
     error = float((mean - whole).norm() / whole.norm())
-    assert (error < 0.1) if head is None else (error > 0.3)
+    assert (error < 0.1) if head is None else (error > 0.5)
 
 
 @pytest.mark.parametrize("at", ["4", "10"])
@@ -293,7 +345,13 @@ def test_preference_pairs_stay_together(tmp_path: Path) -> None:
     assert all(torch.equal(there_and_back[k], v) for k, v in batch.items())
     host.model.eval()
     own = host.compute_loss(host.model, dict(batch))
-    torch.testing.assert_close(preferred(host)(host.model, batch).mean(), own)
+    each = preferred(host)(host.model, batch)
+    torch.testing.assert_close(each.mean(), own)
+    # Each pair's is the host's loss of that pair alone.
+    for i, loss in enumerate(each):
+        alone = {k: v[[i, len(each) + i]] if len(v) == 2 * len(each) else v[[i]]
+                 for k, v in batch.items()}
+        torch.testing.assert_close(loss, host.compute_loss(host.model, alone))
 
     size = documented("pair_size")
     margins = torch.tensor([-4.0, -0.5, 0.0, 2.0], requires_grad=True)
@@ -342,13 +400,25 @@ def test_resuming_with_pairs_held_ends_at_the_same_weights(tmp_path: Path) -> No
     assert same(weights(whole.model), weights(again.model))
 
 
-def test_rewards(tmp_path: Path) -> None:
+def rewarding(folder: Path) -> RewardTrainer:
     model = bert(1)
     model.config.pad_token_id = 0
-    host = RewardTrainer(
+    return RewardTrainer(
         model, RewardConfig(
-            str(tmp_path), **{**COMMON, "learning_rate": 1e-2, "save_strategy": "no"}),
+            str(folder), **{**COMMON, "learning_rate": 1e-2, "save_strategy": "no"}),
         train_dataset=preferences(), processing_class=tokenizer())
+
+
+def test_rewards_switched_off_are_the_hosts_to_the_bit(tmp_path: Path) -> None:
+    plain, sieved = rewarding(tmp_path), rewarding(tmp_path)
+    plain.train()
+    hf.attach(sieved, "full")
+    sieved.train()
+    assert same(weights(plain.model), weights(sieved.model))
+
+
+def test_rewards(tmp_path: Path) -> None:
+    host = rewarding(tmp_path)
     attached = hf.attach(host, closed(), losses=documented("reward_losses"), **OPTIONS)
     host.train()
     assert attached.sieve is not None
