@@ -16,7 +16,7 @@ from statistics import fmean
 from finesieve.app.results import Record, read_all
 
 ROOT = Path(__file__).parent.parent
-SUITES = ("sst2", "one-epoch", "three-epochs", "frontier", "small-batches")
+SUITES = ("sst2", "one-epoch", "three-epochs", "frontier", "small-batches", "wide")
 HEADS = ("suite", "set", "stage 1", "trained after", "scored", "training a survivor", "scoring one",
          "time: stage 1", "+ survivors", "+ scoring", "+ deciding", "= in all")
 

@@ -27,7 +27,7 @@ ABOUT_SMALL = (
 WIDE = "wide"  # in words
 ABOUT_WIDE = (
     "**On many sets** (rate 2e-4, batches of 32, fp32, at most 6,000 examples, one seed each; all\n"
-    "sets of short texts with one label each that there were, [set by set](docs/benchmarks.md#wide)):"
+    "sets of short texts with one label that there were, [set by set](docs/benchmarks.md#wide)):"
 )
 BEGIN, END = "<!-- results: benchmarks/write_tables.py -->", "<!-- end of results -->"
 METRICS = {"conll2003": "entity F1", "stsb": "Spearman's correlation", "goemotions": "micro F1",
@@ -40,8 +40,9 @@ ABOUT_TRICKS = (
     "it, in full precision. The gain multiplies with a trick where the speed-up is that of",
     "`plain`. Batches pad as needed; those of `padded` are all 32 tokens wide. `freezing`: the",
     "embeddings and three of six layers. `workers` (two load), `stream` (an IterableDataset, so",
-    "without batches by length), `sampler` (weighted, with replacement): 6,000 texts. `compile`:",
-    "6,000 texts cut at 16 tokens; about half of the seconds is Inductor's compiling, of three",
+    "without batches by length), `sampler` (weighted, with replacement, likewise): 6,000 texts; in",
+    "the last two survivors come by length, plain training's batches and random's do not.",
+    "`compile`: 6,000 texts cut at 16 tokens; half of the seconds is Inductor's compiling, three",
     "graphs in each run (`compile_seconds` and `graphs_compiled` in the records). bf16 is what the",
     "suites sst2 and one-epoch above are in.",
 )
