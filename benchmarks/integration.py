@@ -53,7 +53,7 @@ from finesieve.app.docstrings import rows
 from finesieve.app.models import load_model, load_tokenizer
 from finesieve.lightning import SieveCallback
 
-EXAMPLES, FEWER, BATCH, SURVIVORS, WORDS = 6400, 640, 32, 16, 1000
+EXAMPLES, FEWER, BATCH, SURVIVORS, WORDS = 6400, 256, 32, 16, 1000
 Made = tuple[float, int]  # seconds, steps
 
 

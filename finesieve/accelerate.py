@@ -7,6 +7,7 @@ finesieve, to the bit.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ except ImportError as error:
 
 from finesieve import hosts, methods
 from finesieve.agreement import Alone, Ranks
-from finesieve.errors import ConfigError, StateError
+from finesieve.errors import ConfigError, FinesieveWarning, StateError
 from finesieve.rows import ride
 from finesieve.schedule import StreamSchedule
 from finesieve.scores import Scorer, check_losses, unwrapped
@@ -94,6 +95,7 @@ class FilteredLoader:
         self._epoch: int | None = None  # of the pass under way: the loader's may be ahead of it
         self._begun: dict[str, Any] = {}  # random states when the pass under way began
         self._schedule: StreamSchedule | None = None
+        self._noticed = False  # that a schedule does not follow the stream
         self._number = _MADE.get(accelerator, 0)
         _MADE[accelerator] = self._number + 1
         accelerator.register_save_state_pre_hook(self._save)
@@ -134,6 +136,7 @@ class FilteredLoader:
 
     def __iter__(self) -> Iterator[Any]:
         accelerator, loader, last = self._accelerator, self._loader, None
+        self._notice_schedules()
         grouping = accelerator.gradient_state
         epoch = self._epoch = loader.iteration
         source, drawn = self._start(epoch)
@@ -154,6 +157,18 @@ class FilteredLoader:
         finally:
             grouping._remove_dataloader(self)
             grouping._remove_dataloader(source)
+
+    def _notice_schedules(self) -> None:
+        """A prepared schedule that this stream does not drive is stepped by the loop."""
+        prepared = getattr(self._accelerator, "_schedulers", ())
+        known = self._schedule is not None or self.sieve.method.name == "full"
+        if prepared and not known and not self._noticed:
+            self._noticed = True
+            warnings.warn(
+                "a schedule was prepared that steps with the optimizer, and nobody knows "
+                "beforehand how often that is: decay = stream.schedule(decay) follows the share "
+                "of the data consumed (a loop that counts its steps needs none)",
+                FinesieveWarning, stacklevel=3)
 
     def _start(self, epoch: int) -> tuple[Any, Iterator[Any]]:
         """The loader, placed where an interrupted pass had come to, and its batches.

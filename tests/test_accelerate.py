@@ -65,6 +65,26 @@ def test_it_filters_and_decays_the_rate_in_full(prepared: bool) -> None:
     assert 0 < figures["sieve_trained"] < 0.8
 
 
+def test_a_prepared_schedule_that_nobody_drives_is_noticed_once() -> None:
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True)
+    model = Bag(dropout=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=20)
+    model, optimizer, loader, decay = accelerator.prepare(
+        model, optimizer, DataLoader(rows(80), 8, collate_fn=collate), decay)
+    scorer = fs.scores.Classification(model)
+    stream = FilteredLoader(accelerator, loader, scorer, closed(starts={}), epochs=2)
+    with pytest.warns(fs.errors.FinesieveWarning, match=r"decay = stream\.schedule\(decay\)"):
+        next(iter(stream))
+    next(iter(stream))  # once is enough; warnings are errors in the tests
+    stream = FilteredLoader(accelerator, loader, scorer, closed(starts={}), epochs=2)
+    stream.schedule(decay)
+    next(iter(stream))
+    next(iter(FilteredLoader(accelerator, loader, method="full")))
+
+
 @pytest.mark.parametrize("accumulated", [3, 5, 7])  # of 28 and 24 batches some are left over
 def test_every_step_has_its_batches_and_none_is_lost(accumulated: int) -> None:
     run = Run(closed(), accumulated=accumulated)

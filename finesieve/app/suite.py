@@ -163,10 +163,6 @@ def read_suite(path: str | Path) -> Suite:
     names = tuple(raw.get("methods", ()))
     if not names:
         raise ConfigError(f"suite {path} names no methods")
-    _known(raw.get("settings", {}), names, "[settings]")
-    _known(raw.get("points", {}), names, "[points]")
-    for method, point in raw.get("points", {}).items():
-        _known(point, _CONFIG, f"[points.{method}]")
     for own in ({}, *(one.get("settings", {}) for one in sets.values())):
         _known(own, names, "a set's settings")
         for method in names:
@@ -178,6 +174,10 @@ def read_suite(path: str | Path) -> Suite:
             "methods at equal time get finesieve's seconds and full training's pace: both must be "
             "among the methods"
         )
+    _known(raw.get("settings", {}), names, "[settings]")
+    _known(raw.get("points", {}), names, "[points]")
+    for method, point in raw.get("points", {}).items():
+        _known(point, _CONFIG, f"[points.{method}]")
     for role in ("tuning", "claim"):
         for name in raw.get(role, ()):
             _known([name], sets, f"{role} names")
