@@ -152,7 +152,8 @@ from finesieve import methods
 build = methods.build
 def by_hand(name, seed=0, **settings):
     if name == "finesieve":
-        settings.update(starts={2: 0.2, 3: 0.5}, cost_ratio=0.3, predictor_bits=12)
+        settings.update(starts={2: 0.2, 3: 0.4}, cost_ratio=0.3, predictor_bits=12, train=0.3,
+                        score=0.6)
     return build(name, seed, **settings)
 methods.build = by_hand
 sys.argv = sys.argv[1:]
@@ -174,7 +175,7 @@ def test_every_example_trains_on_what_survives(
     """Its weighted path, with gates closed at fixed places: up to stage 3, and all in the books."""
     script, *more = command
     done = subprocess.run(
-        [sys.executable, "-c", CLOSED, str(ROOT / "examples" / script), "--limit", "1200", *more],
+        [sys.executable, "-c", CLOSED, str(ROOT / "examples" / script), "--limit", "960", *more],
         capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     moves, counts = books(done.stdout.splitlines())
