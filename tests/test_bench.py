@@ -268,6 +268,23 @@ def test_a_rival_of_another_configuration_does_not_count_though_its_time_fits(
     assert {r["config"]["lr"] for r in records} == {1e-5}
 
 
+def test_records_from_before_a_field_without_effect_stay_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those from before one whose default changed what is done, as `attention`'s did."""
+    made, _ = fake_bench(tmp_path, monkeypatch, lambda s: 100 * s, lambda n: 1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(made, "_files", Files(made.suite, tmp_path, tmp_path), raising=False)
+        config = made.suite.config_of("two", "full", 0, {}, made._files)
+        record = {"config": made._files.hidden(json.loads(json.dumps(config.as_dict())))}
+        assert made._is_of(record, config)
+        del record["config"]["lora"]
+        assert made._is_of(record, config)
+        assert not made._is_of(record, replace(config, lora=8))
+        del record["config"]["attention"]
+        assert not made._is_of(record, config)
+
+
 def test_two_rivals_both_match_a_time_that_was_measured_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

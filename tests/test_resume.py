@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import finesieve as fs
-from finesieve.rows import ride
+from finesieve.rows import Codec, ride, rows_from_state
 from tests.conftest import Bag, by_hand, make_batches, small_sieve, train
 
 
@@ -200,3 +200,27 @@ def test_what_a_host_read_ahead_comes_first(form: str) -> None:
         assert tail == whole[cut + 1 :] == [plain(b) for b in rest]
         assert third.ledger.examples == second.ledger.examples
         assert third.progress == 1.0
+
+
+def test_what_waited_is_put_where_the_loader_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that resumes may not know where the loader's batches lie."""
+    sieve, model = small_sieve(), Bag()
+    train(sieve, make_batches(), model, torch.optim.SGD(model.parameters(), 0.1), stop=16)
+    state = sieve.state_dict()
+    waiting = sum(len(r["ids"]) for part in (state["pool"], state["holding"]["held"],
+                                              state["holding"]["ready"]) for r in part)
+    assert waiting > 0
+    moved: list[int] = []
+    place = Codec.place_like
+    monkeypatch.setattr(Codec, "place_like", staticmethod(
+        lambda rows, batch: (moved.append(len(rows)), place(rows, batch))))
+    again = small_sieve()
+    again.load_state_dict(state)
+    list(again(make_batches()))
+    assert sum(moved) == waiting
+    rows = rows_from_state(state["pool"][0] if state["pool"] else state["holding"]["held"][0])
+    batch = {k: v.to("meta") for k, v in make_batches(8)[0].items()}
+    rows.columns["sieve_prefix"] = torch.zeros(len(rows), 2, 2)
+    place(rows, batch)
+    assert {k: v.device.type for k, v in rows.columns.items()} == {
+        "input_ids": "meta", "attention_mask": "meta", "labels": "meta", "sieve_prefix": "cpu"}

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.rows import Codec, rows_from_state
 from finesieve.scores import Scores
 from tests.conftest import Bag, TableScorer, by_hand, ids_of, make_batches, small_sieve, train
 
@@ -527,27 +526,3 @@ def test_ids_in_a_tuple_are_kept_from_the_model() -> None:
         assert x.shape[1:] == (4,)
         assert own.tolist() == riding.ids.tolist()
         assert len(labels) == len(own)
-
-
-def test_what_waited_is_put_where_the_loader_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that resumes may not know where the loader's batches lie."""
-    sieve, model = small_sieve(), Bag()
-    train(sieve, make_batches(), model, torch.optim.SGD(model.parameters(), 0.1), stop=16)
-    state = sieve.state_dict()
-    waiting = sum(len(r["ids"]) for part in (state["pool"], state["holding"]["held"],
-                                              state["holding"]["ready"]) for r in part)
-    assert waiting > 0
-    moved: list[int] = []
-    place = Codec.place_like
-    monkeypatch.setattr(Codec, "place_like", staticmethod(
-        lambda rows, batch: (moved.append(len(rows)), place(rows, batch))))
-    again = small_sieve()
-    again.load_state_dict(state)
-    list(again(make_batches()))
-    assert sum(moved) == waiting
-    rows = rows_from_state(state["pool"][0] if state["pool"] else state["holding"]["held"][0])
-    batch = {k: v.to("meta") for k, v in make_batches(8)[0].items()}
-    rows.columns["sieve_prefix"] = torch.zeros(len(rows), 2, 2)
-    place(rows, batch)
-    assert {k: v.device.type for k, v in rows.columns.items()} == {
-        "input_ids": "meta", "attention_mask": "meta", "labels": "meta", "sieve_prefix": "cpu"}

@@ -31,6 +31,8 @@ from finesieve.errors import ConfigError
 
 # Equal-time pairs: how close; how many tries of the rival; how often finesieve's run is repeated.
 CLOSE, ATTEMPTS, REPEATS = 0.03, 3, 2
+# Fields of the configuration that older records lack, at defaults that change nothing.
+NEUTRAL = {"lora": 0}
 Say = Callable[[str], None]
 Point = tuple[tuple[str, Any], ...]
 Cores = list[int]
@@ -71,7 +73,6 @@ class Bench:
         self.suite, self.output, self.command, self.say = suite, Path(output), command, say
         self.data_dir = Path(data_dir).resolve()
         self.threads = int(suite.config.get("threads") or 1)
-        self._defaults = json.loads(json.dumps(Config(train="").as_dict()))
         cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         most = max(1, len(cpus) // self.threads)
         count = workers or most
@@ -340,8 +341,7 @@ class Bench:
 
     def _is_of(self, record: Record, config: Config) -> bool:
         wanted = self._files.hidden(json.loads(json.dumps(config.as_dict())))
-        # What a record's configuration lacks came later, and had the default's effect.
-        return bool({**self._defaults, **record.get("config", {})} == wanted)
+        return bool({**NEUTRAL, **record.get("config", {})} == wanted)
 
     def _found(self, job: Job) -> Record | None:
         path = job.file(self.output)
