@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-lowest check bench benchmarks build clean
-SUITES := sst2 one-epoch wide three-epochs rivals never-slower frontier small-batches
+SPREAD := -n 2 --dist loadfile  # over two processes of one thread each
+SUITES := sst2 one-epoch wide three-epochs rivals frontier small-batches
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,7 +26,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/ruff check finesieve tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(SPREAD)
 
 # The tests again with the lowest versions, in an environment of its own: about 6 GB on Linux, since
 # the package index's torch of that time brings CUDA's libraries along.
@@ -38,7 +39,7 @@ $(LOWEST)/.dev: pyproject.toml constraints-lowest.txt
 	touch $@
 
 test-lowest: $(LOWEST)/.dev
-	$(LOWEST)/bin/python -m pytest -q
+	$(LOWEST)/bin/python -m pytest -q $(SPREAD)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check finesieve tests benchmarks
@@ -52,6 +53,7 @@ benchmarks: $(VENV)/.dev  # make benchmarks DATA=folder: every published suite, 
 	for s in $(SUITES); do \
 	    $(BIN)/finesieve bench benchmarks/$$s.toml --data-dir "$(DATA)" --output results/$$s || exit; \
 	done
+	$(BIN)/python benchmarks/never_slower.py --data-dir "$(DATA)" --output results/never-slower.json
 	$(BIN)/python benchmarks/tasks.py --data-dir "$(DATA)" --output results/tasks
 	$(BIN)/python benchmarks/tricks.py --data-dir "$(DATA)" --output results/tricks
 	$(BIN)/python benchmarks/write_tables.py

@@ -210,12 +210,14 @@ class Attached:
         # A method of the user's own is copied: gates and predictor are new in each training.
         method = self._method if isinstance(self._method, str) else copy.deepcopy(self._method)
         self._device_clock = hosts.clock(device)
+        # The trainer takes all batches of an optimizer step before it trains on the first.
+        step = max(batch_size, options.get("batch_size") or 0) * args.gradient_accumulation_steps
         self.sieve = Sieve(
             self._scorer(), method, total=total, clock=self._clock,
             features=self._features or self._default_features(),
             agreement=Ranks(device=str(device)) if ranks > 1 else Alone(),
             listeners=self._listeners,
-            **{"seed": args.seed + args.process_index, **options},
+            **{"seed": args.seed + args.process_index, "read_ahead": step, **options},
         )
         self.begun = {}
         if self.checkpoint and self.filters:

@@ -17,20 +17,23 @@ from finesieve.gates import Features, FloatArray, IntArray, Offer, State
 
 # tokens int64[m] or None, cross, targets or None, probability
 _Entry = tuple[IntArray | None, int, float | None, float]
-_MOST = 16384  # examples handed out without a loss coming back, before that is an error
 
 
 class Returns:
-    """What was handed out unscored, and the losses that came back for it."""
+    """What was handed out unscored, and the losses that came back for it.
 
-    def __init__(self) -> None:
+    most: examples handed out without a loss coming back, before that is an error.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._expected: dict[int, _Entry] = {}
         self._given: list[tuple[Tensor, Tensor, Tensor | None]] = []
         self._ever = False  # whether any loss ever came back
 
     def crowded(self, n: int) -> bool:
         """Whether n more would be more than any host has under way."""
-        return len(self._expected) + n > max(_MOST, 16 * n)
+        return len(self._expected) + n > max(self._most, 16 * n)
 
     @property
     def ever(self) -> bool:

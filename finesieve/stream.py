@@ -8,40 +8,35 @@ With both gates open (stage 1) the loader's batches pass through unchanged.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from finesieve import methods
 from finesieve.agreement import Agreement, Alone
-from finesieve.collapse import CollapseWatch
-from finesieve.errors import ConfigError, FinesieveWarning, ScoreError, StateError
-from finesieve.evidence import Window
+from finesieve.errors import ConfigError, StateError
 from finesieve.features import FeatureFunction, token_features
 from finesieve.forward_gate import PredictorGate
-from finesieve.gates import BoolArray, Offer, Open, State
+from finesieve.gates import Open, State
 from finesieve.holding import Holding
 from finesieve.identity import check_same, described
+from finesieve.learning import Learning
 from finesieve.ledger import Clock, Ledger
 from finesieve.pace import Costs
-from finesieve.returns import Returns
 from finesieve.rows import Codec, Rows, inputs, ride, rows_from_state, rows_state
 from finesieve.scores import Scorer, check_losses
 from finesieve.scoring import ScoringPass
-from finesieve.sifting import Sifted, Sifter
-from finesieve.stages import View, Work
+from finesieve.sifting import Sifter
+from finesieve.stages import Work
+from finesieve.transitions import Transitions
 
 Listener = Callable[[dict[str, Any]], None]
 _END = object()
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
-_TOLD_BY_NOW = 1024  # examples of which no host holds all without having trained on any
-_VERSION = 6
+_VERSION = 7
 
 
 class Sieve:
@@ -67,6 +62,8 @@ class Sieve:
     lengths: pad every batch to one of these lengths, and score in batches of `scoring_batch`
         exactly: a few fixed shapes, for `torch.compile`. Batches need an `attention_mask`.
     id_key: column with the examples' own ids; by default they are numbered as drawn.
+    read_ahead: examples that the host takes before it trains on the first of them, where it takes
+        more than a few batches: all those of one optimizer step, say.
     seed: of the order of batches within a group (the method's gates have seeds of their own).
     clock: seconds, for the ledger; give one that synchronises if the device runs ahead.
     agreement: `finesieve.agreement.Ranks()` under torch.distributed.
@@ -91,6 +88,7 @@ class Sieve:
         pad_values: Mapping[Any, float] | None = None,
         lengths: Sequence[int] | None = None,
         id_key: Hashable | None = None,
+        read_ahead: int = 0,
         seed: int = 0,
         clock: Clock = time.perf_counter,
         agreement: Agreement | None = None,
@@ -100,6 +98,9 @@ class Sieve:
                             ("batch_size", batch_size), ("total", total)):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name} is {value!r}; expected a whole number, 1 or more")
+        if not isinstance(read_ahead, int) or read_ahead < 0:
+            raise ConfigError(
+                f"read_ahead is {read_ahead!r}; expected a number of examples, 0 or more")
         if not scoring_overhead >= 0:
             raise ConfigError(f"scoring_overhead is {scoring_overhead!r}; expected 0 or more")
         self.method = methods.build(method, seed) if isinstance(method, str) else method
@@ -108,12 +109,10 @@ class Sieve:
                 f"method {self.method.name!r} scores examples: give the sieve a scorer, e.g. "
                 "finesieve.scores.Classification(model)"
             )
-        self._scorer = scorer
-        self._predicts = isinstance(self.method.forward, PredictorGate)
-        own = getattr(scorer, "features", token_features)  # a plain function has none of its own
-        self._features = features or own()
         # A gate of the user's own may want features too: given ones are always computed.
-        self._wants_features = self._predicts or features is not None
+        wanted = features
+        if features is None and isinstance(self.method.forward, PredictorGate):
+            wanted = getattr(scorer, "features", token_features)()  # a plain function has none
         self._total, self._group = total, group
         self._pool_size = pool
         if lengths is not None and (not lengths or any(
@@ -128,17 +127,13 @@ class Sieve:
         self.ledger = Ledger(clock)
         self._scoring = ScoringPass(
             scorer, self._codec, self.ledger, scoring_batch, scoring_overhead)
-        self._sifter = Sifter(self.method, self._codec, self.ledger, self._scoring,
-                              self._features if self._wants_features else None)
-        self.window = Window(self.method.stages.window)
-        self._watch = CollapseWatch()
-        self._returns = Returns()
+        self._sifter = Sifter(self.method, self._codec, self.ledger, self._scoring, wanted)
+        self._learning = Learning(
+            self.method, scorer, self._codec, wanted, read_ahead, self.ledger, self._tell)
+        self.window = self._learning.window
+        self._transitions = Transitions(self.method.stages, self.window, total)
         self._costs = Costs()
         self.threshold: float | None = None  # the backward gate's, of the last pool
-        self.stage = self.method.stages.first
-        self.moves: list[dict[str, Any]] = [
-            {"stage": self.stage, "from_example": 0, "reason": "start"}
-        ]
         self._pool: list[Rows] = []
         self._released = 0.0
         self._progress = 0.0
@@ -146,8 +141,6 @@ class Sieve:
         self._ahead: list[Rows] = []  # taken by a host that was interrupted, not trained on
         self._resumed = False
         self._passes = 0
-        self._revealed_at_move = 0
-        self._evidence: list[float] | None = None
         self._fingerprint = self._identity()  # now: what gates learn is no part of it
 
     # ---- the stream
@@ -208,16 +201,10 @@ class Sieve:
                 taken = self.ledger.clock() - start
                 self.ledger.seconds["train"] += taken
                 pace.add(taken, int(rows.lengths.sum()))
-        self._absorb()
+        self._learning.absorb(self.stage)
         self._batches_in_pass = 0
         self._passes += 1
-        used = self.method.scores or self.method.stages.observes
-        if used and not self._returns.ever and self.ledger.examples.yielded >= _TOLD_BY_NOW:
-            warnings.warn(
-                "a pass is over and no loss came back: call sieve.reduce(losses, batch) in the "
-                "training step. Without it gates never close by themselves, and survivors are "
-                "trained on without their weights",
-                FinesieveWarning, stacklevel=2)
+        self._learning.check_told()
 
     def _place(self, batch: Any) -> None:
         """Put what waits where this batch of the loader's is: a host that resumes does not know."""
@@ -240,7 +227,7 @@ class Sieve:
     def _push(self, batch: Any) -> None:
         """Draw one batch: decide on it once its pool is full, and hold what survives."""
         with self.ledger.spending("decide"):
-            self._absorb(at_least=8)
+            self._learning.absorb(self.stage, at_least=8)
             rows = self._codec.unpack(batch, self.ledger.examples.drawn)
             if len(rows) == 0:
                 self._batches_in_pass += 1
@@ -256,7 +243,7 @@ class Sieve:
         if self.stage == 1 and isinstance(self.method.opening, Open):
             with self.ledger.spending("decide"):
                 self._holding.pass_through(rows)
-                self._await(rows)
+                self._learning.expect(rows, self.stage)
                 self._tell({"event": "open", "stage": 1, "ids": rows.ids})
         else:
             self._pool.append(rows)
@@ -323,7 +310,17 @@ class Sieve:
         losses = check_losses(losses, len(ids), "the training step")
         if sizes is not None:
             sizes = check_losses(sizes, len(ids), "the training step").detach()
-        self._returns.give(ids, losses.detach(), sizes)
+        self._learning.give(ids, losses.detach(), sizes)
+
+    @property
+    def stage(self) -> int:
+        """1: both gates open; 2: the backward gate closed; 3: both closed."""
+        return self._transitions.stage
+
+    @property
+    def moves(self) -> list[dict[str, Any]]:
+        """Every transition: `stage`, `from_example` and `reason`; the start is the first."""
+        return self._transitions.moves
 
     @property
     def position(self) -> int:
@@ -375,7 +372,7 @@ class Sieve:
         else:
             found = self._sifter.closed(rows, self.stage, self.cost_ratio)
         with ledger.spending("decide"):
-            self._bad(len(found.bad))
+            self._learning.bad(len(found.bad))
             if self.stage == 3:
                 self._count("decided", rows)
             if self.stage > 1:
@@ -385,102 +382,29 @@ class Sieve:
             if self._listeners:
                 self._tell(found.event(scores))
             if scores:
-                self._learn(replace(found.scored, keep=found.keep), found.audited)
-                self._watch_out(found)
+                self._learning.scored(found)
             else:
-                self._await(found.survivors, found.chances)
+                self._learning.expect(found.survivors, self.stage, found.chances)
             self._holding.add(found.survivors, len(rows), self._size())
-
-    # ---- learning
-
-    def _learn(self, offer: Offer, audited: BoolArray | None = None) -> None:
-        """Everything that learns from revealed losses, after it was judged on them."""
-        if offer.n == 0:
-            return
-        self.window.add(offer, audited)
-        self.method.forward.learn(offer)
-        self.method.backward.learn(offer)
-        self._evidence = None
-
-    def _await(self, rows: Rows, probability: np.ndarray[Any, Any] | None = None) -> None:
-        """These go to the user's step unscored: their training losses will teach."""
-        if not (self.method.stages.observes or self._predicts) or len(rows) == 0:
-            return
-        features = self._features(self._codec.bare(rows)) if self._wants_features else None
-        if self._returns.crowded(len(rows)):
-            self._absorb()
-        self._returns.expect(rows.ids, features, probability)
-
-    def _absorb(self, at_least: int = 1) -> None:
-        """Take in the losses that came back from the user's step."""
-        if self._returns.waiting < at_least:
-            return
-        for ids, losses, offer in self._returns.collect():
-            bad = int(np.count_nonzero(~np.isfinite(losses)))
-            self._bad(bad)
-            self._tell({"event": "trained", "ids": ids, "loss": losses})
-            if offer is None:
-                continue
-            offer = replace(offer, stage=self.stage)
-            scorer, size = self._scorer, offer.size
-            assert offer.loss is not None
-            if size is None:
-                size = scorer.size_of_loss(offer.loss) if scorer else np.maximum(offer.loss, 0)
-            offer = replace(offer, size=size)
-            sound = np.flatnonzero(np.isfinite(size))
-            if len(sound) < offer.n:
-                self._bad(offer.n - len(sound))
-                offer = offer.take(sound)
-            self._learn(replace(offer, predicted=self.method.forward.predict(offer)))
-
-    def _bad(self, count: int) -> None:
-        """Count losses that are not finite; stop when they are more than an accident."""
-        if count == 0:
-            return
-        examples = self.ledger.examples
-        examples.bad += count
-        self._tell({"event": "bad", "count": count, "total": examples.bad})
-        if examples.bad > max(32, 0.01 * examples.drawn):
-            raise ScoreError(
-                f"{examples.bad} of {examples.drawn} examples had a loss that is NaN or infinite "
-                "(the run stops at more than 1 %, 32 at least): the learning rate is probably "
-                "too high, or the precision too low"
-            )
-
-    def _watch_out(self, found: Sifted) -> None:
-        """For collapse, which gates without weights can bring about: on all, or on the audited."""
-        if found.p is not None or found.scored.loss is None:
-            return
-        if self.stage == 2:
-            self._watch.feed(found.scored.loss)
-        elif found.audited is not None:
-            self._watch.feed(found.scored.loss[found.audited])
 
     # ---- stages
 
     def _agree(self) -> bool:
         """Once per batch: has every rank one? And with the averages, is it time to move?"""
-        stages = self.method.stages
         with self.ledger.spending("decide"):
-            if self._evidence is None or not stages.cached:
-                drawn = self.ledger.examples.drawn
-                share = drawn / self._total if self._total else float("nan")
-                since = self.window.revealed - self._revealed_at_move
-                view = View(
-                    self.stage, share, since, self._passes, self.window, self.costs, self.work(),
-                )
-                self._evidence = stages.evidence(view)
+            evidence = self._transitions.evidence(
+                self.ledger.examples.drawn, self._passes, self.costs, self.work)
             gates = (self.method.forward, self.method.backward)
             shared = [gate.shared() for gate in gates]
             # The batch that comes next counts as consumed: the rate is for the step after it.
             released = self._released + self._holding.next_span()
             consumed = min(1.0, released / self._total) if self._total else 0.0
             numbers = self._agreement.mean(
-                [float(self._holding.ready), consumed, *self._evidence, *shared[0], *shared[1]]
+                [float(self._holding.ready), consumed, *evidence, *shared[0], *shared[1]]
             )
             ready, self._progress = numbers[0] >= 1.0, numbers[1]
-            at = 2 + len(self._evidence)
-            move = stages.next(self.stage, numbers[2:at])
+            at = 2 + len(evidence)
+            move = self._transitions.due(numbers[2:at])
             for gate, values in zip(gates, shared, strict=True):
                 gate.agree(numbers[at : at + len(values)])
                 at += len(values)
@@ -502,14 +426,10 @@ class Sieve:
 
     def _move(self, stage: int, reason: str) -> None:
         if self.stage == 1:
-            self._watch.closed(self.window.mean_loss(last=1024))
+            self._learning.closing()
             # Unscored, so without what frozen layers put out: not to be mixed with what follows.
             self._holding.release(self._loaders or 1, everything=True)
-        self.stage = stage
-        self._revealed_at_move = self.window.revealed
-        self._evidence = None
-        move = {"stage": stage, "from_example": self.ledger.examples.drawn, "reason": reason}
-        self.moves.append(move)
+        move = self._transitions.make(stage, reason, self.ledger.examples.drawn)
         self._tell({"event": "stage", **move})
         if stage == 1:
             self._holding.release(self._batch_size or 1, everything=True)
@@ -544,8 +464,7 @@ class Sieve:
         return {
             "forward": self.method.forward, "backward": self.method.backward,
             "opening": self.method.opening, "codec": self._codec, "ledger": self.ledger,
-            "costs": self._costs, "window": self.window, "watch": self._watch,
-            "returns": self._returns,
+            "costs": self._costs, "learning": self._learning, "transitions": self._transitions,
         }
 
     def state_dict(self, ahead: Sequence[Any] = ()) -> State:
@@ -562,8 +481,6 @@ class Sieve:
             "loaders": self._loaders,
             "scoring_batch": self._scoring.most,
             **{name: part.state_dict() for name, part in self._parts().items()},
-            "stage": self.stage,
-            "moves": [dict(m) for m in self.moves],
             "pool": [rows_state(r) for r in self._pool],
             "holding": self._holding.state_dict(),
             "ahead": [rows_state(r) for r in (*map(self._taken, ahead), *self._ahead)],
@@ -572,10 +489,7 @@ class Sieve:
                 "progress": self._progress,
                 "batches_in_pass": self._batches_in_pass,
                 "passes": self._passes,
-                "revealed_at_move": self._revealed_at_move,
             },
-            # It stays as it is until more is revealed: taken anew it could move earlier.
-            "evidence": None if self._evidence is None else [float(x) for x in self._evidence],
         }
 
     def _taken(self, batch: Any) -> Rows:
@@ -603,14 +517,11 @@ class Sieve:
         self._scoring.most, self._loaders = state["scoring_batch"], state["loaders"]
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        self.stage, self.moves = state["stage"], [dict(m) for m in state["moves"]]
         self._pool = [rows_from_state(s, device) for s in state["pool"]]
         self._holding.load_state_dict(state["holding"], device)
         self._ahead = [rows_from_state(s, device) for s in state["ahead"]]
         counters = state["counters"]
         self._released = counters["released"]
         self._batches_in_pass, self._passes = counters["batches_in_pass"], counters["passes"]
-        self._revealed_at_move = counters["revealed_at_move"]
         self._progress = counters["progress"]
         self._resumed = True
-        self._evidence = state["evidence"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from torch.nn import functional as F
 import finesieve as fs
 from finesieve.scores import Scorer, Scores
 
+# Side by side with others a process has a core of its own; more threads than cores stand in line.
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # of what tests start
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--data-dir", help="folder with the benchmark datasets, for -m shared")
@@ -22,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +148,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, docstring_cache: Path) -> Pa
     return folder
 
 
-QUICK = ["--max-length", "16", "--batch-size", "16", "--lr", "3e-4", "--threads", "2"]
+QUICK = ["--max-length", "16", "--batch-size", "16", "--lr", "3e-4", "--threads", str(THREADS)]
 BY_HAND = ["--set", 'starts={"2": 0.2, "3": 0.5}', "--set", "predictor_bits=12",
            "--set", "cost_ratio=0.2"]  # nothing depends on a clock
 

@@ -23,7 +23,7 @@ from finesieve.app.cli import main
 from finesieve.app.data import load
 from finesieve.app.models import load_model, resolve, set_dropout
 from finesieve.frozen import layers_of
-from tests.conftest import BY_HAND, QUICK, arguments
+from tests.conftest import BY_HAND, QUICK, THREADS, arguments
 
 
 def test_summary_has_what_it_must(finished: Path) -> None:
@@ -283,7 +283,7 @@ def test_a_run_that_ended_in_its_evaluation_goes_on_from_there(
     from finesieve.app.train import Run
 
     config = Config(train=str(files / "train.jsonl"), eval=(str(files / "eval.jsonl"),),
-                    max_length=16, batch_size=16, lr=3e-4, threads=2, limit=64)
+                    max_length=16, batch_size=16, lr=3e-4, threads=THREADS, limit=64)
     folder = RunFolder(str(tmp_path / "out"), resume=False)
     run = Run(config, prepare(config), folder, Live("", quiet=True))
     run.train()

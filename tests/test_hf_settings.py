@@ -228,6 +228,19 @@ def test_accumulated_batches_weigh_alike_with_gates_closed_from_the_start(tmp_pa
     assert norms[1] / norms[0] == pytest.approx(np.mean(logs) / 0.69, rel=0.25)
 
 
+def test_an_optimizer_step_may_hold_any_number_of_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trainer takes them all before any loss comes back: no error, and no warning."""
+    monkeypatch.setattr("finesieve.learning._UNDER_WAY", 64)
+    host = trainer(tmp_path, model(), Data(1100), gradient_accumulation_steps=200,
+                   num_train_epochs=1)
+    attached = hf.attach(host)
+    host.train()
+    assert attached.sieve.ledger.examples.yielded == 1100
+    assert host.state.global_step == 1
+
+
 def t5() -> T5ForConditionalGeneration:
     torch.manual_seed(0)
     return T5ForConditionalGeneration(T5Config(

@@ -415,7 +415,7 @@ def test_scoring_is_measured_before_gates_may_open_again() -> None:
         now[0] += each * float(batch["attention_mask"].sum())
         losses = ((batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2) ** 2
         sieve.reduce(losses, batch)
-        if sieve.stage == 2 and sieve.window.revealed - sieve._revealed_at_move >= 768:
+        if sieve.stage == 2 and sieve.window.revealed - sieve._transitions._revealed_before >= 768:
             break
     assert sieve.stage == 2
     assert sieve.costs == pytest.approx((0.4, 1.2), rel=0.06)

@@ -135,12 +135,13 @@ def test_survivors_are_what_the_loader_gave() -> None:
 
 
 def test_stages_by_hand_score_and_decide_what_they_should() -> None:
-    sieve = small_sieve()
+    scorer = TableScorer()
+    sieve = small_sieve(scorer=scorer)
     list(sieve(make_batches(400)))
     assert [m["stage"] for m in sieve.moves] == [1, 2, 3]
     c = sieve.ledger.examples
     in_2 = sieve.moves[2]["from_example"] - sieve.moves[1]["from_example"]
-    assert sum(sieve._scorer.calls) == c.scored
+    assert sum(scorer.calls) == c.scored
     assert in_2 < c.scored < 400 - sieve.moves[1]["from_example"]
     assert c.decided == 400 - sieve.moves[2]["from_example"]
 
@@ -266,6 +267,18 @@ def test_no_losses_coming_back_is_an_error_not_a_leak() -> None:
         list(sieve(endless))
 
 
+def test_a_host_that_takes_many_batches_before_it_trains_says_so() -> None:
+    sieve = fs.Sieve(Even(), "finesieve", read_ahead=20_000)
+    stream = sieve(make_batches(24_000, batch=100))
+    for _ in range(2):  # steps of 20,000 examples, and what is left
+        taken = [batch for _, batch in zip(range(200), stream, strict=False)]
+        for batch in taken:
+            sieve.reduce(torch.ones(len(batch["labels"])), batch)
+    assert sieve.window.revealed == 20_000  # the last come back after the pass
+    with pytest.raises(fs.ConfigError, match="read_ahead is -1"):
+        fs.Sieve(Even(), read_ahead=-1)
+
+
 def test_large_batches_and_losses_that_sometimes_stay_away_are_no_error() -> None:
     sieve = fs.Sieve(TableScorer(), "finesieve")
     for batch in sieve(make_batches(21000, batch=2100)):
@@ -274,7 +287,7 @@ def test_large_batches_and_losses_that_sometimes_stay_away_are_no_error() -> Non
     for i, batch in enumerate(sieve(make_batches(64000, batch=64))):
         if i % 3 == 0:
             sieve.reduce(torch.ones(64), batch)
-    assert len(sieve._returns._expected) <= 16384
+    assert len(sieve._learning._returns._expected) <= 16384
 
 
 class Even(TableScorer):
