@@ -77,8 +77,12 @@ class FrozenPrefix:
                     raise ConfigError(f"{name} of layer {i} is trained: freeze the first {count} "
                                       "layers and the embeddings first (finesieve.frozen.freeze)")
             for name, module in layer.named_modules():
-                rate = getattr(module, "p", 0.0)
-                if isinstance(module, nn.modules.dropout._DropoutNd) and rate > 0:
+                rates = [value for key, value in vars(module).items()
+                         if "dropout" in key and isinstance(value, float)]  # the functional form's
+                if isinstance(module, nn.modules.dropout._DropoutNd):
+                    rates.append(module.p)
+                rate = max(rates, default=0.0)
+                if rate > 0:
                     raise ConfigError(f"{name} of layer {i} drops {rate:.0%}: set the dropout of "
                                       "frozen layers to 0, or share nothing")
 
@@ -136,6 +140,9 @@ class FrozenPrefix:
     def _hidden(self, out: Any) -> Tensor:
         self._tuple = isinstance(out, tuple)
         hidden = out[0] if self._tuple else out
+        if self._tuple and any(isinstance(x, Tensor) for x in out[1:]):
+            raise ConfigError("a frozen layer gives more than its hidden states (position biases, "
+                              "attentions): its output cannot be shared")
         if not isinstance(hidden, Tensor) or hidden.ndim != 3:
             raise ConfigError("a frozen layer gives no hidden states [n, length, width]: its "
                               "output cannot be shared")

@@ -151,7 +151,7 @@ class Attached:
             trainer, self._host["compute_loss"], self.head, losses, sft=self._sft,
             # A loss of the user's choice is trained on with gates open too: one objective.
             own=self.filters and (losses is not None or (head is not None and not self._sft)),
-            watches=built.scores or built.stages.observes)
+            watches=built.scores or built.learns)
         self._finer = 1  # batches of survivors that make up one of the loader's
         self._device_clock, self._idle = time.perf_counter, 0.0
         self._stopped: float | None = None

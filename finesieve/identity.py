@@ -23,6 +23,11 @@ def described(thing: Any) -> str:
 
 def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
     """`StateError` naming the first setting in which a saved state differs from this sieve."""
+    if theirs.get("version") != ours.get("version"):
+        raise StateError(
+            f"the saved state has version {theirs.get('version')}, this finesieve reads version "
+            f"{ours.get('version')}: finish the run with the finesieve that saved it, or begin anew"
+        )
     for key, value in ours.items():
         if theirs.get(key) != value:
             raise StateError(

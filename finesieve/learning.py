@@ -14,7 +14,6 @@ from finesieve.collapse import CollapseWatch
 from finesieve.errors import FinesieveWarning, ScoreError
 from finesieve.evidence import Window
 from finesieve.features import FeatureFunction
-from finesieve.forward_gate import PredictorGate
 from finesieve.gates import BoolArray, FloatArray, Offer, State
 from finesieve.ledger import Ledger
 from finesieve.methods import Method
@@ -43,12 +42,13 @@ class Learning:
         ledger: Ledger,
         tell: Callable[[dict[str, Any]], None],
     ) -> None:
-        self._method, self._scorer, self._codec = method, scorer, codec
+        self._method, self._codec = method, codec
+        # A plain function as scorer does not know it.
+        self._size_of_loss = getattr(scorer, "size_of_loss", lambda loss: np.maximum(loss, 0))
         self._features, self._ledger, self._tell = features, ledger, tell
-        self._watches = method.stages.observes or isinstance(method.forward, PredictorGate)
         self._told_by = max(_TOLD_BY_NOW, 1 + read_ahead)
         self._returns = Returns(max(_UNDER_WAY, read_ahead))
-        self._watch = CollapseWatch()
+        self._collapse = CollapseWatch()
         self.window = Window(method.stages.window)
 
     def _learn(self, offer: Offer, audited: BoolArray | None = None) -> None:
@@ -68,13 +68,13 @@ class Learning:
             return
         # Gates without weights can bring about collapse: watched on all, or on the audited.
         if found.offer.stage == 2:
-            self._watch.feed(found.scored.loss)
+            self._collapse.feed(found.scored.loss)
         elif found.audited is not None:
-            self._watch.feed(found.scored.loss[found.audited])
+            self._collapse.feed(found.scored.loss[found.audited])
 
     def closing(self) -> None:
         """Gates close now: the losses so far are what later ones are held against."""
-        self._watch.closed(self.window.mean_loss(last=1024))
+        self._collapse.closed(self.window.mean_loss(last=1024))
 
     # ---- from the user's step
 
@@ -82,17 +82,20 @@ class Learning:
         """Losses that the user's step computed; kept where they are until they are absorbed."""
         self._returns.give(ids, losses, sizes)
 
-    def expect(self, rows: Rows, stage: int, probability: FloatArray | None = None) -> None:
+    def expect(
+        self, rows: Rows, stage: int, held: int, probability: FloatArray | None = None
+    ) -> None:
         """These go to the user's step unscored: their training losses will teach.
 
-        probability: float32[n], of each to have got there; 1 by default.
+        held: examples decided on before that were not handed out yet. probability: float32[n], of
+        each to have got there; 1 by default.
         """
-        if not self._watches or len(rows) == 0:
+        if not self._method.learns or len(rows) == 0:
             return
         features = self._features(self._codec.bare(rows)) if self._features else None
-        if self._returns.crowded(len(rows)):
+        if self._returns.crowded(len(rows), held):
             self.absorb(stage)
-        self._returns.expect(rows.ids, features, probability)
+        self._returns.expect(rows.ids, features, probability, held)
 
     def absorb(self, stage: int, at_least: int = 1) -> None:
         """Take in the losses that came back, if they are of so many batches."""
@@ -104,10 +107,10 @@ class Learning:
             if offer is None:
                 continue
             offer = replace(offer, stage=stage)
-            scorer, size = self._scorer, offer.size
+            size = offer.size
             assert offer.loss is not None
             if size is None:
-                size = scorer.size_of_loss(offer.loss) if scorer else np.maximum(offer.loss, 0)
+                size = self._size_of_loss(offer.loss)
             offer = replace(offer, size=size)
             sound = np.flatnonzero(np.isfinite(size))
             if len(sound) < offer.n:
@@ -117,7 +120,7 @@ class Learning:
 
     def check_told(self) -> None:
         """At the end of a pass: warns where losses were wanted and none ever came back."""
-        used = self._method.scores or self._method.stages.observes
+        used = self._method.scores or self._method.learns
         if used and not self._returns.ever and self._ledger.examples.yielded >= self._told_by:
             warnings.warn(
                 "a pass is over and no loss came back: call sieve.reduce(losses, batch) in the "
@@ -144,7 +147,7 @@ class Learning:
     # ---- state
 
     def _parts(self) -> dict[str, Any]:
-        return {"window": self.window, "watch": self._watch, "returns": self._returns}
+        return {"window": self.window, "collapse": self._collapse, "returns": self._returns}
 
     def state_dict(self) -> State:
         return {name: part.state_dict() for name, part in self._parts().items()}

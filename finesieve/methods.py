@@ -64,6 +64,12 @@ class Method:
         """Whether this method ever needs a scoring pass."""
         return not isinstance(self.backward, Open)
 
+    @property
+    def learns(self) -> bool:
+        """Whether losses of the training step are of use: to its stages or to a gate."""
+        gates = (self.opening, self.forward, self.backward)
+        return self.stages.observes or any(type(g).learn is not Gate.learn for g in gates)
+
 
 def finesieve(
     seed: int = 0,
@@ -264,19 +270,22 @@ def _imported(name: str, seed: int, settings: dict[str, Any]) -> Method:
     return made
 
 
-_WHOLE = ("predictor_bits", "patience", "window", "history", "vocabulary")
+_WHOLE = ("predictor_bits", "patience", "window", "recent", "history", "vocabulary")
+_OPTIONAL = ("train", "score", "budget", "cost_ratio", "starts", "systematic")  # None: by itself
 
 
 def _check_setting(method: str, key: str, value: Any) -> None:
     if key == "seed":
         raise ConfigError("the seed is set for the whole run, not among a method's settings")
-    if key == "systematic":
+    if key == "systematic" and value is not None:
         if not isinstance(value, bool):
             raise ConfigError(f"systematic is {value!r}; expected true or false")
         return
-    if key == "starts":
+    if key == "starts" and value is not None:
         if not isinstance(value, dict):
             raise ConfigError(f"starts is {value!r}; expected e.g. {{2: 0.05, 3: 0.2}}")
+        return
+    if value is None and key in _OPTIONAL:
         return
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(value):

@@ -69,6 +69,11 @@ class Padding:
                 if value.shape[: mask.ndim] != mask.shape:
                     self._set_apart(key)
         labels = columns.get("labels")
+        if (
+            isinstance(labels, Tensor) and labels.ndim == 2 and labels.is_floating_point()
+            and "labels" not in self._given
+        ):
+            self._set_apart("labels")  # a value a class, as wide as the text by chance
         if isinstance(labels, Tensor) and labels.ndim == 2:
             width, differed = self._labels or (labels.shape[1], False)
             own = differed or width != labels.shape[1]

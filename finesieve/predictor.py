@@ -115,7 +115,11 @@ class SizeRegression(Predictor):
         z += np.float32(self._recall) * known
         longer = self._logarithms(offer) - np.float32(self._usual)
         z += np.float32(self._power) * longer
-        return slots, scale, known, longer, np.exp(np.clip(z, -12.0, 12.0)).astype(np.float32)
+        return slots, scale, known, longer, np.exp(self._near(z)).astype(np.float32)
+
+    def _near(self, z: FloatArray) -> FloatArray:
+        """Within a factor of e^12 of the mean size, whatever that is."""
+        return np.clip(z, self._bias - 12.0, self._bias + 12.0)
 
     def _logarithms(self, offer: Offer) -> FloatArray:
         """Of the numbers of targets, float32[n]; the usual one where there are none."""
@@ -134,7 +138,7 @@ class SizeRegression(Predictor):
         self._seen += len(size)
         # The bias follows the mean size, which falls as the model learns; the features carry
         # what differs between examples. Hence targets are taken relative to it.
-        mean = max(float(size.mean()), 1e-8)
+        mean = max(float(size.mean()), 1e-30)
         keep = max(0.0, 1.0 - len(size) / min(self._seen, 4096))
         self._bias = float(np.log(keep * np.exp(self._bias) + (1 - keep) * mean))
         self._usual = keep * self._usual + (1 - keep) * float(self._logarithms(offer).mean())
@@ -152,7 +156,7 @@ class SizeRegression(Predictor):
         pull = (error * longer).astype(np.float64)
         self._power_square += float((pull * pull).sum())
         self._power -= self.rate * float(pull.sum()) / math.sqrt(self._power_square + 1e-6)
-        relative = np.log(np.maximum(size, 1e-6)) - np.float32(self._bias)
+        relative = np.log(np.maximum(size, 1e-6 * np.exp(self._bias))) - np.float32(self._bias)
         self._memory[offer.ids & (len(self._memory) - 1)] = np.clip(relative, -4.0, 4.0)
 
     def state_dict(self) -> State:

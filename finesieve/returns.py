@@ -31,9 +31,10 @@ class Returns:
         self._given: list[tuple[Tensor, Tensor, Tensor | None]] = []
         self._ever = False  # whether any loss ever came back
 
-    def crowded(self, n: int) -> bool:
-        """Whether n more would be more than any host has under way."""
-        return len(self._expected) + n > max(self._most, 16 * n)
+    def crowded(self, n: int, held: int) -> bool:
+        """Whether more are out than any host has under way, in batches of n; held: of those
+        expected, how many were not handed out yet."""
+        return len(self._expected) - held > max(self._most, 16 * n)
 
     @property
     def ever(self) -> bool:
@@ -46,13 +47,15 @@ class Returns:
         return len(self._given)
 
     def expect(
-        self, ids: IntArray, features: Features | None, probability: FloatArray | None
+        self, ids: IntArray, features: Features | None, probability: FloatArray | None, held: int
     ) -> None:
-        if self.crowded(len(ids)):
+        """Losses of these will come back, once they are handed out."""
+        if self.crowded(len(ids), held):
             if not self._ever:
                 raise ConfigError(
-                    f"{len(self._expected)} examples were handed out and no loss came back: call "
-                    "sieve.reduce(losses, batch) in the training step, with the batch as it came"
+                    f"{len(self._expected) - held} examples were handed out and no loss came back: "
+                    "call sieve.reduce(losses, batch) in the training step, with the batch as it "
+                    "came"
                 )
             for key in list(self._expected)[: len(ids)]:  # the oldest will not come any more
                 del self._expected[key]

@@ -152,9 +152,12 @@ class Codec:
                 columns[key] = list(value)
                 size = len(value)
             else:
+                array = isinstance(value, np.ndarray) and value.ndim > 0
+                what = "" if array else " without a batch dimension"
+                how = "make it one" if array else "drop it"
                 raise BatchError(
-                    f"column {key!r} is a {type(value).__name__} without a batch dimension; "
-                    "expected a tensor [n, ...] or a list of n: drop it in the collate function"
+                    f"column {key!r} is a {type(value).__name__}{what}; expected a tensor [n, ...] "
+                    f"or a list of n: {how} in the collate function"
                 )
             if n not in (-1, size):
                 raise BatchError(f"column {key!r} has {size} rows, but others have {n}")

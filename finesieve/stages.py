@@ -197,6 +197,8 @@ class Automatic(Stages):
         self.warmup = check_share("warmup", warmup, zero=True)
         if patience < 1 or patience > window:
             raise ConfigError(f"patience is {patience}; expected 1 to the window's {window}")
+        if recent < 1:
+            raise ConfigError(f"recent is {recent}; expected a number of examples, 1 or more")
         if not slack >= 0:
             raise ConfigError(f"slack is {slack}; expected 0 or more, e.g. 0.25")
         self.slack = slack

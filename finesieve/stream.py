@@ -119,10 +119,11 @@ class Sieve:
                 not isinstance(x, int) or x < 1 for x in lengths)):
             raise ConfigError(f"lengths is {lengths!r}; expected whole numbers, 1 or more")
         self._codec = Codec(pad_values, id_key, lengths)
-        self._holding = Holding(self._codec, group, seed)
+        self._holding = Holding(self._codec, group, seed, self.method.stages.first == 1)
         self._batch_size = batch_size
         self._loaders: int | None = None  # examples in the loader's batches
-        self._agreement, self._alone = agreement or Alone(), agreement is not None
+        self._agreement = agreement or Alone()
+        self._told_of_ranks = agreement is not None
         self._listeners = list(listeners)
         self.ledger = Ledger(clock)
         self._scoring = ScoringPass(
@@ -184,16 +185,16 @@ class Sieve:
                 else:
                     self._push(batch)
             if self._ahead:  # counted and agreed on when it was yielded first
-                rows = self._ahead.pop(0)
+                rows, opened = self._ahead.pop(0), self.stage == 1
             else:
                 if exhausted and not self._holding.ready:
                     self._released += self._holding.take_idle()
                 if not self._agree():
                     break
-                rows = self._next()
+                rows, opened = self._next()
             with self.ledger.spending("decide"):
                 out = self._codec.pack(rows)
-            pace = self.ledger.paces["open" if self.stage == 1 else "closed"]
+            pace = self.ledger.paces["open" if opened else "closed"]
             start = self.ledger.clock()
             try:
                 yield out
@@ -201,7 +202,8 @@ class Sieve:
                 taken = self.ledger.clock() - start
                 self.ledger.seconds["train"] += taken
                 pace.add(taken, int(rows.lengths.sum()))
-        self._learning.absorb(self.stage)
+        with self.ledger.spending("decide"):
+            self._learning.absorb(self.stage)
         self._batches_in_pass = 0
         self._passes += 1
         self._learning.check_told()
@@ -215,7 +217,7 @@ class Sieve:
     def _check_ranks(self) -> None:
         """`ConfigError` where several ranks would each go their own way, and hang."""
         dist = torch.distributed
-        if self._alone or not (dist.is_available() and dist.is_initialized()):
+        if self._told_of_ranks or not (dist.is_available() and dist.is_initialized()):
             return
         if dist.get_world_size() > 1 and isinstance(self._agreement, Alone):
             raise ConfigError(
@@ -242,8 +244,8 @@ class Sieve:
                 self._loaders = len(rows)
         if self.stage == 1 and isinstance(self.method.opening, Open):
             with self.ledger.spending("decide"):
+                self._learning.expect(rows, self.stage, len(self._holding))
                 self._holding.pass_through(rows)
-                self._learning.expect(rows, self.stage)
                 self._tell({"event": "open", "stage": 1, "ids": rows.ids})
         else:
             self._pool.append(rows)
@@ -270,14 +272,15 @@ class Sieve:
         with self.ledger.spending("decide"):
             self._holding.release(self._size(), everything=True)
 
-    def _next(self) -> Rows:
+    def _next(self) -> tuple[Rows, bool]:
+        """The next batch, and whether it passed open gates."""
         with self.ledger.spending("decide"):
-            rows = self._holding.next()
+            rows, opened = self._holding.next()
             self._count("yielded", rows)
             self._released += float(rows.spans.sum())
-            if self.stage == 1:
+            if opened:
                 self.ledger.opened += int(rows.lengths.sum())
-            return rows
+            return rows, opened
 
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """The weighted mean of the losses, to call `backward()` on; a scalar.
@@ -384,7 +387,8 @@ class Sieve:
             if scores:
                 self._learning.scored(found)
             else:
-                self._learning.expect(found.survivors, self.stage, found.chances)
+                self._learning.expect(
+                    found.survivors, self.stage, len(self._holding), found.chances)
             self._holding.add(found.survivors, len(rows), self._size())
 
     # ---- stages
@@ -416,12 +420,8 @@ class Sieve:
         """Tokens trained on and scored so far."""
         ledger = self.ledger
         whole = ledger.tokens.drawn / max(1, ledger.examples.drawn) * (self._total or 0)
-        opened, waiting = ledger.opened, self._holding.tokens
-        closed = ledger.tokens.yielded - opened
-        if self.stage == 1:
-            opened += waiting
-        else:
-            closed += waiting
+        closed = ledger.tokens.yielded - ledger.opened + self._holding.tokens(opened=False)
+        opened = ledger.opened + self._holding.tokens(opened=True)
         return Work(opened, closed, ledger.tokens.scored, whole)
 
     def _move(self, stage: int, reason: str) -> None:
@@ -433,6 +433,7 @@ class Sieve:
         self._tell({"event": "stage", **move})
         if stage == 1:
             self._holding.release(self._batch_size or 1, everything=True)
+        self._holding.opened = stage == 1
 
     # ---- telling
 
@@ -489,6 +490,7 @@ class Sieve:
                 "progress": self._progress,
                 "batches_in_pass": self._batches_in_pass,
                 "passes": self._passes,
+                "threshold": self.threshold,
             },
         }
 
@@ -524,4 +526,5 @@ class Sieve:
         self._released = counters["released"]
         self._batches_in_pass, self._passes = counters["batches_in_pass"], counters["passes"]
         self._progress = counters["progress"]
+        self.threshold = counters["threshold"]
         self._resumed = True

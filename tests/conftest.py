@@ -127,8 +127,10 @@ def ids_of(batches: list[Any]) -> list[int]:
 
 @pytest.fixture(scope="session")
 def docstring_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The built-in dataset, built for real once a session."""
+    """The built-in dataset, built for real once a session, for all of its processes."""
     folder = tmp_path_factory.mktemp("cache")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = tmp_path_factory.getbasetemp().parent / "cache"
     patch = pytest.MonkeyPatch()
     patch.setenv("FINESIEVE_CACHE", str(folder))
     yield folder

@@ -100,6 +100,22 @@ def test_it_goes_back_to_a_random_share_when_choosing_does_not_pay() -> None:
     assert (tokens.yielded + 0.4 * tokens.scored) / tokens.drawn == pytest.approx(0.3, rel=0.03)
 
 
+def test_what_waits_when_gates_move_is_booked_as_it_was_made() -> None:
+    """A random share's batches that go out after gates closed weigh 1 and are of the loader's size:
+    they count for what plain training costs, not for what survivors cost."""
+    sieve = fs.Sieve(TableScorer(), method(0.3, cost_ratio=0.2, margin=0.1), total=N)
+    opened = late = 0
+    for batch in sieve(make_batches(N)):
+        weights = fs.stream.ride(batch).weights
+        sieve.reduce((batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2, batch)
+        if bool((weights == 1).all()):
+            opened += int(batch["attention_mask"].sum())
+            late += sieve.stage == 3
+    assert late > 0
+    assert sieve.ledger.opened == opened
+    assert sieve.work().open == opened
+
+
 class World:
     """A clock of its own: a token costs 1 to train on, 1.3 in a batch of survivors, 0.4 to score.
     Now and then something else takes long, which is none of the training's cost."""

@@ -209,6 +209,10 @@ def test_what_cannot_be_shared_is_refused() -> None:
         FrozenPrefix(model(), 4)
     with pytest.raises(ConfigError, match="of layer 0 drops 10%"):
         FrozenPrefix(model(hidden_dropout_prob=0.1), 2)
+    inside = model()
+    inside.bert.encoder.layer[1].attention.own_dropout = 0.3  # of the functional form
+    with pytest.raises(ConfigError, match="attention of layer 1 drops 30%"):
+        FrozenPrefix(inside, 2)
     with pytest.raises(ConfigError, match=r"no nn\.ModuleList"):
         freeze(nn.Linear(2, 2), 1)
     net = model()
@@ -235,3 +239,15 @@ def test_a_layers_own_forward_comes_back() -> None:
         assert torch.equal(layers[0](x), own(x) + 1)
     assert layers[0].__dict__["forward"] == own
     assert "forward" not in layers[1].__dict__
+
+
+def test_layers_that_give_more_than_hidden_states_are_refused() -> None:
+    """T5's hand position biases from layer to layer."""
+    net = model()
+    layer = net.bert.encoder.layer[1]
+    plain = layer.forward
+    layer.forward = lambda *given, **named: (plain(*given, **named), torch.ones(1))
+    (batch,) = batches(1)
+    with (pytest.raises(ConfigError, match="more than its hidden states"),
+          FrozenPrefix(net, 2).keeping()):
+        losses(net, batch)

@@ -13,7 +13,7 @@ import torch
 
 import finesieve as fs
 from finesieve import checks, features, heads
-from finesieve.evidence import auc
+from finesieve.evidence import Window, auc
 from finesieve.predictor import hashed
 
 
@@ -180,10 +180,10 @@ def test_naive_bayes_against_scikit_learn() -> None:
 def test_regression_learns_and_its_memory_is_bounded(bits: int) -> None:
     model = fs.SizeRegression(bits)
     before = model.bytes
-    window = fs.stream.Window(1000)
+    window = Window(1000)
     for offer in checks.sample_offers(0, count=60):
         predicted = model.predict(offer)
-        window.add(fs.stream.replace(offer, predicted=predicted))
+        window.add(replace(offer, predicted=predicted))
         model.learn(offer)
     assert window.auc() > 0.8
     assert 0.8 < window.calibration() < 1.25
@@ -197,13 +197,13 @@ def test_it_remembers_what_an_earlier_pass_has_shown() -> None:
     model = fs.SizeRegression(12)
     quality = []
     for _ in range(3):
-        window = fs.stream.Window(2000)
+        window = Window(2000)
         for start in range(0, 2000, 100):
             ids = np.arange(start, start + 100)
             tokens = dice.integers(0, 50, (100, 6))
             offer = fs.Offer(ids, features=fs.Features(tokens, np.zeros(100, np.int64)),
                              loss=size[ids], size=size[ids])
-            window.add(fs.stream.replace(offer, predicted=model.predict(offer)))
+            window.add(replace(offer, predicted=model.predict(offer)))
             model.learn(offer)
         quality.append(window.auc())
     assert quality[0] < 0.6
@@ -270,3 +270,17 @@ def test_a_label_for_every_token_is_crossed_with_nothing() -> None:
     several = {"input_ids": ids, "labels": torch.tensor([[0.1, 0.9], [0.8, 0.9]])}
     one, other = fs.token_features(mask=None)(several).cross.tolist()
     assert one != other  # real numbers are told apart before they are cut to whole ones
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1.0, 1e7])
+def test_sizes_of_any_scale_are_foreseen(scale: float) -> None:
+    """Of a regression on prices, say: what counts is how they differ among themselves."""
+    model, dice = fs.SizeRegression(12), np.random.default_rng(0)
+    for _ in range(150):
+        kind = dice.integers(0, 2, 32)
+        tokens = np.stack([kind + 5, np.full(32, 9)], axis=1)
+        features = fs.Features(tokens, np.zeros(32, np.int64))
+        offer = fs.Offer(np.arange(32), 1, features=features, size=(1 + 3 * kind) * scale)
+        predicted = model.predict(offer)
+        model.learn(offer)
+    assert predicted / scale == pytest.approx(1 + 3 * kind, rel=0.1)

@@ -10,7 +10,9 @@ import pytest
 
 import finesieve as fs
 from finesieve import ConfigError, Gate, Method, Offer, checks, methods
+from finesieve.gates import Open
 from finesieve.rivals import InfoBatch, LossSampling, Reducible, SelectiveBackprop, TopLoss
+from finesieve.stages import Fixed
 from tests.conftest import TableScorer, make_batches
 
 GATES = {
@@ -118,6 +120,20 @@ def test_infobatch_over_passes() -> None:
     assert [m["stage"] for m in sieve.moves] == [3, 1]
     with pytest.raises(ConfigError, match="`total`"):
         list(fs.Sieve(method=methods.build("infobatch"))(make_batches(40)))
+
+
+def test_a_gate_of_ones_own_learns_from_training_losses_whatever_the_stages() -> None:
+    """With stages that do not ask for losses themselves."""
+    mine = Method("mine", InfoBatch(0.5), Open(), Fixed({3: 0.0}))
+    assert mine.learns
+    assert not methods.build("random").learns
+    assert not methods.build("full").learns
+    by_itself = methods.build("finesieve", budget=None, train=None, systematic=None)
+    assert by_itself.learns
+    assert by_itself.name == "finesieve"
+    _, seen = passes(mine, 2)
+    assert len(seen[0]) == 400
+    assert len(seen[1]) < 350
 
 
 def test_rho_loss_goes_by_the_reducible_part() -> None:

@@ -150,3 +150,23 @@ def test_positions_behind_padding_are_refused() -> None:
         list(sieve([batch] * 8))
     right = {k: v.flip(1) if v.ndim == 2 else v for k, v in batch.items()}
     assert list(fs.Sieve(method=fs.methods.build("random", share=0.5), pool=8)([right] * 8))
+
+
+def test_a_value_a_class_is_no_value_a_token() -> None:
+    """Several labels, as many classes as the batch is wide by chance: none may be cut off."""
+    dice = np.random.default_rng(0)
+    batches = []
+    for at in range(0, 64, 8):
+        mask = torch.arange(16)[None] < torch.from_numpy(dice.integers(3, 9, 8))[:, None]
+        labels = torch.zeros(8, 16)
+        labels[torch.arange(8), 8 + torch.arange(8)] = 1.0 + at
+        batches.append({"input_ids": 5 * mask.long(), "attention_mask": mask.long(),
+                        "labels": labels})
+    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=16, group=1)
+    seen = 0
+    for batch in sieve(batches):
+        assert batch["input_ids"].shape[1] <= 8
+        for i, number in enumerate(batch["sieve_ids"].tolist()):
+            assert batch["labels"][i].equal(batches[number // 8]["labels"][number % 8])
+            seen += 1
+    assert seen > 20

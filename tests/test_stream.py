@@ -275,6 +275,13 @@ def test_a_host_that_takes_many_batches_before_it_trains_says_so() -> None:
         for batch in taken:
             sieve.reduce(torch.ones(len(batch["labels"])), batch)
     assert sieve.window.revealed == 20_000  # the last come back after the pass
+
+    # What is decided on but was not handed out yet is not under way.
+    budget = fs.methods.build("finesieve", 0, budget=0.5, patience=2048, predictor_bits=12)
+    sieve = fs.Sieve(Even(), budget, read_ahead=17_000, total=40_000)
+    stream = sieve(make_batches(40_000, batch=100))
+    taken = [batch for _, batch in zip(range(170), stream, strict=False)]
+    assert len(taken) == 170
     with pytest.raises(fs.ConfigError, match="read_ahead is -1"):
         fs.Sieve(Even(), read_ahead=-1)
 
@@ -380,6 +387,8 @@ def test_an_infinite_training_loss_leaves_the_rest_of_its_batch_intact() -> None
 def test_bad_batches() -> None:
     with pytest.raises(fs.BatchError, match="without a batch dimension"):
         list(fs.Sieve(method="full")([{"x": torch.zeros(3), "flag": True}]))
+    with pytest.raises(fs.BatchError, match=r"'y' is a ndarray; expected a tensor .*make it one"):
+        list(fs.Sieve(method="full")([{"x": torch.zeros(3), "y": np.zeros(3)}]))
     with pytest.raises(fs.BatchError, match="'y' has 2 rows, but others have 3"):
         list(fs.Sieve(method="full")([{"x": torch.zeros(3), "y": torch.zeros(2)}]))
     with pytest.raises(fs.BatchError, match="single examples"):
@@ -539,3 +548,12 @@ def test_ids_in_a_tuple_are_kept_from_the_model() -> None:
         assert x.shape[1:] == (4,)
         assert own.tolist() == riding.ids.tolist()
         assert len(labels) == len(own)
+
+
+def test_a_scorer_may_be_a_plain_function() -> None:
+    """The size is the loss then, where losses come back from the training step."""
+    sieve = fs.Sieve(lambda batch: TableScorer()(batch), by_hand(), total=400, pool=50)
+    for batch in sieve(make_batches(400)):
+        sieve.reduce(torch.full((len(batch["labels"]),), 0.7), batch)
+    assert sieve.stage == 3
+    assert np.isclose(sieve.window.column("size"), 0.7).any()
