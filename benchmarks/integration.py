@@ -1,19 +1,15 @@
 """What attaching costs on top of the raw loop with the sieve, host by host.
 
     python benchmarks/integration.py [--rounds 7] [--precision bf16] [--output FILE]
-    python benchmarks/integration.py --whole [--rounds 5] [--output FILE]
 
 One thread. The model is tiny, so that little but the hosts' own work is timed: milliseconds a step,
-which MiniLM's steps of the same batches are then set beside. With --whole it is MiniLM that is
-trained, on fewer texts, and seconds are compared as they are. Two numbers a host, medians over
-rounds in which all take turns:
+which MiniLM's steps of the same batches are then set beside: with MiniLM itself a host's own work
+is less than what the same steps differ by. Two numbers a host, medians over rounds in which all
+take turns:
 
 open: (host with the sieve - plain host), gates held open, so both train on the same batches.
 closed: (host with the sieve - loop with the sieve) over the steps both made, less what a step of
     the plain host takes more than one of the plain loop. Gates closed by hand.
-
-and with --whole a third: host with the sieve over loop with the sieve, gates closed, nothing taken
-off.
 """
 
 from __future__ import annotations
@@ -53,7 +49,7 @@ from finesieve.app.docstrings import rows
 from finesieve.app.models import load_model, load_tokenizer
 from finesieve.lightning import SieveCallback
 
-EXAMPLES, FEWER, BATCH, SURVIVORS, WORDS = 6400, 256, 32, 16, 1000
+EXAMPLES, BATCH, SURVIVORS, WORDS = 6400, 32, 16, 1000
 Made = tuple[float, int]  # seconds, steps
 
 
@@ -76,14 +72,10 @@ def adam(model: Any) -> torch.optim.Optimizer:
 class Hosts:
     """One training run each; `kind` is plain, open or closed."""
 
-    def __init__(
-        self, data: list[dict[str, Any]], collate: Any, names: list[str], whole: bool = False
-    ) -> None:
-        self.data, self.collate, self.names, self.whole = data, collate, names, whole
+    def __init__(self, data: list[dict[str, Any]], collate: Any, names: list[str]) -> None:
+        self.data, self.collate, self.names = data, collate, names
 
     def model(self) -> Any:
-        if self.whole:
-            return load_model("minilm", self.names, seed=0, dropout=0.0).train()
         torch.manual_seed(0)
         return BertForSequenceClassification(BertConfig(
             vocab_size=WORDS, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
@@ -225,16 +217,15 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
                         help="of MiniLM's step; bf16 where the processor has its instructions")
     parser.add_argument("--output", default=None)
-    parser.add_argument("--whole", action="store_true", help="train MiniLM itself, on fewer texts")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    table = rows("train")[:FEWER if args.whole else EXAMPLES]
+    table = rows("train")[:EXAMPLES]
     names = sorted({r["label"] for r in table})
     tokenizer = load_tokenizer("minilm")
     texts = [tokenizer(r["text"], truncation=True, max_length=48)["input_ids"] for r in table]
-    data = [{"input_ids": ids if args.whole else [i % WORDS for i in ids],
+    data = [{"input_ids": [i % WORDS for i in ids],
              "labels": names.index(r["label"])} for ids, r in zip(texts, table, strict=True)]
-    hosts = Hosts(data, DataCollatorWithPadding(tokenizer), names, args.whole)
+    hosts = Hosts(data, DataCollatorWithPadding(tokenizer), names)
     runs: dict[str, Callable[[str], Made]] = {
         "loop": hosts.loop, "trainer": hosts.trainer, "accelerate": hosts.accelerate,
         "lightning": hosts.lightning, "fabric": hosts.fabric}
@@ -251,11 +242,7 @@ def main() -> None:
         return [seconds / steps for seconds, steps in made[name, kind]]
 
     found: dict[str, Any] = {}
-    if args.whole:
-        step_of = {BATCH: statistics.median(step("loop", "plain")),
-                   SURVIVORS: statistics.median(step("loop", "closed"))}
-    else:
-        step_of = minilm_steps(table, names, args.precision)
+    step_of = minilm_steps(table, names, args.precision)
     for name in runs:
         opened = statistics.median(
             a - b for a, b in zip(step(name, "open"), step(name, "plain"), strict=True))
@@ -272,17 +259,11 @@ def main() -> None:
             "closed_ms": round(1e3 * closed, 3),
             "closed_of_minilm_step": round(closed / step_of[SURVIVORS], 4),
         }
-        if args.whole:
-            ratios = [a / b for a, b in zip(
-                step(name, "closed"), step("loop", "closed"), strict=True)]
-            found[name]["closed_over_loop"] = {
-                "median": round(statistics.median(ratios), 4),
-                "all": [round(r, 4) for r in sorted(ratios)]}
         print(name, json.dumps(found[name]))
     if args.output:
         Path(args.output).write_text(json.dumps({
             "command": f"python benchmarks/integration.py --rounds {args.rounds} "
-                       + ("--whole" if args.whole else f"--precision {args.precision}"),
+                       f"--precision {args.precision}",
             "examples": len(data), "batch": BATCH, "survivors_a_batch": SURVIVORS,
             "rounds": args.rounds, "threads": 1, "hosts": found,
             "minilm_ms_a_step": {str(k): round(1e3 * v, 1) for k, v in step_of.items()},
