@@ -23,13 +23,14 @@ SMALL = "small-batches"  # there, too
 ABOUT_SMALL = (
     "**In batches of 8** (rate 1e-4, fp32, another machine, at most 10,000 examples a set; one\n"
     "setting for all methods, by the tuning sets as good for full training as 32 with 2e-4, but\n"
-    "dearer). A random subset in batches of 32 of the same time is no worse than finesieve here:\n"
-    "choosing pays where batches are small anyway ([batch size](docs/research/batch-size.md)):"
+    "dearer). A random subset in batches of 32 of the same time is as good here, or better, so\n"
+    "choosing pays where batches must be small anyway ([batch size](docs/research/batch-size.md)):"
 )
 WIDE = "wide"  # in words
 ABOUT_WIDE = (
     "**On many sets** (rate 2e-4, batches of 32, fp32, at most 6,000 examples, one seed each; all\n"
-    "sets of short texts with one label that there were, [set by set](docs/benchmarks.md#wide)):"
+    "12 that we had with one label, up to 15 words on average and 4,000 examples or more, [set by\n"
+    "set](docs/benchmarks.md#wide)):"
 )
 BEGIN, END = "<!-- results: benchmarks/write_tables.py -->", "<!-- end of results -->"
 METRICS = {"conll2003": "entity F1", "stsb": "Spearman's correlation", "goemotions": "micro F1",

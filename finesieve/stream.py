@@ -1,4 +1,4 @@
-"""The sieve: wraps the stream of batches and yields full batches of survivors.
+"""The sieve: wraps the stream of batches and yields batches of survivors, all of one size.
 
     stream -> [forward gate] -> scoring pass -> [backward gate] -> held survivors -> batches
 

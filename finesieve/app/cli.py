@@ -17,6 +17,7 @@ from finesieve import __version__
 from finesieve.app.config import ATTENTION
 from finesieve.app.memory import keep_memory
 from finesieve.errors import ConfigError, FinesieveError
+from finesieve.methods import REGISTRY
 
 EXIT_BAD_INPUT = 2
 
@@ -99,7 +100,8 @@ def parser() -> argparse.ArgumentParser:
     _data_options(train)
     train.add_argument("--output", required=True, metavar="FOLDER", help="new or empty folder")
     train.add_argument("--method", default="finesieve",
-                       help="finesieve, paper, full, random, quantile (default: %(default)s)")
+                       help=f"{', '.join(REGISTRY)}, or module:function of your own "
+                       "(default: %(default)s)")
     train.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     train.add_argument("--resume", action="store_true",
                        help="go on with the interrupted run in the output folder")
@@ -276,7 +278,8 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 2 bad input or settings, 128 + signal when interrupted."""
+    """Exit status: 0 done, 1 the system refused or a run of a suite failed, 2 bad input or
+    settings, 128 + signal when interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     args = parser().parse_args(words)
     args.argv = words
