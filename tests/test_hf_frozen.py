@@ -44,6 +44,7 @@ def run(folder: Path, shared: bool, resume: str | None = None, **args: Any) -> t
     return host, sum(seen)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.cpu.amp.autocast:FutureWarning")  # accelerate 1.10's
 @pytest.mark.parametrize("args", [{}, {"bf16": True}], ids=str)
 def test_training_is_the_same_with_fewer_forwards(
     tmp_path: Path, args: dict[str, Any], monkeypatch: pytest.MonkeyPatch
