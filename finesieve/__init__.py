@@ -17,7 +17,7 @@ from finesieve.forward_gate import PredictorGate
 from finesieve.gates import Features, Gate, Offer, Open, Random, Verdict
 from finesieve.methods import Method
 from finesieve.predictor import NaiveBayes, Predictor, SizeRegression
-from finesieve.rows import inputs
+from finesieve.rows import inputs, is_filler
 from finesieve.schedule import StreamSchedule
 from finesieve.stages import Automatic, Fixed, Paper, Stages
 from finesieve.stream import Sieve
@@ -31,5 +31,5 @@ __all__ = [
     "LossThreshold", "Method", "NaiveBayes", "Offer", "Open", "Paper", "Predictor",
     "PredictorGate", "Quantile", "Random", "ScoreError", "Sieve", "SizeRegression", "Stages",
     "StateError", "StreamSchedule", "ThresholdSampling", "Verdict", "checks", "inputs",
-    "methods", "scores", "text_features", "token_features",
+    "is_filler", "methods", "scores", "text_features", "token_features",
 ]

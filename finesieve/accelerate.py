@@ -6,7 +6,6 @@ finesieve, to the bit.
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +54,7 @@ class FilteredLoader:
 
     Under `accelerator.accumulate` each optimizer step has all its batches but the last of a pass,
     as in plain Accelerate. Where a pass ends without warning, because nothing survived of its
-    end, one more batch, of weight 0, completes the step. It is none of the stream's examples.
+    end, one more batch, of weight 0, completes the step (`finesieve.is_filler`).
 
     `accelerator.save_state` saves the stream with everything else (`finesieve-0-rank0.pt`), and
     its schedule. To resume: make everything anew, `accelerator.load_state(...)`, and go on
@@ -118,9 +117,6 @@ class FilteredLoader:
 
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """As `Sieve.reduce`: the weighted mean, a scalar, for `accelerator.backward`."""
-        if hosts.is_filler(batch):
-            losses = check_losses(losses, len(ride(batch).ids), "the training step")
-            return 0.0 * losses.nan_to_num(0.0, 0.0, 0.0).sum()
         return self.sieve.reduce(losses, batch, sizes)
 
     @property
@@ -135,7 +131,7 @@ class FilteredLoader:
     # ---- one pass
 
     def __iter__(self) -> Iterator[Any]:
-        accelerator, loader, last = self._accelerator, self._loader, None
+        accelerator, loader, begun = self._accelerator, self._loader, False
         self._notice_schedules()
         grouping = accelerator.gradient_state
         epoch = self._epoch = loader.iteration
@@ -145,15 +141,15 @@ class FilteredLoader:
         grouping._add_dataloader(self)
         try:
             for batch in self.sieve(drawn, positioned=True):
+                begun = True
                 if grouping.num_steps > 1:
-                    last = copy.copy(batch)  # the loop may take columns out
                     self.end_of_dataloader = self._is_last()
                 yield batch
             loader.iteration, self._epoch = epoch + 1, None
             unmade = accelerator.step % grouping.num_steps != 0 and grouping.sync_with_dataloader
-            if unmade and last is not None:
+            if unmade and begun:
                 self.end_of_dataloader = True
-                yield hosts.filler(last)
+                yield self.sieve.filler()
         finally:
             grouping._remove_dataloader(self)
             grouping._remove_dataloader(source)
@@ -202,9 +198,9 @@ class FilteredLoader:
         self._ended = True
 
     def _is_last(self) -> bool:
-        """Whether any rank knows that it has nothing after the batch at hand."""
+        """Whether all ranks know that they have nothing after the batch at hand."""
         known = self._ended and self.sieve.held == 0
-        return bool(self._agreement.mean([float(known)])[0] > 0)
+        return self._agreement.mean([float(known)])[0] >= 1.0
 
     # ---- state
 

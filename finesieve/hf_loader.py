@@ -10,7 +10,7 @@ from accelerate import skip_first_batches
 
 from finesieve import hosts
 from finesieve.accelerate import generators
-from finesieve.rows import IDS, WEIGHTS
+from finesieve.rows import WEIGHTS
 from finesieve.stream import Sieve
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class FilteredLoader:
         attached = self._attached
         sieve = attached.sieve
         assert sieve is not None
-        count, last, fresh, resumed = 0, None, False, self._skip > 0
+        count, fresh, resumed = 0, False, self._skip > 0
         while not fresh or (resumed and count == 0):  # saved with a pass's last step: the next one
             fresh = self._under_way is None  # else what the trainer left of the pass before
             if fresh:
@@ -54,14 +54,14 @@ class FilteredLoader:
             for batch in self._under_way:
                 if bool((batch[WEIGHTS] == 1).all()):
                     del batch[WEIGHTS]
-                count, last = count + 1, batch
+                count += 1
                 yield attached.yielded(batch)
                 attached.going_on()
             self._under_way = None
         every = attached.trainer.args.gradient_accumulation_steps
-        if attached.filters and last is not None and count != self._length:
+        if attached.filters and count not in (0, self._length):
             for _ in range(-count % every):  # the last step of a pass shall be made, not left
-                yield attached.yielded(_filler(last))
+                yield attached.yielded(sieve.filler())
 
     def close(self) -> None:
         """Enter the last step into the books: a trainer that has made them all asks for no more."""
@@ -93,13 +93,6 @@ class FilteredLoader:
             hosts.set_random_state(now["process"])
         yield from sieve(attached.drawn(batches), positioned=True)
         attached.begun = {}
-
-
-def _filler(batch: Any) -> Any:
-    """With the weights alone, as opposed to a batch of the stream."""
-    made = hosts.filler(batch)
-    del made[IDS]
-    return made
 
 
 def _random_states(loader: Any) -> dict[str, Any]:

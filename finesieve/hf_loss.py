@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from finesieve import heads
 from finesieve.hf_scale import LossScale
 from finesieve.hf_tasks import decoder_needs_targets
-from finesieve.rows import IDS, WEIGHTS
+from finesieve.rows import IDS, WEIGHTS, is_filler
 from finesieve.scores import scoring
 from finesieve.stream import Sieve
 
@@ -49,7 +49,9 @@ class TrainedLoss:
         self, sieve: Sieve, model: nn.Module, inputs: Any, carried: dict[str, Tensor], items: Any
     ) -> tuple[Tensor, Any]:
         """inputs: the batch's columns as the model takes them. carried: the sieve's own of this
-        batch, `sieve_ids` at least unless it is a filler. items: `num_items_in_batch`."""
+        batch, `sieve_ids` at least. items: `num_items_in_batch`."""
+        if WEIGHTS in carried and is_filler(carried):
+            return self._nothing(model, inputs, items)
         if WEIGHTS in carried:
             return self._weighted(sieve, model, inputs, carried, items)
         if self._own:
@@ -81,11 +83,15 @@ class TrainedLoss:
             if not self._own:
                 self._ask(inputs, items)
             each, outputs = self._ours(model, inputs)
-        if IDS in carried:
-            loss = sieve.reduce(each, carried)
-        else:  # a filler, of weight 0: infinite times 0 would be no number
-            loss = (torch.nan_to_num(each) * carried[WEIGHTS]).mean()
-        return self.scale.scaled(loss, items), outputs
+        return self.scale.scaled(sieve.reduce(each, carried), items), outputs
+
+    def _nothing(self, model: nn.Module, inputs: Any, items: Any) -> tuple[Tensor, Any]:
+        """Of a filler: 0, through the model all the same, whose other ranks wait for it."""
+        if self._own:
+            loss, outputs = self._ours(model, inputs)
+        else:
+            loss, outputs = self._hosts(model, inputs, items)
+        return 0.0 * torch.nan_to_num(loss, 0.0, 0.0, 0.0).sum(), outputs
 
     def _ours(self, model: nn.Module, inputs: Any) -> tuple[Tensor, Any]:
         """Loss of each example, float[n], and the model's outputs, where there is a head."""

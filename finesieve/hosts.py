@@ -1,4 +1,4 @@
-"""What the adapters of host libraries share: clock, random state, fillers, figures for the logs."""
+"""What the adapters of host libraries share: clock, random state, figures for the logs."""
 
 from __future__ import annotations
 
@@ -86,31 +86,6 @@ def figures(sieve: Sieve) -> dict[str, float]:
     spent = work.spent(*sieve.costs, of=ledger.tokens.drawn)
     return {"sieve_stage": float(sieve.stage), "sieve_trained": round(trained, 4),
             "sieve_scored": round(scored, 4), "sieve_saved": round(1.0 - spent, 4)}
-
-
-# ---- fillers: they complete a step whose accumulated batches ran out, and add nothing to it
-
-
-def filler(batch: Any) -> Any:
-    """A sieve's batch cut to two examples (one may be too few for a normalisation over the
-    batch), of weight 0 and of no id (-1)."""
-    bare = copy.copy(inputs(batch))
-    if isinstance(bare, MutableMapping):
-        for key, column in bare.items():
-            bare[key] = column if isinstance(column, str) else column[:2]  # a word is for all
-        n = next(len(c) for c in bare.values() if not isinstance(c, str))
-        bare[IDS], bare[WEIGHTS] = torch.full((n,), -1), torch.zeros(n)
-        return bare
-    columns = [bare[:2]] if isinstance(batch, TensorBatch) else [c[:2] for c in bare]
-    ids = torch.full((len(columns[0]),), -1)
-    if isinstance(batch, TensorBatch):
-        return TensorBatch(columns[0], ids, torch.zeros(len(ids)))
-    return type(batch)([*columns, Ride(ids, torch.zeros(len(ids)))])
-
-
-def is_filler(batch: Any) -> bool:
-    weights = ride(batch).weights
-    return len(weights) <= 2 and not bool(weights.any())
 
 
 # ---- the random state of the process (a GPU's apart, which no loader draws from)

@@ -70,6 +70,17 @@ def ride(batch: Any) -> Ride:
     )
 
 
+def is_filler(batch: Any) -> bool:
+    """Whether a sieve's batch is a filler. It has one or two examples, of weight 0: it completes a
+    step of the host's, or keeps this rank in step with others that have more left, and adds nothing
+    to the gradient.
+
+    Raises `BatchError` for a batch that did not come from a sieve.
+    """
+    weights = ride(batch).weights
+    return len(weights) <= 2 and not bool(weights.any())
+
+
 @dataclass(slots=True)
 class Rows:
     """n examples, column by column.
@@ -256,6 +267,13 @@ class Codec:
                 assert isinstance(column, Tensor)
                 columns[key] = self._padding.fitted(key, column, real.ndim - 1, width)
         return replace(rows, columns=columns)
+
+    def filler(self, rows: Rows) -> Rows:
+        """Two of the rows (one may be too few for a normalisation over the batch), of weight 0 and
+        no id (-1), that stand for nothing drawn."""
+        made = self.take(rows, np.arange(min(2, len(rows))))
+        made.ids[:], made.weights[:], made.spans[:] = -1, 0.0, 0.0
+        return made
 
     def concat(self, parts: Sequence[Rows]) -> Rows:
         """One after another, padded to the widest."""

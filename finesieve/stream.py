@@ -2,7 +2,8 @@
 
     stream -> [forward gate] -> scoring pass -> [backward gate] -> held survivors -> batches
 
-With both gates open (stage 1) the loader's batches pass through unchanged.
+With both gates open (stage 1) the loader's batches pass through unchanged. Several ranks end a
+pass together, when none has anything left: one that has nothing yields fillers until then.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from finesieve import methods
 from finesieve.agreement import Agreement, Alone
-from finesieve.errors import ConfigError, StateError
+from finesieve.errors import BatchError, ConfigError, StateError
 from finesieve.features import FeatureFunction, token_features
 from finesieve.forward_gate import PredictorGate
 from finesieve.gates import Open, State
@@ -26,7 +27,7 @@ from finesieve.identity import check_same, described
 from finesieve.learning import Learning
 from finesieve.ledger import Clock, Ledger
 from finesieve.pace import Costs
-from finesieve.rows import Codec, Rows, inputs, ride, rows_from_state, rows_state
+from finesieve.rows import Codec, Rows, inputs, is_filler, ride, rows_from_state, rows_state
 from finesieve.scores import Scorer, check_losses
 from finesieve.scoring import ScoringPass
 from finesieve.sifting import Sifter
@@ -36,7 +37,7 @@ from finesieve.transitions import Transitions
 Listener = Callable[[dict[str, Any]], None]
 _END = object()
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
-_VERSION = 7
+_VERSION = 8
 
 
 class Sieve:
@@ -139,6 +140,7 @@ class Sieve:
         self._released = 0.0
         self._progress = 0.0
         self._batches_in_pass = 0
+        self._filler: Rows | None = None  # once something was drawn
         self._ahead: list[Rows] = []  # taken by a host that was interrupted, not trained on
         self._resumed = False
         self._passes = 0
@@ -192,6 +194,7 @@ class Sieve:
                 if not self._agree():
                     break
                 rows, opened = self._next()
+            real = bool(rows.weights.any())
             with self.ledger.spending("decide"):
                 out = self._codec.pack(rows)
             pace = self.ledger.paces["open" if opened else "closed"]
@@ -201,7 +204,8 @@ class Sieve:
             finally:
                 taken = self.ledger.clock() - start
                 self.ledger.seconds["train"] += taken
-                pace.add(taken, int(rows.lengths.sum()))
+                if real:
+                    pace.add(taken, int(rows.lengths.sum()))
         with self.ledger.spending("decide"):
             self._learning.absorb(self.stage)
         self._batches_in_pass = 0
@@ -211,7 +215,7 @@ class Sieve:
     def _place(self, batch: Any) -> None:
         """Put what waits where this batch of the loader's is: a host that resumes does not know."""
         self._holding.each(lambda rows: self._codec.place_like(rows, batch))
-        for rows in (*self._pool, *self._ahead):
+        for rows in (*self._pool, *self._ahead, *([self._filler] if self._filler else [])):
             self._codec.place_like(rows, batch)
 
     def _check_ranks(self) -> None:
@@ -238,6 +242,8 @@ class Sieve:
                 self._batch_size = self.survivors(len(rows))
             if self._scoring.most is None:
                 self._scoring.most = max(64, 2 * len(rows))
+            if self._filler is None:
+                self._filler = self._codec.filler(rows)
             self._count("drawn", rows)
             self._batches_in_pass += 1
             if self._loaders is None:
@@ -273,7 +279,9 @@ class Sieve:
             self._holding.release(self._size(), everything=True)
 
     def _next(self) -> tuple[Rows, bool]:
-        """The next batch, and whether it passed open gates."""
+        """The next batch, and whether it passed open gates; a filler if only others have one."""
+        if not self._holding.ready and self._filler is not None:
+            return self._filler, self.stage == 1
         with self.ledger.spending("decide"):
             rows, opened = self._holding.next()
             self._count("yielded", rows)
@@ -296,6 +304,8 @@ class Sieve:
         """
         ids, weights = ride(batch)
         losses = check_losses(losses, len(ids), "the training step")
+        if is_filler(batch):
+            return 0.0 * losses.nan_to_num(0.0, 0.0, 0.0).sum()
         self.observe(losses, batch, sizes)
         finite = torch.isfinite(losses.detach())
         clean = torch.where(finite, losses, torch.zeros_like(losses))
@@ -314,6 +324,13 @@ class Sieve:
         if sizes is not None:
             sizes = check_losses(sizes, len(ids), "the training step").detach()
         self._learning.give(ids, losses.detach(), sizes)
+
+    def filler(self) -> Any:
+        """A batch of one or two examples of weight 0 and no id (-1), for a host that has to complete
+        a step: `reduce` makes 0 of its losses. `StateError` before anything was drawn."""
+        if self._filler is None:
+            raise StateError("nothing was drawn yet, so there is no example to make a filler of")
+        return self._codec.pack(self._filler)
 
     @property
     def stage(self) -> int:
@@ -394,7 +411,7 @@ class Sieve:
     # ---- stages
 
     def _agree(self) -> bool:
-        """Once per batch: has every rank one? And with the averages, is it time to move?"""
+        """Once per batch: has any rank one? And with the averages, is it time to move?"""
         with self.ledger.spending("decide"):
             evidence = self._transitions.evidence(
                 self.ledger.examples.drawn, self._passes, self.costs, self.work)
@@ -404,11 +421,15 @@ class Sieve:
             released = self._released + self._holding.next_span()
             consumed = min(1.0, released / self._total) if self._total else 0.0
             numbers = self._agreement.mean(
-                [float(self._holding.ready), consumed, *evidence, *shared[0], *shared[1]]
+                [float(self._holding.ready), float(self._filler is None), consumed, *evidence,
+                 *shared[0], *shared[1]]
             )
-            ready, self._progress = numbers[0] >= 1.0, numbers[1]
-            at = 2 + len(evidence)
-            move = self._transitions.due(numbers[2:at])
+            ready, self._progress = numbers[0] > 0.0, numbers[2]
+            if ready and numbers[1] > 0.0:  # on all ranks, so that none waits for another
+                raise BatchError("a rank's part of the data has no example at all, and others have "
+                                 "some: give each rank a part of its own")
+            at = 3 + len(evidence)
+            move = self._transitions.due(numbers[3:at])
             for gate, values in zip(gates, shared, strict=True):
                 gate.agree(numbers[at : at + len(values)])
                 at += len(values)
@@ -485,6 +506,7 @@ class Sieve:
             "pool": [rows_state(r) for r in self._pool],
             "holding": self._holding.state_dict(),
             "ahead": [rows_state(r) for r in (*map(self._taken, ahead), *self._ahead)],
+            "filler": None if self._filler is None else rows_state(self._filler),
             "counters": {
                 "released": self._released,
                 "progress": self._progress,
@@ -522,6 +544,8 @@ class Sieve:
         self._pool = [rows_from_state(s, device) for s in state["pool"]]
         self._holding.load_state_dict(state["holding"], device)
         self._ahead = [rows_from_state(s, device) for s in state["ahead"]]
+        filler = state["filler"]
+        self._filler = None if filler is None else rows_from_state(filler, device)
         counters = state["counters"]
         self._released = counters["released"]
         self._batches_in_pass, self._passes = counters["batches_in_pass"], counters["passes"]

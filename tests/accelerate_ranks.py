@@ -159,12 +159,13 @@ def main(folder: str) -> None:
         "drawn": sieve.ledger.examples.drawn, "passes": whole.stream.passes,
         "resumed": equal(whole, Run(closed(7), load=Path(folder), seed=5, **settings)),
     }
-    # Saved after the second pass's first batch, when one rank has others left of the first pass.
+    # Saved in the first pass when one rank has nothing left of it, and the other has.
     uneven, second = {**settings, "accumulated": 1}, Path(folder) / "second"
     rank = whole.accelerator.process_index
     saved = Run(lopsided(rank), save=(4, second), **uneven)
     again = Run(lopsided(rank), load=second, seed=5, **uneven)
-    out["uneven"] = [len(saved.sync[0]), equal(saved, again)]
+    drawn = saved.stream.sieve.ledger.examples.drawn
+    out["uneven"] = [len(saved.sync[0]), drawn, equal(saved, again)]
     plain = Run(**settings)
     for name, method in (("full", "full"), ("open", closed(starts={}))):
         again = Run(method, **settings)

@@ -34,7 +34,7 @@ def main(rank: int, store: str, method: str) -> None:
     )
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=300)
     schedule = fs.StreamSchedule(decay, 300, lambda: sieve.progress)
-    steps, moves = 0, []
+    steps, moves, fillers = 0, [], 0
     for batch in sieve(make_batches(n, seed=rank)):
         bare = fs.inputs(batch)
         labels = bare.pop("labels")
@@ -43,13 +43,15 @@ def main(rank: int, store: str, method: str) -> None:
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        steps += 1
+        steps, fillers = steps + 1, fillers + fs.is_filler(batch)
         while len(moves) < len(sieve.moves):
             moves.append([sieve.moves[len(moves)]["stage"], steps])
     c = sieve.ledger.examples
     print(json.dumps({
         "steps": steps, "moves": moves, "weight": float(model.module.head.weight.sum()),
         "threshold": getattr(sieve.method.backward, "threshold", None),
+        "drawn": c.drawn - n, "held": sieve.held, "fillers": fillers,
+        "progress": sieve.progress, "rate": optimizer.param_groups[0]["lr"],
         "conserved": c.drawn == c.dropped + c.yielded + sieve.held,
     }))
     dist.barrier()  # neither rank leaves while the other still talks

@@ -1,4 +1,4 @@
-"""Opt-in, minutes: `pytest -m shared --data-dir DIR` runs on real benchmark datasets."""
+"""Opt-in, minutes, on real benchmark datasets: `pytest tests/test_shared.py --data-dir=DIR`."""
 
 from __future__ import annotations
 

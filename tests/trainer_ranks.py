@@ -211,7 +211,7 @@ def resumed(folder: Path, rank: int) -> Facts:
         whole = trainer(at, callbacks=[Passes(ends)], **more)
         hf.attach(whole, make(), **options)
         whole.train()
-        for step in (3, ends[0] + 1):  # there a rank has batches left of the pass before
+        for step in (3, ends[0] - 1):  # there a rank may have nothing left of the pass
             again = trainer(at, model(seed=9), **more)
             hf.attach(again, make(), **options)
             again.train(resume_from_checkpoint=str(at / f"checkpoint-{step}"))
