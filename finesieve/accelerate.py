@@ -30,9 +30,8 @@ except ImportError as error:
 from finesieve import hosts, methods
 from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, FinesieveWarning, StateError
-from finesieve.rows import ride
 from finesieve.schedule import StreamSchedule
-from finesieve.scores import Scorer, check_losses, unwrapped
+from finesieve.scores import Scorer, unwrapped
 from finesieve.stream import Sieve
 
 __all__ = ["FilteredLoader"]
@@ -200,7 +199,7 @@ class FilteredLoader:
     def _is_last(self) -> bool:
         """Whether all ranks know that they have nothing after the batch at hand."""
         known = self._ended and self.sieve.held == 0
-        return self._agreement.mean([float(known)])[0] >= 1.0
+        return bool(self._agreement.mean([float(known)])[0] >= 1.0)
 
     # ---- state
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import torch
 from finesieve import methods
 from finesieve.errors import ConfigError
 from finesieve.methods import Method
-from finesieve.rows import IDS, WEIGHTS, Ride, TensorBatch, inputs, ride
 from finesieve.stream import Sieve
 
 

@@ -326,8 +326,8 @@ class Sieve:
         self._learning.give(ids, losses.detach(), sizes)
 
     def filler(self) -> Any:
-        """A batch of one or two examples of weight 0 and no id (-1), for a host that has to complete
-        a step: `reduce` makes 0 of its losses. `StateError` before anything was drawn."""
+        """A batch of one or two examples of weight 0 and no id (-1), for a host that has to
+        complete a step: `reduce` makes 0 of its losses. `StateError` before anything was drawn."""
         if self._filler is None:
             raise StateError("nothing was drawn yet, so there is no example to make a filler of")
         return self._codec.pack(self._filler)

@@ -44,7 +44,7 @@ def test_two_ranks(method: str, tmp_path: Path) -> None:
     assert a["threshold"] == b["threshold"]
     for rank in out:
         assert rank["conserved"]
-        assert rank["drawn"] == rank["held"] == 0  # as many as there are, however many the other has
+        assert rank["drawn"] == rank["held"] == 0  # all there are
         assert rank["progress"] == pytest.approx(1.0)
         assert rank["rate"] == pytest.approx(0.0, abs=0.01)
     assert sorted(rank["fillers"] > 0 for rank in out) == [False, True]
