@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
+from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 import finesieve as fs
@@ -85,6 +86,24 @@ def test_a_compiled_model_is_compiled_once_a_shape_and_no_more() -> None:
     assert len(full) <= 6
     assert len(shapes) <= len(full) + 1
     assert counter.frame_count <= len(shapes) + 3
+    torch._dynamo.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own
+def test_inductor_compiles_once_a_shape_and_trains_alike() -> None:
+    """The compiler itself; needs one for C++."""
+    torch._dynamo.reset()
+    counters.clear()
+    fixed: dict[str, Any] = {"lengths": [8, 16, 32], "scoring_batch": 16}
+    _, _, plain = run(Net(), **fixed)
+    sieve, shapes, found = run(torch.compile(Net(), dynamic=False), **fixed)
+    assert sieve.stage == 3
+    assert len({width for _, width in shapes}) >= 2
+    assert len(shapes) <= 7
+    assert 0 < counters["stats"]["unique_graphs"] <= len(shapes) + 3
+    for a, b in zip(found, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     torch._dynamo.reset()
 
 
