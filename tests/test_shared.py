@@ -1,4 +1,4 @@
-"""Opt-in, minutes, on real benchmark datasets: `pytest tests/test_shared.py --data-dir=DIR`."""
+"""Opt-in, minutes, on real data: `pytest tests/test_shared.py -m shared --data-dir=DIR`."""
 
 from __future__ import annotations
 
