@@ -198,7 +198,7 @@ class FilteredLoader:
 
     def _is_last(self) -> bool:
         """Whether all ranks know that they have nothing after the batch at hand."""
-        known = self._ended and self.sieve.held == 0
+        known = self._ended and self.sieve.held + self.sieve.undrawn == 0
         return bool(self._agreement.mean([float(known)])[0] >= 1.0)
 
     # ---- state

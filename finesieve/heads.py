@@ -73,9 +73,12 @@ class Head(ABC):
     """One task. Abstract or final.
 
     targets: keys of a dict batch that the model is not given when it is scored.
+    fits: whether the last linear layer may be fitted to this task's loss before training begins
+        (`finesieve.head_start`): its logits are classes or values of the task's own, not words.
     """
 
     targets: tuple[str, ...] = ("labels",)
+    fits: bool = False
 
     @abstractmethod
     def losses(self, outputs: Any, batch: Any) -> Tensor:
@@ -107,6 +110,8 @@ class SingleLabel(Head):
     `torch.nn.CrossEntropyLoss`. class_weights: float[classes]; an example's loss is multiplied by
     the weight of its class (not divided by the batch's sum of them).
     """
+
+    fits = True
 
     def __init__(
         self, labels: str = "labels", smoothing: float = 0.0, class_weights: Tensor | None = None
@@ -177,6 +182,8 @@ class Choice(SingleLabel):
 class MultiLabel(Head):
     """Any number of classes: mean binary cross-entropy, logits and labels float[n, classes]."""
 
+    fits = True
+
     def __init__(self, labels: str = "labels") -> None:
         self.targets = (labels,)
 
@@ -205,6 +212,8 @@ class MultiLabel(Head):
 
 class Regression(Head):
     """Squared error, the mean over outputs: predictions [n] or [n, k], labels float likewise."""
+
+    fits = True
 
     def __init__(self, labels: str = "labels") -> None:
         self.targets = (labels,)
@@ -260,6 +269,7 @@ class Tokens(Head):
         if not 0.0 <= smoothing < 1.0:
             raise ConfigError(f"smoothing is {smoothing!r}; expected 0 to below 1")
         self.targets, self.shift, self.per = (labels,), shift, per
+        self.fits = not shift
         self.smoothing = smoothing
 
     def count(self, labels: Tensor) -> Tensor:

@@ -133,8 +133,8 @@ class Attached:
                 wrong += hf_refusals.unshared(trainer, prefix, losses is not None)
             if wrong:
                 raise ConfigError("the sieve cannot be attached: " + "; ".join(wrong))
-            if losses is None:
-                self._find_head(head)
+        if losses is None and (self.filters or options.get("head_start")):
+            self._find_head(head)
         taken = sorted({"clock", "agreement", "scorer"} & options.keys())
         if taken:
             raise ConfigError(f"{', '.join(taken)}: the trainer's own is used; leave it out")

@@ -36,6 +36,7 @@ from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, StateError
 from finesieve.features import FeatureFunction
 from finesieve.hosts import check_method, clock, examples, figures, sized
+from finesieve.last_layer import LastLayer
 from finesieve.schedule import StreamSchedule
 from finesieve.scores import (
     SIZE_ALONE,
@@ -413,12 +414,19 @@ class _Prepared(Scorer):
         self._scorer, self._trainer, self._module = scorer, trainer, module
 
     def __call__(self, batch: Any) -> Scores:
+        with scoring(self._module):  # hooks may draw random numbers
+            return self._scorer(self._prepared(batch))
+
+    def last_layer(self, batch: Any) -> LastLayer | None:
+        with scoring(self._module):
+            return self._scorer.last_layer(self._prepared(batch))
+
+    def _prepared(self, batch: Any) -> Any:
         trainer, data, hook = self._trainer, self._trainer.datamodule, "on_before_batch_transfer"
         owner = data if data is not None and is_overridden(hook, data) else self._module
-        with scoring(self._module):  # hooks may draw random numbers
-            batch = trainer.precision_plugin.convert_input(batch)
-            batch = owner.on_before_batch_transfer(batch, dataloader_idx=0)
-            return self._scorer(trainer.strategy.batch_to_device(batch, dataloader_idx=0))
+        batch = trainer.precision_plugin.convert_input(batch)
+        batch = owner.on_before_batch_transfer(batch, dataloader_idx=0)
+        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
     def size_of_loss(self, loss: Any) -> Any:
         return self._scorer.size_of_loss(loss)

@@ -23,6 +23,7 @@ from finesieve.features import FeatureFunction, token_features
 from finesieve.frozen import FrozenPrefix
 from finesieve.gates import FloatArray
 from finesieve.heads import Head, SingleLabel
+from finesieve.last_layer import LastLayer, find_last_layer, linear_calls
 
 SizeFunction = Callable[[FloatArray], FloatArray]
 SIZE_ALONE = (
@@ -74,6 +75,11 @@ class Scorer(ABC):
     def features(self) -> FeatureFunction:
         """What a predictor is to look at, unless the user says otherwise."""
         return token_features()
+
+    def last_layer(self, batch: Any) -> LastLayer | None:
+        """What the model's last linear layer is given for a batch of the loader's form; None where
+        no such layer makes the task's logits. Leaves no trace."""
+        return None
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -155,23 +161,45 @@ class Task(Scorer):
         if self._prefix:
             keeping = self._prefix.keeping()
         with scoring(self.model, self._autocast) as model, keeping as kept:
-            device = next((p.device for p in model.parameters()), torch.device("cpu"))
-            if isinstance(batch, Mapping):
-                missing = [key for key in self.head.targets if key not in batch]
-                if missing:
-                    raise BatchError(f"no {missing[0]!r} in the batch; it has {sorted(batch)}")
-                given = {
-                    k: v.to(device)
-                    for k, v in batch.items()
-                    if isinstance(v, Tensor) and (self._kept or k not in self.head.targets)
-                }
-                out = model(**given, **self._more)
-            else:
-                *rest, labels = batch
-                out = model(*(x.to(device) for x in rest))
-                batch = {self.head.targets[0]: labels}
+            out, batch = self._outputs(model, batch)
             loss, size = self.head.both(out, batch)
         return Scores(loss.float().cpu().numpy(), size.float().cpu().numpy(), *kept[:1])
+
+    def _outputs(self, model: nn.Module, batch: Any) -> tuple[Any, Mapping[str, Any]]:
+        """What the model makes of a batch, and a mapping with the targets."""
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        if isinstance(batch, Mapping):
+            missing = [key for key in self.head.targets if key not in batch]
+            if missing:
+                raise BatchError(f"no {missing[0]!r} in the batch; it has {sorted(batch)}")
+            given = {
+                k: v.to(device)
+                for k, v in batch.items()
+                if isinstance(v, Tensor) and (self._kept or k not in self.head.targets)
+            }
+            return model(**given, **self._more), batch
+        *rest, labels = batch
+        return model(*(x.to(device) for x in rest)), {self.head.targets[0]: labels}
+
+    def last_layer(self, batch: Any) -> LastLayer | None:
+        if not self.head.fits or self._kept:
+            return None
+        # The layers of a compiled model show their calls only when it runs as it was written.
+        model = unwrapped(self.model)
+        with scoring(getattr(model, "_orig_mod", model), self._autocast) as plain:
+            with linear_calls(plain) as calls:
+                out, batch = self._outputs(plain, batch)
+            logits = getattr(out, "logits", out)
+            self.head.both(out, batch)  # complains of targets that do not fit
+            found = find_last_layer(calls, logits)
+        if found is None:
+            return None
+        layer, given = found
+        with torch.inference_mode(False):  # what it made could not take part in a backward pass
+            targets = {key: torch.as_tensor(batch[key]).to(given.device).clone()
+                       for key in self.head.targets}
+            inputs = given.float().clone()
+        return LastLayer(layer, inputs, self.head, targets, tuple(logits.shape[1:]))
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
         return self.head.size_of_loss(loss)

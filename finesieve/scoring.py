@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from finesieve.errors import ScoreError
-from finesieve.gates import FloatArray
+from finesieve.gates import FloatArray, IntArray
+from finesieve.head_start import unfit
+from finesieve.last_layer import LastLayer, joined
 from finesieve.ledger import Ledger
 from finesieve.rows import PREFIX, Codec, Rows
 from finesieve.scores import Scorer
+
+_MOST_INPUTS = 2**26  # numbers that a head start may hold: 256 MB
 
 
 def cut_by_length(lengths: npt.ArrayLike, most: int, overhead: float) -> list[slice]:
@@ -79,23 +87,55 @@ class ScoringPass:
             return cut_alike(lengths, most, self._codec.buckets)
         return cut_by_length(lengths, most, self._overhead)
 
-    def _score(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
-        assert self._scorer is not None
+    def _batches(self, rows: Rows) -> Iterator[tuple[IntArray, int, Any]]:
+        """The rows in batches for the model: their places, how many examples the batch has
+        (more than places where it is filled up to a fixed size), and the batch."""
+        codec = self._codec
         assert self.most is not None
-        codec, clock, pace = self._codec, self._ledger.clock, self._ledger.paces["score"]
-        prefix: Tensor | None = None
-        loss, size = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
-        before = clock()
         order = np.argsort(rows.lengths, kind="stable")
         for cut in self._cuts(rows.lengths[order], self.most):
             index = given = order[cut]
             if codec.buckets:  # of one size, for compiled models: the last one is repeated
                 given = np.pad(index, (0, self.most - len(index)), mode="edge")
-            scores = self._scorer(codec.for_model(codec.take(rows, given)))
-            if scores.loss.shape != given.shape or scores.size.shape != given.shape:
+            yield index, len(given), codec.for_model(codec.take(rows, given))
+
+    def last_layer(self, rows: Rows) -> LastLayer | None:
+        """What the last linear layer is given for these rows, in the order of their lengths.
+
+        Returns None where the scorer knows of no such layer, and only the first batch's where the
+        layer may not be fitted. Fewer rows than given are run where their inputs would take more
+        than 256 MB.
+        """
+        ask = getattr(self._scorer, "last_layer", None)  # a plain function has none
+        parts: list[LastLayer] = []
+        if ask is None or len(rows) == 0:
+            return None
+        numbers = 0
+        for index, size, batch in self._batches(rows):
+            with self._ledger.spending("score"):
+                part = ask(batch)
+            if part is None:
+                return None
+            self._ledger.count("scored", len(index), int(rows.lengths[index].sum()))
+            parts.append(part if size == len(index) else part.take(torch.arange(len(index))))
+            numbers += part.inputs.numel()
+            if unfit(part) or part.layer is not parts[0].layer or numbers > _MOST_INPUTS:
+                break
+        same = all(part.layer is parts[0].layer for part in parts)
+        return joined(parts) if same else None
+
+    def _score(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
+        assert self._scorer is not None
+        codec, clock, pace = self._codec, self._ledger.clock, self._ledger.paces["score"]
+        prefix: Tensor | None = None
+        loss, size = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
+        before = clock()
+        for index, count, batch in self._batches(rows):
+            scores = self._scorer(batch)
+            if scores.loss.shape != (count,) or scores.size.shape != (count,):
                 raise ScoreError(
                     f"the scorer gave {scores.loss.shape} losses and {scores.size.shape} "
-                    f"sizes for {len(given)} examples; expected one of each per example"
+                    f"sizes for {count} examples; expected one of each per example"
                 )
             loss[index], size[index] = scores.loss[: len(index)], scores.size[: len(index)]
             if scores.prefix is not None:

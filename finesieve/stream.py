@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from finesieve.errors import BatchError, ConfigError, StateError
 from finesieve.features import FeatureFunction, token_features
 from finesieve.forward_gate import PredictorGate
 from finesieve.gates import Open, State
+from finesieve.head_start import HeadStart, default_examples, start_head
 from finesieve.holding import Holding
 from finesieve.identity import check_same, described
 from finesieve.learning import Learning
@@ -37,7 +40,7 @@ from finesieve.transitions import Transitions
 Listener = Callable[[dict[str, Any]], None]
 _END = object()
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
-_VERSION = 8
+_VERSION = 9
 
 
 class Sieve:
@@ -65,6 +68,10 @@ class Sieve:
     id_key: column with the examples' own ids; by default they are numbered as drawn.
     read_ahead: examples that the host takes before it trains on the first of them, where it takes
         more than a few batches: all those of one optimizer step, say.
+    head_start: examples of the stream's beginning that an untrained last layer is fitted to
+        before anything is trained (see `finesieve.head_start`); by default 512, a twentieth of
+        the stream at the most, with a method that scores, and 0 with any other. 0: never. They
+        are trained on afterwards like all others.
     seed: of the order of batches within a group (the method's gates have seeds of their own).
     clock: seconds, for the ledger; give one that synchronises if the device runs ahead.
     agreement: `finesieve.agreement.Ranks()` under torch.distributed.
@@ -90,6 +97,7 @@ class Sieve:
         lengths: Sequence[int] | None = None,
         id_key: Hashable | None = None,
         read_ahead: int = 0,
+        head_start: int | None = None,
         seed: int = 0,
         clock: Clock = time.perf_counter,
         agreement: Agreement | None = None,
@@ -99,9 +107,10 @@ class Sieve:
                             ("batch_size", batch_size), ("total", total)):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name} is {value!r}; expected a whole number, 1 or more")
-        if not isinstance(read_ahead, int) or read_ahead < 0:
-            raise ConfigError(
-                f"read_ahead is {read_ahead!r}; expected a number of examples, 0 or more")
+        for name, value in (("read_ahead", read_ahead), ("head_start", head_start or 0)):
+            if not isinstance(value, int) or value < 0:
+                raise ConfigError(
+                    f"{name} is {value!r}; expected a number of examples, 0 or more")
         if not scoring_overhead >= 0:
             raise ConfigError(f"scoring_overhead is {scoring_overhead!r}; expected 0 or more")
         self.method = methods.build(method, seed) if isinstance(method, str) else method
@@ -114,6 +123,11 @@ class Sieve:
         wanted = features
         if features is None and isinstance(self.method.forward, PredictorGate):
             wanted = getattr(scorer, "features", token_features)()  # a plain function has none
+        # The same for all ranks: whether there is a head start. How many examples each has, is not.
+        self._starts_head = self.method.scores if head_start is None else head_start > 0
+        self._head_start = default_examples(total) if head_start is None else head_start
+        self.head_start: HeadStart | None = None  # what came of it, once it was tried
+        self._undrawn = 0  # examples taken for it and not drawn yet
         self._total, self._group = total, group
         self._pool_size = pool
         if lengths is not None and (not lengths or any(
@@ -176,6 +190,8 @@ class Sieve:
                     self._codec.note(batch)
                     self._place(batch)
                 iterator = chain(first, iterator)
+        if self._starts_head and not resumed and self.ledger.examples.drawn == 0:
+            iterator = self._start_head(iterator)
         exhausted = False
         while True:
             while not self._ahead and not self._holding.ready and not exhausted:
@@ -211,6 +227,41 @@ class Sieve:
         self._batches_in_pass = 0
         self._passes += 1
         self._learning.check_told()
+
+    def _start_head(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        """Fit the last layer to the first examples; gives their batches back, and all others."""
+        batches: list[Any] = []
+        parts: list[Rows] = []
+        with self.ledger.spending("data"):
+            while sum(map(len, parts)) < self._head_start:
+                batch = next(iterator, _END)
+                if batch is _END:
+                    break
+                batches.append(batch)
+                parts.append(self._codec.unpack(batch, 0))
+        sizes = [len(rows) for rows in parts]
+        found, before = None, self.ledger.clock()
+        if some := [rows for rows in parts if len(rows)]:
+            with self.ledger.spending("decide"):
+                rows = self._codec.concat(some)
+                count = min(len(rows), self._head_start)
+                rows = self._codec.take(rows, np.arange(count))
+            if self._scoring.most is None:
+                self._scoring.most = max(64, 2 * sizes[0])
+            found = self._scoring.last_layer(rows)
+        with self.ledger.spending("score"):
+            started = start_head(found, self._agreement)
+        self.head_start = replace(started, seconds=self.ledger.clock() - before)
+        self._tell({"event": "head_start", **self.head_start.as_dict()})
+        self._undrawn = sum(sizes)
+        return chain(self._again(batches, sizes), iterator)
+
+    def _again(self, batches: list[Any], sizes: list[int]) -> Iterator[Any]:
+        """The batches that were looked at, each let go as it is drawn."""
+        batches.reverse()
+        for size in sizes:
+            self._undrawn -= size
+            yield batches.pop()
 
     def _place(self, batch: Any) -> None:
         """Put what waits where this batch of the loader's is: a host that resumes does not know."""
@@ -377,6 +428,11 @@ class Sieve:
         """Examples drawn but not yet dropped or yielded."""
         return sum(map(len, self._pool)) + len(self._holding)
 
+    @property
+    def undrawn(self) -> int:
+        """Examples that were taken from the loader for the head start and not drawn yet."""
+        return self._undrawn
+
     # ---- deciding
 
     def _sift(self) -> None:
@@ -502,6 +558,7 @@ class Sieve:
             "batch_size": self._batch_size,
             "loaders": self._loaders,
             "scoring_batch": self._scoring.most,
+            "head_start": None if self.head_start is None else self.head_start.as_dict(),
             **{name: part.state_dict() for name, part in self._parts().items()},
             "pool": [rows_state(r) for r in self._pool],
             "holding": self._holding.state_dict(),
@@ -539,6 +596,8 @@ class Sieve:
         if state["batch_size"] is not None:
             self._batch_size = state["batch_size"]
         self._scoring.most, self._loaders = state["scoring_batch"], state["loaders"]
+        found = state["head_start"]
+        self.head_start = None if found is None else HeadStart(**found)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self._pool = [rows_from_state(s, device) for s in state["pool"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ import finesieve as fs
 from finesieve.scores import Scorer, Scores
 
 # Side by side with others a process has a core of its own; more threads than cores stand in line.
-THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+_USUAL = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
+THREADS = int(os.environ.get("OMP_NUM_THREADS", _USUAL))
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # of what tests start
 
 
@@ -35,6 +37,19 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """There transformers 4 leaves one Trainer's settings to all that come later."""
     for name in ("DYNAMO_BACKEND", "MIXED_PRECISION"):
         monkeypatch.setenv(f"ACCELERATE_{name}", "no")
+
+
+@pytest.fixture(autouse=True)
+def head_start_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head start changes the model before the first step, which tests of all else do not want.
+    Those that are about it (test_head_start.py) have a fixture of this name that does nothing."""
+    plain = fs.Sieve.__init__
+
+    @functools.wraps(plain)
+    def without(self: fs.Sieve, *args: Any, **more: Any) -> None:
+        plain(self, *args, **{"head_start": 0, **more})
+
+    monkeypatch.setattr(fs.Sieve, "__init__", without)
 
 
 def make_batches(n: int = 400, batch: int = 8, seed: int = 0, longest: int = 12) -> list[Any]:

@@ -50,6 +50,10 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
                        help="batch size once a gate is closed (default: where "
                        "examples are chosen by score and full batches would make fewer than 400 "
                        "steps, half of --batch-size, which keeps more of them)")
+    group.add_argument("--head-start", type=int, metavar="N",
+                       help="fit the new classification head to the first N examples before "
+                       "training, with every method (default: 512, 5 %% of the training data at "
+                       "the most); 0 leaves it random")
     group.add_argument("--lr", type=float, default=1e-4,
                        help="peak learning rate (default: %(default)s); linear, by the share of "
                        "the stream")
@@ -183,8 +187,8 @@ def config_of(args: argparse.Namespace, **more: Any) -> Any:
     from finesieve.app.config import Config
 
     same = ("train", "model", "text", "text_pair", "label", "keep_empty", "limit", "eval_limit",
-            "epochs", "batch_size", "survivor_batch_size", "lr", "weight_decay", "warmup",
-            "max_length", "freeze", "lora", "precision", "attention", "device", "threads")
+            "epochs", "batch_size", "survivor_batch_size", "head_start", "lr", "weight_decay",
+            "warmup", "max_length", "freeze", "lora", "precision", "attention", "device", "threads")
     values = {name: getattr(args, name) for name in same}
     values["dropout"] = _rate(args.dropout)
     return Config(eval=tuple(args.eval), **{**values, **more})

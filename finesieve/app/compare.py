@@ -16,7 +16,7 @@ from finesieve import methods
 from finesieve.app.config import Config
 from finesieve.app.prepare import Prepared, prepare
 from finesieve.app.runfiles import SUMMARY
-from finesieve.app.tables import RIVAL, mean
+from finesieve.app.tables import RIVAL, mean, titled
 from finesieve.app.train import train
 from finesieve.errors import ConfigError
 
@@ -97,9 +97,11 @@ def seconds_per_example(results: list[Summary], seed: int) -> float:
 def _equal_time(
     config: Config, ours: Summary, results: list[Summary], root: Path, data: Prepared, quiet: bool
 ) -> Summary:
-    """Random, its share set so that share x drawn x seconds an example is our total time."""
+    """Random, its share set so that share x drawn x seconds an example is our total time, less
+    what the head start takes, which random has, too."""
     each = seconds_per_example(results, config.seed)
-    share = min(1.0, max(0.001, ours["seconds"]["total"] / (each * ours["examples"]["drawn"])))
+    seconds = ours["seconds"]["total"] - (ours["head_start"] or {}).get("seconds", 0.0)
+    share = min(1.0, max(0.001, seconds / (each * ours["examples"]["drawn"])))
     settings = {"share": round(share, 4)}
     return _run(
         replace(config, method="random", settings=settings), root, EQUAL, data, quiet
@@ -129,7 +131,7 @@ def table(results: list[Summary], config: Config) -> str:
         speed = f"{mean(full, 'seconds', 'total') / seconds:.1f}x" if full else "-"
         lines.append(
             "| " + " | ".join([
-                name,
+                titled(name, runs),
                 f"{mean(runs, 'eval', 'accuracy'):.3f}{_spread(runs, 'accuracy')}",
                 f"{mean(runs, 'eval', 'loss'):.3f}{_spread(runs, 'loss')}",
                 f"{seconds:.1f}",

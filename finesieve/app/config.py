@@ -29,6 +29,8 @@ class Config:
     seed: int = 0
     batch_size: int = 32
     survivor_batch_size: int | None = None
+    head_start: int | None = None  # examples that the head is fitted to beforehand; None: as many
+    # as `finesieve.head_start.default_examples` says of the whole training data
     lr: float = 1e-4
     weight_decay: float = 0.01
     warmup: float = 0.06  # of the learning rate, as a share of the stream
@@ -49,6 +51,9 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; expected 1 or more")
+        if self.head_start is not None and self.head_start < 0:
+            raise ConfigError(
+                f"head_start is {self.head_start}; expected a number of examples, or 0 for none")
         if not 0 <= self.seed < 2**31:
             raise ConfigError(f"seed is {self.seed}; expected 0 to {2**31 - 1}")
         if not 0 < self.lr < 1:

@@ -41,6 +41,8 @@ from finesieve.errors import ConfigError
 
 # Methods that get their share of the stream from the seconds that finesieve took.
 EQUAL = {"random at equal time": "random", "truncated at equal time": "truncated"}
+# "METHOD without head start" is that method from a random head, whatever the suite's head_start is.
+WITHOUT = " without head start"
 _TOP = ("name", "methods", "seeds", "seeds_of", "tuning", "tuned_by", "claim", "config", "grid",
         "sets", "derived", "settings", "points")
 _CONFIG = {f.name for f in fields(Config)} - {"train", "eval", "method", "seed", "settings"}
@@ -110,7 +112,8 @@ class Suite:
             **self.config, **one, **point,
             "train": files.path(one["train"]),
             "eval": tuple(files.path(e) for e in one.get("eval", ())),
-            "method": EQUAL.get(method, method),
+            **({"head_start": 0} if method.endswith(WITHOUT) else {}),
+            "method": EQUAL.get(method, method).removesuffix(WITHOUT),
             "settings": {**self.settings.get(method, {}), **own, **settings},
             "seed": seed,
         }
@@ -168,7 +171,7 @@ def read_suite(path: str | Path) -> Suite:
         for method in names:
             if method not in EQUAL:
                 given = {**raw.get("settings", {}).get(method, {}), **own.get(method, {})}
-                methods.build(method, 0, **given)
+                methods.build(method.removesuffix(WITHOUT), 0, **given)
     if any(m in EQUAL for m in names) and not {"finesieve", "full"} <= set(names):
         raise ConfigError(
             "methods at equal time get finesieve's seconds and full training's pace: both must be "

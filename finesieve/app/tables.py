@@ -23,6 +23,14 @@ def mean(runs: Sequence[Record], *path: str) -> float:
     return fmean(values)
 
 
+def titled(name: str, runs: Sequence[Record]) -> str:
+    """The method's name for a table, with the help that it had and that is no selection."""
+    fitted = [bool((run.get("head_start") or {}).get("fitted")) for run in runs]
+    if not any(fitted):
+        return name
+    return f"{name}, fitted head" + ("" if all(fitted) else f" in {sum(fitted)} of {len(runs)}")
+
+
 def grouped(records: Sequence[Record], role: str = "claim") -> dict[str, dict[str, list[Record]]]:
     """Set -> method -> its runs, failed ones left out."""
     out: dict[str, dict[str, list[Record]]] = {}
@@ -77,7 +85,7 @@ def rows(groups: Mapping[str, Sequence[Record]]) -> list[list[str]]:
             continue
         drawn, seconds = mean(runs, "examples", "drawn"), mean(runs, "seconds", "total")
         out.append([
-            method, str(len(runs)), f"{mean(runs, 'eval', 'accuracy'):.3f}",
+            titled(method, runs), str(len(runs)), f"{mean(runs, 'eval', 'accuracy'):.3f}",
             f"{mean(runs, 'eval', 'loss'):.4f}", f"{seconds:.1f}",
             f"{plain / seconds:.1f}x" if plain else "",
             f"{mean(runs, 'examples', 'trained') / drawn:.0%}",

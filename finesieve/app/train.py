@@ -6,7 +6,7 @@ import json
 import platform
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from importlib.metadata import version
 from types import FrameType
@@ -35,6 +35,7 @@ from finesieve.app.runfiles import ExampleLog, RunFolder
 from finesieve.errors import ScoreError, StateError
 from finesieve.frozen import FrozenPrefix
 from finesieve.gates import Open, Random
+from finesieve.head_start import default_examples
 from finesieve.rows import inputs
 from finesieve.schedule import StreamSchedule
 from finesieve.scores import Classification
@@ -96,6 +97,14 @@ def linear_schedule(
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
+def told_of_head(event: Mapping[str, Any]) -> str:
+    """A line for the terminal about the head start."""
+    if not event["fitted"]:
+        return f"the head is left as it is: {event['reason']}"
+    return (f"head fitted to {event['examples']} examples: held-out loss {event['before']:.3f} -> "
+            f"{event['after']:.3f}")
+
+
 class Run:
     """The training loop around a sieve; interruptible and resumable between any two steps."""
 
@@ -139,6 +148,7 @@ class Run:
             batch_size=config.survivor_batch_size,
             pad_values={"input_ids": data.tokenizer.pad_token_id},
             id_key=EXAMPLE,
+            head_start=self._head_start(len(order) * config.epochs),
             seed=config.seed,
             clock=self._clock,
             listeners=[self.log, self._listen],
@@ -164,6 +174,11 @@ class Run:
         attention = pick_attention(c, self.device)
         return load_model(c.model, self.data.labels, seed, c.freeze, c.dropout, attention, c.lora)
 
+    def _head_start(self, drawn: int) -> int:
+        """Every method has one, of the same size: a random subset's does not shrink with it."""
+        given = self.config.head_start
+        return default_examples(drawn) if given is None else given
+
     def _clock(self) -> float:
         if self.device.type == "cuda":  # the device runs ahead: wait for it
             torch.cuda.synchronize(self.device)
@@ -172,6 +187,10 @@ class Run:
     def _listen(self, event: dict[str, Any]) -> None:
         if event["event"] == "stage":
             self.live.say(f"stage {event['stage']}: {event['reason']}")
+            if self.folder:
+                self.folder.log(event)
+        elif event["event"] == "head_start":
+            self.live.say(told_of_head(event))
             if self.folder:
                 self.folder.log(event)
         elif event["event"] == "bad":
@@ -381,6 +400,8 @@ class Run:
             "steps": self.steps,
             "skipped_steps": self.skipped_steps,
             "subset": self.subset,
+            "head_start": None if self.sieve.head_start is None
+            else self.sieve.head_start.as_dict(),
             "reference_examples": 0 if self.holdout is None else len(self.holdout),
             "stages": self.sieve.moves,
             "predictor": {
