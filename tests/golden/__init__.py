@@ -1,0 +1,17 @@
+"""Golden runs: small trainings whose every batch, weight and final parameter is on record.
+
+They exist so that the library can be refactored: a change that is not meant to alter behaviour must
+reproduce all of them. Other tests check properties; these check that nothing at all has moved.
+
+- `api.py` is the only file here that calls finesieve. If a public name changes, edit it alone.
+- `material.py` makes the data and the models, `runs.py` makes the runs.
+- `compare.py` says what a record holds and when two of them are the same.
+- `records/NAME.npz` holds the records; `record.py` writes them.
+
+After a change of behaviour that is intended, look at what differs, and record anew what should:
+
+    python -m tests.golden.record --check       # what differs, without writing anything
+    python -m tests.golden.record NAME [NAME]   # write these records anew; without names, all
+
+Then say in the commit which records changed, and why. Never record anew to make a refactoring pass.
+"""
