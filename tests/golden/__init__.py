@@ -13,5 +13,9 @@ After a change of behaviour that is intended, look at what differs, and record a
     python -m tests.golden.record --check       # what differs, without writing anything
     python -m tests.golden.record NAME [NAME]   # write these records anew; without names, all
 
+Ids, shapes, stages and counts must be equal everywhere. Weights and parameters must be equal in
+every bit where the versions of torch, numpy and the host and the kind of processor are those of the
+record, and nearly equal elsewhere. So record and refactor on the same machine.
+
 Then say in the commit which records changed, and why. Never record anew to make a refactoring pass.
 """

@@ -7,6 +7,7 @@ intended, see the package's docstring for how to record anew.
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from tests.golden.compare import Record, differences, fingerprint, load, save
-from tests.golden.record import FOLDER, compared, main
+from tests.golden.record import FOLDER, compared, main, other_version
 from tests.golden.runs import RUNS
 
 
@@ -24,6 +25,9 @@ def test_run_is_as_recorded(name: str) -> None:
     golden = RUNS[name]
     for package in golden.hosts:
         pytest.importorskip(package)
+    skipped = other_version(golden)
+    if skipped:
+        pytest.skip(skipped)
     wrong, exact = compared(golden, golden.run())
     how = "in every bit" if exact else "within the tolerance for other machines and versions"
     assert not wrong, f"{name} is not as recorded ({how}): " + "; ".join(wrong)
@@ -58,6 +62,12 @@ def test_every_record_has_its_run_and_all_are_small() -> None:
     files = list(FOLDER.glob("*"))
     assert sorted(f.name for f in files) == sorted(f"{name}.npz" for name in RUNS)
     assert sum(f.stat().st_size for f in files) < 200_000
+
+
+def test_one_file_alone_calls_the_library() -> None:
+    using = [path.name for path in Path(__file__).parent.glob("*.py")
+             if re.search(r"^\s*(from|import) finesieve", path.read_text(encoding="utf-8"), re.M)]
+    assert using == ["api.py"]
 
 
 def test_runs_depend_on_no_random_state_and_leave_it_alone() -> None:
