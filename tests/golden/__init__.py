@@ -4,7 +4,7 @@ They exist so that the library can be refactored: a change that is not meant to 
 reproduce all of them. Other tests check properties; these check that nothing at all has moved.
 
 - `api.py` is the only file here that calls finesieve. If a public name changes, edit it alone.
-- `material.py` makes the data and the models, `runs.py` makes the runs.
+- `runs.py` and `host_runs.py` make the runs, with what `kit.py` and `material.py` hold.
 - `compare.py` says what a record holds and when two of them are the same.
 - `records/NAME.npz` holds the records; `record.py` writes them.
 

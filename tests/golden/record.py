@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.golden.compare import Record, differences, fingerprint, load, save
-from tests.golden.runs import RUNS, Golden
+from tests.golden.kit import Golden
+from tests.golden.runs import RUNS
 
 FOLDER = Path(__file__).parent / "records"
 
