@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 import finesieve as fs
 
+# A head start replaces the head before the first step; only the run that is about it has one.
+PLAIN = {"head_start": 0}
+
 # ---- building
 
 
@@ -32,7 +35,7 @@ def make_sieve(model: nn.Module, method: Any, **settings: Any) -> Any:
         method: from `build_method`.
         settings: of the sieve: `total`, `pool`, `group`, `batch_size`, `seed`, and so on.
     """
-    return fs.Sieve(fs.scores.Classification(model), method, **settings)
+    return fs.Sieve(fs.scores.Classification(model), method, **{**PLAIN, **settings})
 
 
 def token_features(tokens: Any, labels: Any, mask: Any) -> Any:
@@ -131,7 +134,7 @@ def attach_trainer(trainer: Any, method: Any, **settings: Any) -> Any:
     """Filter what a Hugging Face Trainer trains on; the result is for `sieve_of`."""
     from finesieve import hf
 
-    return hf.attach(trainer, method, **settings)
+    return hf.attach(trainer, method, **{**PLAIN, **settings})
 
 
 def filter_accelerate(
@@ -141,6 +144,7 @@ def filter_accelerate(
     from finesieve.accelerate import FilteredLoader
 
     scorer = fs.scores.Classification(model)
+    settings = {**PLAIN, **settings}
     return FilteredLoader(accelerator, loader, scorer, method, epochs=epochs, **settings)
 
 
@@ -154,7 +158,7 @@ def lightning_callback(method: Any, **settings: Any) -> Any:
     from finesieve import heads
     from finesieve.lightning import SieveCallback
 
-    return SieveCallback(method, head=heads.SingleLabel(), **settings)
+    return SieveCallback(method, head=heads.SingleLabel(), **{**PLAIN, **settings})
 
 
 def wrap_lightning(callback: Any, loader: Any) -> Any:
