@@ -24,7 +24,7 @@ from finesieve.app.models import set_dropout
 from finesieve.app.prepare import prepare
 from finesieve.app.progress import Live
 from finesieve.app.train import Run, hardware, versions
-from finesieve.thresholds import inclusion, solve_threshold
+from finesieve.gates.sampling import inclusion, solve_threshold
 
 TARGET = Path(__file__).parent.parent / "results" / "gradient_noise.json"
 SHARES, FLOOR = (0.1, 0.18, 0.3), 0.05

@@ -28,7 +28,7 @@ from finesieve.app.config import Config
 from finesieve.app.results import pack_examples
 from finesieve.app.suite import read_suite
 from finesieve.errors import ConfigError
-from finesieve.gates import Random
+from finesieve.gates.simple import Random
 
 ROOT = Path(__file__).parent
 IGNORED = -100

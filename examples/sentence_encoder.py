@@ -20,7 +20,7 @@ from torch.nn.functional import cosine_similarity
 from finesieve import hf
 from finesieve.app.docstrings import rows
 from finesieve.app.models import resolve
-from finesieve.features import token_features
+from finesieve.gates.features import token_features
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")

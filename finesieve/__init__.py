@@ -1,6 +1,6 @@
 """finesieve: fine-tune a language model cheaper by not training on what teaches it nothing."""
 
-from finesieve import checks, methods, scores
+from finesieve import methods, scores
 from finesieve.errors import (
     BatchError,
     CollapseWarning,
@@ -12,16 +12,18 @@ from finesieve.errors import (
     ScoreError,
     StateError,
 )
-from finesieve.features import text_features, token_features
-from finesieve.forward_gate import PredictorGate
-from finesieve.gates import Features, Gate, Offer, Open, Random, Verdict
+from finesieve.gates import laws as checks
+from finesieve.gates.features import text_features, token_features
+from finesieve.gates.forward import PredictorGate
+from finesieve.gates.predictor import NaiveBayes, Predictor, SizeRegression
+from finesieve.gates.protocol import Features, Gate, Offer, Verdict
+from finesieve.gates.sampling import CutOff, LossThreshold, Quantile, ThresholdSampling
+from finesieve.gates.simple import Open, Random
 from finesieve.methods import Method
-from finesieve.predictor import NaiveBayes, Predictor, SizeRegression
 from finesieve.rows import inputs, is_filler
 from finesieve.schedule import StreamSchedule
 from finesieve.stages import Automatic, Fixed, Paper, Stages
 from finesieve.stream import Sieve
-from finesieve.thresholds import CutOff, LossThreshold, Quantile, ThresholdSampling
 
 __version__ = "0.1.0"
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from finesieve.errors import ConfigError, check_cost_ratio, check_share
 from finesieve.evidence import stage_prices
-from finesieve.gates import Random
+from finesieve.gates.sampling import ThresholdSampling
+from finesieve.gates.simple import Random
 from finesieve.stages import Move, Stages, View
-from finesieve.thresholds import ThresholdSampling
 
 
 class Budget(Stages):

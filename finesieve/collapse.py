@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from finesieve.errors import CollapseWarning
-from finesieve.gates import State
+from finesieve.gates.protocol import State
 
 REMEDY = (
     "an unweighted gate chooses the examples, and the easy ones that anchor the model are not "

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 
 from finesieve.errors import ConfigError
-from finesieve.gates import BoolArray, Offer, State
-from finesieve.thresholds import balanced_threshold, inclusion, solve_threshold
+from finesieve.gates.protocol import BoolArray, Offer, State
+from finesieve.gates.sampling import balanced_threshold, inclusion, solve_threshold
 
 Array = npt.NDArray[np.float64]
 _COLUMNS = ("loss", "size", "predicted", "probability", "keep", "audited")

@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from finesieve.errors import BatchError, ConfigError, ScoreError
-from finesieve.features import (
+from finesieve.gates.features import (
     IGNORED,
     FeatureFunction,
     choice_features,
     target_features,
     token_features,
 )
-from finesieve.gates import FloatArray
+from finesieve.gates.protocol import FloatArray
 
 
 def logits_of(outputs: Any, ndim: int, shape: str) -> Tensor:

@@ -31,8 +31,8 @@ except ImportError as error:
 from finesieve import heads, hf_refusals, hf_trl, hosts, methods
 from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, StateError
-from finesieve.features import FeatureFunction
 from finesieve.frozen import FrozenPrefix
+from finesieve.gates.features import FeatureFunction
 from finesieve.hf_loader import FilteredLoader
 from finesieve.hf_loss import TrainedLoss
 from finesieve.hf_tasks import TokensPerExample, decoder_needs_targets, head_of

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from finesieve import heads
 from finesieve.errors import ConfigError, ScoreError
-from finesieve.features import FeatureFunction, token_features
+from finesieve.gates.features import FeatureFunction, token_features
 
 PAIRS = ("trl.DPOTrainer", "trl.RewardTrainer")  # n pairs are 2n rows: chosen, then rejected
 

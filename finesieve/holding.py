@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from finesieve.gates import Dice, State
+from finesieve.gates.dice import Dice
+from finesieve.gates.protocol import State
 from finesieve.rows import Codec, Rows, rows_from_state, rows_state
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from finesieve.collapse import CollapseWatch
 from finesieve.errors import FinesieveWarning, ScoreError
 from finesieve.evidence import Window
-from finesieve.features import FeatureFunction
-from finesieve.gates import BoolArray, FloatArray, Offer, State
+from finesieve.gates.features import FeatureFunction
+from finesieve.gates.protocol import BoolArray, FloatArray, Offer, State
 from finesieve.ledger import Ledger
 from finesieve.methods import Method
 from finesieve.returns import Returns

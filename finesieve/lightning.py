@@ -34,7 +34,7 @@ except ImportError as error:
 from finesieve import heads, methods
 from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, StateError
-from finesieve.features import FeatureFunction
+from finesieve.gates.features import FeatureFunction
 from finesieve.hosts import check_method, clock, examples, figures, sized
 from finesieve.schedule import StreamSchedule
 from finesieve.scores import (

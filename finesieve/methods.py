@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 from finesieve.budget import Budget
 from finesieve.errors import ConfigError, check_share
-from finesieve.forward_gate import PredictorGate
-from finesieve.gates import Gate, Open, Random
-from finesieve.predictor import NaiveBayes, SizeRegression
+from finesieve.gates.forward import PredictorGate
+from finesieve.gates.predictor import NaiveBayes, SizeRegression
+from finesieve.gates.protocol import Gate
+from finesieve.gates.sampling import CutOff, LossThreshold, Quantile, ThresholdSampling
+from finesieve.gates.simple import Open, Random
 from finesieve.rivals import (
     Annealed,
     InfoBatch,
@@ -23,7 +25,6 @@ from finesieve.rivals import (
     TopLoss,
 )
 from finesieve.stages import Automatic, Fixed, Paper, Stages
-from finesieve.thresholds import CutOff, LossThreshold, Quantile, ThresholdSampling
 
 
 @dataclass(frozen=True)

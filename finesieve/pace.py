@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from finesieve.gates import COST_RATIO, SURVIVOR, State
+from finesieve.gates.protocol import COST_RATIO, SURVIVOR, State
 
 _SETTLING, _OUTLIER, _RECENT = 4, 4.0, 64
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from finesieve.errors import BatchError
-from finesieve.gates import IntArray, State
+from finesieve.gates.protocol import IntArray, State
 
 _PLACES = {"start_positions", "end_positions", "cls_index", "mc_token_ids"}
 Column = Tensor | list[Any]

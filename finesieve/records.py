@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from finesieve.gates import FloatArray, IntArray, Offer
+from finesieve.gates.protocol import FloatArray, IntArray, Offer
 
 
 def pool_event(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from finesieve.errors import ConfigError
-from finesieve.gates import Features, FloatArray, IntArray, Offer, State
+from finesieve.gates.protocol import Features, FloatArray, IntArray, Offer, State
 
 # tokens int64[m] or None, cross, targets or None, probability
 _Entry = tuple[IntArray | None, int, float | None, float]

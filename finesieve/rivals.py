@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from finesieve.errors import ConfigError, check_share
-from finesieve.gates import Dice, FloatArray, Gate, IntArray, Offer, State, Verdict
+from finesieve.gates.dice import Dice
+from finesieve.gates.protocol import FloatArray, Gate, IntArray, Offer, State, Verdict
+from finesieve.gates.sampling import History, ThresholdSampling
 from finesieve.stages import Move, Stages, View
-from finesieve.thresholds import History, ThresholdSampling
 
 
 class SelectiveBackprop(Gate):

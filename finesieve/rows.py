@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from finesieve.errors import BatchError, StateError
-from finesieve.gates import FloatArray, IntArray, State
+from finesieve.gates.protocol import FloatArray, IntArray, State
 from finesieve.padding import Column, Padding, text_mask
 
 IDS, WEIGHTS = "sieve_ids", "sieve_weights"

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from finesieve.errors import BatchError, ScoreError
-from finesieve.features import FeatureFunction, token_features
 from finesieve.frozen import FrozenPrefix
-from finesieve.gates import FloatArray
+from finesieve.gates.features import FeatureFunction, token_features
+from finesieve.gates.protocol import FloatArray
 from finesieve.heads import Head, SingleLabel
 
 SizeFunction = Callable[[FloatArray], FloatArray]

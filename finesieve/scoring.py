@@ -7,7 +7,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from finesieve.errors import ScoreError
-from finesieve.gates import FloatArray
+from finesieve.gates.protocol import FloatArray
 from finesieve.ledger import Ledger
 from finesieve.rows import PREFIX, Codec, Rows
 from finesieve.scores import Scorer

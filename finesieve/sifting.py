@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from finesieve.features import FeatureFunction
-from finesieve.gates import BoolArray, FloatArray, IntArray, Offer
+from finesieve.gates.features import FeatureFunction
+from finesieve.gates.protocol import BoolArray, FloatArray, IntArray, Offer
 from finesieve.ledger import Ledger
 from finesieve.methods import Method
 from finesieve.records import pool_event

@@ -15,8 +15,8 @@ import numpy as np
 
 from finesieve.errors import ConfigError, check_cost_ratio, check_share
 from finesieve.evidence import Window, stage_prices
-from finesieve.gates import COST_RATIO, SURVIVOR
-from finesieve.thresholds import ThresholdSampling
+from finesieve.gates.protocol import COST_RATIO, SURVIVOR
+from finesieve.gates.sampling import ThresholdSampling
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,10 @@ from torch import Tensor
 from finesieve import methods
 from finesieve.agreement import Agreement, Alone
 from finesieve.errors import BatchError, ConfigError, StateError
-from finesieve.features import FeatureFunction, token_features
-from finesieve.forward_gate import PredictorGate
-from finesieve.gates import Open, State
+from finesieve.gates.features import FeatureFunction, token_features
+from finesieve.gates.forward import PredictorGate
+from finesieve.gates.protocol import State
+from finesieve.gates.simple import Open
 from finesieve.holding import Holding
 from finesieve.identity import check_same, described
 from finesieve.learning import Learning

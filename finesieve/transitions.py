@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from finesieve.evidence import Window
-from finesieve.gates import State
+from finesieve.gates.protocol import State
 from finesieve.stages import Move, Stages, View, Work
 
 

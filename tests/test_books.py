@@ -36,7 +36,7 @@ def test_every_second_is_booked_where_it_was_spent(name: str) -> None:
             spend("score", SCORE * float(batch["attention_mask"].sum()))
             return super().__call__(batch)
 
-    features = fs.features.token_features()
+    features = fs.gates.features.token_features()
 
     def slow_features(batch: Any) -> fs.Features:
         spend("decide", FEATURES)

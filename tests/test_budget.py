@@ -13,7 +13,7 @@ import finesieve as fs
 from finesieve import hosts
 from finesieve.budget import Budget
 from finesieve.evidence import Window
-from finesieve.gates import Random
+from finesieve.gates.simple import Random
 from finesieve.pace import Pace, followed
 from finesieve.scores import Scores
 from finesieve.stages import View, Work

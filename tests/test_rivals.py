@@ -10,7 +10,7 @@ import pytest
 
 import finesieve as fs
 from finesieve import ConfigError, Gate, Method, Offer, checks, methods
-from finesieve.gates import Open
+from finesieve.gates.simple import Open
 from finesieve.rivals import InfoBatch, LossSampling, Reducible, SelectiveBackprop, TopLoss
 from finesieve.stages import Fixed
 from tests.conftest import TableScorer, make_batches

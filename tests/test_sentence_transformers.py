@@ -42,7 +42,7 @@ from sentence_transformers import (  # noqa: E402
 from sentence_transformers.sentence_transformer import losses, modules  # noqa: E402
 
 from finesieve import hf  # noqa: E402
-from finesieve.features import text_features, token_features  # noqa: E402
+from finesieve.gates.features import text_features, token_features  # noqa: E402
 
 ARGS: dict[str, Any] = {
     "per_device_train_batch_size": 8, "num_train_epochs": 2, "learning_rate": 3e-3,

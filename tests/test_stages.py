@@ -423,8 +423,8 @@ def test_scoring_is_measured_before_gates_may_open_again() -> None:
     price = sieve.method.stages.evidence(view)[2]
     size = sieve.window.column("size")[-1024:]
     p = np.concatenate([  # the gates decide on 256 at a time
-        fs.thresholds.inclusion(
-            pool, fs.thresholds.solve_threshold(pool, 0.3 * 256, 0.05), 0.05)
+        fs.gates.sampling.inclusion(
+            pool, fs.gates.sampling.solve_threshold(pool, 0.3 * 256, 0.05), 0.05)
         for pool in np.split(size, 4)])
     variance = (size**2 / p).sum() / (size**2).sum()
     score, train = sieve.costs

@@ -34,7 +34,7 @@ from finesieve.app.results import pack_examples
 from finesieve.app.runfiles import ExampleLog, RunFolder
 from finesieve.errors import ScoreError, StateError
 from finesieve.frozen import FrozenPrefix
-from finesieve.gates import Open, Random
+from finesieve.gates.simple import Open, Random
 from finesieve.rows import inputs
 from finesieve.schedule import StreamSchedule
 from finesieve.scores import Classification

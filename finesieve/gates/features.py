@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from finesieve.errors import BatchError
-from finesieve.gates import Features, FloatArray, IntArray
+from finesieve.gates.protocol import Features, FloatArray, IntArray
 
 FeatureFunction = Callable[[Any], Features]
 

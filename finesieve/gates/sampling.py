@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 
 from finesieve.errors import ConfigError, check_cost_ratio, check_share
-from finesieve.gates import Dice, Gate, Offer, State, Verdict, strata
+from finesieve.gates.dice import Dice, strata
+from finesieve.gates.protocol import Gate, Offer, State, Verdict
 
 Array = npt.NDArray[np.float64]
 

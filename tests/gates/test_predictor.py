@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import finesieve as fs
-from finesieve import checks, features, heads
+from finesieve import checks, heads
 from finesieve.evidence import Window, auc
-from finesieve.predictor import hashed
+from finesieve.gates import features
+from finesieve.gates.predictor import hashed
 
 
 def naive_slots(seen: fs.Features, bits: int) -> list[list[int]]:

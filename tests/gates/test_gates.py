@@ -10,7 +10,8 @@ import pytest
 
 import finesieve as fs
 from finesieve import checks
-from finesieve.gates import Dice, State
+from finesieve.gates.dice import Dice
+from finesieve.gates.protocol import State
 
 GATES: dict[str, Callable[[], fs.Gate]] = {
     "open": fs.Open,

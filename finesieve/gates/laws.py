@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from finesieve.gates import Features, Gate, Offer
+from finesieve.gates.protocol import Features, Gate, Offer
 
 Factory = Callable[[], Gate]
 

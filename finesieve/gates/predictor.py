@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from finesieve.errors import ConfigError
-from finesieve.gates import Features, FloatArray, Offer, State
+from finesieve.gates.protocol import Features, FloatArray, Offer, State
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xBF58476D1CE4E5B9)

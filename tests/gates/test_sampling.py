@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finesieve.evidence import auc, stage_prices
-from finesieve.gates import Offer
-from finesieve.thresholds import (
+from finesieve.gates.protocol import Offer
+from finesieve.gates.sampling import (
     ThresholdSampling,
     balanced_threshold,
     inclusion,

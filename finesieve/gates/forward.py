@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from finesieve.errors import check_share
-from finesieve.gates import Dice, FloatArray, Gate, Offer, State, Verdict
-from finesieve.predictor import Predictor
+from finesieve.gates.dice import Dice
+from finesieve.gates.predictor import Predictor
+from finesieve.gates.protocol import FloatArray, Gate, Offer, State, Verdict
 
 
 class PredictorGate(Gate):
