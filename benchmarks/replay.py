@@ -31,10 +31,10 @@ from finesieve.app.memory import keep_memory
 from finesieve.app.prepare import prepare
 from finesieve.app.progress import Live
 from finesieve.app.train import Run, hardware, versions
+from finesieve.batches.carry import inputs
 from finesieve.evidence import auc
 from finesieve.gates.predictor import SizeRegression, hashed
 from finesieve.gates.sampling import balanced_threshold, inclusion, solve_threshold
-from finesieve.rows import inputs
 
 ROOT = Path(__file__).parent.parent
 POOL, BEGIN = 256, 0.1

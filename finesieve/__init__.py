@@ -1,6 +1,7 @@
 """finesieve: fine-tune a language model cheaper by not training on what teaches it nothing."""
 
 from finesieve import methods, scores
+from finesieve.batches.carry import inputs, is_filler
 from finesieve.errors import (
     BatchError,
     CollapseWarning,
@@ -20,7 +21,6 @@ from finesieve.gates.protocol import Features, Gate, Offer, Verdict
 from finesieve.gates.sampling import CutOff, LossThreshold, Quantile, ThresholdSampling
 from finesieve.gates.simple import Open, Random
 from finesieve.methods import Method
-from finesieve.rows import inputs, is_filler
 from finesieve.schedule import StreamSchedule
 from finesieve.stages import Automatic, Fixed, Paper, Stages
 from finesieve.stream import Sieve

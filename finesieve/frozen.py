@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from finesieve.batches.carry import PREFIX
 from finesieve.errors import ConfigError
-from finesieve.rows import PREFIX
 
 Forward = Callable[..., Any]
 

@@ -30,13 +30,13 @@ except ImportError as error:
 
 from finesieve import heads, hf_refusals, hf_trl, hosts, methods
 from finesieve.agreement import Alone, Ranks
+from finesieve.batches.carry import IDS, PREFIX, WEIGHTS
 from finesieve.errors import ConfigError, StateError
 from finesieve.frozen import FrozenPrefix
 from finesieve.gates.features import FeatureFunction
 from finesieve.hf_loader import FilteredLoader
 from finesieve.hf_loss import TrainedLoss
 from finesieve.hf_tasks import TokensPerExample, decoder_needs_targets, head_of
-from finesieve.rows import IDS, PREFIX, WEIGHTS
 from finesieve.schedule import StreamSchedule
 from finesieve.scores import SIZE_ALONE, PerExample, Scorer, SizeFunction, Task
 from finesieve.stream import Listener, Sieve

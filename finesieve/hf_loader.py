@@ -10,7 +10,7 @@ from accelerate import skip_first_batches
 
 from finesieve import hosts
 from finesieve.accelerate import generators
-from finesieve.rows import WEIGHTS
+from finesieve.batches.carry import WEIGHTS
 from finesieve.stream import Sieve
 
 if TYPE_CHECKING:

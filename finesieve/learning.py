@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from finesieve.batches.codec import Codec
+from finesieve.batches.rows import Rows
 from finesieve.collapse import CollapseWatch
+from finesieve.costs.ledger import Ledger
 from finesieve.errors import FinesieveWarning, ScoreError
 from finesieve.evidence import Window
 from finesieve.gates.features import FeatureFunction
 from finesieve.gates.protocol import BoolArray, FloatArray, Offer, State
-from finesieve.ledger import Ledger
 from finesieve.methods import Method
 from finesieve.returns import Returns
-from finesieve.rows import Codec, Rows
 from finesieve.scores import Scorer
 from finesieve.sifting import Sifted
 

@@ -6,10 +6,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from finesieve.batches.carry import PREFIX
+from finesieve.batches.codec import Codec
+from finesieve.batches.rows import Rows
+from finesieve.costs.ledger import Ledger
 from finesieve.errors import ScoreError
 from finesieve.gates.protocol import FloatArray
-from finesieve.ledger import Ledger
-from finesieve.rows import PREFIX, Codec, Rows
 from finesieve.scores import Scorer
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from finesieve.batches.codec import Codec
+from finesieve.batches.rows import Rows
+from finesieve.costs.ledger import Ledger
 from finesieve.gates.features import FeatureFunction
 from finesieve.gates.protocol import BoolArray, FloatArray, IntArray, Offer
-from finesieve.ledger import Ledger
 from finesieve.methods import Method
 from finesieve.records import pool_event
-from finesieve.rows import Codec, Rows
 
 Scoring = Callable[[Rows], tuple[FloatArray, FloatArray]]
 _NONE = np.zeros(0, dtype=np.int64)

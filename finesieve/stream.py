@@ -18,17 +18,19 @@ from torch import Tensor
 
 from finesieve import methods
 from finesieve.agreement import Agreement, Alone
+from finesieve.batches.carry import inputs, is_filler, ride
+from finesieve.batches.codec import Codec
+from finesieve.batches.rows import Rows, rows_from_state, rows_state
+from finesieve.batches.waiting import Holding
+from finesieve.costs.ledger import Clock, Ledger
+from finesieve.costs.meter import Costs
 from finesieve.errors import BatchError, ConfigError, StateError
 from finesieve.gates.features import FeatureFunction, token_features
 from finesieve.gates.forward import PredictorGate
 from finesieve.gates.protocol import State
 from finesieve.gates.simple import Open
-from finesieve.holding import Holding
 from finesieve.identity import check_same, described
 from finesieve.learning import Learning
-from finesieve.ledger import Clock, Ledger
-from finesieve.pace import Costs
-from finesieve.rows import Codec, Rows, inputs, is_filler, ride, rows_from_state, rows_state
 from finesieve.scores import Scorer, check_losses
 from finesieve.scoring import ScoringPass
 from finesieve.sifting import Sifter

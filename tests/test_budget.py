@@ -12,9 +12,10 @@ import torch
 import finesieve as fs
 from finesieve import hosts
 from finesieve.budget import Budget
+from finesieve.costs.meter import followed
+from finesieve.costs.pace import Pace
 from finesieve.evidence import Window
 from finesieve.gates.simple import Random
-from finesieve.pace import Pace, followed
 from finesieve.scores import Scores
 from finesieve.stages import View, Work
 from tests.conftest import TableScorer, make_batches

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 import finesieve as fs
 from finesieve import methods, scores
+from finesieve.batches.carry import inputs
 from finesieve.errors import BatchError, ConfigError
-from finesieve.rows import inputs
 from finesieve.scoring import cut_alike
 
 

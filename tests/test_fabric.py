@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.rows import IDS
+from finesieve.batches.carry import IDS
 from tests.conftest import Bag
 
 L = pytest.importorskip("lightning")

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 import finesieve as fs
 from finesieve import methods, scores
+from finesieve.batches.carry import PREFIX, inputs
 from finesieve.errors import BatchError, ConfigError
 from finesieve.frozen import FrozenPrefix, _replaced, freeze, layers_of
-from finesieve.rows import PREFIX, inputs
 
 transformers = pytest.importorskip("transformers")
 

@@ -27,7 +27,7 @@ from transformers import (  # noqa: E402
 
 from benchmarks.tasks import renamed  # noqa: E402
 from finesieve import hf  # noqa: E402
-from finesieve.rows import WEIGHTS  # noqa: E402
+from finesieve.batches.carry import WEIGHTS  # noqa: E402
 
 from .hf_kit import (  # noqa: E402
     OPTIONS,

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 import finesieve as fs
-from finesieve.rows import IDS
+from finesieve.batches.carry import IDS
 
 pytest.importorskip("lightning")
 

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 import finesieve as fs
-from finesieve.rows import Codec, ride, rows_from_state
+from finesieve.batches.carry import ride
+from finesieve.batches.codec import Codec
+from finesieve.batches.rows import rows_from_state
 from tests.conftest import Bag, by_hand, make_batches, small_sieve, train
 
 

@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
 
 import finesieve as fs
 from finesieve import hf
-from finesieve.rows import IDS, WEIGHTS
+from finesieve.batches.carry import IDS, WEIGHTS
 from tests.accelerate_ranks import lopsided
 from tests.hf_kit import OPTIONS, Data, closed, model, same, trainer, weights
 

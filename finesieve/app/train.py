@@ -32,10 +32,10 @@ from finesieve.app.prepare import Prepared, prepare
 from finesieve.app.progress import Live, rounded, snapshot
 from finesieve.app.results import pack_examples
 from finesieve.app.runfiles import ExampleLog, RunFolder
+from finesieve.batches.carry import inputs
 from finesieve.errors import ScoreError, StateError
 from finesieve.frozen import FrozenPrefix
 from finesieve.gates.simple import Open, Random
-from finesieve.rows import inputs
 from finesieve.schedule import StreamSchedule
 from finesieve.scores import Classification
 from finesieve.stream import Sieve

@@ -2,103 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Hashable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from finesieve.batches.carry import IDS, WEIGHTS, Ride, TensorBatch
+from finesieve.batches.padding import Column, Padding, text_mask
+from finesieve.batches.rows import Rows
 from finesieve.errors import BatchError, StateError
-from finesieve.gates.protocol import FloatArray, IntArray, State
-from finesieve.padding import Column, Padding, text_mask
-
-IDS, WEIGHTS = "sieve_ids", "sieve_weights"
-PREFIX = "sieve_prefix"  # what frozen layers put out (finesieve.frozen)
-
-
-class Ride(NamedTuple):
-    """What rides along with a tuple batch, as its last element.
-
-    ids: int64[n]; weights: float32[n], of mean about 1.
-    """
-
-    ids: Tensor
-    weights: Tensor
-
-
-class TensorBatch(NamedTuple):
-    """A batch whose loader yields a single tensor."""
-
-    input: Tensor
-    ids: Tensor
-    weights: Tensor
-
-
-def inputs(batch: Any) -> Any:
-    """The batch as the loader made it, without what rides along.
-
-    A dict comes back as a dict, a tuple as a tuple, a `TensorBatch` as its tensor. What was not
-    made by a sieve comes back as it is.
-    """
-    if isinstance(batch, TensorBatch):
-        return batch.input
-    if isinstance(batch, MutableMapping) and IDS in batch:
-        bare = copy.copy(batch)
-        for key in (IDS, WEIGHTS, PREFIX):
-            bare.pop(key, None)
-        return bare
-    if isinstance(batch, (tuple, list)) and batch and isinstance(batch[-1], Ride):
-        return batch[:-1]
-    return batch
-
-
-def ride(batch: Any) -> Ride:
-    """Ids and weights of a batch that a sieve made; `BatchError` for any other."""
-    if isinstance(batch, TensorBatch):
-        return Ride(batch.ids, batch.weights)
-    if isinstance(batch, Mapping) and IDS in batch and WEIGHTS in batch:
-        return Ride(batch[IDS], batch[WEIGHTS])
-    if isinstance(batch, (tuple, list)) and batch and isinstance(batch[-1], Ride):
-        return batch[-1]
-    have = sorted(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
-    raise BatchError(
-        f"this batch ({have}) carries no ids and weights: it did not come from a sieve, or they "
-        "were dropped on the way; pass the batch that the sieve yielded"
-    )
-
-
-def is_filler(batch: Any) -> bool:
-    """Whether a sieve's batch is a filler. It has one or two examples, of weight 0: it completes a
-    step of the host's, or keeps this rank in step with others that have more left, and adds nothing
-    to the gradient.
-
-    Raises `BatchError` for a batch that did not come from a sieve.
-    """
-    weights = ride(batch).weights
-    return len(weights) <= 2 and not bool(weights.any())
-
-
-@dataclass(slots=True)
-class Rows:
-    """n examples, column by column.
-
-    columns: tensors [n, ...] or lists of n.
-    lengths: int64[n], real tokens of each example.
-    ids: int64[n]. weights: float32[n], of mean about 1.
-    spans: float64[n], how many drawn examples each stands for; adds up to what was drawn.
-    """
-
-    columns: dict[Hashable, Column]
-    lengths: IntArray
-    ids: IntArray
-    weights: FloatArray
-    spans: np.ndarray[Any, np.dtype[np.float64]]
-
-    def __len__(self) -> int:
-        return len(self.ids)
+from finesieve.gates.protocol import IntArray, State
 
 
 class Codec:
@@ -377,24 +293,3 @@ def _whole(column: Column, key: Hashable) -> IntArray:
             "examples, e.g. data.add_column('id', range(len(data)))"
         )
     return found.cpu().numpy().astype(np.int64)
-
-
-def rows_state(rows: Rows) -> State:
-    return {
-        "columns": {
-            k: c.cpu() if isinstance(c, Tensor) else list(c) for k, c in rows.columns.items()
-        },
-        "lengths": torch.from_numpy(rows.lengths.copy()),
-        "ids": torch.from_numpy(rows.ids.copy()),
-        "weights": torch.from_numpy(rows.weights.copy()),
-        "spans": torch.from_numpy(rows.spans.copy()),
-    }
-
-
-def rows_from_state(state: Mapping[str, Any], device: torch.device | str = "cpu") -> Rows:
-    """device: where the loader's batches are."""
-    columns = state["columns"].items()
-    return Rows(
-        {k: c.to(device, copy=True) if isinstance(c, Tensor) else list(c) for k, c in columns},
-        *(state[k].numpy().copy() for k in ("lengths", "ids", "weights", "spans")),
-    )

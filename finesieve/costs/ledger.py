@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from finesieve.pace import Pace
+from finesieve.costs.pace import Pace
 
 Clock = Callable[[], float]
 

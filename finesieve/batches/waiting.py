@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from finesieve.batches.codec import Codec
+from finesieve.batches.rows import Rows, rows_from_state, rows_state
 from finesieve.gates.dice import Dice
 from finesieve.gates.protocol import State
-from finesieve.rows import Codec, Rows, rows_from_state, rows_state
 
 
 class Holding:
