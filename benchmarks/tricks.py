@@ -68,7 +68,7 @@ def freezing(config: Config, job: Job) -> None:
     """The configuration says how many layers. A model that is frozen has its frozen layers' outputs
     computed once an example where a sieve scores; plain training runs them once anyway."""
     from finesieve import methods
-    from finesieve.frozen import FrozenPrefix, freeze
+    from finesieve.scoring.frozen import FrozenPrefix, freeze
 
     freeze(job.model, config.freeze)
     if methods.build(config.method, config.seed, **config.settings).scores:

@@ -1,6 +1,6 @@
 """finesieve: fine-tune a language model cheaper by not training on what teaches it nothing."""
 
-from finesieve import methods, scores
+from finesieve import methods
 from finesieve.batches.carry import inputs, is_filler
 from finesieve.errors import (
     BatchError,
@@ -22,6 +22,8 @@ from finesieve.gates.sampling import CutOff, LossThreshold, Quantile, ThresholdS
 from finesieve.gates.simple import Open, Random
 from finesieve.methods import Method
 from finesieve.schedule import StreamSchedule
+from finesieve.scoring import heads
+from finesieve.scoring import scorers as scores
 from finesieve.stages import Automatic, Fixed, Paper, Stages
 from finesieve.stream import Sieve
 
@@ -32,6 +34,6 @@ __all__ = [
     "Features", "FinesieveError", "FinesieveWarning", "Fixed", "Gate", "GateError",
     "LossThreshold", "Method", "NaiveBayes", "Offer", "Open", "Paper", "Predictor",
     "PredictorGate", "Quantile", "Random", "ScoreError", "Sieve", "SizeRegression", "Stages",
-    "StateError", "StreamSchedule", "ThresholdSampling", "Verdict", "checks", "inputs",
+    "StateError", "StreamSchedule", "ThresholdSampling", "Verdict", "checks", "heads", "inputs",
     "is_filler", "methods", "scores", "text_features", "token_features",
 ]

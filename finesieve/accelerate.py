@@ -31,7 +31,7 @@ from finesieve import hosts, methods
 from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, FinesieveWarning, StateError
 from finesieve.schedule import StreamSchedule
-from finesieve.scores import Scorer, unwrapped
+from finesieve.scoring.scorers import Scorer, unwrapped
 from finesieve.stream import Sieve
 
 __all__ = ["FilteredLoader"]

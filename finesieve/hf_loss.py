@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finesieve import heads
 from finesieve.batches.carry import IDS, WEIGHTS, is_filler
 from finesieve.hf_scale import LossScale
 from finesieve.hf_tasks import decoder_needs_targets
-from finesieve.scores import scoring
+from finesieve.scoring import heads
+from finesieve.scoring.scorers import scoring
 from finesieve.stream import Sieve
 
 

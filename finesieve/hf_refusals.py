@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from finesieve import hf_trl
-from finesieve.frozen import FrozenPrefix
+from finesieve.scoring.frozen import FrozenPrefix
 
 _FUNCTION = "attach(..., losses=function), a function (model, batch) -> loss per example"
 

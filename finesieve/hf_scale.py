@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from finesieve import heads
 from finesieve.errors import ConfigError
+from finesieve.scoring import heads
 
 _LEAST = 0.01  # mean loss of a batch that tells anything
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from finesieve import heads
 from finesieve.errors import ConfigError
+from finesieve.scoring import heads
 
 
 def head_of(model: nn.Module, smoothing: float = 0.0) -> heads.Head:

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from finesieve import heads
 from finesieve.errors import ConfigError, ScoreError
 from finesieve.gates.features import FeatureFunction, token_features
+from finesieve.scoring import heads
 
 PAIRS = ("trl.DPOTrainer", "trl.RewardTrainer")  # n pairs are 2n rows: chosen, then rejected
 

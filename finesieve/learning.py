@@ -20,7 +20,7 @@ from finesieve.gates.features import FeatureFunction
 from finesieve.gates.protocol import BoolArray, FloatArray, Offer, State
 from finesieve.methods import Method
 from finesieve.returns import Returns
-from finesieve.scores import Scorer
+from finesieve.scoring.scorers import Scorer
 from finesieve.sifting import Sifted
 
 _TOLD_BY_NOW = 1024  # examples of which no loop holds all without having trained on any

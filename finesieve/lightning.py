@@ -31,13 +31,14 @@ except ImportError as error:
         f"finesieve.lightning needs {error.name}: pip install 'finesieve[lightning]'"
     ) from None
 
-from finesieve import heads, methods
+from finesieve import methods
 from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
 from finesieve.hosts import check_method, clock, examples, figures, sized
 from finesieve.schedule import StreamSchedule
-from finesieve.scores import (
+from finesieve.scoring import heads
+from finesieve.scoring.scorers import (
     SIZE_ALONE,
     PerExample,
     Scorer,

@@ -31,8 +31,8 @@ from finesieve.gates.protocol import State
 from finesieve.gates.simple import Open
 from finesieve.identity import check_same, described
 from finesieve.learning import Learning
-from finesieve.scores import Scorer, check_losses
-from finesieve.scoring import ScoringPass
+from finesieve.scoring.batches import ScoringPass
+from finesieve.scoring.scorers import Scorer, check_losses
 from finesieve.sifting import Sifter
 from finesieve.stages import Work
 from finesieve.transitions import Transitions

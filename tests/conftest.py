@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.scores import Scorer, Scores
+from finesieve.scoring.scorers import Scorer, Scores
 
 # Side by side with others a process has a core of its own; more threads than cores stand in line.
 THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2

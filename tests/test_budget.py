@@ -16,7 +16,7 @@ from finesieve.costs.meter import followed
 from finesieve.costs.pace import Pace
 from finesieve.evidence import Window
 from finesieve.gates.simple import Random
-from finesieve.scores import Scores
+from finesieve.scoring.scorers import Scores
 from finesieve.stages import View, Work
 from tests.conftest import TableScorer, make_batches
 from tests.test_stages import Flat, feed

@@ -22,7 +22,7 @@ from finesieve.app import data as data_module
 from finesieve.app.cli import main
 from finesieve.app.data import load
 from finesieve.app.models import load_model, resolve, set_dropout
-from finesieve.frozen import layers_of
+from finesieve.scoring.frozen import layers_of
 from tests.conftest import BY_HAND, QUICK, THREADS, arguments
 
 

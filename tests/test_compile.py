@@ -16,7 +16,7 @@ import finesieve as fs
 from finesieve import methods, scores
 from finesieve.batches.carry import inputs
 from finesieve.errors import BatchError, ConfigError
-from finesieve.scoring import cut_alike
+from finesieve.scoring.batches import cut_alike
 
 
 class Net(nn.Module):

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification, Trainer, Tra
 
 from finesieve import hf
 from finesieve.errors import ConfigError
-from finesieve.frozen import FrozenPrefix, freeze, layers_of
+from finesieve.scoring.frozen import FrozenPrefix, freeze, layers_of
 
 from .hf_kit import SMALL, Data, collate, trainer
 from .tiny import OPTIONS, closed, same, weights

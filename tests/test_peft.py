@@ -31,7 +31,7 @@ from transformers import (  # noqa: E402
 )
 
 from finesieve import hf  # noqa: E402
-from finesieve.scores import Classification  # noqa: E402
+from finesieve.scoring.scorers import Classification  # noqa: E402
 
 
 def adapted(name: str, seed: int = 0, frozen: int = 0) -> Any:

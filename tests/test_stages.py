@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import finesieve as fs
 from finesieve.evidence import Window
-from finesieve.scores import Scores
+from finesieve.scoring.scorers import Scores
 from finesieve.stages import View
 from tests.conftest import Bag, TableScorer, make_batches
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from finesieve import frozen
 from finesieve.app.config import Config
 from finesieve.errors import ConfigError, DataError
+from finesieve.scoring import frozen
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json",
            "pytorch_model.bin.index.json")

@@ -34,10 +34,10 @@ from finesieve.app.results import pack_examples
 from finesieve.app.runfiles import ExampleLog, RunFolder
 from finesieve.batches.carry import inputs
 from finesieve.errors import ScoreError, StateError
-from finesieve.frozen import FrozenPrefix
 from finesieve.gates.simple import Open, Random
 from finesieve.schedule import StreamSchedule
-from finesieve.scores import Classification
+from finesieve.scoring.frozen import FrozenPrefix
+from finesieve.scoring.scorers import Classification
 from finesieve.stream import Sieve
 
 POINTS = 50  # of the curve that a summary holds

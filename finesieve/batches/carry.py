@@ -11,7 +11,7 @@ from torch import Tensor
 from finesieve.errors import BatchError
 
 IDS, WEIGHTS = "sieve_ids", "sieve_weights"
-PREFIX = "sieve_prefix"  # what frozen layers put out (finesieve.frozen)
+PREFIX = "sieve_prefix"  # what frozen layers put out (finesieve.scoring.frozen)
 
 
 class Ride(NamedTuple):

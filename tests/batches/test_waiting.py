@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finesieve import Sieve, methods
-from finesieve.scoring import cut_by_length
+from finesieve.scoring.batches import cut_by_length
 
 
 def cheapest(lengths, most, overhead):

@@ -15,7 +15,7 @@ import finesieve as fs
 from finesieve import methods, scores
 from finesieve.batches.carry import PREFIX, inputs
 from finesieve.errors import BatchError, ConfigError
-from finesieve.frozen import FrozenPrefix, _replaced, freeze, layers_of
+from finesieve.scoring.frozen import FrozenPrefix, _replaced, freeze, layers_of
 
 transformers = pytest.importorskip("transformers")
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from finesieve.errors import BatchError, ScoreError
-from finesieve.frozen import FrozenPrefix
 from finesieve.gates.features import FeatureFunction, token_features
 from finesieve.gates.protocol import FloatArray
-from finesieve.heads import Head, SingleLabel
+from finesieve.scoring.frozen import FrozenPrefix
+from finesieve.scoring.heads import Head, SingleLabel
 
 SizeFunction = Callable[[FloatArray], FloatArray]
 SIZE_ALONE = (

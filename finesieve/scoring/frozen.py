@@ -75,7 +75,8 @@ class FrozenPrefix:
             for name, parameter in layer.named_parameters():
                 if parameter.requires_grad:
                     raise ConfigError(f"{name} of layer {i} is trained: freeze the first {count} "
-                                      "layers and the embeddings first (finesieve.frozen.freeze)")
+                                      "layers and the embeddings first "
+                                      "(finesieve.scoring.frozen.freeze)")
             for name, module in layer.named_modules():
                 rates = [value for key, value in vars(module).items()
                          if "dropout" in key and isinstance(value, float)]  # the functional form's

@@ -12,7 +12,7 @@ from finesieve.batches.rows import Rows
 from finesieve.costs.ledger import Ledger
 from finesieve.errors import ScoreError
 from finesieve.gates.protocol import FloatArray
-from finesieve.scores import Scorer
+from finesieve.scoring.scorers import Scorer
 
 
 def cut_by_length(lengths: npt.ArrayLike, most: int, overhead: float) -> list[slice]:
