@@ -32,9 +32,9 @@ from finesieve.app.prepare import prepare
 from finesieve.app.progress import Live
 from finesieve.app.train import Run, hardware, versions
 from finesieve.batches.carry import inputs
-from finesieve.evidence import auc
 from finesieve.gates.predictor import SizeRegression, hashed
 from finesieve.gates.sampling import balanced_threshold, inclusion, solve_threshold
+from finesieve.stages.window import auc
 
 ROOT = Path(__file__).parent.parent
 POOL, BEGIN = 256, 0.1

@@ -24,7 +24,9 @@ from finesieve.methods import Method
 from finesieve.schedule import StreamSchedule
 from finesieve.scoring import heads
 from finesieve.scoring import scorers as scores
-from finesieve.stages import Automatic, Fixed, Paper, Stages
+from finesieve.stages import Paper
+from finesieve.stages.automatic import Automatic
+from finesieve.stages.policy import Fixed, Stages
 from finesieve.stream import Sieve
 
 __version__ = "0.1.0"

@@ -15,13 +15,13 @@ from finesieve.batches.rows import Rows
 from finesieve.collapse import CollapseWatch
 from finesieve.costs.ledger import Ledger
 from finesieve.errors import FinesieveWarning, ScoreError
-from finesieve.evidence import Window
 from finesieve.gates.features import FeatureFunction
 from finesieve.gates.protocol import BoolArray, FloatArray, Offer, State
 from finesieve.methods import Method
 from finesieve.returns import Returns
 from finesieve.scoring.scorers import Scorer
 from finesieve.sifting import Sifted
+from finesieve.stages.window import Window
 
 _TOLD_BY_NOW = 1024  # examples of which no loop holds all without having trained on any
 _UNDER_WAY = 16384  # examples handed out before no loss coming back is an error

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from finesieve.budget import Budget
 from finesieve.errors import ConfigError, check_share
 from finesieve.gates.forward import PredictorGate
 from finesieve.gates.predictor import NaiveBayes, SizeRegression
@@ -24,7 +23,10 @@ from finesieve.rivals import (
     SelectiveBackprop,
     TopLoss,
 )
-from finesieve.stages import Automatic, Fixed, Paper, Stages
+from finesieve.stages import Paper
+from finesieve.stages.automatic import Automatic
+from finesieve.stages.budget import Budget
+from finesieve.stages.policy import Fixed, Stages
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from finesieve.errors import ConfigError, check_share
 from finesieve.gates.dice import Dice
 from finesieve.gates.protocol import FloatArray, Gate, IntArray, Offer, State, Verdict
 from finesieve.gates.sampling import History, ThresholdSampling
-from finesieve.stages import Move, Stages, View
+from finesieve.stages.policy import Move, Stages, View
 
 
 class SelectiveBackprop(Gate):

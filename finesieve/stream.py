@@ -34,8 +34,8 @@ from finesieve.learning import Learning
 from finesieve.scoring.batches import ScoringPass
 from finesieve.scoring.scorers import Scorer, check_losses
 from finesieve.sifting import Sifter
-from finesieve.stages import Work
-from finesieve.transitions import Transitions
+from finesieve.stages.policy import Work
+from finesieve.stages.transitions import Transitions
 
 Listener = Callable[[dict[str, Any]], None]
 _END = object()

@@ -12,7 +12,7 @@ import finesieve as fs
 from finesieve import ConfigError, Gate, Method, Offer, checks, methods
 from finesieve.gates.simple import Open
 from finesieve.rivals import InfoBatch, LossSampling, Reducible, SelectiveBackprop, TopLoss
-from finesieve.stages import Fixed
+from finesieve.stages.policy import Fixed
 from tests.conftest import TableScorer, make_batches
 
 GATES = {

@@ -13,9 +13,9 @@ import torch
 
 import finesieve as fs
 from finesieve import checks, heads
-from finesieve.evidence import Window, auc
 from finesieve.gates import features
 from finesieve.gates.predictor import hashed
+from finesieve.stages.window import Window, auc
 
 
 def naive_slots(seen: fs.Features, bits: int) -> list[list[int]]:

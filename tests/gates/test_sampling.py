@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finesieve.evidence import auc, stage_prices
 from finesieve.gates.protocol import Offer
 from finesieve.gates.sampling import (
     ThresholdSampling,
@@ -15,6 +14,8 @@ from finesieve.gates.sampling import (
     inclusion,
     solve_threshold,
 )
+from finesieve.stages.prices import stage_prices
+from finesieve.stages.window import auc
 
 sizes = st.lists(st.floats(0, 100, width=32), min_size=1, max_size=60)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from finesieve.evidence import Window
 from finesieve.gates.protocol import State
-from finesieve.stages import Move, Stages, View, Work
+from finesieve.stages.policy import Move, Stages, View, Work
+from finesieve.stages.window import Window
 
 
 class Transitions:

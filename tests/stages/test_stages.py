@@ -12,9 +12,9 @@ import torch
 from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.evidence import Window
 from finesieve.scoring.scorers import Scores
-from finesieve.stages import View
+from finesieve.stages.policy import View
+from finesieve.stages.window import Window
 from tests.conftest import Bag, TableScorer, make_batches
 
 
@@ -297,12 +297,12 @@ def test_prices_count_the_audit_and_zero_sizes() -> None:
     s = dice.lognormal(-1, 1, 300)
     kind = {"train": 0.2, "score": [0.4], "cost_ratio": 0.3, "floors": (0.1, 0.05)}
     never, always = (
-        fs.evidence.stage_prices(s, s[::-1], None, audit=a, **kind) for a in (0.0, 1.0)
+        fs.stages.prices.stage_prices(s, s[::-1], None, audit=a, **kind) for a in (0.0, 1.0)
     )
     assert always.forward == pytest.approx([always.backward])  # all audited: nothing is skipped
     assert never.forward != pytest.approx(always.forward, rel=0.01)
     s[:20] = 0.0
-    none = fs.evidence.stage_prices(s, s, None, **{**kind, "floors": (0.0, 0.0)})
+    none = fs.stages.prices.stage_prices(s, s, None, **{**kind, "floors": (0.0, 0.0)})
     assert np.isfinite(none.backward)
 
 

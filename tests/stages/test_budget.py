@@ -11,15 +11,15 @@ import torch
 
 import finesieve as fs
 from finesieve import hosts
-from finesieve.budget import Budget
 from finesieve.costs.meter import followed
 from finesieve.costs.pace import Pace
-from finesieve.evidence import Window
 from finesieve.gates.simple import Random
 from finesieve.scoring.scorers import Scores
-from finesieve.stages import View, Work
+from finesieve.stages.budget import Budget
+from finesieve.stages.policy import View, Work
+from finesieve.stages.window import Window
 from tests.conftest import TableScorer, make_batches
-from tests.test_stages import Flat, feed
+from tests.stages.test_stages import Flat, feed
 
 N = 9000
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from finesieve.errors import ConfigError, check_cost_ratio, check_share
-from finesieve.evidence import stage_prices
 from finesieve.gates.sampling import ThresholdSampling
 from finesieve.gates.simple import Random
-from finesieve.stages import Move, Stages, View
+from finesieve.stages.policy import Move, Stages, View
+from finesieve.stages.prices import stage_prices
 
 
 class Budget(Stages):
