@@ -16,15 +16,17 @@ from finesieve.errors import (
 from finesieve.gates import laws as checks
 from finesieve.gates.features import text_features, token_features
 from finesieve.gates.forward import PredictorGate
-from finesieve.gates.predictor import NaiveBayes, Predictor, SizeRegression
+from finesieve.gates.predictor import Predictor, SizeRegression
 from finesieve.gates.protocol import Features, Gate, Offer, Verdict
-from finesieve.gates.sampling import CutOff, LossThreshold, Quantile, ThresholdSampling
+from finesieve.gates.sampling import ThresholdSampling
 from finesieve.gates.simple import Open, Random
-from finesieve.methods import Method
+from finesieve.methods.baselines.loss_rules import Quantile
+from finesieve.methods.baselines.naive_bayes import NaiveBayes
+from finesieve.methods.baselines.paper import CutOff, LossThreshold, Paper
+from finesieve.methods.method import Method
 from finesieve.schedule import StreamSchedule
 from finesieve.scoring import heads
 from finesieve.scoring import scorers as scores
-from finesieve.stages import Paper
 from finesieve.stages.automatic import Automatic
 from finesieve.stages.policy import Fixed, Stages
 from finesieve.stream import Sieve

@@ -12,7 +12,7 @@ import torch
 
 from finesieve import methods
 from finesieve.errors import ConfigError
-from finesieve.methods import Method
+from finesieve.methods.method import Method
 from finesieve.stream import Sieve
 
 

@@ -17,7 +17,7 @@ from finesieve.costs.ledger import Ledger
 from finesieve.errors import FinesieveWarning, ScoreError
 from finesieve.gates.features import FeatureFunction
 from finesieve.gates.protocol import BoolArray, FloatArray, Offer, State
-from finesieve.methods import Method
+from finesieve.methods.method import Method
 from finesieve.returns import Returns
 from finesieve.scoring.scorers import Scorer
 from finesieve.sifting import Sifted

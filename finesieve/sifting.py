@@ -13,7 +13,7 @@ from finesieve.batches.rows import Rows
 from finesieve.costs.ledger import Ledger
 from finesieve.gates.features import FeatureFunction
 from finesieve.gates.protocol import BoolArray, FloatArray, IntArray, Offer
-from finesieve.methods import Method
+from finesieve.methods.method import Method
 from finesieve.records import pool_event
 
 Scoring = Callable[[Rows], tuple[FloatArray, FloatArray]]

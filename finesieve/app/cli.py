@@ -17,7 +17,7 @@ from finesieve import __version__
 from finesieve.app.config import ATTENTION
 from finesieve.app.memory import keep_memory
 from finesieve.errors import ConfigError, FinesieveError
-from finesieve.methods import REGISTRY
+from finesieve.methods.registry import REGISTRY
 
 EXIT_BAD_INPUT = 2
 

@@ -1,4 +1,4 @@
-"""Gates that compare something with a threshold, and how the threshold is found."""
+"""Threshold sampling: the gate, and how its threshold is found."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from finesieve.errors import ConfigError, check_cost_ratio, check_share
+from finesieve.errors import check_cost_ratio, check_share
 from finesieve.gates.dice import Dice, strata
 from finesieve.gates.protocol import Gate, Offer, State, Verdict
 
@@ -213,116 +212,3 @@ class ThresholdSampling(Gate):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._dice.load_state_dict(state["dice"])
         self.share = state["share"]
-
-
-class History:
-    """The last `window` values, in order. Plain numpy; saved as a tensor."""
-
-    def __init__(self, window: int) -> None:
-        if window < 1:
-            raise ConfigError(f"window is {window}; expected at least 1 value to remember")
-        self.window = window
-        self.values: Array = np.empty(0, dtype=np.float64)
-
-    def add(self, values: npt.ArrayLike) -> None:
-        both = np.concatenate((self.values, np.asarray(values, dtype=np.float64)))
-        self.values = both[-self.window :]
-
-    def state_dict(self) -> State:
-        return {"values": torch.from_numpy(self.values.copy())}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.values = state["values"].numpy().copy()
-
-
-class LossThreshold(Gate):
-    """The paper's rule: keep an example iff its loss is above a threshold; all weigh the same.
-
-    The threshold is the mean of the last `window` losses of stage 1, and frozen after it.
-    Ouyang et al., IJCAI 2023 (arXiv 2207.14386). Like a hinge: what falls below rests, what rises
-    above is trained on again, which keeps accuracy but not calibration.
-
-    threshold: fixes it by hand; `window` is then unused.
-    """
-
-    def __init__(self, window: int = 128, threshold: float | None = None) -> None:
-        if threshold is not None and not np.isfinite(threshold):
-            raise ConfigError(f"threshold is {threshold}; expected a finite loss")
-        self.window = window
-        self._history = History(window)
-        self.fixed = threshold
-        self._agreed: float | None = None
-
-    @property
-    def threshold(self) -> float:
-        """The present threshold; minus infinity (keep all) before any loss has been seen."""
-        if self.fixed is not None:
-            return self.fixed
-        if self._agreed is not None:
-            return self._agreed
-        values = self._history.values
-        return float(values.mean()) if len(values) else float("-inf")
-
-    def decide(self, offer: Offer) -> Verdict:
-        loss = np.asarray(offer.need("loss", self))
-        return Verdict(loss > self.threshold, threshold=self.threshold)
-
-    def learn(self, offer: Offer) -> None:
-        if offer.stage == 1 and offer.loss is not None:
-            self._history.add(offer.loss)
-            self._agreed = None
-
-    def shared(self) -> list[float]:
-        return [self.threshold]
-
-    def agree(self, values: list[float]) -> None:
-        if values and np.isfinite(values[0]):  # else a rank has no losses yet
-            self._agreed = values[0]
-
-    def state_dict(self) -> State:
-        return {"history": self._history.state_dict(), "agreed": self._agreed}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._history.load_state_dict(state["history"])
-        self._agreed = state["agreed"]
-
-
-class Quantile(Gate):
-    """Keep the `share` of examples with the highest loss, against a moving history; unweighted.
-
-    Here for comparison. Nothing brings back the easy examples that anchor the model: measured, it
-    can fall to chance. The sieve warns when it does (`CollapseWarning`).
-    """
-
-    def __init__(self, share: float, window: int = 1024) -> None:
-        self.share, self.window = check_share("share", share), window
-        self._history = History(window)
-
-    def decide(self, offer: Offer) -> Verdict:
-        loss = np.asarray(offer.need("loss", self))
-        known = self._history.values
-        cut = np.quantile(known if len(known) else loss, 1.0 - self.share)
-        return Verdict(loss >= cut, threshold=float(cut))
-
-    def learn(self, offer: Offer) -> None:
-        if offer.loss is not None:
-            self._history.add(offer.loss)
-
-    def state_dict(self) -> State:
-        return {"history": self._history.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._history.load_state_dict(state["history"])
-
-
-class CutOff(Gate):
-    """Keep what has a size of at least `cut`, unweighted: the paper's use of its predictor.
-
-    Inside a `PredictorGate` with naive Bayes the size is a probability and 0.5 the natural cut.
-    """
-
-    def __init__(self, cut: float = 0.5) -> None:
-        self.cut = float(cut)
-
-    def decide(self, offer: Offer) -> Verdict:
-        return Verdict(np.asarray(offer.need("size", self)) >= self.cut)

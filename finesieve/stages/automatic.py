@@ -2,48 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from finesieve.errors import ConfigError, check_cost_ratio, check_share
 from finesieve.gates.sampling import ThresholdSampling
 from finesieve.stages.policy import Move, Stages, View
 from finesieve.stages.prices import stage_prices
 
 _POOL = 256  # examples that gates decide on at a time, for prices
-
-
-class Paper(Stages):
-    """The authors' rule: stage 2 after a share of the stream; stage 3 once the predictor's mean
-    log-loss over a window is low enough, or with the second pass; no way back.
-
-    warmup: share of the stream (of one pass in the paper). log_loss: the value to reach.
-    window: number of scored examples over which it is taken.
-    """
-
-    def __init__(self, warmup: float = 0.05, log_loss: float = 0.6, window: int = 1024) -> None:
-        self.warmup = check_share("warmup", warmup)
-        if not log_loss > 0:
-            raise ConfigError(f"log_loss is {log_loss}; expected a positive number of nats")
-        self.log_loss, self.window = log_loss, window
-
-    def evidence(self, view: View) -> list[float]:
-        if np.isnan(view.share):
-            raise ConfigError(
-                "the paper's warm-up is a share of the stream: give the sieve its length, `total`"
-            )
-        seen = view.stage == 2 and view.since >= self.window
-        quality = view.window.log_loss() if seen else float("inf")
-        return [view.share, quality, float(view.passes), float(len(view.window) > 0)]
-
-    def next(self, stage: int, numbers: list[float]) -> Move | None:
-        share, quality, passes, observed = numbers
-        if stage == 1 and share >= self.warmup and observed >= 1:
-            return 2, f"{self.warmup:.0%} of the stream seen; threshold frozen"
-        if stage == 2 and quality <= self.log_loss:
-            return 3, f"predictor's log-loss {quality:.3f} <= {self.log_loss}"
-        if stage == 2 and passes >= 1:
-            return 3, "second pass"
-        return None
 
 
 class Automatic(Stages):

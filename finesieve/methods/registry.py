@@ -1,77 +1,33 @@
-"""Methods by name. A method is nothing but gates in places and a policy of stages."""
+"""The functions that build a method, by name."""
 
 from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any
 
 from finesieve.errors import ConfigError, check_share
 from finesieve.gates.forward import PredictorGate
-from finesieve.gates.predictor import NaiveBayes, SizeRegression
+from finesieve.gates.predictor import SizeRegression
 from finesieve.gates.protocol import Gate
-from finesieve.gates.sampling import CutOff, LossThreshold, Quantile, ThresholdSampling
+from finesieve.gates.sampling import ThresholdSampling
 from finesieve.gates.simple import Open, Random
-from finesieve.rivals import (
-    Annealed,
-    InfoBatch,
+from finesieve.methods.baselines.infobatch import Annealed, InfoBatch
+from finesieve.methods.baselines.loss_rules import (
     LossSampling,
-    Reducible,
+    Quantile,
     SelectiveBackprop,
     TopLoss,
 )
-from finesieve.stages import Paper
+from finesieve.methods.baselines.naive_bayes import NaiveBayes
+from finesieve.methods.baselines.paper import CutOff, LossThreshold, Paper
+from finesieve.methods.baselines.rho_loss import Reducible
+from finesieve.methods.method import Method
 from finesieve.stages.automatic import Automatic
 from finesieve.stages.budget import Budget
 from finesieve.stages.policy import Fixed, Stages
-
-
-@dataclass(frozen=True)
-class Method:
-    """A forward gate, a backward gate (`Open` there means that nothing is scored), and stages.
-
-    opening: what is trained on in stage 1, unscored: everything, or a random share.
-    batch_share: survivors' batches as a share of the loader's, where the sieve is given no size:
-        smaller ones keep optimizer steps. batches: their size in some stages, where a method fixes
-        it, e.g. {3: 1}.
-    schedule_by: "stream", the learning rate goes by the share of the stream consumed; or "steps",
-        by optimizer steps out of those that plain training takes. For the host to heed.
-    reference: share of the training examples to hold out for a reference model, whose losses the
-        backward gate's `refer` takes; 0 for none. For the host to heed.
-    """
-
-    name: str
-    forward: Gate
-    backward: Gate
-    stages: Stages
-    opening: Gate = field(default_factory=Open)
-    batch_share: float = 1.0
-    batches: Mapping[int, int] = field(default_factory=dict)
-    schedule_by: Literal["stream", "steps"] = "stream"
-    reference: float = 0.0
-
-    def __post_init__(self) -> None:
-        rule = self.forward.rule if isinstance(self.forward, PredictorGate) else self.forward
-        dice = [getattr(gate, "_dice", None) for gate in (rule, self.backward)]
-        if dice[0] is not None and dice[1] is not None and dice[0].origin == dice[1].origin:
-            raise ConfigError(
-                f"both gates of method {self.name!r} roll the same dice, so what they keep would "
-                "not be independent and no longer unbiased: give them different seeds"
-            )
-
-    @property
-    def scores(self) -> bool:
-        """Whether this method ever needs a scoring pass."""
-        return not isinstance(self.backward, Open)
-
-    @property
-    def learns(self) -> bool:
-        """Whether losses of the training step are of use: to its stages or to a gate."""
-        gates = (self.opening, self.forward, self.backward)
-        return self.stages.observes or any(type(g).learn is not Gate.learn for g in gates)
 
 
 def finesieve(
