@@ -29,7 +29,7 @@ from finesieve.app.prepare import Prepared, prepare
 from finesieve.app.progress import Live
 from finesieve.app.suite import Files, read_suite
 from finesieve.app.train import Run, evaluate, linear_schedule
-from finesieve.schedule import StreamSchedule
+from finesieve.sieve.schedule import StreamSchedule
 
 SUITE = Path(__file__).parent / "never-slower.toml"
 

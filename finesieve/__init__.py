@@ -24,12 +24,12 @@ from finesieve.methods.baselines.loss_rules import Quantile
 from finesieve.methods.baselines.naive_bayes import NaiveBayes
 from finesieve.methods.baselines.paper import CutOff, LossThreshold, Paper
 from finesieve.methods.method import Method
-from finesieve.schedule import StreamSchedule
 from finesieve.scoring import heads
 from finesieve.scoring import scorers as scores
+from finesieve.sieve.schedule import StreamSchedule
+from finesieve.sieve.sieve import Sieve
 from finesieve.stages.automatic import Automatic
 from finesieve.stages.policy import Fixed, Stages
-from finesieve.stream import Sieve
 
 __version__ = "0.1.0"
 

@@ -28,11 +28,11 @@ except ImportError as error:
     ) from None
 
 from finesieve import hosts, methods
-from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, FinesieveWarning, StateError
-from finesieve.schedule import StreamSchedule
 from finesieve.scoring.scorers import Scorer, unwrapped
-from finesieve.stream import Sieve
+from finesieve.sieve.ranks import Alone, Ranks
+from finesieve.sieve.schedule import StreamSchedule
+from finesieve.sieve.sieve import Sieve
 
 __all__ = ["FilteredLoader"]
 _END = object()

@@ -29,18 +29,18 @@ except ImportError as error:
     ) from None
 
 from finesieve import hf_refusals, hf_trl, hosts, methods
-from finesieve.agreement import Alone, Ranks
 from finesieve.batches.carry import IDS, PREFIX, WEIGHTS
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
 from finesieve.hf_loader import FilteredLoader
 from finesieve.hf_loss import TrainedLoss
 from finesieve.hf_tasks import TokensPerExample, decoder_needs_targets, head_of
-from finesieve.schedule import StreamSchedule
 from finesieve.scoring import heads
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.scorers import SIZE_ALONE, PerExample, Scorer, SizeFunction, Task
-from finesieve.stream import Listener, Sieve
+from finesieve.sieve.ranks import Alone, Ranks
+from finesieve.sieve.schedule import StreamSchedule
+from finesieve.sieve.sieve import Listener, Sieve
 
 __all__ = ["Attached", "attach", "head_of"]
 HOOKS = ("train", "get_train_dataloader", "create_scheduler", "compute_loss", "log")

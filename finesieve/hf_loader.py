@@ -11,7 +11,7 @@ from accelerate import skip_first_batches
 from finesieve import hosts
 from finesieve.accelerate import generators
 from finesieve.batches.carry import WEIGHTS
-from finesieve.stream import Sieve
+from finesieve.sieve.sieve import Sieve
 
 if TYPE_CHECKING:
     from finesieve.hf import Attached

@@ -17,7 +17,7 @@ from finesieve.hf_scale import LossScale
 from finesieve.hf_tasks import decoder_needs_targets
 from finesieve.scoring import heads
 from finesieve.scoring.scorers import scoring
-from finesieve.stream import Sieve
+from finesieve.sieve.sieve import Sieve
 
 
 class TrainedLoss:

@@ -13,7 +13,7 @@ import torch
 from finesieve import methods
 from finesieve.errors import ConfigError
 from finesieve.methods.method import Method
-from finesieve.stream import Sieve
+from finesieve.sieve.sieve import Sieve
 
 
 def clock(device: torch.device) -> Callable[[], float]:

@@ -32,11 +32,9 @@ except ImportError as error:
     ) from None
 
 from finesieve import methods
-from finesieve.agreement import Alone, Ranks
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
 from finesieve.hosts import check_method, clock, examples, figures, sized
-from finesieve.schedule import StreamSchedule
 from finesieve.scoring import heads
 from finesieve.scoring.scorers import (
     SIZE_ALONE,
@@ -48,7 +46,9 @@ from finesieve.scoring.scorers import (
     check_losses,
     scoring,
 )
-from finesieve.stream import Listener, Sieve
+from finesieve.sieve.ranks import Alone, Ranks
+from finesieve.sieve.schedule import StreamSchedule
+from finesieve.sieve.sieve import Listener, Sieve
 
 __all__ = ["SieveCallback"]
 LossFunction = Callable[[nn.Module, Any], Tensor]

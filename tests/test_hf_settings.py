@@ -232,7 +232,7 @@ def test_an_optimizer_step_may_hold_any_number_of_examples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trainer takes them all before any loss comes back: no error, and no warning."""
-    monkeypatch.setattr("finesieve.learning._UNDER_WAY", 64)
+    monkeypatch.setattr("finesieve.sieve.feedback._UNDER_WAY", 64)
     host = trainer(tmp_path, model(), Data(1100), gradient_accumulation_steps=200,
                    num_train_epochs=1)
     attached = hf.attach(host)

@@ -35,21 +35,6 @@ assert not any(name.startswith("finesieve.app") for name in sys.modules)
     assert done.returncode == 0, done.stderr
 
 
-def test_gates_do_not_import_the_stream() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c",
-         "import ast, pathlib, finesieve\n"
-         "here = pathlib.Path(finesieve.__file__).parent\n"
-         "for name in ('gates', 'thresholds', 'forward_gate', 'predictor', 'stages'):\n"
-         "    for node in ast.walk(ast.parse((here / (name + '.py')).read_text())):\n"
-         "        if isinstance(node, ast.ImportFrom):\n"
-         "            assert node.module not in ('finesieve.stream', 'finesieve.scores'), name\n"
-         "            assert not (node.module or '').startswith('finesieve.app'), name\n"],
-        capture_output=True, text=True,
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def test_the_command_line_names_the_extra() -> None:
     code = """
 import importlib.util

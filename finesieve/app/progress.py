@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any, TextIO
 
-from finesieve.stream import Sieve
+from finesieve.sieve.sieve import Sieve
 
 
 def duration(seconds: float) -> str:

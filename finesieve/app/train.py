@@ -35,10 +35,10 @@ from finesieve.app.runfiles import ExampleLog, RunFolder
 from finesieve.batches.carry import inputs
 from finesieve.errors import ScoreError, StateError
 from finesieve.gates.simple import Open, Random
-from finesieve.schedule import StreamSchedule
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.scorers import Classification
-from finesieve.stream import Sieve
+from finesieve.sieve.schedule import StreamSchedule
+from finesieve.sieve.sieve import Sieve
 
 POINTS = 50  # of the curve that a summary holds
 

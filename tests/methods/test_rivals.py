@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import finesieve as fs
 from finesieve import ConfigError, Gate, Method, Offer, checks, methods
@@ -98,7 +99,7 @@ def passes(method: Method, count: int) -> tuple[fs.Sieve, list[np.ndarray]]:
     batches = make_batches(400)
     for i, batch in enumerate(batches):
         batch["example"] = np.arange(len(batch["labels"])) + i * len(batches[0]["labels"])
-        batch["example"] = fs.stream.torch.from_numpy(batch["example"])
+        batch["example"] = torch.from_numpy(batch["example"])
     seen = []
     for _ in range(count):
         ids = []

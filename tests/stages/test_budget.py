@@ -107,7 +107,7 @@ def test_what_waits_when_gates_move_is_booked_as_it_was_made() -> None:
     sieve = fs.Sieve(TableScorer(), method(0.3, cost_ratio=0.2, margin=0.1), total=N)
     opened = late = 0
     for batch in sieve(make_batches(N)):
-        weights = fs.stream.ride(batch).weights
+        weights = fs.batches.carry.ride(batch).weights
         sieve.reduce((batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2, batch)
         if bool((weights == 1).all()):
             opened += int(batch["attention_mask"].sum())

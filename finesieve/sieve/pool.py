@@ -14,7 +14,7 @@ from finesieve.costs.ledger import Ledger
 from finesieve.gates.features import FeatureFunction
 from finesieve.gates.protocol import BoolArray, FloatArray, IntArray, Offer
 from finesieve.methods.method import Method
-from finesieve.records import pool_event
+from finesieve.sieve.events import pool_event
 
 Scoring = Callable[[Rows], tuple[FloatArray, FloatArray]]
 _NONE = np.zeros(0, dtype=np.int64)

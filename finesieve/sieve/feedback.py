@@ -12,15 +12,15 @@ from torch import Tensor
 
 from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows
-from finesieve.collapse import CollapseWatch
 from finesieve.costs.ledger import Ledger
 from finesieve.errors import FinesieveWarning, ScoreError
 from finesieve.gates.features import FeatureFunction
 from finesieve.gates.protocol import BoolArray, FloatArray, Offer, State
 from finesieve.methods.method import Method
-from finesieve.returns import Returns
 from finesieve.scoring.scorers import Scorer
-from finesieve.sifting import Sifted
+from finesieve.sieve.collapse import CollapseWatch
+from finesieve.sieve.pool import Sifted
+from finesieve.sieve.returns import Returns
 from finesieve.stages.window import Window
 
 _TOLD_BY_NOW = 1024  # examples of which no loop holds all without having trained on any

@@ -64,7 +64,7 @@ def test_other_kinds_of_batches(kind: str) -> None:
     sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=20, group=1)
     for batch in sieve(batches):
         bare = fs.inputs(batch)
-        ids = fs.stream.ride(batch).ids
+        ids = fs.batches.carry.ride(batch).ids
         value = bare if kind == "tensor" else bare["x"] if kind == "strings" else bare[0]
         assert value[:, 0].tolist() == ids.tolist()
         if kind == "strings":

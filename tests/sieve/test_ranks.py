@@ -13,7 +13,7 @@ import torch
 import finesieve as fs
 from tests.conftest import make_batches
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("method", ["finesieve", "paper", "budget"])
@@ -21,7 +21,7 @@ def test_two_ranks(method: str, tmp_path: Path) -> None:
     store = tmp_path / "store"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.ranks", str(rank), str(store), method],
+            [sys.executable, "-m", "tests.sieve.ranks", str(rank), str(store), method],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)
@@ -111,7 +111,7 @@ def test_ranks_that_know_nothing_of_each_other_are_refused(monkeypatch: pytest.M
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     batches = make_batches(40)
-    with pytest.raises(fs.ConfigError, match=r"agreement=finesieve\.agreement\.Ranks\(\)"):
+    with pytest.raises(fs.ConfigError, match=r"agreement=finesieve\.sieve\.ranks\.Ranks\(\)"):
         next(iter(fs.Sieve(method="random", total=40)(batches)))
-    alone = fs.Sieve(method="random", total=40, agreement=fs.agreement.Alone())  # on purpose
+    alone = fs.Sieve(method="random", total=40, agreement=fs.sieve.ranks.Alone())  # on purpose
     assert next(iter(alone(batches)))

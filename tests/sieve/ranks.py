@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 import finesieve as fs
-from finesieve.agreement import Ranks
+from finesieve.sieve.ranks import Ranks
 from tests.conftest import Bag, make_batches
 
 

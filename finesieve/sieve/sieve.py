@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from finesieve import methods
-from finesieve.agreement import Agreement, Alone
 from finesieve.batches.carry import inputs, is_filler, ride
 from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows, rows_from_state, rows_state
@@ -29,11 +28,12 @@ from finesieve.gates.features import FeatureFunction, token_features
 from finesieve.gates.forward import PredictorGate
 from finesieve.gates.protocol import State
 from finesieve.gates.simple import Open
-from finesieve.identity import check_same, described
-from finesieve.learning import Learning
 from finesieve.scoring.batches import ScoringPass
 from finesieve.scoring.scorers import Scorer, check_losses
-from finesieve.sifting import Sifter
+from finesieve.sieve.feedback import Learning
+from finesieve.sieve.pool import Sifter
+from finesieve.sieve.ranks import Agreement, Alone
+from finesieve.sieve.state import check_same, described
 from finesieve.stages.policy import Work
 from finesieve.stages.transitions import Transitions
 
@@ -70,7 +70,7 @@ class Sieve:
         more than a few batches: all those of one optimizer step, say.
     seed: of the order of batches within a group (the method's gates have seeds of their own).
     clock: seconds, for the ledger; give one that synchronises if the device runs ahead.
-    agreement: `finesieve.agreement.Ranks()` under torch.distributed.
+    agreement: `finesieve.sieve.ranks.Ranks()` under torch.distributed.
     listeners: called with a dict for every event; nothing flows back from them.
 
     Raises `ConfigError` for settings out of range, `BatchError` for batches that cannot be taken
@@ -229,8 +229,8 @@ class Sieve:
         if dist.get_world_size() > 1 and isinstance(self._agreement, Alone):
             raise ConfigError(
                 f"{dist.get_world_size()} ranks train together, and this sieve knows of none but "
-                "its own: Sieve(..., agreement=finesieve.agreement.Ranks()), and `total` of this "
-                "rank's part (agreement=finesieve.agreement.Alone() if they do not)"
+                "its own: Sieve(..., agreement=finesieve.sieve.ranks.Ranks()), and `total` of this "
+                "rank's part (agreement=finesieve.sieve.ranks.Alone() if they do not)"
             )
 
     def _push(self, batch: Any) -> None:
