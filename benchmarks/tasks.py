@@ -1,4 +1,4 @@
-"""Other tasks than classifying texts, each through Hugging Face's Trainer and `hf.attach`.
+"""Other tasks than classifying texts, each through Hugging Face's Trainer and `attach`.
 
     python benchmarks/tasks.py --data-dir DATA --output results/tasks
 
@@ -46,7 +46,7 @@ class Job:
     metric: Callable[[list[Tensor], Rows], float]  # of the outputs' logits, row by row
     arguments: dict[str, Any] = field(default_factory=dict)  # more for TrainingArguments,
     trainer: dict[str, Any] = field(default_factory=dict)  # for the Trainer,
-    sieve: dict[str, Any] = field(default_factory=dict)  # and for hf.attach
+    sieve: dict[str, Any] = field(default_factory=dict)  # and for attach
     dataset: Callable[[Rows], Any] = list  # what the Trainer gets of the rows it trains on
     host: type | None = None  # a Trainer of one's own
 
@@ -271,8 +271,9 @@ def run(config: Config, job: Job) -> dict[str, Any]:
     """Train, judge, and give the summary that a record is made of."""
     from transformers import Trainer, TrainingArguments
 
-    from finesieve import hf, methods
+    from finesieve import methods
     from finesieve.app.train import hardware, versions
+    from finesieve.integrations.transformers import attach as hf
 
     method, drawn = methods.build(config.method, config.seed, **config.settings), len(job.train)
     subset = None

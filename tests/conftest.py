@@ -17,7 +17,8 @@ import finesieve as fs
 from finesieve.scoring.scorers import Scorer, Scores
 
 # Side by side with others a process has a core of its own; more threads than cores stand in line.
-THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+_USUAL = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
+THREADS = int(os.environ.get("OMP_NUM_THREADS", _USUAL))
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # of what tests start
 
 

@@ -50,17 +50,19 @@ sys.exit(main(["train", "--train", "x.csv", "--output", "y"]))
 
 
 def test_the_accelerate_adapter_names_the_extra() -> None:
-    done = run("import finesieve.accelerate", "accelerate")
+    done = run("import finesieve.integrations.accelerate", "accelerate")
     assert done.returncode == 1
-    assert "finesieve.accelerate needs accelerate: pip install 'finesieve[hf]'" in done.stderr
+    assert ("finesieve.integrations.accelerate needs accelerate: pip install 'finesieve[hf]'"
+            in done.stderr)
 
 
 def test_the_trainers_adapter_names_the_extra() -> None:
     for missing in ("transformers", "accelerate"):
-        done = run("import finesieve.hf", missing)
-        assert f"finesieve.hf needs {missing}: pip install 'finesieve[hf]'" in done.stderr
+        done = run("import finesieve.integrations.transformers.attach", missing)
+        assert (f"finesieve.integrations.transformers.attach needs {missing}: "
+                "pip install 'finesieve[hf]'" in done.stderr)
 
 
 def test_lightning_names_the_extra() -> None:
-    done = run("import finesieve.lightning", "lightning")
+    done = run("import finesieve.integrations.lightning", "lightning")
     assert "pip install 'finesieve[lightning]'" in done.stderr

@@ -71,7 +71,7 @@ def config(data: Path, trick: str, tmp_path: Path, **more: Any) -> Config:
 @pytest.fixture
 def run(tricks: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A trick's job, run with a tiny model; what the model was given and gave is written down."""
-    from finesieve import hf
+    from finesieve.integrations.transformers import attach as hf
 
     made: list[Any] = []
     widths: list[int] = []

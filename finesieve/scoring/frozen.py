@@ -52,7 +52,7 @@ class FrozenPrefix:
             with prefix.shared(batch):
                 logits = model(**inputs(batch)).logits
 
-    Under the Trainer: `hf.attach(trainer, prefix=prefix)`.
+    Under the Trainer: `attach(trainer, prefix=prefix)`.
 
     Batches need an `attention_mask`. What the layers put out, float[n, length, width], is held for
     the examples of a pool and for the survivors that wait: with 256 examples of 128 tokens and

@@ -155,7 +155,7 @@ def test_words_are_seen_and_crossed_with_what_is_to_be_told(
 
 
 def test_of_preference_pairs_both_texts_are_seen() -> None:
-    from finesieve.hf_trl import pair_features
+    from finesieve.integrations.transformers.trl import pair_features
 
     found = pair_features()({"input_ids": torch.tensor([[[5, 6], [7, 8]], [[9, 4], [3, 0]]]),
                              "attention_mask": torch.tensor([[[1, 1], [1, 1]], [[1, 1], [1, 0]]])})

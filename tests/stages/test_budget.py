@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import finesieve as fs
-from finesieve import hosts
 from finesieve.costs.meter import followed
 from finesieve.costs.pace import Pace
 from finesieve.gates.simple import Random
+from finesieve.integrations import common as hosts
 from finesieve.scoring.scorers import Scores
 from finesieve.stages.budget import Budget
 from finesieve.stages.policy import View, Work

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 import finesieve as fs
-
-from .tiny import (
+from tests.tiny import (
     OPTIONS,
     bert,
     closed,
@@ -41,8 +40,8 @@ from sentence_transformers import (  # noqa: E402
 )
 from sentence_transformers.sentence_transformer import losses, modules  # noqa: E402
 
-from finesieve import hf  # noqa: E402
 from finesieve.gates.features import text_features, token_features  # noqa: E402
+from finesieve.integrations.transformers import attach as hf  # noqa: E402
 
 ARGS: dict[str, Any] = {
     "per_device_train_batch_size": 8, "num_train_epochs": 2, "learning_rate": 3e-3,

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from finesieve.batches.carry import IDS, WEIGHTS, is_filler
-from finesieve.hf_scale import LossScale
-from finesieve.hf_tasks import decoder_needs_targets
+from finesieve.integrations.transformers.scale import LossScale
+from finesieve.integrations.transformers.tasks import decoder_needs_targets
 from finesieve.scoring import heads
 from finesieve.scoring.scorers import scoring
 from finesieve.sieve.sieve import Sieve
@@ -24,7 +24,7 @@ class TrainedLoss:
     """Called for each batch of the sieve's; gives the loss, a scalar, and the model's outputs.
 
     host: the trainer's own `compute_loss`.
-    head, losses: as in `hf.attach`; one of them is there.
+    head, losses: as in `attach`; one of them is there.
     sft: whether the trainer is TRL's `SFTTrainer`, which keeps metrics while it computes its loss.
     own: whether the user gave the loss, by `head` or `losses`.
     watches: whether the method learns from losses.

@@ -20,11 +20,10 @@ import finesieve as fs
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-from finesieve import hf
+from finesieve.integrations.transformers import attach as hf
+from tests.integrations.transformers.kit import OPTIONS, closed, trainer
 
-from .hf_kit import OPTIONS, closed, trainer
-
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 Facts = dict[str, Any]
 
 
@@ -43,7 +42,8 @@ def finished(folder: Path) -> subprocess.CompletedProcess[str]:
         port = str(probe.getsockname()[1])
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr",
-         "127.0.0.1", "--master-port", port, "-m", "tests.trainer_ranks", str(folder)],
+         "127.0.0.1", "--master-port", port, "-m", "tests.integrations.transformers.ranks",
+         str(folder)],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
         timeout=300)
 

@@ -28,10 +28,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from finesieve import hf
-
-from .hf_kit import Data, collate, model, trainer
-from .tiny import OPTIONS, closed, same, tokenizer, weights
+from finesieve.integrations.transformers import attach as hf
+from tests.integrations.transformers.kit import Data, collate, model, trainer
+from tests.tiny import OPTIONS, closed, same, tokenizer, weights
 
 
 def run(host: Trainer, **options: Any) -> fs.Sieve:

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DistributedSampler
 
-from tests.lightning_kit import ROWS, Classifier, loader, same, sieved, trainer
+from tests.integrations.lightning.kit import ROWS, Classifier, loader, same, sieved, trainer
 
 
 def run(folder: Path, ckpt: Path | None = None) -> tuple[Classifier, Any]:

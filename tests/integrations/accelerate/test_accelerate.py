@@ -23,10 +23,10 @@ pytest.importorskip("accelerate")
 
 from accelerate.utils import DataLoaderConfiguration
 
-from finesieve.accelerate import FilteredLoader
-from tests.accelerate_ranks import Run, closed, collate, fresh, rows
+from finesieve.integrations.accelerate import FilteredLoader
+from tests.integrations.accelerate.ranks import Run, closed, collate, fresh, rows
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 def same(a: Run, b: Run) -> bool:
@@ -339,7 +339,7 @@ def test_two_ranks(tmp_path: Path) -> None:
               "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.accelerate_ranks", str(tmp_path)], cwd=ROOT,
+            [sys.executable, "-m", "tests.integrations.accelerate.ranks", str(tmp_path)], cwd=ROOT,
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from accelerate import skip_first_batches
 
-from finesieve import hosts
-from finesieve.accelerate import generators
 from finesieve.batches.carry import WEIGHTS
+from finesieve.integrations import common as hosts
+from finesieve.integrations.accelerate import generators
 from finesieve.sieve.sieve import Sieve
 
-if TYPE_CHECKING:
-    from finesieve.hf import Attached
+
+class Host(Protocol):
+    """What the loader needs of the object that is attached to the trainer.
+
+    sieve: None before training begins. filters: whether the method ever leaves anything out.
+    epochs: passes over the data; None if the trainer was given a number of steps. begun: random
+    states when the pass under way began.
+    """
+
+    trainer: Any
+    sieve: Sieve | None
+    filters: bool
+    epochs: int | None
+    begun: dict[str, Any]
+
+    def yielded(self, batch: Any) -> Any: ...
+
+    def going_on(self) -> None: ...
+
+    def drawn(self, batches: Any) -> Iterator[Any]: ...
 
 
 class FilteredLoader:
@@ -24,7 +42,7 @@ class FilteredLoader:
     where the trainer counts epochs by it; with `max_steps` it has none.
     """
 
-    def __init__(self, attached: Attached, inner: Any, length: int | None) -> None:
+    def __init__(self, attached: Host, inner: Any, length: int | None) -> None:
         self._attached, self._inner, self._length = attached, inner, length
         self._under_way: Generator[Any, None, None] | None = None
         self._skip = attached.sieve.position if attached.sieve is not None else 0

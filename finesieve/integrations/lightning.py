@@ -28,13 +28,13 @@ try:
     from lightning.pytorch.utilities.model_helpers import is_overridden
 except ImportError as error:
     raise ImportError(
-        f"finesieve.lightning needs {error.name}: pip install 'finesieve[lightning]'"
+        f"finesieve.integrations.lightning needs {error.name}: pip install 'finesieve[lightning]'"
     ) from None
 
 from finesieve import methods
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
-from finesieve.hosts import check_method, clock, examples, figures, sized
+from finesieve.integrations.common import check_method, clock, examples, figures, sized
 from finesieve.scoring import heads
 from finesieve.scoring.scorers import (
     SIZE_ALONE,

@@ -12,8 +12,7 @@ import torch
 
 import finesieve as fs
 from finesieve import heads
-
-from .tiny import (
+from tests.tiny import (
     OPTIONS,
     bert,
     causal,
@@ -43,7 +42,8 @@ from trl import (  # noqa: E402
 )
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling  # noqa: E402
 
-from finesieve import hf, hf_trl  # noqa: E402
+from finesieve.integrations.transformers import attach as hf  # noqa: E402
+from finesieve.integrations.transformers import trl as hf_trl  # noqa: E402
 
 
 def texts(n: int = 240, prompts: bool = False) -> Dataset:

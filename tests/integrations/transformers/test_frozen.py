@@ -13,12 +13,11 @@ pytest.importorskip("accelerate")
 
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
-from finesieve import hf
 from finesieve.errors import ConfigError
+from finesieve.integrations.transformers import attach as hf
 from finesieve.scoring.frozen import FrozenPrefix, freeze, layers_of
-
-from .hf_kit import SMALL, Data, collate, trainer
-from .tiny import OPTIONS, closed, same, weights
+from tests.integrations.transformers.kit import SMALL, Data, collate, trainer
+from tests.tiny import OPTIONS, closed, same, weights
 
 
 def net(seed: int = 0) -> Any:

@@ -24,11 +24,12 @@ try:
     )
 except ImportError as error:
     raise ImportError(
-        f"finesieve.accelerate needs {error.name}: pip install 'finesieve[hf]'"
+        f"finesieve.integrations.accelerate needs {error.name}: pip install 'finesieve[hf]'"
     ) from None
 
-from finesieve import hosts, methods
+from finesieve import methods
 from finesieve.errors import ConfigError, FinesieveWarning, StateError
+from finesieve.integrations import common as hosts
 from finesieve.scoring.scorers import Scorer, unwrapped
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.schedule import StreamSchedule

@@ -10,10 +10,9 @@ import pytest
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-from finesieve import hf
-
-from .hf_kit import trainer
-from .tiny import OPTIONS, closed
+from finesieve.integrations.transformers import attach as hf
+from tests.integrations.transformers.kit import trainer
+from tests.tiny import OPTIONS, closed
 
 FIGURES = {"sieve_stage", "sieve_trained", "sieve_scored", "sieve_saved"}
 

@@ -15,10 +15,16 @@ pytest.importorskip("accelerate")
 
 from transformers import BertConfig, Trainer, TrainingArguments  # noqa: E402
 
-from finesieve import hf  # noqa: E402
-
-from .hf_kit import SMALL, Data, collate, model, squared, trainer  # noqa: E402
-from .tiny import tokenizer  # noqa: E402
+from finesieve.integrations.transformers import attach as hf  # noqa: E402
+from tests.integrations.transformers.kit import (  # noqa: E402
+    SMALL,
+    Data,
+    collate,
+    model,
+    squared,
+    trainer,
+)
+from tests.tiny import tokenizer  # noqa: E402
 
 
 class Own(Trainer):

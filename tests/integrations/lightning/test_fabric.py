@@ -15,7 +15,7 @@ from tests.conftest import Bag
 
 L = pytest.importorskip("lightning")
 
-from tests.lightning_kit import QUIET, N, closed, loader, never, same  # noqa: E402
+from tests.integrations.lightning.kit import QUIET, N, closed, loader, never, same  # noqa: E402
 
 pytestmark = QUIET
 

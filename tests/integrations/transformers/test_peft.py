@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 import finesieve as fs
 from finesieve import heads
-
-from .conftest import make_batches
-from .tiny import OPTIONS, bert, causal, closed, runs_with_one_line_more, same, weights
+from tests.conftest import make_batches
+from tests.tiny import OPTIONS, bert, causal, closed, runs_with_one_line_more, same, weights
 
 peft = pytest.importorskip("peft")
 pytest.importorskip("accelerate")
@@ -30,7 +29,7 @@ from transformers import (  # noqa: E402
     TrainingArguments,
 )
 
-from finesieve import hf  # noqa: E402
+from finesieve.integrations.transformers import attach as hf  # noqa: E402
 from finesieve.scoring.scorers import Classification  # noqa: E402
 
 
@@ -162,7 +161,7 @@ def test_prompt_tuning_of_a_language_model_is_refused(tmp_path: Path) -> None:
 def test_adapters_under_sft(tmp_path: Path) -> None:
     trl = pytest.importorskip("trl")
     datasets = pytest.importorskip("datasets")
-    from .tiny import sentence, tokenizer
+    from tests.tiny import sentence, tokenizer
 
     dice = np.random.default_rng(3)
     host = trl.SFTTrainer(

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
 
 import finesieve as fs
-from finesieve import hf
 from finesieve.batches.carry import IDS, WEIGHTS
-from tests.accelerate_ranks import lopsided
-from tests.hf_kit import OPTIONS, Data, closed, model, same, trainer, weights
+from finesieve.integrations.transformers import attach as hf
+from tests.integrations.accelerate.ranks import lopsided
+from tests.integrations.transformers.kit import OPTIONS, Data, closed, model, same, trainer, weights
 
 Facts = dict[str, Any]
 UNSEEDED = {"accelerator_config": {"use_seedable_sampler": False}}  # each pass draws together
@@ -178,7 +178,7 @@ def scales(folder: Path) -> Facts:
         assert len(host) == len(ours) == 2 // parts
         out[f"{name} {parts} {averaged}"] = max(map(error, ours, host))
     if has_trl():
-        from tests.test_trl import Dataset, sft
+        from tests.integrations.transformers.test_trl import Dataset, sft
 
         texts = Dataset.from_list([{"text": " ".join(f"w{(i * k) % 60}" for k in range(9))}
                                    for i in range(32)])
@@ -288,7 +288,7 @@ def loaders(folder: Path) -> Facts:
 def supervised(folder: Path) -> Facts | None:
     if not has_trl():
         return None
-    from tests.test_trl import sft
+    from tests.integrations.transformers.test_trl import sft
 
     host = sft(folder)
     return trained(host, closed())

@@ -25,16 +25,24 @@ try:
     from transformers.trainer_utils import get_last_checkpoint
 except ImportError as error:
     raise ImportError(
-        f"finesieve.hf needs {error.name}: pip install 'finesieve[hf]'"
+        f"finesieve.integrations.transformers.attach needs {error.name}: "
+        "pip install 'finesieve[hf]'"
     ) from None
 
-from finesieve import hf_refusals, hf_trl, hosts, methods
+from finesieve import methods
 from finesieve.batches.carry import IDS, PREFIX, WEIGHTS
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
-from finesieve.hf_loader import FilteredLoader
-from finesieve.hf_loss import TrainedLoss
-from finesieve.hf_tasks import TokensPerExample, decoder_needs_targets, head_of
+from finesieve.integrations import common as hosts
+from finesieve.integrations.transformers import refusals as hf_refusals
+from finesieve.integrations.transformers import trl as hf_trl
+from finesieve.integrations.transformers.loader import FilteredLoader
+from finesieve.integrations.transformers.loss import TrainedLoss
+from finesieve.integrations.transformers.tasks import (
+    TokensPerExample,
+    decoder_needs_targets,
+    head_of,
+)
 from finesieve.scoring import heads
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.scorers import SIZE_ALONE, PerExample, Scorer, SizeFunction, Task

@@ -20,7 +20,7 @@ L = pytest.importorskip("lightning")
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 
 from finesieve.batches.carry import IDS  # noqa: E402
-from finesieve.lightning import SieveCallback  # noqa: E402
+from finesieve.integrations.lightning import SieveCallback  # noqa: E402
 
 QUIET = [  # Lightning's hints about workers and the like, and its own use of PyTorch
     pytest.mark.filterwarnings(

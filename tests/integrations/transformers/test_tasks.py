@@ -19,9 +19,17 @@ pytest.importorskip("accelerate")
 
 from transformers import BertConfig, Trainer  # noqa: E402
 
-from finesieve import hf  # noqa: E402
-
-from .hf_kit import OPTIONS, SMALL, Data, closed, collate, model, squared, trainer  # noqa: E402
+from finesieve.integrations.transformers import attach as hf  # noqa: E402
+from tests.integrations.transformers.kit import (  # noqa: E402
+    OPTIONS,
+    SMALL,
+    Data,
+    closed,
+    collate,
+    model,
+    squared,
+    trainer,
+)
 
 
 class Regressor(nn.Module):

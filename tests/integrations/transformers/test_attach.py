@@ -26,10 +26,9 @@ from transformers import (  # noqa: E402
 )
 
 from benchmarks.tasks import renamed  # noqa: E402
-from finesieve import hf  # noqa: E402
 from finesieve.batches.carry import WEIGHTS  # noqa: E402
-
-from .hf_kit import (  # noqa: E402
+from finesieve.integrations.transformers import attach as hf  # noqa: E402
+from tests.integrations.transformers.kit import (  # noqa: E402
     OPTIONS,
     SMALL,
     Data,

@@ -26,7 +26,7 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import CSVLogger
 
-from tests.lightning_kit import (
+from tests.integrations.lightning.kit import (
     QUIET,
     ROWS,
     SIZE,
@@ -286,10 +286,10 @@ def test_tuples_from_the_modules_own_loader(tmp_path: Path) -> None:
 
 
 def test_two_ranks_move_together_and_resume_each_its_own(tmp_path: Path) -> None:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[3]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.lightning_ranks", str(tmp_path)], cwd=root, timeout=240,
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)})
+        [sys.executable, "-m", "tests.integrations.lightning.ranks", str(tmp_path)], cwd=root,
+        timeout=240, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)})
     assert done.returncode == 0, done.stderr
     lines = [x for x in done.stdout.splitlines() if x.startswith("rank ")]
     assert len(lines) == 2

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from finesieve import hf_trl
+from finesieve.integrations.transformers import trl as hf_trl
 from finesieve.scoring.frozen import FrozenPrefix
 
 _FUNCTION = "attach(..., losses=function), a function (model, batch) -> loss per example"

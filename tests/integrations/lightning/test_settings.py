@@ -21,8 +21,8 @@ pytest.importorskip("lightning")
 
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from finesieve.lightning import SieveCallback
-from tests.lightning_kit import (
+from finesieve.integrations.lightning import SieveCallback
+from tests.integrations.lightning.kit import (
     QUIET,
     ROWS,
     Classifier,

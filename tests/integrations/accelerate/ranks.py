@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import finesieve as fs
-from finesieve.accelerate import FilteredLoader
+from finesieve.integrations.accelerate import FilteredLoader
 from tests.conftest import Bag, make_batches
 
 OPTIONS = {"pool": 32, "group": 2}
