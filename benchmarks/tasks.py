@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finesieve.app import worker
-from finesieve.app.bench import Bench
-from finesieve.app.config import Config
-from finesieve.app.results import pack_examples
-from finesieve.app.suite import read_suite
+from finesieve.cli import worker
+from finesieve.cli.comparing.bench import Bench
+from finesieve.cli.comparing.suite import read_suite
+from finesieve.cli.config import Config
+from finesieve.cli.results import pack_examples
 from finesieve.errors import ConfigError
 from finesieve.gates.simple import Random
 
@@ -83,7 +83,12 @@ def padded_choices(rows: Rows, pads: dict[str, float]) -> dict[str, Tensor]:
 def minilm(kind: str, config: Config, **head: Any) -> tuple[nn.Module, Any]:
     import transformers
 
-    from finesieve.app.models import load_tokenizer, quiet_transformers, resolve, set_dropout
+    from finesieve.cli.training.models import (
+        load_tokenizer,
+        quiet_transformers,
+        resolve,
+        set_dropout,
+    )
 
     torch.manual_seed(config.seed)
     with quiet_transformers():
@@ -94,7 +99,7 @@ def minilm(kind: str, config: Config, **head: Any) -> tuple[nn.Module, Any]:
 
 
 def attention(config: Config) -> str | None:
-    from finesieve.app.models import pick_attention, pick_device
+    from finesieve.cli.training.models import pick_attention, pick_device
 
     return pick_attention(config, pick_device(config.device))
 
@@ -272,7 +277,7 @@ def run(config: Config, job: Job) -> dict[str, Any]:
     from transformers import Trainer, TrainingArguments
 
     from finesieve import methods
-    from finesieve.app.train import hardware, versions
+    from finesieve.cli.training.train import hardware, versions
     from finesieve.integrations.transformers import attach as hf
 
     method, drawn = methods.build(config.method, config.seed, **config.settings), len(job.train)

@@ -16,7 +16,7 @@ from torch.nn.functional import logsigmoid
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer
 
-from finesieve.app.docstrings import rows
+from finesieve.cli.training.docstrings import rows
 from finesieve.integrations.transformers.attach import attach
 
 parser = argparse.ArgumentParser()

@@ -17,8 +17,8 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer import losses, modules
 from torch.nn.functional import cosine_similarity
 
-from finesieve.app.docstrings import rows
-from finesieve.app.models import resolve
+from finesieve.cli.training.docstrings import rows
+from finesieve.cli.training.models import resolve
 from finesieve.gates.features import token_features
 from finesieve.integrations.transformers.attach import attach
 

@@ -15,8 +15,8 @@ from setfit import SetFitModel, Trainer, TrainingArguments
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cosine_similarity
 
-from finesieve.app.docstrings import rows
-from finesieve.app.models import resolve
+from finesieve.cli.training.docstrings import rows
+from finesieve.cli.training.models import resolve
 from finesieve.gates.features import token_features
 from finesieve.integrations.transformers.attach import attach
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
-from finesieve.app.docstrings import rows
+from finesieve.cli.training.docstrings import rows
 from finesieve.integrations.transformers.attach import attach
 
 parser = argparse.ArgumentParser()

@@ -15,8 +15,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from finesieve.app.docstrings import rows
-from finesieve.app.models import resolve
+from finesieve.cli.training.docstrings import rows
+from finesieve.cli.training.models import resolve
 from finesieve.integrations.transformers.attach import attach
 
 parser = argparse.ArgumentParser()

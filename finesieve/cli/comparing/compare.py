@@ -13,11 +13,11 @@ from statistics import stdev
 from typing import Any
 
 from finesieve import methods
-from finesieve.app.config import Config
-from finesieve.app.prepare import Prepared, prepare
-from finesieve.app.runfiles import SUMMARY
-from finesieve.app.tables import RIVAL, mean
-from finesieve.app.train import train
+from finesieve.cli.comparing.tables import RIVAL, mean
+from finesieve.cli.config import Config
+from finesieve.cli.training.prepare import Prepared, prepare
+from finesieve.cli.training.runfiles import SUMMARY
+from finesieve.cli.training.train import train
 from finesieve.errors import ConfigError
 
 TABLE = "compare.md"

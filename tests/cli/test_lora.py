@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from finesieve import ConfigError
-from finesieve.app.cli import main
-from finesieve.app.data import load
-from finesieve.app.models import load_model, load_tokenizer, resolve
-from finesieve.app.train import Run
+from finesieve.cli.main import main
+from finesieve.cli.training.data import load
+from finesieve.cli.training.models import load_model, load_tokenizer, resolve
+from finesieve.cli.training.train import Run
 from tests.conftest import BY_HAND, arguments
 
 peft = pytest.importorskip("peft")

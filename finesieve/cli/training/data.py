@@ -76,7 +76,7 @@ def load(
     text, text_pair, label: column names; found by their usual names if not given.
     """
     if source.split(":")[0] == "docstrings" and not Path(source).exists():
-        from finesieve.app.docstrings import rows as docstring_rows
+        from finesieve.cli.training.docstrings import rows as docstring_rows
 
         part = source.split(":")[1] if ":" in source else split
         rows = docstring_rows(part)

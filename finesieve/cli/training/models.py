@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from finesieve.app.config import Config
+from finesieve.cli.config import Config
 from finesieve.errors import ConfigError, DataError
 from finesieve.scoring import frozen
 

@@ -16,14 +16,13 @@ from torch.nn import functional as F
 
 from benchmarks import write_tables
 from finesieve import ConfigError
-from finesieve.app.bench import Bench
-from finesieve.app.config import Config
-from finesieve.app.results import read_all
-from finesieve.app.suite import Files, read_suite
-from finesieve.app.tables import RIVAL
-
-from .test_statistics import record
-from .tiny import bert, tokenizer
+from finesieve.cli.comparing.bench import Bench
+from finesieve.cli.comparing.suite import Files, read_suite
+from finesieve.cli.comparing.tables import RIVAL
+from finesieve.cli.config import Config
+from finesieve.cli.results import read_all
+from tests.cli.test_statistics import record
+from tests.tiny import bert, tokenizer
 
 pytest.importorskip("accelerate")
 pytest.importorskip("transformers")
@@ -32,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*torch.cpu.amp.autocast:FutureWarning",  # by which those ask for it
     "ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT asks transformers by an old name
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SUITE = read_suite(ROOT / "benchmarks" / "tricks.toml")
 LONGEST = 24
 CLOSED = {"train": 0.3, "score": 0.6, "starts": {"2": 0.15, "3": 0.4}, "cost_ratio": 0.2}
@@ -117,7 +116,7 @@ def run(tricks: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def tiny(kind: str, config: Any, num_labels: int) -> tuple[Any, Any]:
-    from finesieve.app.models import set_dropout
+    from finesieve.cli.training.models import set_dropout
 
     assert kind == "SequenceClassification"
     model = bert(num_labels, config.seed)

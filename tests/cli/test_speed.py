@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from finesieve.app import cli, worker
-from finesieve.app.config import Config
-from finesieve.app.models import pick_attention, precision_note
-from finesieve.app.prepare import prepare
-from finesieve.app.progress import Live
-from finesieve.app.train import Run
+from finesieve.cli import main as cli
+from finesieve.cli import worker
+from finesieve.cli.config import Config
+from finesieve.cli.training.models import pick_attention, precision_note
+from finesieve.cli.training.prepare import prepare
+from finesieve.cli.training.progress import Live
+from finesieve.cli.training.train import Run
 from finesieve.errors import ConfigError
 
 RESIDENT = """
 import ctypes, sys
-from finesieve.app.memory import keep_memory
+from finesieve.cli.memory import keep_memory
 if sys.argv[1] == "kept":
     assert keep_memory()
 malloc, free = ctypes.CDLL(None).malloc, ctypes.CDLL(None).free
@@ -53,7 +54,7 @@ def test_the_command_line_and_the_workers_of_benchmarks_keep_it(
     told: list[str] = []
     monkeypatch.setattr(cli, "keep_memory", lambda: told.append("cli"))
     assert cli.main(["report", str(tmp_path / "nothing")]) == 2
-    monkeypatch.setattr("finesieve.app.memory.keep_memory", lambda: told.append("worker"))
+    monkeypatch.setattr("finesieve.cli.memory.keep_memory", lambda: told.append("worker"))
     spec = tmp_path / "spec.json"
     spec.write_text(json.dumps({"config": {"train": "x", "eval": []}}))
     assert worker.main(str(spec), str(tmp_path / "out.json"), lambda config: {"done": 1}) == 0

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from finesieve.app.results import Record
-from finesieve.app.statistics import Difference, compare_runs, overall, words
+from finesieve.cli.comparing.statistics import Difference, compare_runs, overall, words
+from finesieve.cli.results import Record
 
 RIVAL = "random at equal time"
 _CLOSE = 0.05  # by how much the seconds of two methods may differ for a verdict

@@ -19,20 +19,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from finesieve import __version__, methods
-from finesieve.app.batches import EXAMPLE, Examples, Loader, by_length
-from finesieve.app.config import Config
-from finesieve.app.models import (
+from finesieve.batches.carry import inputs
+from finesieve.cli.config import Config
+from finesieve.cli.results import pack_examples
+from finesieve.cli.training.batches import EXAMPLE, Examples, Loader, by_length
+from finesieve.cli.training.models import (
     check_length,
     load_model,
     matrix_parameters,
     pick_attention,
     pick_device,
 )
-from finesieve.app.prepare import Prepared, prepare
-from finesieve.app.progress import Live, rounded, snapshot
-from finesieve.app.results import pack_examples
-from finesieve.app.runfiles import ExampleLog, RunFolder
-from finesieve.batches.carry import inputs
+from finesieve.cli.training.prepare import Prepared, prepare
+from finesieve.cli.training.progress import Live, rounded, snapshot
+from finesieve.cli.training.runfiles import ExampleLog, RunFolder
 from finesieve.errors import ScoreError, StateError
 from finesieve.gates.simple import Open, Random
 from finesieve.scoring.frozen import FrozenPrefix

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from finesieve.app.batches import Examples
-from finesieve.app.config import Config
-from finesieve.app.data import Table, label_names, load
-from finesieve.app.models import load_tokenizer, pick_device, precision_note
+from finesieve.cli.config import Config
+from finesieve.cli.training.batches import Examples
+from finesieve.cli.training.data import Table, label_names, load
+from finesieve.cli.training.models import load_tokenizer, pick_device, precision_note
 from finesieve.errors import DataError
 
 HOLD_OUT, HOLD_OUT_MOST = 0.1, 2000  # of the training data, where no evaluation data is given

@@ -1,6 +1,6 @@
 """One benchmark run in a process of its own: reads a spec, writes a summary.
 
-    python -m finesieve.app.worker SPEC.json OUT.json
+    python -m finesieve.cli.worker SPEC.json OUT.json
 
 The output appears whole or not at all. A run that fails leaves {"failed": reason}.
 """
@@ -24,9 +24,9 @@ def main(spec_file: str, out_file: str, run: Callable[[Any], dict[str, Any]] | N
     if spec.get("cpus") and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, spec["cpus"])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from finesieve.app.config import Config
-    from finesieve.app.memory import keep_memory
-    from finesieve.app.train import train
+    from finesieve.cli.config import Config
+    from finesieve.cli.memory import keep_memory
+    from finesieve.cli.training.train import train
     from finesieve.errors import FinesieveError
 
     keep_memory()

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from finesieve.app.results import Record, unpack_examples
+from finesieve.cli.results import Record, unpack_examples
 
 MANY = 10  # sets of one seed each that together tell something
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from finesieve import __version__
-from finesieve.app.config import ATTENTION
-from finesieve.app.memory import keep_memory
+from finesieve.cli.config import ATTENTION
+from finesieve.cli.memory import keep_memory
 from finesieve.errors import ConfigError, FinesieveError
 from finesieve.methods.registry import REGISTRY
 
@@ -180,7 +180,7 @@ def _rate(text: str) -> float | None:
 
 
 def config_of(args: argparse.Namespace, **more: Any) -> Any:
-    from finesieve.app.config import Config
+    from finesieve.cli.config import Config
 
     same = ("train", "model", "text", "text_pair", "label", "keep_empty", "limit", "eval_limit",
             "epochs", "batch_size", "survivor_batch_size", "lr", "weight_decay", "warmup",
@@ -191,7 +191,7 @@ def config_of(args: argparse.Namespace, **more: Any) -> Any:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from finesieve.app.train import Interrupted, train
+    from finesieve.cli.training.train import Interrupted, train
 
     config = config_of(
         args, method=args.method, seed=args.seed, settings=settings_of(args.settings)
@@ -221,8 +221,8 @@ def _again(args: argparse.Namespace) -> str:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from finesieve.app.compare import compare
-    from finesieve.app.train import Interrupted
+    from finesieve.cli.comparing.compare import compare
+    from finesieve.cli.training.train import Interrupted
 
     names = [name.strip() for name in args.methods.split(",") if name.strip()]
     settings = settings_of(args.settings)
@@ -241,10 +241,10 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from finesieve.app.bench import Bench
-    from finesieve.app.results import read_all
-    from finesieve.app.suite import read_suite
-    from finesieve.app.tables import table, verdict
+    from finesieve.cli.comparing.bench import Bench
+    from finesieve.cli.comparing.suite import read_suite
+    from finesieve.cli.comparing.tables import table, verdict
+    from finesieve.cli.results import read_all
 
     suite = read_suite(args.suite)
     if args.workers is not None and args.workers < 1:
@@ -265,7 +265,7 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from finesieve.app.report import report
+    from finesieve.cli.report.report import report
 
     for complaint in report(args.runs, args.output):
         print(f"left out: {complaint}", file=sys.stderr)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from finesieve.app.compare import EQUAL, seconds_per_example, table
-from finesieve.app.config import Config
+from finesieve.cli.comparing.compare import EQUAL, seconds_per_example, table
+from finesieve.cli.config import Config
 
 
 def summary(name: str, loss: float, seconds: float, seed: int = 0, **more: Any) -> dict[str, Any]:

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from finesieve.app import data as data_module
-from finesieve.app.cli import main
-from finesieve.app.data import load
-from finesieve.app.models import load_model, resolve, set_dropout
+from finesieve.cli.main import main
+from finesieve.cli.training import data as data_module
+from finesieve.cli.training.data import load
+from finesieve.cli.training.models import load_model, resolve, set_dropout
 from finesieve.scoring.frozen import layers_of
 from tests.conftest import BY_HAND, QUICK, THREADS, arguments
 
@@ -91,7 +91,7 @@ def test_interrupted_and_resumed_is_the_same_to_the_bit(
 ) -> None:
     output = tmp_path / "cut"
     command = arguments(files, output, *BY_HAND)
-    code = "import sys, finesieve.app.cli as c; sys.exit(c.main(sys.argv[1:]))"
+    code = "import sys, finesieve.cli.main as c; sys.exit(c.main(sys.argv[1:]))"
     process = subprocess.Popen([sys.executable, "-c", code, *command], stderr=subprocess.PIPE,
                                text=True, env={**os.environ})
     try:
@@ -279,11 +279,11 @@ def test_a_run_that_ended_in_its_evaluation_goes_on_from_there(
     files: Path, tmp_path: Path
 ) -> None:
     """Training done, checkpoint written, then killed: nothing is trained twice, nothing lost."""
-    from finesieve.app.config import Config
-    from finesieve.app.prepare import prepare
-    from finesieve.app.progress import Live
-    from finesieve.app.runfiles import RunFolder
-    from finesieve.app.train import Run
+    from finesieve.cli.config import Config
+    from finesieve.cli.training.prepare import prepare
+    from finesieve.cli.training.progress import Live
+    from finesieve.cli.training.runfiles import RunFolder
+    from finesieve.cli.training.train import Run
 
     config = Config(train=str(files / "train.jsonl"), eval=(str(files / "eval.jsonl"),),
                     max_length=16, batch_size=16, lr=3e-4, threads=THREADS, limit=64)
@@ -302,11 +302,11 @@ def test_a_run_that_ended_in_its_evaluation_goes_on_from_there(
 def test_resuming_on_other_data_is_refused(
     finished: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from finesieve.app.config import Config
-    from finesieve.app.prepare import prepare
-    from finesieve.app.progress import Live
-    from finesieve.app.runfiles import CHECKPOINT_VERSION, RunFolder
-    from finesieve.app.train import Run
+    from finesieve.cli.config import Config
+    from finesieve.cli.training.prepare import prepare
+    from finesieve.cli.training.progress import Live
+    from finesieve.cli.training.runfiles import CHECKPOINT_VERSION, RunFolder
+    from finesieve.cli.training.train import Run
 
     config = Config(**{**json.loads((finished / "summary.json").read_text())["config"],
                        "settings": {}, "train": str(tmp_path / "t.jsonl")})
@@ -366,7 +366,7 @@ def test_frozen_layers_run_once_an_example(
             lambda module, given, out: seen.append(len(given[0])))
         return net
 
-    monkeypatch.setattr("finesieve.app.train.load_model", watched)
+    monkeypatch.setattr("finesieve.cli.training.train.load_model", watched)
     output = tmp_path / "out"
     command = arguments(files, output, "--freeze", "1", "--set", 'starts={"2": 0.1, "3": 0.3}',
                         "--set", "predictor_bits=12", "--set", "cost_ratio=0.2")

@@ -9,11 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from finesieve import __version__
-from finesieve.app.charts import Series, chart, histogram, stacked
-from finesieve.app.compare import EQUAL
-from finesieve.app.results import Record, read_record
-from finesieve.app.runfiles import EXAMPLES, SUMMARY
-from finesieve.app.tables import HEADS, RIVAL, grouped, mean, rows, verdict
+from finesieve.cli.comparing.compare import EQUAL
+from finesieve.cli.comparing.tables import HEADS, RIVAL, grouped, mean, rows, verdict
+from finesieve.cli.report.charts import Series, chart, histogram, stacked
+from finesieve.cli.results import Record, read_record
+from finesieve.cli.training.runfiles import EXAMPLES, SUMMARY
 from finesieve.errors import ConfigError, FinesieveError
 
 COLORS = ("#0f766e", "#c2410c", "#4f46e5", "#a16207", "#be185d", "#475569", "#15803d", "#7e22ce")
@@ -186,7 +186,7 @@ def _over_time(run: Record) -> str:
 
 def _texts(record: Record) -> list[str] | None:
     """The training texts by row, if the source can still be read."""
-    from finesieve.app.data import load
+    from finesieve.cli.training.data import load
 
     c = record["config"]
     try:

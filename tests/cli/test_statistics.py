@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finesieve.app.results import pack_examples, unpack_examples
-from finesieve.app.statistics import compare_runs, overall, paired, t_quantile, words
-from finesieve.app.tables import RIVAL, table, verdict
+from finesieve.cli.comparing.statistics import compare_runs, overall, paired, t_quantile, words
+from finesieve.cli.comparing.tables import RIVAL, table, verdict
+from finesieve.cli.results import pack_examples, unpack_examples
 
 
 @pytest.mark.parametrize(("df", "value"), [(1, 12.706), (2, 4.303), (10, 2.228), (1e6, 1.960)])

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from finesieve import ConfigError
-from finesieve.app import bench as bench_module
-from finesieve.app.bench import Bench, choose
-from finesieve.app.cli import main
-from finesieve.app.results import read_all, read_record, seal, write_record
-from finesieve.app.suite import Derived, Files, read_suite
-from finesieve.app.tables import RIVAL
+from finesieve.cli.comparing import bench as bench_module
+from finesieve.cli.comparing.bench import Bench, choose
+from finesieve.cli.comparing.suite import Derived, Files, read_suite
+from finesieve.cli.comparing.tables import RIVAL
+from finesieve.cli.main import main
+from finesieve.cli.results import read_all, read_record, seal, write_record
 
 SUITE = """
 name = "small"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from finesieve.app.models import quiet_transformers
+from finesieve.cli.training.models import quiet_transformers
 from finesieve.errors import ConfigError, StateError
 
 SUMMARY, LOG, EXAMPLES, CHECKPOINT = (

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from finesieve.app.data import Table
+from finesieve.cli.training.data import Table
 
 Batch = dict[str, torch.Tensor]
 EXAMPLE = "example"

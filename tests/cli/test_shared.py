@@ -1,4 +1,4 @@
-"""Opt-in, minutes, on real data: `pytest tests/test_shared.py -m shared --data-dir=DIR`."""
+"""Opt-in, minutes, on real data: `pytest tests/cli/test_shared.py -m shared --data-dir=DIR`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from finesieve.app.cli import main
-from finesieve.app.data import load
+from finesieve.cli.main import main
+from finesieve.cli.training.data import load
 
 pytestmark = [pytest.mark.shared, pytest.mark.slow]
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finesieve.app import charts
-from finesieve.app.cli import main
-from finesieve.app.report import report
-from finesieve.app.results import write_record
-from finesieve.app.tables import RIVAL
-from tests.test_statistics import record
+from finesieve.cli.comparing.tables import RIVAL
+from finesieve.cli.main import main
+from finesieve.cli.report import charts
+from finesieve.cli.report.report import report
+from finesieve.cli.results import write_record
+from tests.cli.test_statistics import record
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
