@@ -1,5 +1,7 @@
 """finesieve: fine-tune a language model cheaper by not training on what teaches it nothing."""
 
+from typing import TYPE_CHECKING, Any
+
 from finesieve import methods
 from finesieve.batches.carry import inputs, is_filler
 from finesieve.errors import (
@@ -41,3 +43,18 @@ __all__ = [
     "StateError", "StreamSchedule", "ThresholdSampling", "Verdict", "checks", "heads", "inputs",
     "is_filler", "methods", "scores", "text_features", "token_features",
 ]
+
+# Old import paths work for one more release, with a warning: their modules are found there.
+__path__.append(f"{__path__[0]}/_deprecated")
+
+if not TYPE_CHECKING:  # type checkers shall go on complaining of names that are not there
+
+    def __getattr__(name: str) -> Any:
+        """The modules of version 0.1 that were attributes as soon as the package was imported."""
+        from importlib import import_module
+
+        from finesieve._deprecated import LOADED
+
+        if name in LOADED:
+            return import_module(f"finesieve.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
