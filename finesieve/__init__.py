@@ -15,7 +15,6 @@ from finesieve.errors import (
     ScoreError,
     StateError,
 )
-from finesieve.gates import laws as checks
 from finesieve.gates.features import text_features, token_features
 from finesieve.gates.forward import PredictorGate
 from finesieve.gates.predictor import Predictor, SizeRegression
@@ -47,12 +46,17 @@ __all__ = [
 # Old import paths work for one more release, with a warning: their modules are found there.
 __path__.append(f"{__path__[0]}/_deprecated")
 
-if not TYPE_CHECKING:  # type checkers shall go on complaining of names that are not there
+if TYPE_CHECKING:
+    from finesieve.gates import laws as checks
+else:
 
     def __getattr__(name: str) -> Any:
-        """The modules of version 0.1 that were attributes as soon as the package was imported."""
+        """`checks`, which only the tests of a gate need, and the modules of version 0.1 that were
+        attributes as soon as the package was imported."""
         from importlib import import_module
 
+        if name == "checks":
+            return import_module("finesieve.gates.laws")
         from finesieve._deprecated import LOADED
 
         if name in LOADED:
