@@ -13,9 +13,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from finesieve.app.results import Record, read_all
-from finesieve.app.statistics import Difference, compare_runs, overall
-from finesieve.app.tables import RIVAL, grouped, mean
+from finesieve.cli.comparing.statistics import Difference, compare_runs, overall
+from finesieve.cli.comparing.tables import RIVAL, grouped, mean
+from finesieve.cli.results import Record, read_all
 
 ROOT = Path(__file__).parent.parent
 SUITES = ("wide", "sst2", "one-epoch", "small-batches")

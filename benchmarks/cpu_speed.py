@@ -3,7 +3,7 @@
     python benchmarks/cpu_speed.py [--shapes 32x13 8x256] [--output results/cpu_speed.json]
 
 MiniLM-L6, one thread, AdamW (fused), clipped; random tokens, a little padding. `kept` is what the
-command line does: freed memory stays with the process (`finesieve.app.memory`). One process an
+command line does: freed memory stays with the process (`finesieve.cli.memory`). One process an
 allocator, one after another; medians of the last of `--steps`.
 """
 
@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from finesieve.app.memory import keep_memory
-from finesieve.app.models import load_model
+from finesieve.cli.memory import keep_memory
+from finesieve.cli.training.models import load_model
 
 Shapes = tuple[tuple[int, int], ...]  # examples, tokens
 SHAPES: Shapes = ((16, 13), (32, 13), (32, 32), (32, 64), (8, 256), (8, 512))

@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
-from finesieve.app.results import Record, read_all
+from finesieve.cli.results import Record, read_all
 
 ROOT = Path(__file__).parent.parent
 SUITES = ("sst2", "one-epoch", "three-epochs", "frontier", "small-batches", "wide")

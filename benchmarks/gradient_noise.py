@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from finesieve.app.config import Config
-from finesieve.app.models import set_dropout
-from finesieve.app.prepare import prepare
-from finesieve.app.progress import Live
-from finesieve.app.train import Run, hardware, versions
-from finesieve.thresholds import inclusion, solve_threshold
+from finesieve.cli.config import Config
+from finesieve.cli.training.models import set_dropout
+from finesieve.cli.training.prepare import prepare
+from finesieve.cli.training.progress import Live
+from finesieve.cli.training.train import Run, hardware, versions
+from finesieve.gates.sampling import inclusion, solve_threshold
 
 TARGET = Path(__file__).parent.parent / "results" / "gradient_noise.json"
 SHARES, FLOOR = (0.1, 0.18, 0.3), 0.05

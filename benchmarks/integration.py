@@ -42,12 +42,13 @@ from transformers import (
 )
 
 import finesieve as fs
-from finesieve import heads, hf, inputs, methods, scores
-from finesieve.accelerate import FilteredLoader
-from finesieve.app import memory
-from finesieve.app.docstrings import rows
-from finesieve.app.models import load_model, load_tokenizer
-from finesieve.lightning import SieveCallback
+from finesieve import heads, inputs, methods, scores
+from finesieve.cli import memory
+from finesieve.cli.training.docstrings import rows
+from finesieve.cli.training.models import load_model, load_tokenizer
+from finesieve.integrations.accelerate import FilteredLoader
+from finesieve.integrations.lightning import SieveCallback
+from finesieve.integrations.transformers import attach as hf
 
 EXAMPLES, BATCH, SURVIVORS, WORDS = 6400, 32, 16, 1000
 Made = tuple[float, int]  # seconds, steps

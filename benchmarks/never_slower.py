@@ -23,13 +23,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from finesieve.app.config import Config
-from finesieve.app.memory import keep_memory
-from finesieve.app.prepare import Prepared, prepare
-from finesieve.app.progress import Live
-from finesieve.app.suite import Files, read_suite
-from finesieve.app.train import Run, evaluate, linear_schedule
-from finesieve.schedule import StreamSchedule
+from finesieve.cli.comparing.suite import Files, read_suite
+from finesieve.cli.config import Config
+from finesieve.cli.memory import keep_memory
+from finesieve.cli.training.prepare import Prepared, prepare
+from finesieve.cli.training.progress import Live
+from finesieve.cli.training.train import Run, evaluate, linear_schedule
+from finesieve.sieve.schedule import StreamSchedule
 
 SUITE = Path(__file__).parent / "never-slower.toml"
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 import finesieve as fs
-from finesieve.forward_gate import PredictorGate
-from finesieve.gates import Features, Offer
+from finesieve.gates.forward import PredictorGate
+from finesieve.gates.protocol import Features, Offer
 
 
 def pools(count: int, n: int, tokens: int, vocabulary: int = 30522) -> list[Offer]:

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from finesieve.app.config import Config
-from finesieve.app.memory import keep_memory
-from finesieve.app.prepare import prepare
-from finesieve.app.progress import Live
-from finesieve.app.train import Run
+from finesieve.cli.config import Config
+from finesieve.cli.memory import keep_memory
+from finesieve.cli.training.prepare import prepare
+from finesieve.cli.training.progress import Live
+from finesieve.cli.training.train import Run
 
 SETS = {"subj": ("validation", "test"), "emotion": ("validation",)}
 FACTORS = {"subj": (1.0, 1.5, 2.0), "emotion": (1.0, 1.5)}

@@ -26,15 +26,15 @@ import torch
 from torch.nn import functional as F
 
 from finesieve import Features, Offer
-from finesieve.app.config import Config
-from finesieve.app.memory import keep_memory
-from finesieve.app.prepare import prepare
-from finesieve.app.progress import Live
-from finesieve.app.train import Run, hardware, versions
-from finesieve.evidence import auc
-from finesieve.predictor import SizeRegression, hashed
-from finesieve.rows import inputs
-from finesieve.thresholds import balanced_threshold, inclusion, solve_threshold
+from finesieve.batches.carry import inputs
+from finesieve.cli.config import Config
+from finesieve.cli.memory import keep_memory
+from finesieve.cli.training.prepare import prepare
+from finesieve.cli.training.progress import Live
+from finesieve.cli.training.train import Run, hardware, versions
+from finesieve.gates.predictor import SizeRegression, hashed
+from finesieve.gates.sampling import balanced_threshold, inclusion, solve_threshold
+from finesieve.stages.window import auc
 
 ROOT = Path(__file__).parent.parent
 POOL, BEGIN = 256, 0.1

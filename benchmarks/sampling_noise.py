@@ -22,10 +22,10 @@ import torch
 from torch.nn import functional as F
 
 from finesieve import Features, Gate, Offer, Random, ThresholdSampling
-from finesieve.app.config import Config
-from finesieve.app.prepare import prepare
-from finesieve.app.progress import Live
-from finesieve.app.train import Run, hardware, versions
+from finesieve.cli.config import Config
+from finesieve.cli.training.prepare import prepare
+from finesieve.cli.training.progress import Live
+from finesieve.cli.training.train import Run, hardware, versions
 
 TARGET = Path(__file__).parent.parent / "results" / "sampling_noise.json"
 SHARES, POOL, HELD_OUT, COORDINATES, ROLLS = (0.1, 0.2, 0.4), 256, 512, 60_000, 100

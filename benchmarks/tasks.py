@@ -1,4 +1,4 @@
-"""Other tasks than classifying texts, each through Hugging Face's Trainer and `hf.attach`.
+"""Other tasks than classifying texts, each through Hugging Face's Trainer and `attach`.
 
     python benchmarks/tasks.py --data-dir DATA --output results/tasks
 
@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finesieve.app import worker
-from finesieve.app.bench import Bench
-from finesieve.app.config import Config
-from finesieve.app.results import pack_examples
-from finesieve.app.suite import read_suite
+from finesieve.cli import worker
+from finesieve.cli.comparing.bench import Bench
+from finesieve.cli.comparing.suite import read_suite
+from finesieve.cli.config import Config
+from finesieve.cli.results import pack_examples
 from finesieve.errors import ConfigError
-from finesieve.gates import Random
+from finesieve.gates.simple import Random
 
 ROOT = Path(__file__).parent
 IGNORED = -100
@@ -46,7 +46,7 @@ class Job:
     metric: Callable[[list[Tensor], Rows], float]  # of the outputs' logits, row by row
     arguments: dict[str, Any] = field(default_factory=dict)  # more for TrainingArguments,
     trainer: dict[str, Any] = field(default_factory=dict)  # for the Trainer,
-    sieve: dict[str, Any] = field(default_factory=dict)  # and for hf.attach
+    sieve: dict[str, Any] = field(default_factory=dict)  # and for attach
     dataset: Callable[[Rows], Any] = list  # what the Trainer gets of the rows it trains on
     host: type | None = None  # a Trainer of one's own
 
@@ -83,7 +83,12 @@ def padded_choices(rows: Rows, pads: dict[str, float]) -> dict[str, Tensor]:
 def minilm(kind: str, config: Config, **head: Any) -> tuple[nn.Module, Any]:
     import transformers
 
-    from finesieve.app.models import load_tokenizer, quiet_transformers, resolve, set_dropout
+    from finesieve.cli.training.models import (
+        load_tokenizer,
+        quiet_transformers,
+        resolve,
+        set_dropout,
+    )
 
     torch.manual_seed(config.seed)
     with quiet_transformers():
@@ -94,7 +99,7 @@ def minilm(kind: str, config: Config, **head: Any) -> tuple[nn.Module, Any]:
 
 
 def attention(config: Config) -> str | None:
-    from finesieve.app.models import pick_attention, pick_device
+    from finesieve.cli.training.models import pick_attention, pick_device
 
     return pick_attention(config, pick_device(config.device))
 
@@ -271,8 +276,9 @@ def run(config: Config, job: Job) -> dict[str, Any]:
     """Train, judge, and give the summary that a record is made of."""
     from transformers import Trainer, TrainingArguments
 
-    from finesieve import hf, methods
-    from finesieve.app.train import hardware, versions
+    from finesieve import methods
+    from finesieve.cli.training.train import hardware, versions
+    from finesieve.integrations.transformers import attach as hf
 
     method, drawn = methods.build(config.method, config.seed, **config.settings), len(job.train)
     subset = None

@@ -33,11 +33,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import IterableDataset, WeightedRandomSampler
 
-from finesieve.app import worker
-from finesieve.app.bench import Bench
-from finesieve.app.config import Config
-from finesieve.app.results import Record
-from finesieve.app.suite import Suite, read_suite
+from finesieve.cli import worker
+from finesieve.cli.comparing.bench import Bench
+from finesieve.cli.comparing.suite import Suite, read_suite
+from finesieve.cli.config import Config
+from finesieve.cli.results import Record
 from finesieve.errors import ConfigError
 
 ROOT = Path(__file__).parent
@@ -68,7 +68,7 @@ def freezing(config: Config, job: Job) -> None:
     """The configuration says how many layers. A model that is frozen has its frozen layers' outputs
     computed once an example where a sieve scores; plain training runs them once anyway."""
     from finesieve import methods
-    from finesieve.frozen import FrozenPrefix, freeze
+    from finesieve.scoring.frozen import FrozenPrefix, freeze
 
     freeze(job.model, config.freeze)
     if methods.build(config.method, config.seed, **config.settings).scores:

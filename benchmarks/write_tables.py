@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from finesieve.app.results import Record, read_all
-from finesieve.app.suite import read_suite
-from finesieve.app.tables import HEADS, RIVAL, grouped, mean, rows, saved, table, verdict
+from finesieve.cli.comparing.suite import read_suite
+from finesieve.cli.comparing.tables import HEADS, RIVAL, grouped, mean, rows, saved, table, verdict
+from finesieve.cli.results import Record, read_all
 
 ROOT = Path(__file__).parent.parent
 SUITES = ("sst2", "one-epoch", "wide", "three-epochs", "rivals", "frontier", "small-batches",

@@ -10,7 +10,7 @@ from common import Texts
 from torch.nn import functional as F
 
 from finesieve import scores
-from finesieve.accelerate import FilteredLoader
+from finesieve.integrations.accelerate import FilteredLoader
 
 accelerator = Accelerator(gradient_accumulation_steps=1)
 torch.manual_seed(0)

@@ -6,8 +6,8 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from finesieve.app.docstrings import rows
-from finesieve.app.models import resolve
+from finesieve.cli.training.docstrings import rows
+from finesieve.cli.training.models import resolve
 
 
 class Texts:

@@ -6,7 +6,7 @@ from common import Texts
 from torch.nn import functional as F
 
 from finesieve import heads
-from finesieve.lightning import SieveCallback
+from finesieve.integrations.lightning import SieveCallback
 
 
 class Classifier(L.LightningModule):

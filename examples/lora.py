@@ -16,9 +16,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from finesieve import hf
-from finesieve.app.docstrings import rows
-from finesieve.app.models import resolve
+from finesieve.cli.training.docstrings import rows
+from finesieve.cli.training.models import resolve
+from finesieve.integrations.transformers.attach import attach
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")
@@ -50,7 +50,7 @@ trainer = Trainer(
 )
 
 if args.sieve:
-    attached = hf.attach(trainer)
+    attached = attach(trainer)
 
 steps, loss, metrics = trainer.train()
 if args.sieve:

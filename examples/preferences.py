@@ -16,8 +16,8 @@ from torch.nn.functional import logsigmoid
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer
 
-from finesieve import hf
-from finesieve.app.docstrings import rows
+from finesieve.cli.training.docstrings import rows
+from finesieve.integrations.transformers.attach import attach
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")
@@ -72,7 +72,7 @@ trainer = DPOTrainer(
 )
 
 if args.sieve:
-    attached = hf.attach(trainer, losses=dpo_losses, size=lambda loss: 1.0 - np.exp(-loss))
+    attached = attach(trainer, losses=dpo_losses, size=lambda loss: 1.0 - np.exp(-loss))
 
 steps, loss, metrics = trainer.train()
 if args.sieve:

@@ -17,10 +17,10 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer import losses, modules
 from torch.nn.functional import cosine_similarity
 
-from finesieve import hf
-from finesieve.app.docstrings import rows
-from finesieve.app.models import resolve
-from finesieve.features import token_features
+from finesieve.cli.training.docstrings import rows
+from finesieve.cli.training.models import resolve
+from finesieve.gates.features import token_features
+from finesieve.integrations.transformers.attach import attach
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")
@@ -61,7 +61,7 @@ trainer = SentenceTransformerTrainer(
 
 if args.sieve:
     look_at = token_features("sentence2_input_ids", "label", "sentence2_attention_mask")
-    attached = hf.attach(trainer, losses=cosine_losses, features=look_at)
+    attached = attach(trainer, losses=cosine_losses, features=look_at)
 
 steps, loss, metrics = trainer.train()
 if args.sieve:

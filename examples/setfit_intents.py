@@ -15,10 +15,10 @@ from setfit import SetFitModel, Trainer, TrainingArguments
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cosine_similarity
 
-from finesieve import hf
-from finesieve.app.docstrings import rows
-from finesieve.app.models import resolve
-from finesieve.features import token_features
+from finesieve.cli.training.docstrings import rows
+from finesieve.cli.training.models import resolve
+from finesieve.gates.features import token_features
+from finesieve.integrations.transformers.attach import attach
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")
@@ -50,7 +50,7 @@ trainer = Trainer(
 
 if args.sieve:
     look_at = token_features("sentence_2_input_ids", "label", "sentence_2_attention_mask")
-    attached = hf.attach(trainer.st_trainer, losses=cosine_losses, features=look_at)
+    attached = attach(trainer.st_trainer, losses=cosine_losses, features=look_at)
 
 trainer.train()
 if args.sieve:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.scores import Scorer, Scores
+from finesieve.scoring.scorers import Scorer, Scores
 
 # Side by side with others a process has a core of its own; more threads than cores stand in line.
 _USUAL = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
@@ -156,7 +156,7 @@ def docstring_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def files(tmp_path_factory: pytest.TempPathFactory, docstring_cache: Path) -> Path:
     """train.jsonl (480 real docstrings of two libraries) and eval.jsonl (120)."""
     folder = tmp_path_factory.mktemp("data")
-    from finesieve.app import docstrings
+    from finesieve.cli.training import docstrings
 
     two = [r for r in docstrings.rows("train") if r["label"] in ("torch", "sympy")]
     for name, part in (("train", two[:480]), ("eval", two[480:600])):
@@ -179,7 +179,7 @@ def arguments(files: Path, output: Path, *more: str) -> list[str]:
 def finished(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run through all three stages."""
     output = tmp_path_factory.mktemp("runs") / "whole"
-    from finesieve.app.cli import main
+    from finesieve.cli.main import main
 
     assert main(arguments(files, output, *BY_HAND)) == 0
     return output

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import write_tables
-from finesieve.app.cli import parser
+from finesieve.cli.main import parser
 
 from .tiny import books, runs_with_one_line_more, side_by_side
 

@@ -122,7 +122,7 @@ def sieve_alone(source: str) -> None:
     outside = [x for part in tree.body if part not in blocks for x in ast.walk(part)]
     assert not any(block.orelse for block in blocks)
     calls = [ast.unparse(x.func) for x in inside if isinstance(x, ast.Call)]
-    assert calls.count("hf.attach") == 1
+    assert calls.count("attach") == 1
     assert all(ast.unparse(x).startswith("print(") for block in blocks[1:] for x in block.body)
     set_here = [x for x in inside if isinstance(getattr(x, "ctx", None), ast.Store)]
     assert all(isinstance(x, ast.Name) for x in set_here)  # no setting of anything else

@@ -124,7 +124,7 @@ def restore(sieve: Any, state: Any) -> None:
 
 def frozen_prefix(model: nn.Module, count: int) -> Any:
     """Freeze the embeddings and the first `count` layers, and return what shares their output."""
-    from finesieve.frozen import FrozenPrefix, freeze
+    from finesieve.scoring.frozen import FrozenPrefix, freeze
 
     freeze(model, count)
     return FrozenPrefix(model, count)
@@ -132,7 +132,7 @@ def frozen_prefix(model: nn.Module, count: int) -> Any:
 
 def attach_trainer(trainer: Any, method: Any, **settings: Any) -> Any:
     """Filter what a Hugging Face Trainer trains on; the result is for `sieve_of`."""
-    from finesieve import hf
+    from finesieve.integrations.transformers import attach as hf
 
     return hf.attach(trainer, method, **{**PLAIN, **settings})
 
@@ -141,7 +141,7 @@ def filter_accelerate(
     accelerator: Any, loader: Any, model: nn.Module, method: Any, epochs: int, **settings: Any
 ) -> Any:
     """Return a prepared data loader of Accelerate's, filtered: iterate over it once an epoch."""
-    from finesieve.accelerate import FilteredLoader
+    from finesieve.integrations.accelerate import FilteredLoader
 
     scorer = fs.scores.Classification(model)
     settings = {**PLAIN, **settings}
@@ -156,7 +156,7 @@ def drive_accelerate(stream: Any, schedule: Any) -> Any:
 def lightning_callback(method: Any, **settings: Any) -> Any:
     """Return the callback that filters what a Lightning module trains on."""
     from finesieve import heads
-    from finesieve.lightning import SieveCallback
+    from finesieve.integrations.lightning import SieveCallback
 
     return SieveCallback(method, head=heads.SingleLabel(), **{**PLAIN, **settings})
 

@@ -1,0 +1,76 @@
+"""Ids and weights ride inside a batch: the forms they take there, and how to read them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, MutableMapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from finesieve.errors import BatchError
+
+IDS, WEIGHTS = "sieve_ids", "sieve_weights"
+PREFIX = "sieve_prefix"  # what frozen layers put out (finesieve.scoring.frozen)
+
+
+class Ride(NamedTuple):
+    """What rides along with a tuple batch, as its last element.
+
+    ids: int64[n]; weights: float32[n], of mean about 1.
+    """
+
+    ids: Tensor
+    weights: Tensor
+
+
+class TensorBatch(NamedTuple):
+    """A batch whose loader yields a single tensor."""
+
+    input: Tensor
+    ids: Tensor
+    weights: Tensor
+
+
+def inputs(batch: Any) -> Any:
+    """The batch as the loader made it, without what rides along.
+
+    A dict comes back as a dict, a tuple as a tuple, a `TensorBatch` as its tensor. What was not
+    made by a sieve comes back as it is.
+    """
+    if isinstance(batch, TensorBatch):
+        return batch.input
+    if isinstance(batch, MutableMapping) and IDS in batch:
+        bare = copy.copy(batch)
+        for key in (IDS, WEIGHTS, PREFIX):
+            bare.pop(key, None)
+        return bare
+    if isinstance(batch, (tuple, list)) and batch and isinstance(batch[-1], Ride):
+        return batch[:-1]
+    return batch
+
+
+def ride(batch: Any) -> Ride:
+    """Ids and weights of a batch that a sieve made; `BatchError` for any other."""
+    if isinstance(batch, TensorBatch):
+        return Ride(batch.ids, batch.weights)
+    if isinstance(batch, Mapping) and IDS in batch and WEIGHTS in batch:
+        return Ride(batch[IDS], batch[WEIGHTS])
+    if isinstance(batch, (tuple, list)) and batch and isinstance(batch[-1], Ride):
+        return batch[-1]
+    have = sorted(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
+    raise BatchError(
+        f"this batch ({have}) carries no ids and weights: it did not come from a sieve, or they "
+        "were dropped on the way; pass the batch that the sieve yielded"
+    )
+
+
+def is_filler(batch: Any) -> bool:
+    """Whether a sieve's batch is a filler. It has one or two examples, of weight 0: it completes a
+    step of the host's, or keeps this rank in step with others that have more left, and adds nothing
+    to the gradient.
+
+    Raises `BatchError` for a batch that did not come from a sieve.
+    """
+    weights = ride(batch).weights
+    return len(weights) <= 2 and not bool(weights.any())

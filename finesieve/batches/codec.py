@@ -1,0 +1,295 @@
+"""Batches taken apart into examples and put together again; ids and weights ride inside."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finesieve.batches.carry import IDS, WEIGHTS, Ride, TensorBatch
+from finesieve.batches.padding import Column, Padding, text_mask
+from finesieve.batches.rows import Rows
+from finesieve.errors import BatchError, StateError
+from finesieve.gates.protocol import IntArray, State
+
+
+class Codec:
+    """Takes batches apart and puts rows together; learns the loader's form from its batches.
+
+    pad_values: what to pad each column with; by default as the loader pads (see `Padding`).
+    id_key: the column that holds each example's own id; without it ids count the stream.
+    lengths: batches that leave are padded to one of these lengths.
+    """
+
+    def __init__(
+        self,
+        pad_values: Mapping[Any, float] | None = None,
+        id_key: Hashable | None = None,
+        lengths: Sequence[int] | None = None,
+    ) -> None:
+        self._buckets = sorted(lengths or ())
+        self._padding = Padding(pad_values)
+        self._id_key = id_key
+        self._form: str | None = None
+        self._type: type[Any] = dict
+        self._constants: dict[Hashable, str] = {}  # words that are the same in all batches
+
+    # ---- apart
+
+    def note(self, batch: Any) -> None:
+        """Learn the batch's form; `BatchError` if it differs from the earlier ones'."""
+        if isinstance(batch, Tensor):
+            form = "tensor"
+        elif isinstance(batch, MutableMapping):
+            form = "dict"
+            self._type = type(batch)
+        elif isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):
+            form = type(batch).__name__
+        else:
+            raise BatchError(
+                f"a batch of type {type(batch).__name__}; expected a dict, a tuple or list, or a "
+                "single tensor. If the loader yields single examples, give it a batch size"
+            )
+        if self._form not in (None, form):
+            raise BatchError(f"the loader yielded a {self._form} before and a {form} now")
+        self._form = form
+
+    def unpack(self, batch: Any, first_id: int) -> Rows:
+        self.note(batch)
+        columns: dict[Hashable, Column]
+        if isinstance(batch, Tensor):
+            columns = {0: batch}
+        elif isinstance(batch, Mapping):
+            columns = dict(batch)
+        else:
+            columns = dict(enumerate(batch))
+        if not columns:
+            raise BatchError("an empty batch: it has no columns")
+        n = -1
+        if isinstance(batch, Mapping):
+            self._set_constants_aside(columns)
+        for key, value in columns.items():
+            if isinstance(value, Tensor) and value.ndim > 0:
+                size = len(value)
+            elif isinstance(value, Sequence) and not isinstance(value, str):
+                columns[key] = list(value)
+                size = len(value)
+            else:
+                array = isinstance(value, np.ndarray) and value.ndim > 0
+                what = "" if array else " without a batch dimension"
+                how = "make it one" if array else "drop it"
+                raise BatchError(
+                    f"column {key!r} is a {type(value).__name__}{what}; expected a tensor [n, ...] "
+                    f"or a list of n: {how} in the collate function"
+                )
+            if n not in (-1, size):
+                raise BatchError(f"column {key!r} has {size} rows, but others have {n}")
+            n = size
+        if self._id_key is None:
+            ids = np.arange(first_id, first_id + n, dtype=np.int64)
+        else:
+            if self._id_key not in columns:
+                raise BatchError(f"id_key={self._id_key!r} is no column; there are {list(columns)}")
+            ids = _whole(columns[self._id_key], self._id_key)
+        lengths = self._padding.see(columns, n)
+        return Rows(columns, lengths, ids, np.ones(n, np.float32), np.ones(n, np.float64))
+
+    @staticmethod
+    def place_like(rows: Rows, batch: Any) -> None:
+        """Move the columns to the devices on which a batch of the loader's has them."""
+        if isinstance(batch, Tensor):
+            columns: Mapping[Any, Any] = {0: batch}
+        else:
+            columns = batch if isinstance(batch, Mapping) else dict(enumerate(batch))
+        for key, column in rows.columns.items():
+            like = columns.get(key)
+            if isinstance(column, Tensor) and isinstance(like, Tensor):
+                rows.columns[key] = column.to(like.device)
+
+    def _set_constants_aside(self, columns: dict[Hashable, Column]) -> None:
+        """A word that is the same in every batch is not about its examples."""
+        for key in [k for k, v in columns.items() if isinstance(v, str)]:
+            value: Any = columns.pop(key)
+            if self._constants.setdefault(key, value) != value:
+                raise BatchError(
+                    f"column {key!r} is {value!r} and was {self._constants[key]!r} in an earlier "
+                    "batch: examples of different batches are put together, so it must be the "
+                    "same in all, or a list of n"
+                )
+
+    # ---- together
+
+    def take(self, rows: Rows, index: IntArray) -> Rows:
+        """The chosen rows, in this order, cut to the longest of them."""
+        self._padding.check_places(rows.columns)
+        lengths = rows.lengths[index]
+        width = int(lengths.max()) if len(lengths) else 0
+        plain = text_mask(rows.columns) is not None
+        cuts: dict[Hashable, tuple[int, int]] = {}  # column -> dimension, width
+        for i, (real, keys) in enumerate(self._padding.texts(rows.columns)):
+            used = real[torch.from_numpy(index)]
+            wide = width if plain and i == 0 else self._padding.width(used)
+            cuts.update({key: (real.ndim - 1, wide) for key in keys})
+        where: Tensor | None = None
+        columns: dict[Hashable, Column] = {}
+        for key, column in rows.columns.items():
+            if isinstance(column, list):
+                columns[key] = [column[i] for i in index]
+                continue
+            if where is None:
+                where = torch.from_numpy(index)
+            chosen = column[where.to(column.device)]
+            if key in cuts:
+                chosen = self._padding.inner(chosen, *cuts[key]).contiguous()
+            columns[key] = chosen
+        return Rows(columns, lengths, rows.ids[index], rows.weights[index], rows.spans[index])
+
+    def place(self, rows: Rows, column: Tensor | None, index: IntArray, part: Tensor) -> Tensor:
+        """Put `part`, float[len(index), at most length, width], into a column for all rows,
+        float[n, length, width], 0 where nothing stands. The column is made at the first part."""
+        mask = text_mask(rows.columns)
+        if mask is None or mask.ndim != 2:
+            raise BatchError("frozen layers' output can be shared in batches with an "
+                             "`attention_mask` [n, length] only; there is none")
+        if column is None:
+            column = part.new_zeros((*mask.shape, part.shape[2]))
+        width = min(part.shape[1], column.shape[1])  # a part may be padded to one of `lengths`
+        where, part = torch.from_numpy(index).to(column.device), part[: len(index)]
+        self._padding.inner(column, 1, width)[where] = self._padding.inner(part, 1, width)
+        return column
+
+    def fitted(self, rows: Rows) -> Rows:
+        """The rows padded to one of `lengths`, if there are any; `BatchError` if all are less."""
+        if not self._buckets or len(rows) == 0:
+            return rows
+        texts = self._padding.texts(rows.columns)
+        if not texts:
+            raise BatchError("lengths=... needs an `attention_mask` in the batches, which says "
+                             "what is padding; there is none")
+        columns = dict(rows.columns)
+        for real, keys in texts:
+            longest = self._padding.width(real.reshape(-1, real.shape[-1]))
+            width = next((b for b in self._buckets if b >= longest), None)
+            if width is None:
+                raise BatchError(f"an example has {longest} tokens, but the longest of lengths="
+                                 f"{self._buckets} is {self._buckets[-1]}: add a longer one, or "
+                                 "cut the texts")
+            for key in keys:
+                column = columns[key]
+                assert isinstance(column, Tensor)
+                columns[key] = self._padding.fitted(key, column, real.ndim - 1, width)
+        return replace(rows, columns=columns)
+
+    def filler(self, rows: Rows) -> Rows:
+        """Two of the rows (one may be too few for a normalisation over the batch), of weight 0 and
+        no id (-1), that stand for nothing drawn."""
+        made = self.take(rows, np.arange(min(2, len(rows))))
+        made.ids[:], made.weights[:], made.spans[:] = -1, 0.0, 0.0
+        return made
+
+    def concat(self, parts: Sequence[Rows]) -> Rows:
+        """One after another, padded to the widest."""
+        if len(parts) == 1:
+            return parts[0]
+        keys = list(parts[0].columns)
+        texts = self._padding.texts(parts[0].columns)
+        axes = {key: real.ndim - 1 for real, own in texts for key in own}
+        mask = text_mask(parts[0].columns)
+        axis = 1 if mask is None else mask.ndim - 1  # of columns that no mask speaks of
+        columns: dict[Hashable, Column] = {}
+        for key in keys:
+            pieces = []
+            for part in parts:
+                if part.columns.keys() != parts[0].columns.keys():
+                    raise BatchError(
+                        f"batches with columns {sorted(map(str, part.columns))} and "
+                        f"{sorted(map(str, keys))} came from the same loader"
+                    )
+                pieces.append(part.columns[key])
+            if isinstance(pieces[0], list):
+                columns[key] = [x for piece in pieces for x in piece]
+            else:
+                tensors = [p for p in pieces if isinstance(p, Tensor)]
+                columns[key] = self._padding.cat(key, tensors, key in axes, axes.get(key, axis))
+        return Rows(
+            columns,
+            np.concatenate([p.lengths for p in parts]),
+            np.concatenate([p.ids for p in parts]),
+            np.concatenate([p.weights for p in parts]),
+            np.concatenate([p.spans for p in parts]),
+        )
+
+    def bare(self, rows: Rows) -> Any:
+        """The rows as a batch of the loader's form, nothing riding."""
+        if self._form == "tensor":
+            return rows.columns[0]
+        if self._form in ("tuple", "list"):
+            values = [rows.columns[i] for i in range(len(rows.columns))]
+            return tuple(values) if self._form == "tuple" else values
+        columns = {**rows.columns, **self._constants}
+        return columns if self._type is dict else self._type(columns)
+
+    @property
+    def buckets(self) -> list[int]:
+        """The lengths to pad to; empty if a batch is as long as its longest example."""
+        return self._buckets
+
+    def for_model(self, rows: Rows) -> Any:
+        """`bare`, without the column of ids, which no model expects."""
+        batch = self.bare(self.fitted(rows))
+        if self._id_key is None or self._form == "tensor":
+            return batch
+        if isinstance(batch, MutableMapping):
+            del batch[self._id_key]
+            return batch
+        return type(batch)(x for i, x in enumerate(batch) if i != self._id_key)
+
+    def pack(self, rows: Rows) -> Any:
+        """The rows as a batch of the loader's form, with ids and weights inside."""
+        ids, weights = torch.from_numpy(rows.ids.copy()), torch.from_numpy(rows.weights.copy())
+        batch = self.bare(self.fitted(rows))
+        if self._form == "tensor":
+            return TensorBatch(batch, ids, weights)
+        if self._form == "tuple":
+            return (*batch, Ride(ids, weights))
+        if self._form == "list":
+            return [*batch, Ride(ids, weights)]
+        for key in (IDS, WEIGHTS):
+            if key in batch:
+                raise BatchError(f"the loader's batches already have a column {key!r}: is the "
+                                 "loader wrapped in two sieves?")
+        batch[IDS], batch[WEIGHTS] = ids, weights
+        return batch
+
+    # ---- state
+
+    def state_dict(self) -> State:
+        return {"form": self._form, "padding": self._padding.state_dict(),
+                "constants": dict(self._constants)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if self._form not in (None, state["form"]):
+            raise StateError(f"the state is of {state['form']} batches, the loader's are "
+                             f"{self._form}")
+        self._form, self._constants = state["form"], dict(state["constants"])
+        self._padding.load_state_dict(state["padding"])
+
+
+def _whole(column: Column, key: Hashable) -> IntArray:
+    """A column of ids, int64[n]; `BatchError` for anything else."""
+    try:
+        found = torch.as_tensor(column)
+    except (TypeError, ValueError, RuntimeError):
+        found = None
+    if found is None or found.ndim != 1 or found.is_floating_point() or found.is_complex():
+        what = type(column[0]).__name__ if found is None else (
+            f"{found.dtype} of shape {tuple(found.shape)}")
+        raise BatchError(
+            f"id_key={key!r} holds {what}; expected a whole number for each example: number the "
+            "examples, e.g. data.add_column('id', range(len(data)))"
+        )
+    return found.cpu().numpy().astype(np.int64)

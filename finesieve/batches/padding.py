@@ -1,0 +1,229 @@
+"""Which places of a batch's columns are real, which are padding, and what padding is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finesieve.errors import BatchError
+from finesieve.gates.protocol import IntArray, State
+
+_PLACES = {"start_positions", "end_positions", "cls_index", "mc_token_ids"}
+Column = Tensor | list[Any]
+Columns = Mapping[Hashable, Column]
+
+
+def text_mask(columns: Columns) -> Tensor | None:
+    """The attention mask, [n, length] or, for multiple choice, [n, choices, length]."""
+    mask = columns.get("attention_mask")
+    return mask if isinstance(mask, Tensor) and mask.ndim in (2, 3) else None
+
+
+def _masks(columns: Columns) -> dict[str, Tensor]:
+    """Masks by what stands before `attention_mask` in their names: nothing, or, where there is
+    none of that name, `sentence1_` and the like: several texts an example, each of its width."""
+    plain = text_mask(columns)
+    if plain is not None:
+        return {"": plain}
+    end = "attention_mask"
+    return {
+        k.removesuffix(end): v
+        for k, v in columns.items()
+        if isinstance(k, str) and k.endswith(end) and isinstance(v, Tensor) and v.ndim == 2
+    }
+
+
+def _governing(key: Hashable, masks: Mapping[str, Tensor]) -> str | None:
+    """Which mask speaks of this column: the one of the longest name that fits."""
+    fitting = [name for name in masks if not name or str(key).startswith(name)]
+    return max(fitting, key=len, default=None)
+
+
+class Padding:
+    """Learns from the loader's batches how they are padded; cuts and pads as they are.
+
+    values: what to pad each column with. By default what stands where the mask is 0, and until
+        such a place was seen 0 (-100 for `labels`).
+    """
+
+    def __init__(self, values: Mapping[Any, float] | None = None) -> None:
+        self._given = dict(values or {})
+        self._found: dict[Hashable, float] = {}
+        self._left = False  # whether padding stands before the text
+        self._apart: set[Hashable] = set()  # columns whose width was not the mask's at least once
+        self._labels: tuple[int, bool] | None = None  # their width, and whether it ever differed
+
+    # ---- learning from a batch
+
+    def see(self, columns: Columns, n: int) -> IntArray:
+        """Learn from a batch of the loader's; real tokens of each example, int64[n]."""
+        masks = _masks(columns)
+        for key, value in columns.items():
+            name = _governing(key, masks)
+            if isinstance(value, Tensor) and name is not None:
+                mask = masks[name]
+                if value.shape[: mask.ndim] != mask.shape:
+                    self._set_apart(key)
+        labels = columns.get("labels")
+        if (
+            isinstance(labels, Tensor) and labels.ndim == 2 and labels.is_floating_point()
+            and "labels" not in self._given
+        ):
+            self._set_apart("labels")  # a value a class, as wide as the text by chance
+        if isinstance(labels, Tensor) and labels.ndim == 2:
+            width, differed = self._labels or (labels.shape[1], False)
+            own = differed or width != labels.shape[1]
+            if "labels" not in self._apart and self._beyond(labels, masks.get("")):
+                own = True  # as wide as the input by chance, or because both are cut to one width
+                for key in columns:
+                    if key == "labels" or str(key).startswith("decoder_"):
+                        self._set_apart(key)
+            self._labels = labels.shape[1], own
+        if not masks:
+            for value in columns.values():
+                if isinstance(value, Tensor) and value.ndim > 1:
+                    return np.full(n, value.shape[1], dtype=np.int64)
+            return np.ones(n, dtype=np.int64)
+        total = np.zeros(n, dtype=np.int64)
+        for mask in masks.values():
+            real = mask != 0 if mask.ndim == 2 else (mask != 0).any(dim=1)
+            if real.shape[1]:
+                total += self._real(real)
+        for where, keys in self.texts(columns):
+            self._learn(columns, where, keys)
+        return total
+
+    def _set_apart(self, key: Hashable) -> None:
+        self._apart.add(key)
+        self._found.pop(key, None)  # where the mask is 0 it may have had anything
+
+    @staticmethod
+    def _beyond(labels: Tensor, mask: Tensor | None) -> bool:
+        """Whether targets stand where the input is padding: they are of another text (sequence to
+        sequence). One value all over such places is padding too."""
+        if mask is None or mask.shape != labels.shape or labels.is_floating_point():
+            return False
+        outside = labels[mask == 0]
+        return bool((outside != -100).any()) and bool((outside != outside[0]).any())
+
+    def _real(self, real: Tensor) -> IntArray:
+        """Places that each text takes, for bool[n, length]."""
+        if bool((~real[:, 0] & real[:, -1]).any()):
+            self._left = True
+        inner = real if self._left else real.flip(1)
+        before = torch.argmax(inner.to(torch.int8), dim=1)
+        return (real.shape[1] - before).cpu().numpy().astype(np.int64)
+
+    def _learn(self, columns: Columns, real: Tensor, keys: list[Hashable]) -> None:
+        if bool(real.all()):
+            return
+        for key in keys:
+            if key in self._found:
+                continue
+            column = columns[key]
+            assert isinstance(column, Tensor)
+            self._found[key] = float(column[~real].flatten()[0])
+
+    # ---- asking
+
+    def texts(self, columns: Columns) -> list[tuple[Tensor, list[Hashable]]]:
+        """For each text of an example, where it is real, and the columns [n, length, ...] with a
+        place for every token of it, whatever the batch's width ([n, choices, length, ...] where
+        the mask is [n, choices, length])."""
+        masks = _masks(columns)
+        texts: list[tuple[Tensor, list[Hashable]]] = []
+        for name, mask in masks.items():
+            keys = [
+                k
+                for k, v in columns.items()
+                if isinstance(v, Tensor) and v.shape[: mask.ndim] == mask.shape
+                and k not in self._apart and _governing(k, masks) == name
+            ]
+            texts.append((mask != 0, keys))
+        labels = columns.get("labels")
+        if (
+            isinstance(labels, Tensor) and "labels" in self._apart and "labels" not in self._given
+            and self._labels is not None and self._labels[1] and not labels.is_floating_point()
+        ):  # sequence to sequence: the targets have a width of their own
+            own = [
+                k for k, v in columns.items()
+                if str(k).startswith("decoder_") and isinstance(v, Tensor)
+                and v.shape[:2] == labels.shape
+            ]
+            texts.append((labels != -100, ["labels", *own]))
+        return texts
+
+    def check_places(self, columns: Columns) -> None:
+        """`BatchError` where cutting or padding on the left would move what columns point at."""
+        at = sorted(_PLACES & {str(key) for key in columns})
+        if self._left and at:
+            raise BatchError(
+                f"{', '.join(at)} count places from the left, where the padding is: examples of "
+                "other batches would move them. Pad on the right (tokenizer.padding_side)")
+
+    def value(self, key: Hashable) -> float:
+        """What this column is padded with."""
+        if key in self._given:
+            return float(self._given[key])
+        return self._found.get(key, -100.0 if key == "labels" else 0.0)
+
+    def width(self, real: Tensor) -> int:
+        """Places that the longest text needs, for real bool[n, length]."""
+        used = real.any(dim=0).nonzero().flatten()
+        if len(used) == 0:
+            return min(1, real.shape[1])
+        return real.shape[1] - int(used[0]) if self._left else int(used[-1]) + 1
+
+    # ---- cutting and padding
+
+    def inner(self, column: Tensor, axis: int, width: int) -> Tensor:
+        """A view of the `width` places at which text stands."""
+        first = column.shape[axis] - width if self._left else 0
+        return column.narrow(axis, first, width)
+
+    def fitted(self, key: Hashable, column: Tensor, axis: int, width: int) -> Tensor:
+        """The column padded, or cut where there is nothing but padding, to this width."""
+        kept = min(width, column.shape[axis])
+        shape = list(column.shape)
+        shape[axis] = width
+        out = column.new_full(shape, self.value(key))
+        self.inner(out, axis, kept).copy_(self.inner(column, axis, kept))
+        return out
+
+    def cat(self, key: Hashable, pieces: Sequence[Tensor], sequence: bool, axis: int) -> Tensor:
+        """One after another, padded along `axis` to the widest; sequence: a mask speaks of it."""
+        # What a saved state held of frozen layers' output may lie elsewhere than what is new.
+        pieces = [piece.to(pieces[-1].device) for piece in pieces]
+        shapes = {tuple(p.shape[1:]) for p in pieces}
+        if len(shapes) == 1:
+            return torch.cat(pieces)
+        if not sequence and key not in self._given:
+            raise BatchError(
+                f"column {key!r} came in shapes {sorted(shapes)} and without an attention_mask "
+                f"nothing tells what to pad with: give pad_values={{{key!r}: ...}}"
+            )
+        if len({(*s[: axis - 1], *s[axis:]) for s in shapes}) > 1:
+            raise BatchError(f"column {key!r} came in shapes {sorted(shapes)}; only the length "
+                             f"may differ, their dimension {axis}")
+        shape = [sum(map(len, pieces)), *pieces[0].shape[1:]]
+        shape[axis] = max(p.shape[axis] for p in pieces)
+        out = pieces[0].new_full(shape, self.value(key))
+        at = 0
+        for piece in pieces:
+            self.inner(out.narrow(0, at, len(piece)), axis, piece.shape[axis]).copy_(piece)
+            at += len(piece)
+        return out
+
+    # ---- state
+
+    def state_dict(self) -> State:
+        return {"found": dict(self._found), "left": self._left, "apart": list(self._apart),
+                "labels": self._labels}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._found, self._left = dict(state["found"]), state["left"]
+        self._apart, self._labels = set(state["apart"]), state["labels"]

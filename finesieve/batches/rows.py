@@ -1,0 +1,55 @@
+"""Rows hold examples apart from their batches, column by column, and can be saved."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finesieve.batches.padding import Column
+from finesieve.gates.protocol import FloatArray, IntArray, State
+
+
+@dataclass(slots=True)
+class Rows:
+    """n examples, column by column.
+
+    columns: tensors [n, ...] or lists of n.
+    lengths: int64[n], real tokens of each example.
+    ids: int64[n]. weights: float32[n], of mean about 1.
+    spans: float64[n], how many drawn examples each stands for; adds up to what was drawn.
+    """
+
+    columns: dict[Hashable, Column]
+    lengths: IntArray
+    ids: IntArray
+    weights: FloatArray
+    spans: np.ndarray[Any, np.dtype[np.float64]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def rows_state(rows: Rows) -> State:
+    return {
+        "columns": {
+            k: c.cpu() if isinstance(c, Tensor) else list(c) for k, c in rows.columns.items()
+        },
+        "lengths": torch.from_numpy(rows.lengths.copy()),
+        "ids": torch.from_numpy(rows.ids.copy()),
+        "weights": torch.from_numpy(rows.weights.copy()),
+        "spans": torch.from_numpy(rows.spans.copy()),
+    }
+
+
+def rows_from_state(state: Mapping[str, Any], device: torch.device | str = "cpu") -> Rows:
+    """device: where the loader's batches are."""
+    columns = state["columns"].items()
+    return Rows(
+        {k: c.to(device, copy=True) if isinstance(c, Tensor) else list(c) for k, c in columns},
+        *(state[k].numpy().copy() for k in ("lengths", "ids", "weights", "spans")),
+    )

@@ -1,0 +1,114 @@
+"""Survivors waiting to become full batches of like length."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from finesieve.batches.codec import Codec
+from finesieve.batches.rows import Rows, rows_from_state, rows_state
+from finesieve.gates.dice import Dice
+from finesieve.gates.protocol import State
+
+
+class Holding:
+    """Gathers `group` batches of survivors, sorts them by length, cuts, shuffles the batches.
+
+    opened: whether what is added now passed open gates. Batches remember it: they may go out once
+    gates have moved. Release everything before it changes.
+
+    Every survivor gets a span: its equal part of the examples drawn that its pool stands for, so
+    that the spans of what came out add up to what went in, whatever was dropped.
+    """
+
+    def __init__(self, codec: Codec, group: int, seed: int, opened: bool = True) -> None:
+        self.opened = opened
+        self._codec, self.group = codec, group
+        self._dice = Dice(seed, "order of batches")
+        self._held: list[Rows] = []
+        self._ready: deque[tuple[Rows, bool]] = deque()  # and whether they passed open gates
+        self._idle = 0.0  # examples drawn of which nothing survived yet
+
+    def __len__(self) -> int:
+        """Examples held, in batches or not yet."""
+        return sum(len(rows) for rows, _ in self._all())
+
+    def _all(self) -> Iterator[tuple[Rows, bool]]:
+        yield from self._ready
+        for rows in self._held:
+            yield rows, self.opened
+
+    def tokens(self, opened: bool) -> int:
+        """Tokens held that passed open gates, or closed ones; in batches or not yet."""
+        return sum(int(rows.lengths.sum()) for rows, kind in self._all() if kind == opened)
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._ready)
+
+    def next(self) -> tuple[Rows, bool]:
+        """The next batch, and whether it passed open gates."""
+        return self._ready.popleft()
+
+    def each(self, change: Callable[[Rows], None]) -> None:
+        """Change what is held, in place."""
+        for rows, _ in self._all():
+            change(rows)
+
+    def next_span(self) -> float:
+        """Examples drawn that the next batch stands for; 0 if there is none."""
+        return float(self._ready[0][0].spans.sum()) if self._ready else 0.0
+
+    def pass_through(self, rows: Rows) -> None:
+        """A batch of the loader's, as it is."""
+        self._ready.append((rows, self.opened))
+
+    def add(self, survivors: Rows, drawn: int, batch_size: int) -> None:
+        """Hold the survivors of `drawn` examples; cut batches once there are enough."""
+        self._idle += drawn
+        if len(survivors):
+            survivors.spans = np.full(len(survivors), self._idle / len(survivors))
+            self._idle = 0.0
+            self._held.append(survivors)
+            self.release(batch_size)
+
+    def release(self, batch_size: int, everything: bool = False) -> None:
+        """Cut held survivors into batches; with `everything` also what makes no full group."""
+        enough = self.group * batch_size
+        while (count := sum(map(len, self._held))) >= enough or (everything and count):
+            rows = self._codec.concat(self._held)
+            now, rest = np.arange(min(enough, count)), np.arange(min(enough, count), count)
+            self._held = [self._codec.take(rows, rest)] if len(rest) else []
+            order = now[np.argsort(rows.lengths[now], kind="stable")]
+            cuts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+            for i in self._dice.permutation(len(cuts)):
+                self._ready.append((self._codec.take(rows, cuts[i]), self.opened))
+
+    def take_idle(self) -> float:
+        """Examples drawn at the end of a pass of which nothing survived; asked for once."""
+        idle, self._idle = self._idle, 0.0
+        return idle
+
+    def state_dict(self) -> State:
+        return {
+            "dice": self._dice.state_dict(),
+            "held": [rows_state(r) for r in self._held],
+            "ready": [rows_state(r) for r, _ in self._ready],
+            "passed": [opened for _, opened in self._ready],
+            "opened": self.opened,
+            "idle": self._idle,
+        }
+
+    def load_state_dict(
+        self, state: Mapping[str, Any], device: torch.device | str = "cpu"
+    ) -> None:
+        self._dice.load_state_dict(state["dice"])
+        self._held = [rows_from_state(s, device) for s in state["held"]]
+        ready = (rows_from_state(s, device) for s in state["ready"])
+        self._ready = deque(zip(ready, state["passed"], strict=True))
+        self.opened = state["opened"]
+        self._idle = state["idle"]

@@ -1,0 +1,1 @@
+"""The command line trains, compares methods and writes reports."""

@@ -1,0 +1,1 @@
+"""Several runs compared: suites, equal time, statistics and tables."""

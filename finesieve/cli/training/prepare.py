@@ -1,0 +1,73 @@
+"""Data made ready for training: read, checked, held out, tokenised."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finesieve.cli.config import Config
+from finesieve.cli.training.batches import Examples
+from finesieve.cli.training.data import Table, label_names, load
+from finesieve.cli.training.models import load_tokenizer, pick_device, precision_note
+from finesieve.errors import DataError
+
+HOLD_OUT, HOLD_OUT_MOST = 0.1, 2000  # of the training data, where no evaluation data is given
+
+
+@dataclass
+class Prepared:
+    """Data read, checked and tokenised; the same for every method that is compared."""
+
+    tokenizer: Any
+    labels: list[Any]
+    train: Examples
+    rows: Any  # int64[n]: each training example's row in its source
+    evals: dict[str, Examples]
+    notes: list[str]
+    digest: str  # of the training texts and labels
+
+
+def prepare(config: Config) -> Prepared:
+    """Read and tokenise the training and evaluation data; all complaints come from here."""
+    columns = (config.text, config.text_pair, config.label, config.keep_empty)
+    train = load(config.train, *columns, split="train")
+    slow = precision_note(config.precision, pick_device(config.device))
+    notes = [*train.notes, *([slow] if slow else [])]
+    tables: dict[str, Table] = {}
+    names = config.eval
+    if not names and config.train == "docstrings":
+        names = ("docstrings:test",)
+    for source in names:
+        tables[source] = load(source, *columns, split="validation")
+        notes += tables[source].notes
+    labels = label_names(train, tables.values())  # before anything is held out or left away
+    order = np.random.default_rng([config.seed, 77]).permutation(len(train))
+    if not tables:
+        held = min(HOLD_OUT_MOST, int(HOLD_OUT * len(train)))
+        if held < 1:
+            raise DataError(
+                f"{train.name} has {len(train)} examples, too few to hold some out for "
+                "evaluation: give --eval"
+            )
+        tables["held out"] = train.take(list(order[:held]), f"{train.name} (held out)")
+        train = train.take(list(order[held:]))
+        notes.append(f"no --eval: {held} examples of {train.name} are held out for evaluation")
+        order = np.random.default_rng([config.seed, 78]).permutation(len(train))
+    if config.limit is not None and config.limit < len(train):
+        train = train.take(list(order[: config.limit]))
+    number = {name: i for i, name in enumerate(labels)}
+    tokenizer = load_tokenizer(config.model)
+    evals = {}
+    for name, table in tables.items():
+        if config.eval_limit is not None and config.eval_limit < len(table):
+            some = np.random.default_rng(7).permutation(len(table))[: config.eval_limit]
+            table = table.take(list(some))
+        evals[name] = Examples(table, number, tokenizer, config.max_length)
+    examples = Examples(train, number, tokenizer, config.max_length)
+    digest = hashlib.sha1(json.dumps([train.texts, train.pairs, train.labels]).encode())
+    rows = np.asarray(train.rows, dtype=np.int64)
+    return Prepared(tokenizer, labels, examples, rows, evals, notes, digest.hexdigest())

@@ -1,0 +1,114 @@
+"""The live line of a run: stage, realised rates, time saved so far, time left."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import Any, TextIO
+
+from finesieve.sieve.sieve import Sieve
+
+
+def duration(seconds: float) -> str:
+    """"8 s", "3:07 min" or "2:05 h"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole // 60 % 60:02d} h"
+
+
+def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
+    """Where the run stands; also the `progress` event of run.jsonl.
+
+    saved: seconds that training on everything drawn would have taken beyond `elapsed`, from the
+    seconds a token took while the gates were open (closed, they are more: smaller batches). None
+    before it can be told.
+    """
+    examples, tokens, seconds = sieve.ledger.examples, sieve.ledger.tokens, sieve.ledger.seconds
+    # What is held has been drawn but not been trained on yet: progress counts what came out.
+    progress, window = sieve.progress, sieve.window
+    saved = None
+    if tokens.yielded:
+        plain = sieve.ledger.paces["open"].per_token or seconds["train"] / tokens.yielded
+        saved = plain * tokens.drawn * (
+            progress * total / max(1, examples.drawn)
+        ) - elapsed
+    return {
+        "stage": sieve.stage,
+        "progress": progress,
+        "mean_loss": rounded(window.mean_loss()),
+        "concentration": rounded(window.concentration()),
+        "auc": rounded(window.auc()),
+        "calibration": rounded(window.calibration()),
+        "audit": rounded(window.audit()),
+        "threshold": None if sieve.threshold is None else rounded(sieve.threshold),
+        "drawn": examples.drawn,
+        "scored": examples.scored,
+        "trained": examples.yielded,
+        "elapsed": elapsed,
+        "saved": saved,
+        "left": elapsed * (1 - progress) / progress if progress > 0 else None,
+    }
+
+
+def rounded(value: float) -> float | None:
+    """For JSON: four digits; None if it is not finite."""
+    return round(value, 4) if math.isfinite(value) else None
+
+
+def line(now: dict[str, Any]) -> str:
+    drawn = max(1, now["drawn"])
+    parts = [
+        f"{now['progress']:4.0%}  stage {now['stage']}",
+        f"trained {now['trained'] / drawn:.0%}",
+        f"scored {now['scored'] / drawn:.0%}",
+        duration(now["elapsed"]),
+    ]
+    if now["saved"] is not None and (now["stage"] > 1 or now["trained"] < 0.9 * drawn):
+        word = "saved" if now["saved"] >= 0 else "lost"
+        parts.append(f"{word} {duration(abs(now['saved']))}")
+    if now["left"] is not None:
+        parts.append(f"{duration(now['left'])} left")
+    return "  ·  ".join(parts)
+
+
+class Live:
+    """Rewrites one line on a terminal; elsewhere prints a line each tenth of the run."""
+
+    def __init__(self, label: str, out: TextIO | None = None, quiet: bool = False) -> None:
+        self._out = out or sys.stderr
+        self._label, self._quiet = label, quiet
+        self._terminal = self._out.isatty()
+        self._next_time, self._next_tenth, self._open = 0.0, 1, False
+
+    def show(self, sieve: Sieve, total: int, elapsed: float) -> None:
+        if self._quiet:
+            return
+        if self._terminal:
+            if time.monotonic() < self._next_time:
+                return
+            self._next_time = time.monotonic() + 0.5
+            text = f"{self._label}  {line(snapshot(sieve, total, elapsed))}"
+            self._out.write(f"\r\x1b[K{text}")
+            self._open = True
+        elif sieve.progress >= self._next_tenth / 10:
+            self._next_tenth = int(sieve.progress * 10) + 1
+            self._out.write(f"{self._label}  {line(snapshot(sieve, total, elapsed))}\n")
+        self._out.flush()
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        if self._quiet:
+            return
+        self._out.write(("\r\x1b[K" if self._open else "") + f"{self._label}  {text}\n")
+        self._out.flush()
+        self._open = False
+
+    def close(self) -> None:
+        if self._open:
+            self._out.write("\n")
+            self._out.flush()
+            self._open = False

@@ -1,0 +1,104 @@
+"""The books: exact counts, measured seconds, derived FLOPs; three things never mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from finesieve.costs.pace import Pace
+
+Clock = Callable[[], float]
+
+
+@dataclass
+class Counts:
+    """How many went through each station of the stream.
+
+    drawn: taken from the loader. decided: put before a closed forward gate. scored: forwards
+    without gradient. dropped: by either gate. bad: kept out for a loss that was not finite.
+    yielded: handed to the user's step.
+    """
+
+    drawn: int = 0
+    decided: int = 0
+    scored: int = 0
+    dropped: int = 0
+    bad: int = 0
+    yielded: int = 0
+
+
+@dataclass
+class Ledger:
+    """Examples, tokens and seconds. Counts and paces flow back into decisions; seconds do not.
+
+    seconds: `decide` (both gates and the predictor, deciding and learning, and the handling of
+    rows), `score`, `train` (from a batch's handing over to the next request), `data` (waiting
+    for the loader).
+    opened: tokens yielded while the gates were open.
+    paces: what a token costs: trained on while the gates are `open` or `closed`, or to `score`.
+    """
+
+    clock: Clock
+    examples: Counts = field(default_factory=Counts)
+    tokens: Counts = field(default_factory=Counts)
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"decide": 0.0, "score": 0.0, "train": 0.0, "data": 0.0}
+    )
+    opened: int = 0
+    paces: dict[str, Pace] = field(
+        default_factory=lambda: {name: Pace() for name in ("open", "closed", "score")}
+    )
+
+    @contextmanager
+    def spending(self, on: str) -> Iterator[None]:
+        start = self.clock()
+        try:
+            yield
+        finally:
+            self.seconds[on] += self.clock() - start
+
+    def count(self, station: str, examples: int, tokens: int) -> None:
+        setattr(self.examples, station, getattr(self.examples, station) + examples)
+        setattr(self.tokens, station, getattr(self.tokens, station) + tokens)
+
+    def relative(self, name: str) -> float | None:
+        """What a token costs, `closed` or to `score`, over plain training's; None if unknown.
+
+        Where gates were closed from the start, survivors stand in for plain training.
+        """
+        plain = self.paces["open"].per_token or self.paces["closed"].per_token
+        found = self.paces[name].per_token
+        return None if found is None or plain is None else found / plain
+
+    def flops(self, parameters: int, learn: int | None = None) -> dict[str, float]:
+        """Floating-point operations, derived: 2 per parameter and token forward, 2 for the
+        gradient that is passed on, and 2 more per parameter that learns.
+
+        parameters: those that take part in matrix products (without the embedding tables).
+        learn: those of them that are trained; all by default. Layers frozen below all that learns
+        pass no gradient on, which is not taken off. Attention's own products are left out.
+        Kaplan et al. 2020 (arXiv 2001.08361), table 1.
+        """
+        learn = parameters if learn is None else learn
+        return {
+            "score": 2.0 * parameters * self.tokens.scored,
+            "train": (4.0 * parameters + 2.0 * learn) * self.tokens.yielded,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "examples": asdict(self.examples),
+            "tokens": asdict(self.tokens),
+            "seconds": dict(self.seconds),
+            "opened": self.opened,
+            "paces": {name: pace.state_dict() for name, pace in self.paces.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.examples = Counts(**state["examples"])
+        self.tokens = Counts(**state["tokens"])
+        self.seconds, self.opened = dict(state["seconds"]), state["opened"]
+        for name, pace in state["paces"].items():
+            self.paces[name].load_state_dict(pace)

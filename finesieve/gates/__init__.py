@@ -1,0 +1,21 @@
+"""Gates decide which examples go on, and with which probability."""
+
+from finesieve.gates.dice import Dice, strata
+from finesieve.gates.protocol import (
+    COST_RATIO,
+    SURVIVOR,
+    BoolArray,
+    Features,
+    FloatArray,
+    Gate,
+    IntArray,
+    Offer,
+    State,
+    Verdict,
+)
+from finesieve.gates.simple import Open, Random
+
+__all__ = [
+    "COST_RATIO", "SURVIVOR", "BoolArray", "Dice", "Features", "FloatArray", "Gate", "IntArray",
+    "Offer", "Open", "Random", "State", "Verdict", "strata",
+]

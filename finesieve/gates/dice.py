@@ -1,0 +1,63 @@
+"""Seeded random generators, one for each part that draws, and the order to draw in."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from finesieve.gates.protocol import BoolArray, IntArray, Offer, State
+
+
+class Dice:
+    """A random generator of one's own: seeded, saved, never the global one.
+
+    use: what it is for. Two parts with the same seed but another use roll independently.
+    """
+
+    def __init__(self, seed: int, use: str) -> None:
+        # torch's CPU generator takes the low 32 bits of a seed and ignores the rest.
+        self.origin = zlib.crc32(f"{use}:{seed}".encode())
+        self._generator = torch.Generator().manual_seed(self.origin)
+
+    def uniform(self, n: int) -> npt.NDArray[np.float64]:
+        """float64[n] in [0, 1)."""
+        return torch.rand(n, generator=self._generator, dtype=torch.float64).numpy()
+
+    def systematic(self, p: npt.ArrayLike, order: IntArray) -> BoolArray:
+        """bool[n]: each with its probability p, and of neighbours in this order not many more or
+        fewer than expected.
+
+        The cumulative sum of p is marked off in steps of 1 from a start drawn in [0, 1); who has a
+        mark is kept (Madow 1949). What lies between two neighbours of like gradients then adds
+        almost nothing to the variance, whereas independent rolls also vary in how many are kept.
+
+        p: float[n] in [0, 1]. order: permutation of n; must not depend on these dice.
+        """
+        chances = np.asarray(p, dtype=np.float64)
+        keep = chances >= 1.0  # not left to the rounding of a sum
+        doubtful = order[~keep[order]]
+        marks = np.floor(np.cumsum(chances[doubtful]) - self.uniform(1)[0])
+        keep[doubtful] = np.diff(marks, prepend=-1.0) > 0
+        return keep
+
+    def permutation(self, n: int) -> IntArray:
+        return torch.randperm(n, generator=self._generator).numpy()
+
+    def state_dict(self) -> State:
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._generator.set_state(state["generator"])
+
+
+def strata(offer: Offer, sizes: npt.ArrayLike | None = None) -> IntArray:
+    """Permutation of n that puts like gradients side by side: by label, then by size."""
+    keys = [np.arange(offer.n) if sizes is None else np.asarray(sizes)]
+    if offer.features is not None:
+        keys.append(offer.features.cross)
+    return np.lexsort(keys)

@@ -1,0 +1,179 @@
+"""The meta predictor: online models that foresee what the scoring pass would say.
+
+They see `Features` only, never the model. `predict` does not learn; `learn` is the only mutator,
+and the sieve always asks for a prediction before it lets an example be learned (progressive
+validation), so every recorded quality is that on unseen examples.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from finesieve.errors import ConfigError
+from finesieve.gates.protocol import Features, FloatArray, Offer, State
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX = np.uint64(0xBF58476D1CE4E5B9)
+
+
+class Predictor(ABC):
+    """Abstract or final. Memory is bounded and does not grow with the stream."""
+
+    @abstractmethod
+    def predict(self, offer: Offer) -> FloatArray:
+        """float32[n], non-negative: the expected size, or the chance to be important."""
+
+    @abstractmethod
+    def learn(self, offer: Offer) -> None:
+        """Learn from an offer whose sizes (or verdicts) are known."""
+
+    @abstractmethod
+    def state_dict(self) -> State: ...
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def hashed(features: Features, bits: int, bigrams: bool) -> npt.NDArray[np.int64]:
+    """Slots int64[n, m] in [0, 2**bits]; the last one, 2**bits, stands for "nothing here".
+
+    Each token, and each pair of neighbours, is crossed with the label (Weinberger et al. 2009,
+    "Feature hashing"): whether an example is hard depends on how its words agree with its label.
+    """
+    tokens = features.tokens
+    shift = np.uint64(64 - bits)
+    label = (features.cross.astype(np.uint64) + np.uint64(1)) * _MIX
+    mixed = tokens.astype(np.uint64) * _GOLDEN
+    nothing = tokens < 0
+    empty = np.int64(1 << bits)
+
+    def slot(key: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        key = key ^ label[:, None]
+        key ^= key >> np.uint64(29)
+        key *= _MIX
+        return (key >> shift).astype(np.int64)
+
+    single = slot(mixed)
+    single[nothing] = empty
+    if not bigrams or tokens.shape[1] < 2:
+        return single
+    pair = slot((mixed[:, :-1] >> np.uint64(7)) + mixed[:, 1:])
+    pair[nothing[:, :-1] | nothing[:, 1:]] = empty
+    return np.concatenate((single, pair), axis=1)
+
+
+class SizeRegression(Predictor):
+    """The default: expected size = exp(bias + sum of hashed weights), learned online.
+
+    Poisson regression, whose mean is right for any positive size, by AdaGrad (Duchi et al. 2011)
+    on hashed tokens and bigrams crossed with the label; each active feature has the value
+    1 / sqrt(number of active features). One feature more is memory: how the example's size compared
+    with the mean when it was last revealed, found again by its id, if an earlier pass has shown it.
+    Another, where examples have several targets each, is the logarithm of how many: the size then
+    goes with a power of it, which is learned.
+    Three float32 tables of 2**bits: 12 MiB at the default.
+
+    bits: log2 of the tables' length, 8 to 26. Ids that agree in so many bits share a memory.
+    rate: AdaGrad's learning rate.
+    """
+
+    def __init__(self, bits: int = 20, bigrams: bool = True, rate: float = 0.1) -> None:
+        if not 8 <= bits <= 26:
+            raise ConfigError(f"bits is {bits}; expected 8 to 26 (2**bits slots of 12 bytes)")
+        self.bits, self.bigrams, self.rate = bits, bigrams, rate
+        self._weight = np.zeros((1 << bits) + 1, dtype=np.float32)
+        self._square = np.zeros((1 << bits) + 1, dtype=np.float32)
+        self._memory = np.zeros(1 << bits, dtype=np.float32)  # log(size / mean); 0: never seen
+        self._recall = self._recall_square = 0.0  # the weight of what is remembered
+        self._power = self._power_square = 0.0  # of the number of targets
+        self._usual = 0.0  # running mean of its logarithm
+        self._bias = 0.0  # log of the running mean size
+        self._seen = 0
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the tables, in bytes: fixed at construction."""
+        return self._weight.nbytes + self._square.nbytes + self._memory.nbytes
+
+    def _forward(
+        self, offer: Offer
+    ) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Slots, value of an active feature, what is remembered, how much longer than usual (in
+        logarithms), expected size."""
+        slots = hashed(offer.need("features", self), self.bits, self.bigrams)
+        active = np.count_nonzero(slots != 1 << self.bits, axis=1)
+        scale = (1.0 / np.sqrt(np.maximum(active, 1))).astype(np.float32)
+        known = self._memory[offer.ids & (len(self._memory) - 1)]
+        z = self._weight[slots].sum(axis=1) * scale + np.float32(self._bias)
+        z += np.float32(self._recall) * known
+        longer = self._logarithms(offer) - np.float32(self._usual)
+        z += np.float32(self._power) * longer
+        return slots, scale, known, longer, np.exp(self._near(z)).astype(np.float32)
+
+    def _near(self, z: FloatArray) -> FloatArray:
+        """Within a factor of e^12 of the mean size, whatever that is."""
+        return np.clip(z, self._bias - 12.0, self._bias + 12.0)
+
+    def _logarithms(self, offer: Offer) -> FloatArray:
+        """Of the numbers of targets, float32[n]; the usual one where there are none."""
+        targets = offer.need("features", self).targets
+        if targets is None:
+            return np.full(offer.n, self._usual, dtype=np.float32)
+        return np.asarray(np.log(np.maximum(targets, 1.0)), dtype=np.float32)
+
+    def predict(self, offer: Offer) -> FloatArray:
+        return self._forward(offer)[-1]
+
+    def learn(self, offer: Offer) -> None:
+        size = np.asarray(offer.need("size", self), dtype=np.float32)
+        if len(size) == 0:
+            return
+        self._seen += len(size)
+        # The bias follows the mean size, which falls as the model learns; the features carry
+        # what differs between examples. Hence targets are taken relative to it.
+        mean = max(float(size.mean()), 1e-30)
+        keep = max(0.0, 1.0 - len(size) / min(self._seen, 4096))
+        self._bias = float(np.log(keep * np.exp(self._bias) + (1 - keep) * mean))
+        self._usual = keep * self._usual + (1 - keep) * float(self._logarithms(offer).mean())
+        slots, scale, known, longer, predicted = self._forward(offer)
+        error = (predicted - size) * np.float32(np.exp(-self._bias))
+        gradient = np.repeat((error * scale)[:, None], slots.shape[1], axis=1)
+        flat, step = slots.reshape(-1), gradient.reshape(-1)
+        np.add.at(self._square, flat, step * step)
+        np.add.at(self._weight, flat, -self.rate * step / np.sqrt(self._square[flat] + 1e-6))
+        self._weight[-1] = 0.0
+        self._square[-1] = 0.0
+        pull = (error * known).astype(np.float64)
+        self._recall_square += float((pull * pull).sum())
+        self._recall -= self.rate * float(pull.sum()) / math.sqrt(self._recall_square + 1e-6)
+        pull = (error * longer).astype(np.float64)
+        self._power_square += float((pull * pull).sum())
+        self._power -= self.rate * float(pull.sum()) / math.sqrt(self._power_square + 1e-6)
+        relative = np.log(np.maximum(size, 1e-6 * np.exp(self._bias))) - np.float32(self._bias)
+        self._memory[offer.ids & (len(self._memory) - 1)] = np.clip(relative, -4.0, 4.0)
+
+    def state_dict(self) -> State:
+        return {
+            "weight": torch.from_numpy(self._weight.copy()),
+            "square": torch.from_numpy(self._square.copy()),
+            "memory": torch.from_numpy(self._memory.copy()),
+            "recall": [self._recall, self._recall_square],
+            "power": [self._power, self._power_square, self._usual],
+            "bias": self._bias,
+            "seen": self._seen,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._weight = state["weight"].numpy().copy()
+        self._square = state["square"].numpy().copy()
+        self._memory = state["memory"].numpy().copy()
+        self._recall, self._recall_square = state["recall"]
+        self._power, self._power_square, self._usual = state["power"]
+        self._bias, self._seen = state["bias"], state["seen"]

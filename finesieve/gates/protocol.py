@@ -1,0 +1,177 @@
+"""The one concept: a gate decides which examples go on, and with which probability.
+
+A gate's place decides what it saves: the *forward gate* stands before the scoring pass, the
+*backward gate* after it. Both speak this protocol. Deciding never learns; `learn` is the only
+method that changes what later decisions look like.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finesieve.errors import GateError, StateError
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+State = dict[str, Any]
+# Before they are measured, over training an example with gates open, as it was on CPUs:
+COST_RATIO = 0.3  # to score one
+SURVIVOR = 1.2  # to train on one with gates closed, in smaller batches
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the predictor may look at, for n examples.
+
+    tokens: int64[n, m], non-negative ids, -1 where an example has fewer than m.
+    cross: int64[n], the id that every token is crossed with: the class label, or 0.
+    targets: float32[n], how many targets each has, where it is more than one: tokens to be labelled
+        or told. None else.
+    """
+
+    tokens: IntArray
+    cross: IntArray
+    targets: FloatArray | None = None
+
+    def take(self, index: IntArray) -> Features:
+        targets = None if self.targets is None else self.targets[index]
+        return Features(self.tokens[index], self.cross[index], targets)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """All that a gate may look at: n examples of one pool. `None` = not known at this place.
+
+    ids: int64[n].
+    stage: 1, 2 or 3, the stage in which the sieve is.
+    drawn: how many examples of the stream this offer stands for (n at the forward gate; at the
+        backward gate the size of the pool that the scored ones came from). Shares refer to it.
+    features: what the forward gate's predictor sees.
+    probability: float32[n] in (0, 1], with which each example got here.
+    predicted: float32[n], the size that the predictor expected before it learned.
+    loss: float32[n], in the loss's own unit.
+    size: float32[n], the size of the gradient (see `finesieve.scores`).
+    keep: bool[n], the backward gate's verdict: known only to a forward gate that learns.
+    cost_ratio: seconds to score an example over seconds to train on it.
+    """
+
+    ids: IntArray
+    stage: int = 2
+    drawn: int | None = None
+    features: Features | None = None
+    probability: FloatArray | None = None
+    predicted: FloatArray | None = None
+    loss: FloatArray | None = None
+    size: FloatArray | None = None
+    keep: BoolArray | None = None
+    cost_ratio: float = COST_RATIO / SURVIVOR
+
+    @property
+    def n(self) -> int:
+        return len(self.ids)
+
+    def take(self, index: IntArray) -> Offer:
+        """The chosen examples; `drawn` stays, for it speaks of the pool."""
+        return Offer(
+            self.ids[index],
+            self.stage,
+            self.drawn,
+            features=None if self.features is None else self.features.take(index),
+            probability=None if self.probability is None else self.probability[index],
+            predicted=None if self.predicted is None else self.predicted[index],
+            loss=None if self.loss is None else self.loss[index],
+            size=None if self.size is None else self.size[index],
+            keep=None if self.keep is None else self.keep[index],
+            cost_ratio=self.cost_ratio,
+        )
+
+    def need(self, field: str, gate: object) -> Any:
+        """The field's value; `GateError` naming the gate and the likely cause if it is None."""
+        value = getattr(self, field)
+        if value is None:
+            cause = (
+                "it stands before the scoring pass; put it behind, or inside a PredictorGate"
+                if field in ("loss", "size")
+                else "give the sieve a `features` function"
+            )
+            raise GateError(
+                f"{type(gate).__name__} needs `{field}`, which this offer lacks: probably {cause}"
+            )
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A gate's answer on an offer of n examples.
+
+    keep: bool[n].
+    probability: float32[n] in [0, 1], the chance that each example had to be kept; a kept
+        example then weighs 1 / probability (Horvitz & Thompson 1952) and the gradient stays
+        unbiased. `None` from a gate that does not weigh: kept examples weigh 1.
+    audited: bool[n], kept by the audit, whatever the predictor said.
+    threshold: the size (or loss) from which on everything was kept, for the records.
+    """
+
+    keep: BoolArray
+    probability: FloatArray | None = None
+    audited: BoolArray | None = None
+    threshold: float | None = None
+
+    def check(self, n: int, gate: object) -> Verdict:
+        """Raise `GateError` unless this is a verdict on n examples."""
+        name = type(gate).__name__
+        if self.keep.shape != (n,) or self.keep.dtype != np.bool_:
+            raise GateError(
+                f"{name}.decide returned keep of shape {self.keep.shape} and dtype "
+                f"{self.keep.dtype}; expected bool[{n}], one value per example offered"
+            )
+        p = self.probability
+        if p is not None:
+            if p.shape != (n,):
+                raise GateError(
+                    f"{name}.decide returned probability {p.shape}; expected float32[{n}]"
+                )
+            chosen = p[self.keep]
+            if not bool(np.all((chosen > 0) & (chosen <= 1.0))):
+                raise GateError(f"{name} kept an example with a probability outside (0, 1]")
+        return self
+
+
+class Gate(ABC):
+    """The protocol. Abstract or final: no gate subclasses another gate."""
+
+    @abstractmethod
+    def decide(self, offer: Offer) -> Verdict:
+        """Which of the offered examples go on. May roll dice; must not learn."""
+
+    def learn(self, offer: Offer) -> None:  # noqa: B027 - a gate without memory has nothing to do
+        """Take in losses or sizes that were revealed. The only mutator."""
+
+    def predict(self, offer: Offer) -> FloatArray | None:
+        """The sizes that this gate expects, float32[n], or None if it holds no predictor."""
+        return None
+
+    def shared(self) -> list[float]:
+        """Numbers on which ranks must agree; replaced by their mean over ranks in `agree`."""
+        return []
+
+    def agree(self, values: list[float]) -> None:  # noqa: B027
+        """Take over the mean over ranks of what `shared` gave."""
+
+    def state_dict(self) -> State:
+        """Tensors, numbers and strings only: loadable with `weights_only=True`."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state:
+            raise StateError(
+                f"state with {sorted(state)} offered to {type(self).__name__}, which has none: "
+                "it was probably saved by another kind of gate"
+            )

@@ -1,0 +1,214 @@
+"""Threshold sampling: the gate, and how its threshold is found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finesieve.errors import check_cost_ratio, check_share
+from finesieve.gates.dice import Dice, strata
+from finesieve.gates.protocol import Gate, Offer, State, Verdict
+
+Array = npt.NDArray[np.float64]
+
+
+def inclusion(sizes: npt.ArrayLike, threshold: float, floor: float = 0.0) -> Array:
+    """p = min(1, max(size / threshold, floor)), float64 of the shape of `sizes`.
+
+    Threshold sampling: Duffield, Lund & Thorup, "Learn more, sample less", 2005. For a given
+    expected number kept no other choice of probabilities has a smaller variance of the sum.
+    """
+    s = np.asarray(sizes, dtype=np.float64)
+    if threshold <= 0:
+        return np.ones_like(s)
+    return np.clip(s / threshold, floor, 1.0)
+
+
+def solve_threshold(
+    sizes: npt.ArrayLike,
+    target: float,
+    floor: float = 0.0,
+    weights: npt.ArrayLike | None = None,
+) -> float:
+    """The threshold at which `inclusion` keeps `target` examples in expectation.
+
+    sizes: [n], non-negative and finite. target: expected number kept, sum of weights * p.
+    weights: [n], how many examples each stands for (1 by default).
+    Returns 0.0 (keep all) if the target is not below the total, and the largest threshold of use
+    if even the floor keeps more than the target.
+
+    Exact: between two neighbouring sizes (as thresholds: where an example's p reaches 1, or the
+    floor) the expected number is linear in 1 / threshold, so the right piece is found by a search
+    over sorted break points and then solved in closed form.
+    """
+    s = np.asarray(sizes, dtype=np.float64)
+    w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
+    if target >= float(w.sum()):
+        return 0.0
+    order = np.argsort(s)
+    s, w = s[order], w[order]
+    # At threshold t: examples with s >= t have p = 1, those with s <= floor * t have p = floor.
+    total_w = np.concatenate(([0.0], np.cumsum(w)))
+    total_ws = np.concatenate(([0.0], np.cumsum(w * s)))
+    points = s[s > 0]
+    if floor > 0:
+        points = np.concatenate((points, points / floor))
+        points.sort()
+    if len(points) == 0:
+        return float("inf")
+
+    def expected(t: Array) -> tuple[Array, Array, Array, Array]:
+        ones = np.searchsorted(s, t, side="left")
+        low = np.searchsorted(s, floor * t, side="right") if floor > 0 else np.zeros_like(ones)
+        low = np.minimum(low, ones)
+        certain = total_w[-1] - total_w[ones]
+        floored = floor * total_w[low]
+        middle = total_ws[ones] - total_ws[low]
+        return certain + floored + middle / t, certain, floored, middle
+
+    low_i, high_i = 0, len(points) - 1
+    if float(expected(points[high_i : high_i + 1])[0][0]) > target:
+        if floor > 0:
+            return float(points[-1])
+        # Past the largest size every p is s / t.
+        return float(total_ws[-1] / target)
+    while low_i < high_i:  # the smallest point that keeps no more than the target
+        mid = (low_i + high_i) // 2
+        if float(expected(points[mid : mid + 1])[0][0]) > target:
+            low_i = mid + 1
+        else:
+            high_i = mid
+    # Solve on the piece that ends in this point; who is where in it, its middle tells.
+    begin = points[low_i - 1] if low_i else 0.0
+    inside = np.asarray([(begin + points[low_i]) / 2])
+    _, certain, floored, middle = expected(inside)
+    rest = target - float(certain[0]) - float(floored[0])
+    if rest <= 0 or float(middle[0]) <= 0:
+        return float(points[low_i])
+    return float(min(points[low_i], float(middle[0]) / rest))
+
+
+def balanced_threshold(
+    sizes: npt.ArrayLike,
+    scoring: float,
+    floor: float = 0.0,
+    weights: npt.ArrayLike | None = None,
+    least: float = 0.0,
+) -> float:
+    """The threshold at which variance x cost is least.
+
+    With p = `inclusion(sizes, t, floor)` the variance is V = sum(w size^2 / p) and the cost, in
+    training steps of one example, K = scoring + sum(w p). d(V K)/dt = 0 where t^2 = V / K, and
+    what lies between the floor and 1 adds t * sum(w size) to both sides of t^2 K = V, so that
+    without a floor
+
+        sum over size >= t of w ((size / t)^2 - 1)  =  scoring:
+
+    the more scoring has cost already, the more is trained on.
+
+    sizes: [n], non-negative and finite. scoring: what their scoring cost, in training steps of
+    one example (number scored x cost ratio). weights: [n], how many examples each stands for.
+    least: expected number kept at least: the threshold is lowered until it is.
+    Returns 0.0 (keep all) if no example has a size, and the largest size if scoring is free.
+    """
+    if least > 0:
+        free = balanced_threshold(sizes, scoring, floor, weights)
+        return min(free, solve_threshold(sizes, least, floor, weights))
+    s = np.asarray(sizes, dtype=np.float64)
+    w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
+    order = np.argsort(s)
+    s, w = s[order], w[order]
+    points = s[s > 0]
+    if len(points) == 0:
+        return 0.0
+    if floor > 0:
+        points = np.sort(np.concatenate((points, points / floor)))
+    total_w = np.concatenate(([0.0], np.cumsum(w)))
+    total_q = np.concatenate(([0.0], np.cumsum(w * s * s)))
+
+    def sides(t: Array) -> tuple[Array, Array]:
+        """V and K without what both have in common."""
+        ones = np.searchsorted(s, t, side="left")
+        low = np.searchsorted(s, floor * t, side="right") if floor > 0 else np.zeros_like(ones)
+        low = np.minimum(low, ones)
+        v = total_q[-1] - total_q[ones] + (total_q[low] / floor if floor > 0 else 0.0)
+        return v, scoring + total_w[-1] - total_w[ones] + floor * total_w[low]
+
+    v, k = sides(points)
+    above = np.flatnonzero(points * points * k >= v * (1 - 1e-12))  # t^2 K - V rises with t
+    if len(above) == 0:
+        return float(points[-1])
+    at = int(above[0])
+    begin = float(points[at - 1]) if at else 0.0
+    v, k = sides(np.asarray([(begin + points[at]) / 2]))  # the piece that ends in this point
+    if k[0] <= 0:
+        return float(points[at])
+    return float(np.clip(np.sqrt(v[0] / k[0]), begin, points[at]))
+
+
+class ThresholdSampling(Gate):
+    """Keep example i with probability min(1, size_i / threshold); weigh it 1 / probability.
+
+    The threshold is found anew for every pool: there is no history that could lag behind a
+    falling loss. Either such that the expected number kept is `share` of the pool, or, without a
+    share, such that variance x cost is least (`balanced_threshold`). Unbiased whatever the sizes
+    are; of least variance if they are right.
+
+    At the forward gate the sizes are the predicted ones (inside a `PredictorGate`); at the
+    backward gate they are the measured ones divided by the probability of having been scored.
+
+    share: expected share of the pool *drawn* that is kept, in (0, 1]; None: balance (only behind
+        a scoring pass).
+    floor: the least probability, in [0, 1]: bounds the weights. What looks worthless now may
+        still teach under dropout, or be mispredicted; without a floor it would come, rarely, with
+        a weight that spoils the step.
+    cost_ratio: seconds to score an example over seconds to train on it; None: as the sieve
+        measures it. least: share kept at least, whatever the balance says: variance is not all, the
+        optimizer needs steps too. Both of use only without a share.
+    systematic: roll for neighbours in label and size together (`Dice.systematic`).
+    """
+
+    def __init__(
+        self,
+        share: float | None,
+        floor: float = 0.02,
+        seed: int = 0,
+        cost_ratio: float | None = None,
+        least: float = 0.0,
+        systematic: bool = False,
+    ) -> None:
+        self.systematic = systematic
+        self.share = None if share is None else check_share("share", share)
+        self.least = check_share("least", least, zero=True)
+        self.cost_ratio = check_cost_ratio(cost_ratio)
+        self.floor = check_share("floor", floor, zero=True)
+        self._dice = Dice(seed, "threshold sampling")
+
+    def decide(self, offer: Offer) -> Verdict:
+        sizes = np.asarray(offer.need("size", self), dtype=np.float64)
+        if offer.probability is not None:
+            sizes = sizes / offer.probability
+        drawn = offer.n if offer.drawn is None else offer.drawn
+        if self.share is None:
+            ratio = offer.cost_ratio if self.cost_ratio is None else self.cost_ratio
+            threshold = balanced_threshold(
+                sizes, ratio * offer.n, self.floor, least=self.least * drawn
+            )
+        else:
+            threshold = solve_threshold(sizes, self.share * drawn, self.floor)
+        p = inclusion(sizes, threshold, self.floor).astype(np.float32)
+        if self.systematic:
+            keep = self._dice.systematic(p, strata(offer, sizes))
+        else:
+            keep = self._dice.uniform(offer.n) < p
+        return Verdict(keep, p, threshold=threshold)
+
+    def state_dict(self) -> State:
+        return {"dice": self._dice.state_dict(), "share": self.share}  # a policy may have moved it
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._dice.load_state_dict(state["dice"])
+        self.share = state["share"]

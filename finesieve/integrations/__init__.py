@@ -1,0 +1,1 @@
+"""Integrations put a sieve into the training loops of other libraries."""

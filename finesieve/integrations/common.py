@@ -1,0 +1,106 @@
+"""What the adapters of host libraries share: clock, random state, figures for the logs."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from finesieve import methods
+from finesieve.errors import ConfigError
+from finesieve.methods.method import Method
+from finesieve.sieve.sieve import Sieve
+
+
+def clock(device: torch.device) -> Callable[[], float]:
+    """Seconds; waits for a GPU, which runs ahead of the program."""
+    if device.type != "cuda":
+        return time.perf_counter
+
+    def synchronised() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return synchronised
+
+
+def check_method(
+    method: Method | str, id_key: Any, where: str, by_steps: bool = False
+) -> None:
+    """`ConfigError` for a method that needs more than a stream of batches gives.
+
+    id_key: the column of ids, if any. where: who runs it. by_steps: whether whoever runs it makes
+    the learning rate follow the share of the stream.
+    """
+    built = methods.build(method, 0) if isinstance(method, str) else method
+    wrong = ""
+    if built.reference > 0:
+        wrong = "needs a reference model trained beforehand"
+    elif by_steps and built.schedule_by == "steps":
+        wrong = "has a learning rate that goes by steps"
+    if wrong:
+        raise ConfigError(f"method {built.name!r} {wrong}, which {where} does not have: run it "
+                          f"with `finesieve train --method {built.name}`")
+    if built.name == "infobatch" and id_key is None:
+        raise ConfigError("method 'infobatch' remembers losses from pass to pass, so it needs ids "
+                          "that stay the same: give id_key=, the name of a column of them")
+
+
+def sized(loader: Any) -> bool:
+    try:
+        len(loader)
+    except TypeError:
+        return False
+    return True
+
+
+def examples(loader: Any, batch_size: int | None, ranks: int = 1) -> int | None:
+    """Examples that one rank draws in one pass; None if it cannot be known.
+
+    batch_size: of one rank. ranks: those among which the loader's sampler is divided by the host;
+    1 where it gives each rank its own part.
+    """
+    if batch_size is None or not sized(loader):
+        return None
+    most = len(loader) * batch_size
+    sampler = getattr(loader, "sampler", None)
+    if ranks == 1 and sampler is not None and sized(sampler):
+        return min(most, len(sampler))
+    return most
+
+
+def figures(sieve: Sieve) -> dict[str, float]:
+    """Stage; shares trained on and scored of what was drawn; savings of plain training's cost, by
+    what a token was measured to cost (`Sieve.costs`)."""
+    ledger = sieve.ledger
+    drawn = max(1, ledger.examples.drawn - sieve.held)
+    trained = ledger.examples.yielded / drawn
+    scored = ledger.examples.scored / max(1, ledger.examples.drawn)
+    work = sieve.work()
+    spent = work.spent(*sieve.costs, of=ledger.tokens.drawn)
+    return {"sieve_stage": float(sieve.stage), "sieve_trained": round(trained, 4),
+            "sieve_scored": round(scored, 4), "sieve_saved": round(1.0 - spent, 4)}
+
+
+# ---- the random state of the process (a GPU's apart, which no loader draws from)
+
+
+def random_state() -> dict[str, Any]:
+    """Of Python, NumPy and PyTorch; loads with `weights_only=True`."""
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    kind, keys, *rest = state["numpy"]
+    random.setstate(state["python"])
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])

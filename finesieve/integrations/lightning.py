@@ -1,0 +1,487 @@
+"""Lightning's Trainer: a callback that wraps the train loader.
+
+Only Lightning's public hooks are used. Evaluation is never filtered. Fabric needs nothing from
+here: its loop is the user's own, see `docs/lightning.md`.
+
+Lightning reads a loader without a length one batch ahead, to know the last batch of an epoch
+when it has it (the optimizer steps then, and evaluation follows). No length that could be given
+would be right, so the look-ahead stays, and this module keeps what was yielded until it is trained
+on: it goes into the checkpoint, and the schedule follows the batch trained on, not the one ahead.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+
+try:
+    from lightning.pytorch import Callback
+    from lightning.pytorch.utilities.model_helpers import is_overridden
+except ImportError as error:
+    raise ImportError(
+        f"finesieve.integrations.lightning needs {error.name}: pip install 'finesieve[lightning]'"
+    ) from None
+
+from finesieve import methods
+from finesieve.errors import ConfigError, StateError
+from finesieve.gates.features import FeatureFunction
+from finesieve.integrations.common import check_method, clock, examples, figures, sized
+from finesieve.scoring import heads
+from finesieve.scoring.last_layer import LastLayer
+from finesieve.scoring.scorers import (
+    SIZE_ALONE,
+    PerExample,
+    Scorer,
+    Scores,
+    SizeFunction,
+    Task,
+    check_losses,
+    scoring,
+)
+from finesieve.sieve.ranks import Alone, Ranks
+from finesieve.sieve.schedule import StreamSchedule
+from finesieve.sieve.sieve import Listener, Sieve
+
+__all__ = ["SieveCallback"]
+LossFunction = Callable[[nn.Module, Any], Tensor]
+_SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+_SERVED = ("SingleDeviceStrategy", "DDPStrategy")
+
+
+class SieveCallback(Callback):
+    """Filter what a Lightning module trains on.
+
+        module.sieved = SieveCallback(head=heads.SingleLabel())
+        trainer = Trainer(callbacks=[module.sieved])
+        trainer.fit(module, module.sieved(loader))
+
+    and in `training_step`: `return self.sieved.reduce(losses, batch)`, with one loss an example.
+
+    method: a name from `finesieve.methods`, or a `Method`; "full" leaves all as it is.
+    head: the task, where `module(**batch without targets)` gives what the head expects.
+    losses: for anything else: a function (module, batch) -> loss per example, float[n]. It runs in
+        the scoring pass, too, so it must not call `self.log`.
+    size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n]; the
+        loss itself by default (see `scores.PerExample`).
+    features: what the predictor looks at; the head's own by default.
+    options: further settings of `Sieve`. Its `total` follows from `max_epochs` and the loader.
+
+    An epoch is one pass over the data, of fewer steps than plain training's. With `max_steps`, or
+    a number as `limit_train_batches`, as many batches are trained on as told, over as much data as
+    that takes.
+
+    Raises `ConfigError`, naming the setting to change, for what cannot be served rightly.
+    """
+
+    def __init__(
+        self,
+        method: methods.Method | str = "finesieve",
+        *,
+        head: heads.Head | None = None,
+        losses: LossFunction | None = None,
+        size: SizeFunction | None = None,
+        features: FeatureFunction | None = None,
+        listeners: Sequence[Listener] = (),
+        **options: Any,
+    ) -> None:
+        built = methods.build(method, 0) if isinstance(method, str) else method
+        check_method(built, options.get("id_key"), "a SieveCallback")
+        self.filters = built.name != "full"
+        if built.scores and (head is None) == (losses is None):
+            raise ConfigError(
+                f"method {built.name!r} scores examples: give either head=, one of "
+                "finesieve.heads, or losses=, a function (module, batch) -> loss per example"
+            )
+        if size is not None and losses is None:
+            raise ConfigError(SIZE_ALONE)
+        self._method, self._head, self._losses, self._size = method, head, losses, size
+        self._features, self._listeners = features, listeners
+        self._given: int | None = options.pop("total", None)
+        self._options = options
+        self.sieve: Sieve | None = None  # of the training under way or done last
+        self._trainer: Any = None
+        self._module: Any = None
+        self._loader: Any = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self.sieve = None
+        self._pass: Iterator[Any] | None = None
+        # Yielded and not trained on yet, with the progress that each brings.
+        self._out: deque[tuple[Any, float]] = deque()
+        self._progress = 0.0
+        self._order: Tensor | None = None  # random state with which the pass began
+        self._saved: Mapping[str, Any] | None = None
+        self._idle = self._stopped = 0.0
+
+    # ---- for the user's script
+
+    def __call__(self, loader: Any) -> Any:
+        """The train loader, filtered: for `trainer.fit`, or for `train_dataloader` to return."""
+        self._loader = loader
+        return _Loader(self, loader) if self.filters else loader
+
+    def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
+        """The weighted mean of the losses; a scalar for `training_step` to return.
+
+        losses, sizes: as in `Sieve.reduce`. In evaluation the plain mean.
+        """
+        if not self.filters or self._trainer is None or not self._trainer.training:
+            return check_losses(losses, losses.numel(), "the step").mean()
+        if self.sieve is None:
+            raise _not_wrapped()
+        return self.sieve.reduce(losses, batch, sizes)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of plain training: what a schedule is to be built for."""
+        trainer = self._asked()
+        limit, epochs = trainer.limit_train_batches, trainer.max_epochs
+        batches: float = len(self._loader) if sized(self._loader) else math.inf
+        if isinstance(limit, int):  # as many as told, whatever the loader's length
+            batches = limit
+        if not self.filters:
+            steps = trainer.estimated_stepping_batches
+        elif trainer.max_steps > 0:
+            steps = trainer.max_steps
+        elif epochs < 0 or math.isinf(batches):
+            steps = -1
+        else:
+            steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
+        if steps < 1 or math.isinf(steps):
+            raise ConfigError(
+                "the number of steps is not known: set max_steps, or max_epochs with a loader "
+                "that has a length"
+            )
+        return int(steps)
+
+    @property
+    def progress(self) -> float:
+        """Share of the stream consumed by the batches trained on, 0 to 1."""
+        self._asked()
+        if self._total() is None:
+            raise ConfigError("progress needs the stream's length: give SieveCallback(total=...)")
+        return self._progress
+
+    def schedule(self, scheduler: Any, steps: int | None = None) -> dict[str, Any]:
+        """For `configure_optimizers` to return: the scheduler, stepped with the optimizer.
+
+        Where an epoch is a pass over the data it follows the share of the data consumed, so that
+        it is fully decayed at the end; where steps are counted it is stepped as it is.
+
+        scheduler: built for `steps` steps, by default `self.steps`.
+        """
+        self._asked()
+        if self.filters and (self._passes() is not None or self._given is not None):
+            nominal = self.steps if steps is None else steps
+            scheduler = _Driven(scheduler, nominal, lambda: self.progress)
+        return {"scheduler": scheduler, "interval": "step"}
+
+    # ---- hooks
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self._trainer, self._module = trainer, pl_module
+        if stage == "fit" and self.filters:
+            self._begin()
+            self._check()
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if not self.filters:
+            return
+        if not isinstance(trainer.train_dataloader, _Loader):
+            raise _not_wrapped()
+        for found in trainer.lr_scheduler_configs if self._passes() is not None else ():
+            if found.interval == "step" and not isinstance(found.scheduler, _Driven):
+                raise ConfigError(
+                    f"{type(found.scheduler).__name__} steps with the optimizer, and nobody knows "
+                    "beforehand how often that is (estimated_stepping_batches is no number here): "
+                    "build it for self.sieved.steps and return self.sieved.schedule(scheduler) "
+                    "from configure_optimizers, or set max_steps"
+                )
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._out:
+            self._progress = self._out[0][1]
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._out:
+            self._out.popleft()  # before a checkpoint is saved: those callbacks come last
+        # Told every time they would cost a millisecond a batch, and Lightning writes few of them.
+        # It counts this step or the next, by whether batches are accumulated.
+        every, step = trainer.log_every_n_steps, trainer.global_step
+        written = every and (step % every == 0 or (step + 1) % every == 0)
+        if self.sieve is not None and not trainer.barebones and (written or trainer.should_stop):
+            pl_module.log_dict(figures(self.sieve))
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.sieve is not None:
+            self._stopped = self._device_clock()
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if self.sieve is not None:
+            self._idle += self._device_clock() - self._stopped
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self._pass = None  # ends the loader's workers
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of all ranks, since one of them writes the checkpoint; called on all of them."""
+        if self.sieve is None:
+            return {}
+        order = self._order
+        if order is None:
+            order = _generator(self._loader).get_state()
+        own = {"sieve": self.sieve.state_dict([batch for batch, _ in self._out]), "order": order}
+        states = [own]
+        if self._trainer.world_size > 1:
+            states = [own] * self._trainer.world_size
+            dist.all_gather_object(states, own)
+        return {"ranks": states}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        self._saved = state_dict
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
+        known = self.state_key in checkpoint.get("callbacks", {})
+        if self.filters and trainer.state.fn == "fit" and not known:
+            raise StateError(
+                "the checkpoint was saved without a sieve, or before it had a batch: resume it "
+                "without one (leave the callback out, or method='full')"
+            )
+
+    def __deepcopy__(self, memo: Any) -> SieveCallback:
+        return self  # a copy of the module, as for averaged weights, is not trained
+
+    # ---- parts
+
+    def _check(self) -> None:
+        """`ConfigError` for what cannot be served rightly."""
+        trainer, wrong = self._trainer, []
+        kinds = [kind.__name__ for kind in type(trainer.strategy).__mro__]
+        if any(k in _SHARDED for k in kinds) or not any(k in _SERVED for k in kinds):
+            wrong.append(
+                f"Trainer(strategy=...) is {kinds[0]}; expected 'ddp' or one device: a sharded "
+                "model cannot be scored by one rank alone"
+            )
+        for name in ("val_check_interval", "limit_train_batches"):
+            value = getattr(trainer, name)
+            if isinstance(value, float) and value != 1.0:
+                wrong.append(f"Trainer({name}={value}): nobody knows beforehand how many batches "
+                             "survive; give a whole number of batches")
+        if trainer.max_steps > 0 and trainer.max_epochs > 0:
+            wrong.append(f"Trainer(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps})"
+                         ": nobody knows beforehand which comes first, and the schedule needs to "
+                         "know: set one of them (max_epochs=-1 beside max_steps)")
+        if trainer.overfit_batches:
+            wrong.append(f"Trainer(overfit_batches={trainer.overfit_batches}): there is nothing "
+                         "to filter in a few batches; leave the sieve out (method='full')")
+        if wrong:
+            raise ConfigError("the sieve cannot be used: " + "; ".join(wrong))
+
+    def _check_sampler(self, loader: Any) -> None:
+        """Lightning shards a `DataLoader` over ranks by itself, but not what wraps one."""
+        if self._trainer.world_size == 1 or not isinstance(loader, DataLoader):
+            return
+        given = (loader.sampler, getattr(loader.batch_sampler, "sampler", None))
+        shards = any(isinstance(s, DistributedSampler) for s in given)
+        if not shards and not isinstance(loader.dataset, IterableDataset):
+            raise ConfigError(
+                f"{self._trainer.world_size} devices, but the loader's sampler gives each of them "
+                "all the data: DataLoader(..., sampler=DistributedSampler(data, "
+                "trainer.world_size, trainer.global_rank))"
+            )
+
+    def _asked(self) -> Any:
+        """The trainer, which has asked for its train loader."""
+        if self._trainer is None:
+            raise ConfigError("the trainer does not know the sieve: Trainer(callbacks=[sieved])")
+        if self._loader is None:  # the module's or the data module's, and not asked for yet
+            _ = self._trainer.estimated_stepping_batches
+        return self._trainer
+
+    def _passes(self) -> int | None:
+        """Passes over the data that the training takes; None where batches are counted."""
+        trainer = self._trainer
+        counted = trainer.max_steps > 0 or isinstance(trainer.limit_train_batches, int)
+        return None if counted or trainer.max_epochs < 0 else int(trainer.max_epochs)
+
+    def _total(self) -> int | None:
+        """Examples in all passes together, if that is known."""
+        passes, loader = self._passes(), self._loader
+        count = examples(loader, getattr(loader, "batch_size", None))
+        if self._given is not None or passes is None or count is None:
+            return self._given
+        return passes * count
+
+    def _device_clock(self) -> float:
+        return clock(self._trainer.strategy.root_device)()
+
+    def _clock(self) -> float:
+        """Seconds without those of evaluation, which comes between two train batches."""
+        return self._device_clock() - self._idle
+
+    def _built(self) -> Sieve:
+        trainer, module, scorer = self._trainer, self._module, None
+        # The module itself, not the strategy's wrapper, under the precision that it trains in.
+        context = trainer.precision_plugin.train_step_context
+        if self._head is not None:
+            scorer = _Prepared(Task(module, self._head, context), trainer, module)
+        elif self._losses is not None:
+            own = PerExample(module, self._losses, self._size, context)
+            scorer = _Prepared(own, trainer, module)
+        several = trainer.world_size > 1
+        sieve = Sieve(
+            scorer, self._method if isinstance(self._method, str) else copy.deepcopy(self._method),
+            total=self._total(), listeners=self._listeners,
+            features=self._features or (self._head.features() if self._head else None),
+            agreement=Ranks(device=str(trainer.strategy.root_device)) if several else Alone(),
+            **{"clock": self._clock, **self._options},
+        )
+        if self._saved is not None:
+            ranks = self._saved["ranks"]
+            if len(ranks) != trainer.world_size:
+                raise StateError(f"the checkpoint was saved by {len(ranks)} ranks, there are "
+                                 f"{trainer.world_size}: resume on as many devices")
+            own = ranks[trainer.global_rank]
+            sieve.load_state_dict(own["sieve"], trainer.strategy.root_device)
+            self._order = own["order"]
+        return sieve
+
+    def batches(self, loader: Any) -> Iterator[Any]:
+        """One epoch as Lightning sees it."""
+        if self._trainer is None:
+            raise ConfigError("the trainer does not know the sieve: Trainer(callbacks=[sieved])")
+        if self.sieve is None:
+            self._check_sampler(loader)
+            self.sieve = self._built()
+        left = list(self._out)  # of an epoch that was cut short; its pass goes on
+        for batch, _ in left:
+            yield copy.copy(batch)
+        while True:
+            fresh, empty = self._pass is None, True
+            if fresh and not left:
+                self._pass = self._one_pass(self.sieve, loader)
+            for batch in self._pass or ():
+                empty = False
+                progress = self.sieve.progress if self._total() else 0.0
+                self._out.append((batch, progress))
+                yield copy.copy(batch)  # the step may take it apart
+            counted = isinstance(self._trainer.limit_train_batches, int)
+            if not counted or (fresh and empty and not left):
+                self._pass = None
+                return
+            self._pass, left = None, []
+
+    def _one_pass(self, sieve: Sieve, loader: Any) -> Iterator[Any]:
+        for part in (loader, *_samplers(loader)):
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(sieve.passes)
+        generator, resumed = _generator(loader), self._order
+        if resumed is None:
+            self._order = generator.get_state()
+            yield from sieve(loader)
+        else:
+            yield from sieve(_repeated(loader, generator, resumed))
+        self._order = None
+
+
+class _Loader:
+    """The train loader as Lightning sees it: filtered, without a length."""
+
+    def __init__(self, callback: SieveCallback, loader: Any) -> None:
+        self._callback, self._loader = callback, loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._callback.batches(self._loader)
+
+
+class _Prepared(Scorer):
+    """Scores what the training step would see: converted, moved, through the transfer hooks."""
+
+    def __init__(self, scorer: Scorer, trainer: Any, module: Any) -> None:
+        self._scorer, self._trainer, self._module = scorer, trainer, module
+
+    def __call__(self, batch: Any) -> Scores:
+        with scoring(self._module):  # hooks may draw random numbers
+            return self._scorer(self._prepared(batch))
+
+    def last_layer(self, batch: Any) -> LastLayer | None:
+        with scoring(self._module):
+            return self._scorer.last_layer(self._prepared(batch))
+
+    def _prepared(self, batch: Any) -> Any:
+        trainer, data, hook = self._trainer, self._trainer.datamodule, "on_before_batch_transfer"
+        owner = data if data is not None and is_overridden(hook, data) else self._module
+        batch = trainer.precision_plugin.convert_input(batch)
+        batch = owner.on_before_batch_transfer(batch, dataloader_idx=0)
+        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+    def size_of_loss(self, loss: Any) -> Any:
+        return self._scorer.size_of_loss(loss)
+
+
+class _Driven(LRScheduler):
+    """A schedule that follows the share of the data consumed; Lightning takes no other class."""
+
+    def __init__(self, plain: Any, steps: int, progress: Callable[[], float]) -> None:
+        # Without the base's own: that would step the optimizer's rate.
+        self.optimizer, self._plain = plain.optimizer, plain
+        self._driver = StreamSchedule(plain, steps, progress)
+
+    def step(self, epoch: int | None = None) -> None:
+        self._driver.step()
+
+    def get_last_lr(self) -> Any:
+        return self._plain.get_last_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._driver.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._driver.load_state_dict(state_dict)
+
+
+def _not_wrapped() -> ConfigError:
+    return ConfigError(
+        "the train loader is not the sieve's: trainer.fit(module, sieved(loader)), or return "
+        "self.sieved(loader) from train_dataloader"
+    )
+
+
+def _samplers(loader: Any) -> list[Any]:
+    batches = getattr(loader, "batch_sampler", None)
+    return [getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)]
+
+
+def _generator(loader: Any) -> torch.Generator:
+    """The random numbers that the loader's order comes from."""
+    for part in (*_samplers(loader), loader):
+        if isinstance(found := getattr(part, "generator", None), torch.Generator):
+            return found
+    return torch.default_generator
+
+
+def _repeated(loader: Any, generator: torch.Generator, state: Tensor) -> Iterator[Any]:
+    """The loader's batches in the order that belongs to a random state."""
+    now = generator.get_state()
+    generator.set_state(state)
+    iterator = iter(loader)
+    batch = next(iterator, None)  # samplers draw their order with the first batch
+    if generator is torch.default_generator:
+        generator.set_state(now)
+    if batch is not None:
+        yield batch
+        yield from iterator

@@ -1,0 +1,1 @@
+"""A sieve in Hugging Face's Trainer, and in the trainers that are built on it."""

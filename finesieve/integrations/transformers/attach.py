@@ -1,0 +1,442 @@
+"""Hugging Face's Trainer: one line, `attach(trainer)`, before `trainer.train()`.
+
+The trainer's class stays as it is: five of this one object's methods (`HOOKS`) are wrapped, and
+each calls the one it wraps. Evaluation is never filtered. While no weights are needed (the gates
+are open, or the method has none) the host computes its own loss, to the bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import IterableDataset
+
+try:
+    from accelerate.data_loader import DataLoaderDispatcher
+    from transformers import Trainer, TrainerCallback
+    from transformers.trainer_utils import get_last_checkpoint
+except ImportError as error:
+    raise ImportError(
+        f"finesieve.integrations.transformers.attach needs {error.name}: "
+        "pip install 'finesieve[hf]'"
+    ) from None
+
+from finesieve import methods
+from finesieve.batches.carry import IDS, PREFIX, WEIGHTS
+from finesieve.errors import ConfigError, StateError
+from finesieve.gates.features import FeatureFunction
+from finesieve.integrations import common as hosts
+from finesieve.integrations.transformers import refusals as hf_refusals
+from finesieve.integrations.transformers import trl as hf_trl
+from finesieve.integrations.transformers.loader import FilteredLoader
+from finesieve.integrations.transformers.loss import TrainedLoss
+from finesieve.integrations.transformers.tasks import (
+    TokensPerExample,
+    decoder_needs_targets,
+    head_of,
+)
+from finesieve.scoring import heads
+from finesieve.scoring.frozen import FrozenPrefix
+from finesieve.scoring.scorers import SIZE_ALONE, PerExample, Scorer, SizeFunction, Task
+from finesieve.sieve.ranks import Alone, Ranks
+from finesieve.sieve.schedule import StreamSchedule
+from finesieve.sieve.sieve import Listener, Sieve
+
+__all__ = ["Attached", "attach", "head_of"]
+HOOKS = ("train", "get_train_dataloader", "create_scheduler", "compute_loss", "log")
+LossFunction = Callable[[nn.Module, Any], Tensor]
+
+
+def attach(
+    trainer: Any,
+    method: methods.Method | str = "finesieve",
+    *,
+    head: heads.Head | None = None,
+    losses: LossFunction | None = None,
+    size: SizeFunction | None = None,
+    features: FeatureFunction | None = None,
+    prefix: FrozenPrefix | None = None,
+    listeners: Sequence[Listener] = (),
+    **options: Any,
+) -> Attached:
+    """Filter what this trainer trains on. Returns a handle whose `.sieve` lives while it trains.
+
+    trainer: a `transformers.Trainer`, or one built on it that leaves `compute_loss` alone; TRL's
+        `SFTTrainer`.
+    head: the task; found from the model's class and `config.problem_type` by default. For targets
+        that are tokens, an example's loss is then its sum over the average number of them, as
+        measured: over the data, the trainer's own mean over tokens. One that is given is also what
+        is trained on, with gates open too (class weights, say: `SingleLabel(class_weights=...)`).
+    losses: for any other task: a function (model, batch) -> loss per example, float[n]. On several
+        ranks the model it trains comes inside its DistributedDataParallel.
+    size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n]; the
+        loss itself by default (see `scores.PerExample`).
+    features: what the predictor looks at; the head's own by default.
+    prefix: frozen first layers of the trainer's model, run once an example: training begins with
+        what they put out in the scoring pass.
+    options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; by default half of
+        the trainer's own per device, which keeps optimizer steps, and all of it on long streams)
+        or `total` (examples of this rank in all passes, where the loader does not tell: with
+        `max_steps` and a budget, say).
+
+    With `num_train_epochs` an epoch is one pass over the data, of other steps than plain training;
+    the learning rate follows the share of the data consumed. With `max_steps` the trainer makes as
+    many steps as it is told, over as much data as that takes, and the schedule is its own.
+    Sets `args.ignore_data_skip`: when resuming, the sieve finds its place itself.
+
+    Raises `ConfigError`, naming the setting to change, for what cannot be served rightly.
+    """
+    attached = Attached(trainer, method, head, losses, size, features, prefix, listeners, options)
+    for name in HOOKS:
+        setattr(trainer, name, getattr(attached, name))
+    trainer.add_callback(_Callback(attached))
+    if attached.filters:
+        trainer.args.ignore_data_skip = True
+    return attached
+
+
+class Attached:
+    """What `attach` returns. sieve: of the training under way or done last; `None` before."""
+
+    def __init__(
+        self,
+        trainer: Any,
+        method: methods.Method | str,
+        head: heads.Head | None,
+        losses: LossFunction | None,
+        size: SizeFunction | None,
+        features: FeatureFunction | None,
+        prefix: FrozenPrefix | None,
+        listeners: Sequence[Listener],
+        options: dict[str, Any],
+    ) -> None:
+        if not isinstance(trainer, Trainer):
+            raise ConfigError(f"a {type(trainer).__name__}; expected a transformers.Trainer")
+        if any(isinstance(c, _Callback) for c in trainer.callback_handler.callbacks):
+            raise ConfigError("a sieve is attached to this trainer already")
+        self._host = {name: getattr(trainer, name) for name in HOOKS}
+        self.trainer: Any = trainer
+        self._method, self._options = method, options
+        self._features, self._prefix, self._listeners = features, prefix, listeners
+        if size is not None and losses is None:
+            raise ConfigError(SIZE_ALONE)
+        self._losses, self._size = losses, size
+        built = methods.build(method, 0) if isinstance(method, str) else method
+        self.filters = built.name != "full"
+        self.head = head
+        self._own_loss = hf_trl.loss_of(trainer)
+        self._sft = losses is None and self._own_loss == "trl.SFTTrainer"
+        self._pairs = self._own_loss in hf_trl.PAIRS
+        if self.filters:
+            wrong = hf_refusals.unfit(
+                trainer, self._own_loss, losses=losses is not None, head=head is not None)
+            if prefix is not None:
+                wrong += hf_refusals.unshared(trainer, prefix, losses is not None)
+            if wrong:
+                raise ConfigError("the sieve cannot be attached: " + "; ".join(wrong))
+        if losses is None and (self.filters or options.get("head_start")):
+            self._find_head(head)
+        taken = sorted({"clock", "agreement", "scorer"} & options.keys())
+        if taken:
+            raise ConfigError(f"{', '.join(taken)}: the trainer's own is used; leave it out")
+        hosts.check_method(built, options.get("id_key"), "an attached sieve", by_steps=True)
+        self._per: TokensPerExample | None = None
+        if head is None and isinstance(self.head, heads.Tokens):
+            self._per = TokensPerExample(self.head, self._all_labels())
+        self.sieve: Sieve | None = None
+        self.loader: FilteredLoader | None = None
+        self.checkpoint: str | None = None
+        self.begun: dict[str, Any] = {}  # random states when the pass under way began
+        self.epochs = self._epochs()  # None: as many steps as told
+        self._loss = TrainedLoss(
+            trainer, self._host["compute_loss"], self.head, losses, sft=self._sft,
+            # A loss of the user's choice is trained on with gates open too: one objective.
+            own=self.filters and (losses is not None or (head is not None and not self._sft)),
+            watches=built.scores or built.learns)
+        self._finer = 1  # batches of survivors that make up one of the loader's
+        self._device_clock, self._idle = time.perf_counter, 0.0
+        self._stopped: float | None = None
+
+    def _find_head(self, given: heads.Head | None) -> None:
+        trainer: Any = self.trainer
+        smoothing = trainer.args.label_smoothing_factor
+        head = head_of(trainer.model, smoothing) if given is None else given
+        # Label smoothing needs the logits, so the trainer itself does without the fused head then.
+        self.head = hf_trl.fused(trainer.model, head) if self._sft and not smoothing else head
+        peft = getattr(trainer.model, "active_peft_config", None)
+        if (
+            isinstance(head, heads.Tokens) and self.head is head
+            and getattr(peft, "is_prompt_learning", False)
+        ):
+            raise ConfigError(
+                f"the sieve cannot be attached: {type(peft).__name__} puts tokens of its own "
+                "before each text, so logits and labels are not of one length: use LoRA, or give "
+                "attach(..., losses=function)"
+            )
+
+    def _epochs(self) -> int | None:
+        args = self.trainer.args
+        return None if args.max_steps > 0 else int(args.num_train_epochs)
+
+    # ---- what is wrapped
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, *rest: Any, **more: Any
+    ) -> Any:
+        """As the trainer's; remembers which checkpoint is taken up."""
+        found = resume_from_checkpoint
+        if found is True:
+            found = get_last_checkpoint(self.trainer.args.output_dir)  # type: ignore[no-untyped-call]
+        self.checkpoint = str(found) if found else None
+        return self._host["train"](resume_from_checkpoint, *rest, **more)
+
+    def get_train_dataloader(self) -> Any:
+        """The trainer's own loader, filtered."""
+        inner = self._host["get_train_dataloader"]()
+        args = self.trainer.args
+        ranks, batch_size = args.world_size, self._batch_size(inner)
+        if self.filters and ranks > 1 and isinstance(inner, DataLoaderDispatcher):
+            raise ConfigError(
+                "batches dispatched by the first rank are drawn by all ranks at the same time, but "
+                "each sieve draws as many as it needs: set "
+                "accelerator_config={'dispatch_batches': False}")
+        length = len(inner) if hosts.sized(inner) else None
+        self.epochs = self._epochs()
+        options = dict(self._options)
+        total = options.pop("total", None)
+        drawn = hosts.examples(inner, batch_size, ranks)
+        if total is None and self.epochs is not None and drawn is not None:
+            total = self.epochs * drawn
+        device = args.device
+        # A method of the user's own is copied: gates and predictor are new in each training.
+        method = self._method if isinstance(self._method, str) else copy.deepcopy(self._method)
+        self._device_clock = hosts.clock(device)
+        # The trainer takes all batches of an optimizer step before it trains on the first.
+        step = max(batch_size, options.get("batch_size") or 0) * args.gradient_accumulation_steps
+        self.sieve = Sieve(
+            self._scorer(), method, total=total, clock=self._clock,
+            features=self._features or self._default_features(),
+            agreement=Ranks(device=str(device)) if ranks > 1 else Alone(),
+            listeners=self._listeners,
+            **{"seed": args.seed + args.process_index, "read_ahead": step, **options},
+        )
+        self.begun = {}
+        if self.checkpoint and self.filters:
+            self._load(Path(self.checkpoint))
+        if not self.filters:  # resuming, the trainer skips batches, of no loader but its own
+            if self.checkpoint:
+                return inner
+            self.loader = FilteredLoader(self, inner, length)
+            return self.loader
+        self._finer = -(-batch_size // self.sieve.survivors(batch_size))
+        known = None if self.epochs is None or length is None else length * self._finer
+        self.loader = FilteredLoader(self, inner, known)
+        return self.loader
+
+    def _batch_size(self, loader: Any) -> int:
+        """Examples a batch of this rank, as the loader has it: a host may settle that after the
+        trainer was made, as SetFit does."""
+        size, args = int(self.trainer._train_batch_size), self.trainer.args
+        found = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+        if isinstance(found, int) and not isinstance(
+            getattr(loader, "dataset", None), IterableDataset
+        ):
+            size = found
+        return size // args.world_size if self.trainer.accelerator.split_batches else size
+
+    def create_scheduler(self, num_training_steps: int, *rest: Any, **more: Any) -> Any:
+        """The trainer's schedule, driven by the share of the data consumed."""
+        if self.filters and self.epochs is not None:  # told by the loader's length, an upper bound
+            num_training_steps = -(-num_training_steps // self._finer)
+        plain = self._host["create_scheduler"](num_training_steps, *rest, **more)
+        by_metric = "metrics" in signature(plain.step).parameters
+        if not self.filters or self.epochs is None or by_metric or isinstance(plain, _Driven):
+            return plain
+        self.trainer.lr_scheduler = _Driven(plain, num_training_steps, self._progress)
+        return self.trainer.lr_scheduler
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The trainer's own where nothing is weighed; else the weighted mean over examples."""
+        carried = {key: inputs.pop(key) for key in (IDS, WEIGHTS, PREFIX) if key in inputs}
+        if "id_key" in self._options:
+            inputs.pop(self._options["id_key"], None)
+        host = self._host["compute_loss"]
+        if not carried or self.sieve is None:
+            return host(model, inputs, return_outputs=return_outputs,
+                        num_items_in_batch=num_items_in_batch)
+        sharing = nullcontext() if self._prefix is None else self._prefix.shared(carried)
+        with sharing:
+            loss, outputs = self._loss(self.sieve, model, inputs, carried, num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
+        """As the trainer's, with stage, realised rates and savings among the training logs."""
+        if "loss" in logs and self.sieve is not None and self.filters:
+            logs.update(self.figures())
+        self._host["log"](logs, *rest, **more)
+
+    # ---- parts
+
+    def figures(self) -> dict[str, float]:
+        """Stage; shares trained on and scored of what was drawn; savings in training cost."""
+        assert self.sieve is not None
+        return hosts.figures(self.sieve)
+
+    def _all_labels(self) -> bool:
+        """Are the first labels of texts among the items that the trainer counts and divides by, as
+        in transformers 4? (It does not divide by them where it smooths labels.)"""
+        trainer = self.trainer
+        counted = trainer.model_accepts_loss_kwargs and not trainer.args.label_smoothing_factor
+        return bool(counted and not hasattr(trainer, "_loss_shifts_labels"))
+
+    def _default_features(self) -> FeatureFunction | None:
+        if self._pairs:
+            return hf_trl.pair_features()
+        return self.head.features() if self.head else None
+
+    def _scorer(self) -> Scorer | None:
+        model, losses = self.trainer.model, self._losses
+        if losses is not None and self._pairs:
+            return PerExample(
+                model, lambda net, batch: losses(net, hf_trl.unfold(batch)), self._size)
+        if losses is not None:
+            return PerExample(model, losses, self._size)
+        if self.head is None:
+            return None
+        if isinstance(self.head, hf_trl.FusedTokens):
+            return Task(
+                model, self.head, keep_targets=True, prefix=self._prefix, more=self.head.given)
+        return Task(
+            model, self.head, keep_targets=decoder_needs_targets(model), prefix=self._prefix)
+
+    def _clock(self) -> float:
+        """Seconds without what comes between two steps: evaluating, saving, logging."""
+        return self._device_clock() - self._idle
+
+    def stopping(self) -> None:
+        """A step is done."""
+        self._stopped = self._device_clock()
+
+    def going_on(self) -> None:
+        """The trainer asks for a batch."""
+        if self._stopped is not None:
+            self._idle += self._device_clock() - self._stopped
+            self._stopped = None
+
+    def _progress(self) -> float:
+        assert self.sieve is not None
+        return self.sieve.progress
+
+    def _file(self, folder: Path) -> Path:
+        return folder / f"finesieve-rank{self.trainer.args.process_index}.pt"
+
+    def save(self, folder: Path) -> None:
+        """The sieve's state, into the trainer's checkpoint."""
+        assert self.sieve is not None
+        state = {"ranks": self.trainer.args.world_size, "sieve": self.sieve.state_dict(),
+                 "begun": self.begun, "is_share": self._loss.scale.is_share,
+                 "per": self._per.state_dict() if self._per else None}
+        torch.save(state, self._file(folder))
+
+    def _load(self, folder: Path) -> None:
+        assert self.sieve is not None
+        path = self._file(folder)
+        if not path.exists():
+            raise StateError(
+                f"{folder} has no {path.name}: it was saved without a sieve, or by fewer ranks; "
+                "resume it without one"
+            )
+        state, ranks = torch.load(path, weights_only=True), self.trainer.args.world_size
+        if state["ranks"] != ranks:
+            raise StateError(f"{path} was saved by a run of {state['ranks']} ranks, this one has "
+                             f"{ranks}: each goes on with its own part of the data")
+        self.sieve.load_state_dict(state["sieve"], self.trainer.args.device)
+        self._loss.scale.is_share, self.begun = state["is_share"], state["begun"]
+        if self._per is not None and state["per"] is not None:
+            self._per.load_state_dict(state["per"])
+
+    def drawn(self, batches: Any) -> Iterator[Any]:
+        """The loader's batches on their way into the sieve."""
+        assert self.sieve is not None
+        for batch in batches:
+            if self._per is not None:
+                self._per.see(batch, self.sieve.stage == 1)
+            yield hf_trl.fold(batch) if self._pairs else batch
+
+    def yielded(self, batch: Any) -> Any:
+        """A batch of the sieve's, as the trainer's own are."""
+        return hf_trl.unfold(batch) if self._pairs else batch
+
+
+class _Driven:
+    """A schedule that the trainer steps once a step, and that follows the share consumed."""
+
+    def __init__(self, plain: Any, steps: int, progress: Callable[[], float]) -> None:
+        self._plain = plain
+        self._driver = StreamSchedule(plain, max(1, steps), progress)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+    def step(self, *_: Any) -> None:
+        self._driver.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._driver.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._driver.load_state_dict(state)
+
+
+class _Callback(TrainerCallback):
+    """Saves the sieve with the trainer's checkpoints; keeps the epoch right; ends the training."""
+
+    def __init__(self, attached: Attached) -> None:
+        self._attached = attached
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        attached = self._attached
+        if attached.filters and attached.epochs is not None and attached.sieve is not None:
+            state.epoch = attached.sieve.progress * attached.epochs
+        attached.stopping()
+        return control
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        attached = self._attached
+        if not attached.filters or attached.epochs is None or attached.sieve is None:
+            return control
+        if attached.sieve.passes >= attached.epochs:
+            control.should_training_stop = True
+            state.max_steps = state.global_step  # so far an upper bound
+            # As the trainer does after its last step, which it did not know for that.
+            if hf_refusals.by_steps(args.save_strategy):
+                control.should_save = True
+            if hf_refusals.by_steps(args.eval_strategy):
+                missing = state.global_step % state.eval_steps != 0
+                control.should_evaluate = missing and args.eval_delay <= state.global_step
+        return control
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        if self._attached.loader is not None:
+            self._attached.loader.close()
+        return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        # A search over hyperparameters saves elsewhere, and is not resumed in its middle.
+        attached, searched = self._attached, state.is_hyper_param_search
+        if attached.filters and attached.sieve is not None and not searched:
+            folder.mkdir(parents=True, exist_ok=True)  # it is the first rank that makes it
+            attached.save(folder)
+        return control

@@ -1,0 +1,150 @@
+"""The scoring pass over a pool: batches of like length, losses checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from finesieve.batches.carry import PREFIX
+from finesieve.batches.codec import Codec
+from finesieve.batches.rows import Rows
+from finesieve.costs.ledger import Ledger
+from finesieve.errors import ScoreError
+from finesieve.gates.protocol import FloatArray, IntArray
+from finesieve.scoring.head_start import unfit
+from finesieve.scoring.last_layer import LastLayer, joined
+from finesieve.scoring.scorers import Scorer
+
+_MOST_INPUTS = 2**26  # numbers that a head start may hold: 256 MB
+
+
+def cut_by_length(lengths: npt.ArrayLike, most: int, overhead: float) -> list[slice]:
+    """Cut examples sorted by length into the cheapest batches.
+
+    A batch costs `overhead` plus its size times its longest example, in tokens; the sum is the
+    least possible (dynamic programming over the end of the last batch).
+
+    lengths: int[n], ascending. most: examples a batch at the most.
+    """
+    longest = np.asarray(lengths, dtype=np.float64)
+    n = len(longest)
+    least, begin = np.zeros(n + 1), np.zeros(n + 1, dtype=np.int64)
+    for end in range(1, n + 1):
+        first = max(0, end - most)
+        size = end - np.arange(first, end)
+        costs = least[first:end] + size * longest[end - 1]
+        best = int(costs.argmin())
+        least[end], begin[end] = costs[best] + overhead, first + best
+    cuts, end = [], n
+    while end > 0:
+        cuts.append(slice(int(begin[end]), end))
+        end = int(begin[end])
+    return cuts[::-1]
+
+
+def cut_alike(lengths: npt.NDArray[np.int64], most: int, buckets: list[int]) -> list[slice]:
+    """Cut examples sorted by length into batches that are padded to the same of `buckets`.
+
+    lengths: int[n], ascending. most: examples a batch at the most.
+    """
+    ends = [int(e) for e in np.searchsorted(lengths, buckets, side="right")]
+    cuts, begin = [], 0
+    for end in [*ends[:-1], len(lengths)]:
+        cuts += [slice(i, min(i + most, end)) for i in range(begin, end, most)]
+        begin = max(begin, end)
+    return cuts
+
+
+class ScoringPass:
+    """Scores rows in batches of like length, and keeps the books of it.
+
+    most: examples a batch at the most; the sieve sets it when it has seen the loader's batches.
+    overhead: see `cut_by_length`.
+    """
+
+    def __init__(
+        self, scorer: Scorer | None, codec: Codec, ledger: Ledger, most: int | None, overhead: float
+    ) -> None:
+        self._scorer, self._codec, self._ledger = scorer, codec, ledger
+        self.most, self._overhead = most, overhead
+
+    def __call__(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
+        """Loss and size, float32[n].
+
+        What frozen layers put out, if the scorer gives it, becomes a column of the rows. Raises
+        `ScoreError` if the scorer gives other than one loss and one size per example.
+        """
+        with self._ledger.spending("score"):
+            out = self._score(rows)
+        self._ledger.count("scored", len(rows), int(rows.lengths.sum()))
+        return out
+
+    def _cuts(self, lengths: npt.NDArray[np.int64], most: int) -> list[slice]:
+        if self._codec.buckets:
+            return cut_alike(lengths, most, self._codec.buckets)
+        return cut_by_length(lengths, most, self._overhead)
+
+    def _batches(self, rows: Rows) -> Iterator[tuple[IntArray, int, Any]]:
+        """The rows in batches for the model: their places, how many examples the batch has
+        (more than places where it is filled up to a fixed size), and the batch."""
+        codec = self._codec
+        assert self.most is not None
+        order = np.argsort(rows.lengths, kind="stable")
+        for cut in self._cuts(rows.lengths[order], self.most):
+            index = given = order[cut]
+            if codec.buckets:  # of one size, for compiled models: the last one is repeated
+                given = np.pad(index, (0, self.most - len(index)), mode="edge")
+            yield index, len(given), codec.for_model(codec.take(rows, given))
+
+    def last_layer(self, rows: Rows) -> LastLayer | None:
+        """What the last linear layer is given for these rows, in the order of their lengths.
+
+        Returns None where the scorer knows of no such layer, and only the first batch's where the
+        layer may not be fitted. Fewer rows than given are run where their inputs would take more
+        than 256 MB.
+        """
+        ask = getattr(self._scorer, "last_layer", None)  # a plain function has none
+        parts: list[LastLayer] = []
+        if ask is None or len(rows) == 0:
+            return None
+        numbers = 0
+        for index, size, batch in self._batches(rows):
+            with self._ledger.spending("score"):
+                part = ask(batch)
+            if part is None:
+                return None
+            self._ledger.count("scored", len(index), int(rows.lengths[index].sum()))
+            parts.append(part if size == len(index) else part.take(torch.arange(len(index))))
+            numbers += part.inputs.numel()
+            if unfit(part) or part.layer is not parts[0].layer or numbers > _MOST_INPUTS:
+                break
+        same = all(part.layer is parts[0].layer for part in parts)
+        return joined(parts) if same else None
+
+    def _score(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
+        assert self._scorer is not None
+        codec, clock, pace = self._codec, self._ledger.clock, self._ledger.paces["score"]
+        prefix: Tensor | None = None
+        loss, size = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
+        before = clock()
+        for index, count, batch in self._batches(rows):
+            scores = self._scorer(batch)
+            if scores.loss.shape != (count,) or scores.size.shape != (count,):
+                raise ScoreError(
+                    f"the scorer gave {scores.loss.shape} losses and {scores.size.shape} "
+                    f"sizes for {count} examples; expected one of each per example"
+                )
+            loss[index], size[index] = scores.loss[: len(index)], scores.size[: len(index)]
+            if scores.prefix is not None:
+                prefix = codec.place(rows, prefix, index, scores.prefix)
+            now = clock()
+            pace.add(now - before, int(rows.lengths[index].sum()))
+            before = now
+        if prefix is not None:
+            rows.columns[PREFIX] = prefix
+        return loss, size

@@ -1,0 +1,203 @@
+"""The head start: the last layer is fitted to the first examples before anything is trained.
+
+With a random head the gradient norms of all examples are alike, so nothing can be told from them
+until the head has learned, which takes most of a short run. Fitting the last linear layer to its
+inputs for a few hundred examples costs their forward passes and about a second. It is no
+selection: plain training can have it, too, and gains as much from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finesieve.scoring.last_layer import LastLayer
+
+Mean = Callable[[list[float]], list[float]]
+EXAMPLES = 512  # that the head is fitted to, by default
+SHARE = 0.05  # of the stream, at the most, by default
+FEWEST = 32  # with less, luck decides whether the fitted head looks better
+STRENGTHS = (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
+# A head counts as trained if the labels' own frequencies leave a tenth more open than it does.
+_KNOWS = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class HeadStart:
+    """What came of the head start.
+
+    fitted: whether the head was replaced. reason: why, or why not. examples: of this rank that
+    were looked at. before, after: mean loss of the first head and of the fitted one on the half of
+    the examples that it was not fitted to; `frequencies`: of the best constant prediction. All in
+    the loss's own unit, None where nothing was fitted. strength: of the regularisation. seconds:
+        what all of it took, by the ledger's clock; they are booked as scoring.
+    """
+
+    fitted: bool
+    reason: str
+    examples: int = 0
+    before: float | None = None
+    after: float | None = None
+    frequencies: float | None = None
+    strength: float | None = None
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the fields as plain types."""
+        return asdict(self)
+
+
+def default_examples(total: int | None) -> int:
+    """Returns how many examples the head is fitted to where nobody says: 512, and a twentieth of
+    the stream at the most."""
+    return EXAMPLES if total is None else min(EXAMPLES, int(SHARE * total))
+
+
+def unfit(found: LastLayer | None) -> str:
+    """Returns why this layer is left alone, or an empty string if it may be fitted."""
+    if found is None:
+        return "the model has no last linear layer that makes the logits of this task"
+    weight = found.layer.weight
+    if not weight.requires_grad or not isinstance(weight, torch.nn.Parameter):
+        return "the last layer is frozen"
+    # transformers 5 marks the parameters that came out of a checkpoint.
+    if getattr(weight, "_is_hf_initialized", False):
+        return "the last layer came with the checkpoint"
+    return ""
+
+
+def start_head(found: LastLayer | None, mean: Mean = list) -> HeadStart:
+    """Fits the last layer to the examples and installs it, unless it is trained already.
+
+    The mean loss plus strength / 2 * |W|^2 is minimised by L-BFGS, with inputs that are centred
+    and scaled to a squared norm of 1 on average. The strength is the best of `STRENGTHS` for one
+    half of the examples after fitting the other, so that the head does not fit its few examples
+    so well that nothing is left for the layers before it to learn; then all are fitted.
+
+    A head is trained if it came with the checkpoint (transformers 5 marks that), or if its loss on
+    these examples is less than nine tenths of the best constant prediction's. It is left alone,
+    too, where the fitted head is no better on the other half.
+
+    With several ranks each fits its own examples, and the mean of the fitted layers is installed
+    (Zhang, Duchi & Wainwright 2013, "Communication-efficient algorithms for statistical
+    optimization"): all ranks end with the same head. `mean` is
+    called as often on each.
+
+    mean: gives the mean of a list of numbers over ranks, place by place; one rank's is its own.
+    """
+    reason = unfit(found)
+    count = 0 if found is None else len(found)
+    if not reason and count < FEWEST:
+        reason = f"{count} examples are too few; it takes {FEWEST}"
+    fit = None if reason or found is None else _Fit(found)
+    if fit is not None and not _is_number(fit.now()):
+        reason = "a loss is not finite"
+    if mean([float(not reason)])[0] < 1.0:
+        return HeadStart(False, reason or "another rank's is left alone", count)
+    assert fit is not None
+    first, second = (torch.arange(start, count, 2) for start in (0, 1))
+    before, frequencies, *tried = mean(fit.judge(first, second))
+    best = min(range(len(tried)), key=tried.__getitem__)
+    numbers = {"before": before, "after": tried[best], "frequencies": frequencies,
+               "strength": STRENGTHS[best]}
+    if before < _KNOWS * frequencies:
+        return HeadStart(False, "the head is trained already: its loss is below that of the "
+                         "labels' frequencies", count, **numbers)
+    if tried[best] >= min(before, frequencies):
+        return HeadStart(False, "the fitted head is no better on other examples", count, **numbers)
+    values = mean(fit.solve(torch.arange(count), STRENGTHS[best]).tolist())
+    fit.install(torch.tensor(values))
+    return HeadStart(True, "the head was untrained", count, **numbers)
+
+
+def _is_number(value: float) -> bool:
+    return value - value == 0.0
+
+
+class _Fit:
+    """Regularised fits of a last layer; parameters are one vector, weight first, then bias."""
+
+    def __init__(self, found: LastLayer) -> None:
+        self._layer, self._biased = found.layer, found.layer.bias is not None
+        inputs = found.inputs.float()
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        # Without a bias there is nothing that could take the mean back in.
+        self._middle = rows.mean(dim=0) if self._biased else torch.zeros_like(rows[0])
+        self._scale = (rows - self._middle).square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
+        self._data = LastLayer(found.layer, (inputs - self._middle) / self._scale, found.head,
+                               found.targets, found.shape)
+        self._raw = LastLayer(found.layer, inputs, found.head, found.targets, found.shape)
+
+    def now(self, index: Tensor | None = None) -> float:
+        """Returns the mean loss of the head as it is, over these examples or over all."""
+        data = self._raw if index is None else self._raw.take(index)
+        bias = self._layer.bias
+        with torch.no_grad():
+            return float(data.losses(self._layer.weight.float(),
+                                     None if bias is None else bias.float()).mean())
+
+    def judge(self, first: Tensor, second: Tensor) -> list[float]:
+        """Fits `first` and judges on `second`: mean losses of the head as it is, of the best
+        constant, and of the fitted head for each of `STRENGTHS`."""
+        other = self._data.take(second)
+        losses, values = [], None
+        for strength in STRENGTHS:  # from strong to weak, each from where the last one ended
+            values = self._minimise(self._data.take(first), strength, values)
+            with torch.no_grad():
+                losses.append(float(other.losses(*self._parts(values)).mean()))
+        constant = self._minimise(self._data.take(first), None, None)
+        with torch.no_grad():
+            frequencies = float(other.losses(*self._parts(constant)).mean())
+        return [self.now(second), frequencies, *losses]
+
+    def solve(self, index: Tensor, strength: float) -> Tensor:
+        """Returns the parameters fitted to these examples, for the layer's own inputs."""
+        values = self._minimise(self._data.take(index), strength, None)
+        weight, bias = self._parts(values)
+        weight = weight / self._scale
+        if bias is None:
+            return weight.flatten()
+        return torch.cat((weight.flatten(), bias - weight @ self._middle))
+
+    @torch.no_grad()
+    def install(self, values: Tensor) -> None:
+        """Writes the parameters into the layer."""
+        weight, bias = self._parts(values.to(self._layer.weight.device))
+        self._layer.weight.copy_(weight)
+        if bias is not None:
+            self._layer.bias.copy_(bias)
+
+    def _parts(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
+        shape = self._layer.weight.shape
+        weight = values[: shape.numel()].view(shape)
+        return weight, values[shape.numel():] if self._biased else None
+
+    def _minimise(self, data: LastLayer, strength: float | None, start: Tensor | None) -> Tensor:
+        """strength: None for the best constant: the bias alone is fitted."""
+        size = self._layer.weight.numel()
+        count = size + (self._layer.bias.numel() if self._biased else 0)
+        values = torch.zeros(count, device=data.inputs.device) if start is None else start.clone()
+        if strength is None and not self._biased:
+            return values
+        values.requires_grad_()
+        optimizer = torch.optim.LBFGS(
+            [values], max_iter=100, tolerance_grad=1e-5, tolerance_change=1e-8,
+            line_search_fn="strong_wolfe")
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            weight, bias = self._parts(values)
+            loss = data.losses(weight * 0.0 if strength is None else weight, bias).mean()
+            if strength is not None:
+                loss = loss + 0.5 * strength * weight.square().sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        with torch.enable_grad():
+            optimizer.step(closure)  # type: ignore[no-untyped-call]
+        return values.detach()
+

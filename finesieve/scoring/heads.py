@@ -1,0 +1,365 @@
+"""Tasks: the loss of each example and the size of its gradient, from what a model puts out.
+
+The size is the norm of the example's loss differentiated with respect to its row of the model's
+output, in closed form: no backward pass. Every formula here is held against autograd by a test.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from finesieve.errors import BatchError, ConfigError, ScoreError
+from finesieve.gates.features import (
+    IGNORED,
+    FeatureFunction,
+    choice_features,
+    target_features,
+    token_features,
+)
+from finesieve.gates.protocol import FloatArray
+
+
+def logits_of(outputs: Any, ndim: int, shape: str) -> Tensor:
+    """`outputs.logits` or the outputs themselves; `ScoreError` unless they have `ndim` axes."""
+    logits = getattr(outputs, "logits", outputs)
+    if not isinstance(logits, Tensor) or logits.ndim != ndim:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ScoreError(
+            f"the model gave {found}; expected logits {shape}: another head, or "
+            "scores.PerExample, is for this task (kernels that fuse the loss give no logits)"
+        )
+    return logits
+
+
+def target(batch: Any, key: str, like: Tensor) -> Tensor:
+    """A column of targets, on the logits' device."""
+    if not isinstance(batch, Mapping) or key not in batch:
+        have = sorted(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
+        raise BatchError(f"no {key!r} in the batch; it has {have}")
+    return torch.as_tensor(batch[key]).to(like.device)
+
+
+def _norm(rows: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms
+
+
+def check_classes(labels: Tensor, classes: int, shape: tuple[int, ...], ignored: bool) -> None:
+    """`ScoreError` unless labels are whole numbers of this shape, below the number of classes."""
+    if tuple(labels.shape) != shape or labels.is_floating_point():
+        each = "a token" if ignored else "an example"
+        raise ScoreError(
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected whole numbers "
+            f"{shape}, one class {each}. Real numbers are for heads.Regression, rows of 0 and 1 "
+            "for heads.MultiLabel (model.config.problem_type says which, for a Hugging Face model)"
+        )
+    real = labels[labels != IGNORED] if ignored else labels
+    if real.numel() and not 0 <= int(real.min()) <= int(real.max()) < classes:
+        raise ScoreError(
+            f"labels go from {int(real.min())} to {int(real.max())}, but the model has {classes} "
+            "classes: unlabelled examples (-100) cannot be scored, and the head must have as many "
+            "outputs as there are classes"
+        )
+
+
+class Head(ABC):
+    """One task. Abstract or final.
+
+    targets: keys of a dict batch that the model is not given when it is scored.
+    fits: whether the last linear layer may be fitted to this task's loss before training begins
+        (`finesieve.scoring.head_start`): its logits are classes or values of the task, not words.
+    """
+
+    targets: tuple[str, ...] = ("labels",)
+    fits: bool = False
+
+    @abstractmethod
+    def losses(self, outputs: Any, batch: Any) -> Tensor:
+        """float32[n], one per example, with gradient."""
+
+    @abstractmethod
+    def sizes(self, outputs: Any, batch: Any) -> Tensor:
+        """float32[n], non-negative: the norm of each loss's gradient by its row of outputs."""
+
+    def both(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
+        """Losses and sizes, without gradient; at once where that is cheaper."""
+        with torch.no_grad():
+            sizes = self.sizes(outputs, batch)  # checks the targets
+            return self.losses(outputs, batch), sizes
+
+    def features(self) -> FeatureFunction:
+        """What the predictor looks at: tokens alone, unless the task has a label to cross with."""
+        return token_features(labels=None)
+
+    def size_of_loss(self, loss: FloatArray) -> FloatArray:
+        """The size where only the training loss is known; the loss itself by default."""
+        return np.maximum(loss, 0.0)
+
+
+class SingleLabel(Head):
+    """One class of several: softmax cross-entropy on logits [n, classes], labels int[n].
+
+    Also multiple choice, where the classes are the choices. smoothing: of the labels, as in
+    `torch.nn.CrossEntropyLoss`. class_weights: float[classes]; an example's loss is multiplied by
+    the weight of its class (not divided by the batch's sum of them).
+    """
+
+    fits = True
+
+    def __init__(
+        self, labels: str = "labels", smoothing: float = 0.0, class_weights: Tensor | None = None
+    ) -> None:
+        if not 0.0 <= smoothing < 1.0:
+            raise ConfigError(f"smoothing is {smoothing!r}; expected 0 to below 1")
+        self.targets = (labels,)
+        self.smoothing, self.class_weights = smoothing, class_weights
+        self._classes = 2  # until logits were seen
+
+    def _both(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
+        logits = logits_of(outputs, 2, "[n, classes]")
+        self._classes = max(2, logits.shape[1])
+        return logits.float(), target(batch, self.targets[0], logits)
+
+    def losses(self, outputs: Any, batch: Any) -> Tensor:
+        logits, labels = self._both(outputs, batch)
+        losses = F.cross_entropy(
+            logits, labels.long(), reduction="none", label_smoothing=self.smoothing
+        )
+        return losses if self.class_weights is None else losses * self._weights(labels)
+
+    def sizes(self, outputs: Any, batch: Any) -> Tensor:
+        logits, labels = self._both(outputs, batch)
+        check_classes(labels, logits.shape[1], (len(logits),), ignored=False)
+        error = torch.log_softmax(logits, dim=1).exp()
+        if self.smoothing:
+            error -= self.smoothing / logits.shape[1]
+        at = labels.long().unsqueeze(1)
+        error.scatter_add_(1, at, torch.full_like(error[:, :1], self.smoothing - 1.0))
+        size = _norm(error)
+        return size if self.class_weights is None else size * self._weights(labels)
+
+    def _weights(self, labels: Tensor) -> Tensor:
+        assert self.class_weights is not None
+        return self.class_weights.to(device=labels.device, dtype=torch.float32)[labels]
+
+    def features(self) -> FeatureFunction:
+        return token_features(labels=self.targets[0])
+
+    def size_of_loss(self, loss: FloatArray) -> FloatArray:
+        """sqrt(2) * (1 - exp(-loss)): exact for two classes, an upper bound for more.
+
+        With smoothing, which leaves a loss where nothing is left to learn, the size at which the
+        wrong classes are alike: exact for two, of examples that are not fitted beyond the smoothed
+        label. How many there are is known once the head has seen logits. Class weights cannot be
+        told from a loss: hand the sizes over (`Sieve.reduce(..., sizes=head.sizes(...))`).
+        """
+        if not self.smoothing:
+            missing = 1.0 - np.exp(-np.maximum(loss, 0.0))
+            return np.asarray(np.sqrt(2.0) * missing, dtype=np.float32)
+        k, part = self._classes, self.smoothing / self._classes
+        aim = 1.0 - self.smoothing + part  # for the labelled class
+        p = aim * np.exp(-np.linspace(0.0, 30.0, 2001))  # its probability, from there to nothing
+        rest = (1.0 - p) / (k - 1)
+        losses = -aim * np.log(p) - part * (k - 1) * np.log(rest)
+        sizes = (aim - p) * np.sqrt(k / (k - 1))
+        return np.asarray(np.interp(loss, losses, sizes), dtype=np.float32)
+
+
+class Choice(SingleLabel):
+    """Multiple choice: logits [n, choices], labels int[n], tokens int[n, choices, length]."""
+
+    def features(self) -> FeatureFunction:
+        return choice_features(labels=self.targets[0])
+
+
+class MultiLabel(Head):
+    """Any number of classes: mean binary cross-entropy, logits and labels float[n, classes]."""
+
+    fits = True
+
+    def __init__(self, labels: str = "labels") -> None:
+        self.targets = (labels,)
+
+    def _both(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
+        logits = logits_of(outputs, 2, "[n, classes]")
+        labels = target(batch, self.targets[0], logits)
+        if labels.shape != logits.shape:
+            raise ScoreError(
+                f"labels have shape {tuple(labels.shape)}; expected one 0 or 1 for each of the "
+                f"model's outputs, {tuple(logits.shape)}"
+            )
+        return logits.float(), labels.float()
+
+    def losses(self, outputs: Any, batch: Any) -> Tensor:
+        logits, labels = self._both(outputs, batch)
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
+
+    def sizes(self, outputs: Any, batch: Any) -> Tensor:
+        logits, labels = self._both(outputs, batch)
+        error = torch.sigmoid(logits) - labels
+        return _norm(error) / logits.shape[1]
+
+    def features(self) -> FeatureFunction:
+        return token_features(labels=self.targets[0])
+
+
+class Regression(Head):
+    """Squared error, the mean over outputs: predictions [n] or [n, k], labels float likewise."""
+
+    fits = True
+
+    def __init__(self, labels: str = "labels") -> None:
+        self.targets = (labels,)
+
+    def _error(self, outputs: Any, batch: Any) -> Tensor:
+        given = getattr(outputs, "logits", outputs)
+        predicted = given if given.ndim == 2 else given.unsqueeze(-1)
+        predicted = logits_of(predicted, 2, "[n] or [n, k]").float()
+        labels = target(batch, self.targets[0], predicted).float()
+        if labels.numel() != predicted.numel():
+            raise ScoreError(
+                f"labels have shape {tuple(labels.shape)}; expected {tuple(predicted.shape)}, as "
+                "the model's predictions"
+            )
+        return predicted - labels.reshape(predicted.shape)
+
+    def losses(self, outputs: Any, batch: Any) -> Tensor:
+        return self._error(outputs, batch).square().mean(dim=1)
+
+    def sizes(self, outputs: Any, batch: Any) -> Tensor:
+        error = self._error(outputs, batch)
+        return 2.0 * _norm(error) / error.shape[1]
+
+    def features(self) -> FeatureFunction:
+        return token_features(labels=self.targets[0])
+
+    def size_of_loss(self, loss: FloatArray) -> FloatArray:
+        """2 sqrt(loss): exact for one output."""
+        return np.asarray(2.0 * np.sqrt(np.maximum(loss, 0.0)), dtype=np.float32)
+
+
+class Tokens(Head):
+    """A class for every token: logits [n, length, classes], labels int[n, length].
+
+    Token classification, sequence to sequence, and causal language models (`shift=True`: the
+    logits at a place are about the next one). Places labelled -100, such as a prompt, are no
+    targets; an example without any has loss and size 0.
+
+    shift: as above. per: an example's loss is the mean over its target tokens (None), or their
+        sum divided by this number. Plain training with a mean over all tokens of a batch weighs
+        long examples more; with the average number of target tokens given here, so does this.
+    """
+
+    def __init__(
+        self,
+        labels: str = "labels",
+        shift: bool = False,
+        per: float | None = None,
+        smoothing: float = 0.0,
+    ) -> None:
+        if per is not None and not per > 0:
+            raise ConfigError(f"per is {per!r}; expected a number of tokens above 0, or None")
+        if not 0.0 <= smoothing < 1.0:
+            raise ConfigError(f"smoothing is {smoothing!r}; expected 0 to below 1")
+        self.targets, self.shift, self.per = (labels,), shift, per
+        self.fits = not shift
+        self.smoothing = smoothing
+
+    def count(self, labels: Tensor) -> Tensor:
+        """Target tokens of each example, int64[n], for labels int[n, length]."""
+        return ((labels[:, 1:] if self.shift else labels) != IGNORED).sum(dim=1)
+
+    def _all(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """logits, labels, and how many tokens each example's sum is divided by, float32[n]."""
+        logits = logits_of(outputs, 3, "[n, length, classes]")
+        labels = target(batch, self.targets[0], logits)
+        count = self.count(labels).clamp(min=1).float()
+        if self.shift:
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        if self.per is not None:
+            count = torch.full_like(count, self.per)
+        return logits, labels, count
+
+    def losses(self, outputs: Any, batch: Any) -> Tensor:
+        logits, labels, count = self._all(outputs, batch)
+        each = F.cross_entropy(
+            logits.flatten(0, 1).float(), labels.long().flatten(), ignore_index=IGNORED,
+            reduction="none", label_smoothing=self.smoothing,
+        )
+        return each.view(labels.shape).sum(dim=1) / count
+
+    def sizes(self, outputs: Any, batch: Any) -> Tensor:
+        return self.both(outputs, batch)[1]
+
+    @torch.no_grad()
+    def both(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
+        logits, labels, count = self._all(outputs, batch)
+        check_classes(labels, logits.shape[2], tuple(logits.shape[:2]), ignored=True)
+        rows = zip(logits, labels, strict=True)  # one by one: the softmax of all is large
+        sums = [self._sums(row[at != IGNORED], at[at != IGNORED].long()) for row, at in rows]
+        losses, squares = (torch.stack(part) for part in zip(*sums, strict=True))
+        return losses / count, squares.sqrt() / count
+
+    def features(self) -> FeatureFunction:
+        if self.shift:
+            return target_features(self.targets[0])
+        return token_features(labels=None, targets=self.targets[0])
+
+    def _sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Over tokens: of the losses, and of ||softmax - target||^2; logits [tokens, classes]."""
+        log_p = torch.log_softmax(logits.float(), dim=-1)
+        classes, eps = log_p.shape[-1], self.smoothing
+        log_at = log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
+        losses = -(1.0 - eps) * log_at
+        if eps:
+            losses = losses - eps * log_p.mean(dim=-1)
+        # target = (1 - eps) onehot + eps / classes; the squared distance, multiplied out
+        cross = 2.0 * ((1.0 - eps) * log_at.exp() + eps / classes)
+        own = (1.0 - eps) ** 2 + 2.0 * (1.0 - eps) * eps / classes + eps * eps / classes
+        squares = (log_p.exp().square().sum(dim=-1) - cross + own).clamp(min=0.0)
+        return losses.sum(), squares.sum()
+
+
+class Spans(Head):
+    """Extractive question answering: the mean of the cross-entropies of start and end.
+
+    Outputs with `start_logits` and `end_logits` [n, length]; targets int[n]. A position outside
+    of the text is no target, as in Hugging Face's models.
+    """
+
+    targets = ("start_positions", "end_positions")
+
+    def _parts(self, outputs: Any, batch: Any) -> list[tuple[Tensor, Tensor]]:
+        parts = []
+        for key, name in zip(self.targets, ("start_logits", "end_logits"), strict=True):
+            logits = logits_of(getattr(outputs, name, None), 2, f"`{name}` [n, length]").float()
+            at = target(batch, key, logits).long()
+            if at.shape != (len(logits),):
+                raise ScoreError(f"{key} has shape {tuple(at.shape)}; expected ({len(logits)},)")
+            parts.append((logits, at.clamp(0, logits.shape[1])))
+        return parts
+
+    def losses(self, outputs: Any, batch: Any) -> Tensor:
+        both = [
+            F.cross_entropy(logits, at, ignore_index=logits.shape[1], reduction="none")
+            for logits, at in self._parts(outputs, batch)
+        ]
+        return (both[0] + both[1]) / 2.0
+
+    def sizes(self, outputs: Any, batch: Any) -> Tensor:
+        squares = []
+        for logits, at in self._parts(outputs, batch):
+            width = logits.shape[1]
+            error = torch.softmax(logits, dim=1)
+            inside = (at < width).float()
+            spot = at.clamp(max=width - 1).unsqueeze(1)
+            error.scatter_add_(1, spot, -torch.ones_like(error[:, :1]))
+            squares.append(error.square().sum(dim=1) * inside)
+        return (squares[0] + squares[1]).sqrt() / 2.0

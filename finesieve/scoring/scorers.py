@@ -1,0 +1,259 @@
+"""The scoring pass: loss and size of the gradient of every example, without a gradient.
+
+The size is the norm of the loss's gradient with respect to the last layer's output. For softmax
+cross-entropy it is ||softmax(logits) - onehot(label)||_2, free in the scoring pass, in
+[0, sqrt(2)] (Katharopoulos & Fleuret, "Not all samples are created equal", ICML 2018, show that
+it bounds the full gradient's norm up to a factor that hardly depends on the example).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finesieve.errors import BatchError, ScoreError
+from finesieve.gates.features import FeatureFunction, token_features
+from finesieve.gates.protocol import FloatArray
+from finesieve.scoring.frozen import FrozenPrefix
+from finesieve.scoring.heads import Head, SingleLabel
+from finesieve.scoring.last_layer import LastLayer, find_last_layer, linear_calls
+
+SizeFunction = Callable[[FloatArray], FloatArray]
+SIZE_ALONE = (
+    "size= says how large the gradient of a loss of yours is, so it goes with losses=: a head has "
+    "its own"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """loss: float32[n]. size: float32[n], non-negative. Both on the CPU.
+
+    prefix: float[n, length, width], what frozen layers put out, to ride along with the survivors.
+    """
+
+    loss: FloatArray
+    size: FloatArray
+    prefix: Tensor | None = None
+
+
+def check_losses(losses: Any, n: int, where: str) -> Tensor:
+    """`losses` if it is one value per example, else a `ScoreError` that names the mend."""
+    if not isinstance(losses, Tensor):
+        raise ScoreError(f"{where} gave a {type(losses).__name__}; expected a tensor of {n} losses")
+    if losses.shape == (n,):
+        return losses
+    cause = ""
+    if losses.numel() == 1 and n != 1:
+        cause = ": it is the mean over the batch; use reduction='none'"
+    elif losses.ndim > 1 and losses.shape[0] == n:
+        cause = ": average over all dimensions but the first"
+    raise ScoreError(
+        f"{where} gave losses of shape {tuple(losses.shape)}; expected ({n},), one value per "
+        f"example{cause}"
+    )
+
+
+class Scorer(ABC):
+    """Passed to the sieve; the only part that knows the model."""
+
+    @abstractmethod
+    def __call__(self, batch: Any) -> Scores:
+        """Score a batch of the loader's form. Leaves no trace: mode and random state restored."""
+
+    def size_of_loss(self, loss: FloatArray) -> FloatArray:
+        """The size that goes with a training loss, where only the loss is known (stage 1)."""
+        return np.maximum(loss, 0.0)
+
+    def features(self) -> FeatureFunction:
+        """What a predictor is to look at, unless the user says otherwise."""
+        return token_features()
+
+    def last_layer(self, batch: Any) -> LastLayer | None:
+        """What the model's last linear layer is given for a batch of the loader's form; None where
+        no such layer makes the task's logits. Leaves no trace."""
+        return None
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module without its DistributedDataParallel, also where that was compiled."""
+    wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+    while True:
+        if isinstance(model, wrappers):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), wrappers):
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
+            return model
+
+
+@contextmanager
+def scoring(
+    model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]] | None = None
+) -> Iterator[nn.Module]:
+    """Eval mode, inference mode, training's autocast; yields the module without its wrapper.
+
+    On leaving, each submodule's own mode is restored (some may have been in eval mode on purpose)
+    and so are the random states, so that a run with scoring draws the same dropout masks as one
+    without. The wrapper (DistributedDataParallel) is avoided because its forward takes part in
+    collectives, which hang when ranks score different numbers of batches.
+    """
+    inner = unwrapped(model)
+    training = [m for m in inner.modules() if m.training]
+    cpu = torch.get_rng_state()
+    device = next((p.device for p in inner.parameters()), torch.device("cpu"))
+    gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    for module in training:
+        module.training = False
+    try:
+        with torch.inference_mode(), (autocast or nullcontext)():
+            yield inner
+    finally:
+        # Within an outer autocast, torch before 2.10 keeps the weights that were cast in inference
+        # mode, and the next training forward would be given them.
+        torch.clear_autocast_cache()
+        for module in training:
+            module.training = True
+        torch.set_rng_state(cpu)
+        if gpu is not None:
+            torch.cuda.set_rng_state(gpu, device)
+
+
+class Task(Scorer):
+    """A task of `finesieve.heads`: one forward, then loss and size from the model's output.
+
+    Scoring runs under inference mode: a model must not keep tensors that one forward made for the
+    backward pass of a later one.
+
+    model: called as `model(**batch without targets)` on dict batches and `model(*batch[:-1])` on
+        tuples, whose last element is the labels.
+    head: what the outputs and the targets mean.
+    keep_targets: whether the model is given the targets too; encoder-decoders make their decoder's
+        input of them.
+    autocast: a function giving the context that training runs in, e.g.
+        `lambda: torch.autocast("cuda", torch.bfloat16)`.
+    prefix: frozen first layers of this model, whose output training shares.
+    more: given to the model beside a dict batch, e.g. `{"use_cache": False}`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        head: Head,
+        autocast: Callable[[], AbstractContextManager[Any]] | None = None,
+        keep_targets: bool = False,
+        prefix: FrozenPrefix | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.head, self._kept, self._more = head, keep_targets, dict(more or {})
+        self._prefix = prefix
+        self.model, self._autocast = model, autocast
+
+    def __call__(self, batch: Any) -> Scores:
+        keeping: AbstractContextManager[list[Tensor]] = nullcontext([])
+        if self._prefix:
+            keeping = self._prefix.keeping()
+        with scoring(self.model, self._autocast) as model, keeping as kept:
+            out, batch = self._outputs(model, batch)
+            loss, size = self.head.both(out, batch)
+        return Scores(loss.float().cpu().numpy(), size.float().cpu().numpy(), *kept[:1])
+
+    def _outputs(self, model: nn.Module, batch: Any) -> tuple[Any, Mapping[str, Any]]:
+        """What the model makes of a batch, and a mapping with the targets."""
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        if isinstance(batch, Mapping):
+            missing = [key for key in self.head.targets if key not in batch]
+            if missing:
+                raise BatchError(f"no {missing[0]!r} in the batch; it has {sorted(batch)}")
+            given = {
+                k: v.to(device)
+                for k, v in batch.items()
+                if isinstance(v, Tensor) and (self._kept or k not in self.head.targets)
+            }
+            return model(**given, **self._more), batch
+        *rest, labels = batch
+        return model(*(x.to(device) for x in rest)), {self.head.targets[0]: labels}
+
+    def last_layer(self, batch: Any) -> LastLayer | None:
+        if not self.head.fits or self._kept:
+            return None
+        # The layers of a compiled model show their calls only when it runs as it was written.
+        model = unwrapped(self.model)
+        with scoring(getattr(model, "_orig_mod", model), self._autocast) as plain:
+            with linear_calls(plain) as calls:
+                out, batch = self._outputs(plain, batch)
+            logits = getattr(out, "logits", out)
+            self.head.both(out, batch)  # complains of targets that do not fit
+            found = find_last_layer(calls, logits)
+        if found is None:
+            return None
+        layer, given = found
+        with torch.inference_mode(False):  # what it made could not take part in a backward pass
+            targets = {key: torch.as_tensor(batch[key]).to(given.device).clone()
+                       for key in self.head.targets}
+            inputs = given.float().clone()
+        return LastLayer(layer, inputs, self.head, targets, tuple(logits.shape[1:]))
+
+    def size_of_loss(self, loss: FloatArray) -> FloatArray:
+        return self.head.size_of_loss(loss)
+
+    def features(self) -> FeatureFunction:
+        return self.head.features()
+
+
+class Classification(Task):
+    """Single-label classification with softmax cross-entropy.
+
+    model: as in `Task`; returns logits [n, classes] or an object with `.logits`.
+    labels: the key of the labels int64[n] in a dict batch (the last element of a tuple).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        labels: str = "labels",
+        autocast: Callable[[], AbstractContextManager[Any]] | None = None,
+        prefix: FrozenPrefix | None = None,
+    ) -> None:
+        super().__init__(model, SingleLabel(labels), autocast, prefix=prefix)
+
+
+class PerExample(Scorer):
+    """Any task: one function, batch -> loss per example, float[n].
+
+    function: is called as `function(model, batch)` with the module unwrapped and in eval mode.
+    size: float[n] -> float[n], the size of the gradient that goes with a loss; the loss itself by
+        default. For a squared error, e.g., `lambda loss: 2 * loss ** 0.5`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        function: Callable[[nn.Module, Any], Tensor],
+        size: SizeFunction | None = None,
+        autocast: Callable[[], AbstractContextManager[Any]] | None = None,
+    ) -> None:
+        self.model, self._function, self._size = model, function, size
+        self._autocast = autocast
+
+    def __call__(self, batch: Any) -> Scores:
+        if isinstance(batch, Mapping):
+            n = len(next(iter(batch.values())))
+        else:
+            n = len(batch) if isinstance(batch, Tensor) else len(batch[0])
+        with scoring(self.model, self._autocast) as model:
+            losses = check_losses(self._function(model, batch), n, "the loss function")
+        loss = losses.float().cpu().numpy()
+        return Scores(loss, self.size_of_loss(loss))
+
+    def size_of_loss(self, loss: FloatArray) -> FloatArray:
+        if self._size is None:
+            return np.maximum(loss, 0.0).astype(np.float32)
+        return np.asarray(self._size(loss), dtype=np.float32)

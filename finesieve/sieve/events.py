@@ -1,0 +1,58 @@
+"""What the sieve tells its listeners. Records go out; nothing flows back.
+
+Events are dicts with an "event":
+
+- "stage": stage, from_example, reason: a transition.
+- "open": ids int64[n]: these pass an open sieve.
+- "pool": see `pool_event`.
+- "trained": ids int64[n], loss float32[n]: losses that came back from the training step.
+- "bad": count, total: examples whose loss was not finite.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from finesieve.gates.protocol import FloatArray, IntArray, Offer
+
+
+def pool_event(
+    offer: Offer,
+    q: FloatArray | None,
+    passed: IntArray,
+    bad: IntArray,
+    scored: Offer,
+    p: FloatArray | None,
+    kept: IntArray,
+    weights: FloatArray,
+    scores: bool,
+) -> dict[str, Any]:
+    """For each of the n examples of a pool what was foreseen, found and decided.
+
+    Arrays are [n]; what is unknown is NaN. weight is that in the batch, 0 if not trained on.
+    scored, kept_out: bool. q: of all n. passed, bad: places in the pool of those scored with a
+    finite loss, and without. p: of those in `passed`. kept: places in `passed`; weights: theirs.
+    """
+
+    def spread(values: Any, at: Any) -> FloatArray:
+        out = np.full(offer.n, np.nan, dtype=np.float32)
+        if values is not None:
+            out[at] = values
+        return out
+
+    everywhere = np.arange(offer.n)
+    return {
+        "event": "pool",
+        "stage": offer.stage,
+        "ids": offer.ids,
+        "predicted": spread(offer.predicted, slice(None)),
+        "forward_probability": spread(q, slice(None)),
+        "scored": np.isin(everywhere, passed) & scores,
+        "kept_out": np.isin(everywhere, bad),
+        "loss": spread(scored.loss, passed),
+        "size": spread(scored.size, passed),
+        "backward_probability": spread(p, passed),
+        "weight": np.nan_to_num(spread(weights, passed[kept])),
+    }

@@ -1,0 +1,158 @@
+"""What is learned from losses: of the scoring pass, and those that the user's step returns."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from finesieve.batches.codec import Codec
+from finesieve.batches.rows import Rows
+from finesieve.costs.ledger import Ledger
+from finesieve.errors import FinesieveWarning, ScoreError
+from finesieve.gates.features import FeatureFunction
+from finesieve.gates.protocol import BoolArray, FloatArray, Offer, State
+from finesieve.methods.method import Method
+from finesieve.scoring.scorers import Scorer
+from finesieve.sieve.collapse import CollapseWatch
+from finesieve.sieve.pool import Sifted
+from finesieve.sieve.returns import Returns
+from finesieve.stages.window import Window
+
+_TOLD_BY_NOW = 1024  # examples of which no loop holds all without having trained on any
+_UNDER_WAY = 16384  # examples handed out before no loss coming back is an error
+
+
+class Learning:
+    """Teaches the gates and the predictor, and keeps the window that stages are priced by.
+
+    features: None where nobody looks at them. read_ahead: as the sieve has it. tell: for events.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        scorer: Scorer | None,
+        codec: Codec,
+        features: FeatureFunction | None,
+        read_ahead: int,
+        ledger: Ledger,
+        tell: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._method, self._codec = method, codec
+        # A plain function as scorer does not know it.
+        self._size_of_loss = getattr(scorer, "size_of_loss", lambda loss: np.maximum(loss, 0))
+        self._features, self._ledger, self._tell = features, ledger, tell
+        self._told_by = max(_TOLD_BY_NOW, 1 + read_ahead)
+        self._returns = Returns(max(_UNDER_WAY, read_ahead))
+        self._collapse = CollapseWatch()
+        self.window = Window(method.stages.window)
+
+    def _learn(self, offer: Offer, audited: BoolArray | None = None) -> None:
+        """Everything that learns from revealed losses, after it was judged on them."""
+        if offer.n == 0:
+            return
+        self.window.add(offer, audited)
+        self._method.forward.learn(offer)
+        self._method.backward.learn(offer)
+
+    # ---- from the scoring pass
+
+    def scored(self, found: Sifted) -> None:
+        """What the scoring pass revealed of a pool."""
+        self._learn(replace(found.scored, keep=found.keep), found.audited)
+        if found.p is not None or found.scored.loss is None:
+            return
+        # Gates without weights can bring about collapse: watched on all, or on the audited.
+        if found.offer.stage == 2:
+            self._collapse.feed(found.scored.loss)
+        elif found.audited is not None:
+            self._collapse.feed(found.scored.loss[found.audited])
+
+    def closing(self) -> None:
+        """Gates close now: the losses so far are what later ones are held against."""
+        self._collapse.closed(self.window.mean_loss(last=1024))
+
+    # ---- from the user's step
+
+    def give(self, ids: Tensor, losses: Tensor, sizes: Tensor | None) -> None:
+        """Losses that the user's step computed; kept where they are until they are absorbed."""
+        self._returns.give(ids, losses, sizes)
+
+    def expect(
+        self, rows: Rows, stage: int, held: int, probability: FloatArray | None = None
+    ) -> None:
+        """These go to the user's step unscored: their training losses will teach.
+
+        held: examples decided on before that were not handed out yet. probability: float32[n], of
+        each to have got there; 1 by default.
+        """
+        if not self._method.learns or len(rows) == 0:
+            return
+        features = self._features(self._codec.bare(rows)) if self._features else None
+        if self._returns.crowded(len(rows), held):
+            self.absorb(stage)
+        self._returns.expect(rows.ids, features, probability, held)
+
+    def absorb(self, stage: int, at_least: int = 1) -> None:
+        """Take in the losses that came back, if they are of so many batches."""
+        if self._returns.waiting < at_least:
+            return
+        for ids, losses, offer in self._returns.collect():
+            self.bad(int(np.count_nonzero(~np.isfinite(losses))))
+            self._tell({"event": "trained", "ids": ids, "loss": losses})
+            if offer is None:
+                continue
+            offer = replace(offer, stage=stage)
+            size = offer.size
+            assert offer.loss is not None
+            if size is None:
+                size = self._size_of_loss(offer.loss)
+            offer = replace(offer, size=size)
+            sound = np.flatnonzero(np.isfinite(size))
+            if len(sound) < offer.n:
+                self.bad(offer.n - len(sound))
+                offer = offer.take(sound)
+            self._learn(replace(offer, predicted=self._method.forward.predict(offer)))
+
+    def check_told(self) -> None:
+        """At the end of a pass: warns where losses were wanted and none ever came back."""
+        used = self._method.scores or self._method.learns
+        if used and not self._returns.ever and self._ledger.examples.yielded >= self._told_by:
+            warnings.warn(
+                "a pass is over and no loss came back: call sieve.reduce(losses, batch) in the "
+                "training step. Without it gates never close by themselves, and survivors are "
+                "trained on without their weights",
+                FinesieveWarning, stacklevel=3)
+
+    # ---- what is no number
+
+    def bad(self, count: int) -> None:
+        """Count losses that are not finite; stop when they are more than an accident."""
+        if count == 0:
+            return
+        examples = self._ledger.examples
+        examples.bad += count
+        self._tell({"event": "bad", "count": count, "total": examples.bad})
+        if examples.bad > max(32, 0.01 * examples.drawn):
+            raise ScoreError(
+                f"{examples.bad} of {examples.drawn} examples had a loss that is NaN or infinite "
+                "(the run stops at more than 1 %, 32 at least): the learning rate is probably "
+                "too high, or the precision too low"
+            )
+
+    # ---- state
+
+    def _parts(self) -> dict[str, Any]:
+        return {"window": self.window, "collapse": self._collapse, "returns": self._returns}
+
+    def state_dict(self) -> State:
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])

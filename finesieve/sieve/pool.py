@@ -1,0 +1,128 @@
+"""One pool on its way through the gates: who passes, is scored, survives, and with what weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from finesieve.batches.codec import Codec
+from finesieve.batches.rows import Rows
+from finesieve.costs.ledger import Ledger
+from finesieve.gates.features import FeatureFunction
+from finesieve.gates.protocol import BoolArray, FloatArray, IntArray, Offer
+from finesieve.methods.method import Method
+from finesieve.sieve.events import pool_event
+
+Scoring = Callable[[Rows], tuple[FloatArray, FloatArray]]
+_NONE = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(slots=True)
+class Sifted:
+    """What the gates made of a pool of n.
+
+    offer: the pool. scored: the m that passed the forward gate, with loss and size if the method
+    scores, those with finite ones alone. survivors: with their weights. q: float32[n], probability
+    to pass, None where all do. p: float32[m], to be kept once scored, None where the gate gives
+    none. passed: int64[m], places in the pool; kept: places in `passed`; bad: places in the pool
+    of losses that were not finite. keep: bool[m]. audited: bool[m] or None.
+    """
+
+    offer: Offer
+    scored: Offer
+    survivors: Rows
+    q: FloatArray | None
+    p: FloatArray | None
+    passed: IntArray
+    kept: IntArray
+    bad: IntArray
+    keep: BoolArray
+    audited: BoolArray | None
+    threshold: float | None
+
+    @property
+    def chances(self) -> FloatArray | None:
+        """float32[kept], the survivors' probability to pass the forward gate."""
+        return None if self.q is None else self.q[self.passed][self.kept]
+
+    def event(self, scores: bool) -> dict[str, Any]:
+        """For listeners. scores: whether the method has a scoring pass, and it was made."""
+        return pool_event(self.offer, self.q, self.passed, self.bad, self.scored, self.p, self.kept,
+                          self.survivors.weights, scores)
+
+
+class Sifter:
+    """Puts pools through a method's gates. Decides alone: it learns nothing and keeps nothing.
+
+    features: None where nobody looks at them.
+    """
+
+    def __init__(
+        self, method: Method, codec: Codec, ledger: Ledger, score: Scoring,
+        features: FeatureFunction | None,
+    ) -> None:
+        self._method, self._codec, self._ledger = method, codec, ledger
+        self._features, self._score = features, score
+
+    def _offer(self, rows: Rows, stage: int) -> Offer:
+        offer = Offer(rows.ids, stage, drawn=len(rows))
+        if self._features is None:
+            return offer
+        return replace(offer, features=self._features(self._codec.bare(rows)))
+
+    def opened(self, rows: Rows) -> Sifted:
+        """What the opening gate leaves of the pool, unscored: stage 1."""
+        gate = self._method.opening
+        with self._ledger.spending("decide"):
+            offer = self._offer(rows, 1)
+            verdict = gate.decide(offer).check(offer.n, gate)
+            passed, q = np.flatnonzero(verdict.keep), verdict.probability
+            survivors = self._codec.take(rows, passed)
+            if q is not None and q.min() < q.max():  # where all are alike they weigh 1, to the bit
+                survivors.weights = (q.mean() / q[passed]).astype(np.float32)
+            everyone = np.arange(len(passed))
+            return Sifted(offer, offer.take(passed), survivors, q, None, passed, everyone, _NONE,
+                          np.ones(len(passed), np.bool_), None, None)
+
+    def closed(self, rows: Rows, stage: int, cost_ratio: float) -> Sifted:
+        """Through the forward gate in stage 3, the scoring pass and the backward gate."""
+        forward, backward = self._method.forward, self._method.backward
+        with self._ledger.spending("decide"):
+            offer = self._offer(rows, stage)
+            if offer.features is not None:
+                offer = replace(offer, predicted=forward.predict(offer))
+            first = forward.decide(offer).check(offer.n, forward) if stage == 3 else None
+            passed = np.arange(offer.n, dtype=np.int64) if first is None else np.flatnonzero(
+                first.keep)
+            q = first.probability if first else None
+            scored = replace(offer.take(passed), drawn=offer.n, cost_ratio=cost_ratio,
+                             probability=None if q is None else q[passed])
+            chosen = self._codec.take(rows, passed)
+        bad = _NONE
+        if self._method.scores:
+            loss, size = self._score(chosen)
+            with self._ledger.spending("decide"):
+                finite = np.isfinite(loss) & np.isfinite(size)
+                scored = replace(scored, loss=loss, size=size)
+                if not finite.all():
+                    good, bad = np.flatnonzero(finite), passed[~finite]
+                    chosen, scored = self._codec.take(chosen, good), scored.take(good)
+                    passed = passed[good]
+        with self._ledger.spending("decide"):
+            second = backward.decide(scored).check(scored.n, backward)
+            kept, p = np.flatnonzero(second.keep), second.probability
+            survivors = self._codec.take(chosen, kept)
+            # Of mean about 1: every batch estimates the mean gradient of its pool.
+            weights = np.ones(len(kept), dtype=np.float64)
+            # Where all are alike they weigh 1, to the bit.
+            if q is not None and len(kept) and not (p is None and q.min() == q.max()):
+                weights *= (q.mean() if p is None else 1.0) / q[passed][kept]
+            if p is not None and len(kept):
+                weights *= p.sum() / (offer.n if q is not None else len(chosen)) / p[kept]
+            survivors.weights = weights.astype(np.float32)
+            audited = None if first is None or first.audited is None else first.audited[passed]
+            return Sifted(offer, scored, survivors, q, p, passed, kept, bad, second.keep, audited,
+                          second.threshold)

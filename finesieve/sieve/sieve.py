@@ -1,0 +1,616 @@
+"""The sieve: wraps the stream of batches and yields batches of survivors, all of one size.
+
+    stream -> [forward gate] -> scoring pass -> [backward gate] -> held survivors -> batches
+
+With both gates open (stage 1) the loader's batches pass through unchanged. Several ranks end a
+pass together, when none has anything left: one that has nothing yields fillers until then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finesieve import methods
+from finesieve.batches.carry import inputs, is_filler, ride
+from finesieve.batches.codec import Codec
+from finesieve.batches.rows import Rows, rows_from_state, rows_state
+from finesieve.batches.waiting import Holding
+from finesieve.costs.ledger import Clock, Ledger
+from finesieve.costs.meter import Costs
+from finesieve.errors import BatchError, ConfigError, StateError
+from finesieve.gates.features import FeatureFunction, token_features
+from finesieve.gates.forward import PredictorGate
+from finesieve.gates.protocol import State
+from finesieve.gates.simple import Open
+from finesieve.scoring.batches import ScoringPass
+from finesieve.scoring.head_start import HeadStart, default_examples, start_head
+from finesieve.scoring.scorers import Scorer, check_losses
+from finesieve.sieve.feedback import Learning
+from finesieve.sieve.pool import Sifter
+from finesieve.sieve.ranks import Agreement, Alone
+from finesieve.sieve.state import check_same, described
+from finesieve.stages.policy import Work
+from finesieve.stages.transitions import Transitions
+
+Listener = Callable[[dict[str, Any]], None]
+_END = object()
+_TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
+_VERSION = 9
+
+
+class Sieve:
+    """`for batch in sieve(loader): ...`, and `sieve.reduce(losses, batch)` for the loss.
+
+    scorer: the scoring pass (see `finesieve.scores`); needed by every method that scores.
+    method: a name from `finesieve.methods`, or a `Method` of your own gates.
+    features: batch -> Features for the predictor; by default the scorer's own: for most tasks
+        token ids crossed with `labels`.
+    total: examples in all passes together (of this rank), for `progress`, a budget and stages set
+        by share.
+    batch_size: survivors a batch; by default the loader's own times the method's `batch_share`
+        (half for `finesieve`), which keeps optimizer steps; the loader's own if `total` is so large
+        that 400 steps and more remain.
+    pool: examples decided on together. group: batches of survivors gathered before they are
+        sorted by length and cut, so that a batch holds examples of like length. Both are small on
+        purpose: what waits was scored by a model that trains on meanwhile.
+    scoring_batch: examples a scoring forward at the most; by default twice the loader's batch, 64
+        at least: without a backward pass there is room for more.
+    scoring_overhead: fixed cost of a scoring forward, in tokens: cutting the candidates into
+        batches of like length weighs it against padding. About 50 on a CPU; thousands on a GPU.
+    pad_values: what to pad columns with; learned from the loader's own padding by default.
+    lengths: pad every batch to one of these lengths, and score in batches of `scoring_batch`
+        exactly: a few fixed shapes, for `torch.compile`. Batches need an `attention_mask`.
+    id_key: column with the examples' own ids; by default they are numbered as drawn.
+    read_ahead: examples that the host takes before it trains on the first of them, where it takes
+        more than a few batches: all those of one optimizer step, say.
+    head_start: examples of the stream's beginning that an untrained last layer is fitted to
+        before anything is trained (see `finesieve.scoring.head_start`); by default 512, a
+        twentieth of the stream at the most, with a method that scores, and 0 with any other. They
+        are trained on afterwards like all others. 0: never.
+    seed: of the order of batches within a group (the method's gates have seeds of their own).
+    clock: seconds, for the ledger; give one that synchronises if the device runs ahead.
+    agreement: `finesieve.sieve.ranks.Ranks()` under torch.distributed.
+    listeners: called with a dict for every event; nothing flows back from them.
+
+    Raises `ConfigError` for settings out of range, `BatchError` for batches that cannot be taken
+    apart, `ScoreError` for losses that are not one finite value per example.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer | None = None,
+        method: methods.Method | str = "finesieve",
+        *,
+        features: FeatureFunction | None = None,
+        total: int | None = None,
+        batch_size: int | None = None,
+        pool: int = 256,
+        group: int = 16,
+        scoring_batch: int | None = None,
+        scoring_overhead: float = 64.0,
+        pad_values: Mapping[Any, float] | None = None,
+        lengths: Sequence[int] | None = None,
+        id_key: Hashable | None = None,
+        read_ahead: int = 0,
+        head_start: int | None = None,
+        seed: int = 0,
+        clock: Clock = time.perf_counter,
+        agreement: Agreement | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        for name, value in (("pool", pool), ("group", group), ("scoring_batch", scoring_batch),
+                            ("batch_size", batch_size), ("total", total)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} is {value!r}; expected a whole number, 1 or more")
+        for name, value in (("read_ahead", read_ahead), ("head_start", head_start or 0)):
+            if not isinstance(value, int) or value < 0:
+                raise ConfigError(
+                    f"{name} is {value!r}; expected a number of examples, 0 or more")
+        if not scoring_overhead >= 0:
+            raise ConfigError(f"scoring_overhead is {scoring_overhead!r}; expected 0 or more")
+        self.method = methods.build(method, seed) if isinstance(method, str) else method
+        if self.method.scores and scorer is None:
+            raise ConfigError(
+                f"method {self.method.name!r} scores examples: give the sieve a scorer, e.g. "
+                "finesieve.scores.Classification(model)"
+            )
+        # A gate of the user's own may want features too: given ones are always computed.
+        wanted = features
+        if features is None and isinstance(self.method.forward, PredictorGate):
+            wanted = getattr(scorer, "features", token_features)()  # a plain function has none
+        # The same for all ranks: whether there is a head start. How many examples each has, is not.
+        self._starts_head = self.method.scores if head_start is None else head_start > 0
+        self._head_start = default_examples(total) if head_start is None else head_start
+        self.head_start: HeadStart | None = None  # what came of it, once it was tried
+        self._undrawn = 0  # examples taken for it and not drawn yet
+        self._total, self._group = total, group
+        self._pool_size = pool
+        if lengths is not None and (not lengths or any(
+                not isinstance(x, int) or x < 1 for x in lengths)):
+            raise ConfigError(f"lengths is {lengths!r}; expected whole numbers, 1 or more")
+        self._codec = Codec(pad_values, id_key, lengths)
+        self._holding = Holding(self._codec, group, seed, self.method.stages.first == 1)
+        self._batch_size = batch_size
+        self._loaders: int | None = None  # examples in the loader's batches
+        self._agreement = agreement or Alone()
+        self._told_of_ranks = agreement is not None
+        self._listeners = list(listeners)
+        self.ledger = Ledger(clock)
+        self._scoring = ScoringPass(
+            scorer, self._codec, self.ledger, scoring_batch, scoring_overhead)
+        self._sifter = Sifter(self.method, self._codec, self.ledger, self._scoring, wanted)
+        self._learning = Learning(
+            self.method, scorer, self._codec, wanted, read_ahead, self.ledger, self._tell)
+        self.window = self._learning.window
+        self._transitions = Transitions(self.method.stages, self.window, total)
+        self._costs = Costs()
+        self.threshold: float | None = None  # the backward gate's, of the last pool
+        self._pool: list[Rows] = []
+        self._released = 0.0
+        self._progress = 0.0
+        self._batches_in_pass = 0
+        self._filler: Rows | None = None  # once something was drawn
+        self._ahead: list[Rows] = []  # taken by a host that was interrupted, not trained on
+        self._resumed = False
+        self._passes = 0
+        self._fingerprint = self._identity()  # now: what gates learn is no part of it
+
+    # ---- the stream
+
+    def __call__(self, batches: Iterable[Any], *, positioned: bool = False) -> Iterator[Any]:
+        """One pass over the loader, filtered. No length: nobody knows it beforehand.
+
+        After `load_state_dict` the first pass leaves out the batches that had been drawn from
+        the interrupted one, so the loader must repeat its order; `positioned=True` if it starts
+        where it was interrupted by itself.
+        """
+        self._check_ranks()
+        iterator = iter(batches)
+        with self.ledger.spending("data"):
+            resumed, self._resumed = self._resumed, False
+            skip = self._batches_in_pass if resumed else 0
+            for done in range(0 if positioned else skip):
+                batch = next(iterator, _END)
+                if batch is _END:
+                    raise StateError(
+                        f"the interrupted pass had drawn {skip} batches, but the "
+                        f"loader ends after {done}: it is another loader, or is positioned "
+                        "already (then call sieve(loader, positioned=True))"
+                    )
+                self._codec.note(batch)
+            self._batches_in_pass = skip
+            if resumed:  # what waits goes out before anything is drawn: in the loader's own form
+                first = list(islice(iterator, 1))
+                for batch in first:
+                    self._codec.note(batch)
+                    self._place(batch)
+                iterator = chain(first, iterator)
+        if self._starts_head and not resumed and self.ledger.examples.drawn == 0:
+            iterator = self._start_head(iterator)
+        exhausted = False
+        while True:
+            while not self._ahead and not self._holding.ready and not exhausted:
+                with self.ledger.spending("data"):
+                    batch = next(iterator, _END)
+                if batch is _END:
+                    exhausted = True
+                    self._flush()
+                else:
+                    self._push(batch)
+            if self._ahead:  # counted and agreed on when it was yielded first
+                rows, opened = self._ahead.pop(0), self.stage == 1
+            else:
+                if exhausted and not self._holding.ready:
+                    self._released += self._holding.take_idle()
+                if not self._agree():
+                    break
+                rows, opened = self._next()
+            real = bool(rows.weights.any())
+            with self.ledger.spending("decide"):
+                out = self._codec.pack(rows)
+            pace = self.ledger.paces["open" if opened else "closed"]
+            start = self.ledger.clock()
+            try:
+                yield out
+            finally:
+                taken = self.ledger.clock() - start
+                self.ledger.seconds["train"] += taken
+                if real:
+                    pace.add(taken, int(rows.lengths.sum()))
+        with self.ledger.spending("decide"):
+            self._learning.absorb(self.stage)
+        self._batches_in_pass = 0
+        self._passes += 1
+        self._learning.check_told()
+
+    def _start_head(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        """Fit the last layer to the first examples; gives their batches back, and all others."""
+        batches: list[Any] = []
+        parts: list[Rows] = []
+        with self.ledger.spending("data"):
+            while sum(map(len, parts)) < self._head_start:
+                batch = next(iterator, _END)
+                if batch is _END:
+                    break
+                batches.append(batch)
+                parts.append(self._codec.unpack(batch, 0))
+        sizes = [len(rows) for rows in parts]
+        found, before = None, self.ledger.clock()
+        if some := [rows for rows in parts if len(rows)]:
+            with self.ledger.spending("decide"):
+                rows = self._codec.concat(some)
+                count = min(len(rows), self._head_start)
+                rows = self._codec.take(rows, np.arange(count))
+            if self._scoring.most is None:
+                self._scoring.most = max(64, 2 * sizes[0])
+            found = self._scoring.last_layer(rows)
+        with self.ledger.spending("score"):
+            started = start_head(found, self._agreement.mean)
+        self.head_start = replace(started, seconds=self.ledger.clock() - before)
+        self._tell({"event": "head_start", **self.head_start.as_dict()})
+        self._undrawn = sum(sizes)
+        return chain(self._again(batches, sizes), iterator)
+
+    def _again(self, batches: list[Any], sizes: list[int]) -> Iterator[Any]:
+        """The batches that were looked at, each let go as it is drawn."""
+        batches.reverse()
+        for size in sizes:
+            self._undrawn -= size
+            yield batches.pop()
+
+    def _place(self, batch: Any) -> None:
+        """Put what waits where this batch of the loader's is: a host that resumes does not know."""
+        self._holding.each(lambda rows: self._codec.place_like(rows, batch))
+        for rows in (*self._pool, *self._ahead, *([self._filler] if self._filler else [])):
+            self._codec.place_like(rows, batch)
+
+    def _check_ranks(self) -> None:
+        """`ConfigError` where several ranks would each go their own way, and hang."""
+        dist = torch.distributed
+        if self._told_of_ranks or not (dist.is_available() and dist.is_initialized()):
+            return
+        if dist.get_world_size() > 1 and isinstance(self._agreement, Alone):
+            raise ConfigError(
+                f"{dist.get_world_size()} ranks train together, and this sieve knows of none but "
+                "its own: Sieve(..., agreement=finesieve.sieve.ranks.Ranks()), and `total` of this "
+                "rank's part (agreement=finesieve.sieve.ranks.Alone() if they do not)"
+            )
+
+    def _push(self, batch: Any) -> None:
+        """Draw one batch: decide on it once its pool is full, and hold what survives."""
+        with self.ledger.spending("decide"):
+            self._learning.absorb(self.stage, at_least=8)
+            rows = self._codec.unpack(batch, self.ledger.examples.drawn)
+            if len(rows) == 0:
+                self._batches_in_pass += 1
+                return
+            if self._batch_size is None:
+                self._batch_size = self.survivors(len(rows))
+            if self._scoring.most is None:
+                self._scoring.most = max(64, 2 * len(rows))
+            if self._filler is None:
+                self._filler = self._codec.filler(rows)
+            self._count("drawn", rows)
+            self._batches_in_pass += 1
+            if self._loaders is None:
+                self._loaders = len(rows)
+        if self.stage == 1 and isinstance(self.method.opening, Open):
+            with self.ledger.spending("decide"):
+                self._learning.expect(rows, self.stage, len(self._holding))
+                self._holding.pass_through(rows)
+                self._tell({"event": "open", "stage": 1, "ids": rows.ids})
+        else:
+            self._pool.append(rows)
+            if sum(map(len, self._pool)) >= self._pool_size:
+                self._sift()
+
+    def survivors(self, loaders: int) -> int:
+        """Survivors a batch, given the examples in the loader's batches."""
+        if self._batch_size is not None:
+            return self._batch_size
+        if self._total is not None and self._total * _TYPICAL_SHARE / loaders >= _ENOUGH_STEPS:
+            return loaders
+        return max(1, round(loaders * self.method.batch_share))
+
+    def _size(self) -> int:
+        """Survivors a batch in this stage."""
+        usual = self._loaders if self.stage == 1 else self._batch_size
+        return self.method.batches.get(self.stage, usual or 1)
+
+    def _flush(self) -> None:
+        """Decide on what is drawn and release all survivors, the last batch maybe smaller."""
+        if self._pool:
+            self._sift()
+        with self.ledger.spending("decide"):
+            self._holding.release(self._size(), everything=True)
+
+    def _next(self) -> tuple[Rows, bool]:
+        """The next batch, and whether it passed open gates; a filler if only others have one."""
+        if not self._holding.ready and self._filler is not None:
+            return self._filler, self.stage == 1
+        with self.ledger.spending("decide"):
+            rows, opened = self._holding.next()
+            self._count("yielded", rows)
+            self._released += float(rows.spans.sum())
+            if opened:
+                self.ledger.opened += int(rows.lengths.sum())
+            return rows, opened
+
+    def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
+        """The weighted mean of the losses, to call `backward()` on; a scalar.
+
+        losses: float[n], one per example of the batch, with gradient. batch: as the sieve
+        yielded it. sizes: as in `observe`, of use where they do not follow from the losses (class
+        weights). In expectation the result is the mean loss over the pool drawn that the batch
+        came from; a pool of which more survives gets more batches.
+
+        Losses that are not finite are left out of the mean, counted and reported. If the model's
+        own outputs were NaN or infinite there, the gradient is NaN all the same (0 * NaN): check
+        the norm that `clip_grad_norm_` returns before stepping, as `finesieve train` does.
+        """
+        ids, weights = ride(batch)
+        losses = check_losses(losses, len(ids), "the training step")
+        if is_filler(batch):
+            return 0.0 * losses.nan_to_num(0.0, 0.0, 0.0).sum()
+        self.observe(losses, batch, sizes)
+        finite = torch.isfinite(losses.detach())
+        clean = torch.where(finite, losses, torch.zeros_like(losses))
+        share = len(ids) / finite.sum().clamp(min=1).to(losses.dtype)  # 1 if all are finite
+        return (clean * weights.to(losses)).mean() * share
+
+    def observe(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> None:
+        """Tell the sieve the training losses of a batch whose weights are all 1, where the host
+        takes the mean itself; `reduce` does it too.
+
+        losses: float[n], one per example. sizes: float[n], of their gradients, if they are at
+        hand (`heads.Head.sizes`); else they follow from the losses.
+        """
+        ids, _ = ride(batch)
+        losses = check_losses(losses, len(ids), "the training step")
+        if sizes is not None:
+            sizes = check_losses(sizes, len(ids), "the training step").detach()
+        self._learning.give(ids, losses.detach(), sizes)
+
+    def filler(self) -> Any:
+        """A batch of one or two examples of weight 0 and no id (-1), for a host that has to
+        complete a step: `reduce` makes 0 of its losses. `StateError` before anything was drawn."""
+        if self._filler is None:
+            raise StateError("nothing was drawn yet, so there is no example to make a filler of")
+        return self._codec.pack(self._filler)
+
+    @property
+    def stage(self) -> int:
+        """1: both gates open; 2: the backward gate closed; 3: both closed."""
+        return self._transitions.stage
+
+    @property
+    def moves(self) -> list[dict[str, Any]]:
+        """Every transition: `stage`, `from_example` and `reason`; the start is the first."""
+        return self._transitions.moves
+
+    @property
+    def position(self) -> int:
+        """Batches drawn in the pass under way."""
+        return self._batches_in_pass
+
+    @property
+    def progress(self) -> float:
+        """Share of the stream consumed by the batches yielded, 0 to 1; the mean over ranks, so
+        that a schedule driven by it gives every rank the same rate."""
+        if self._total is None:
+            raise ConfigError("progress needs the stream's length: give the sieve `total`")
+        return self._progress
+
+    @property
+    def cost_ratio(self) -> float:
+        """Seconds to score a token over seconds to train on one of a survivor's: as measured, also
+        where the method is told another."""
+        return self._costs.ratio
+
+    @property
+    def costs(self) -> tuple[float, float]:
+        """To score a token, and to train on one of a survivor's, over plain training's; measured,
+        and followed in steps of a tenth."""
+        return self._costs.score, self._costs.train
+
+    @property
+    def passes(self) -> int:
+        """Passes over the data completed."""
+        return self._passes
+
+    @property
+    def held(self) -> int:
+        """Examples drawn but not yet dropped or yielded."""
+        return sum(map(len, self._pool)) + len(self._holding)
+
+    @property
+    def undrawn(self) -> int:
+        """Examples that were taken from the loader for the head start and not drawn yet."""
+        return self._undrawn
+
+    # ---- deciding
+
+    def _sift(self) -> None:
+        """Put the pool through the gates; hold what survives, learn from what was revealed."""
+        ledger, scores = self.ledger, self.method.scores and self.stage > 1
+        with ledger.spending("decide"):
+            if self.stage > 1:
+                self._costs.follow(ledger.relative("score"), ledger.relative("closed"))
+            rows = self._codec.concat(self._pool)
+            self._pool = []
+        if self.stage == 1:
+            found = self._sifter.opened(rows)
+        else:
+            found = self._sifter.closed(rows, self.stage, self.cost_ratio)
+        with ledger.spending("decide"):
+            self._learning.bad(len(found.bad))
+            if self.stage == 3:
+                self._count("decided", rows)
+            if self.stage > 1:
+                self.threshold = found.threshold
+            self._count("dropped", rows)
+            self._count("dropped", found.survivors, -1)
+            if self._listeners:
+                self._tell(found.event(scores))
+            if scores:
+                self._learning.scored(found)
+            else:
+                self._learning.expect(
+                    found.survivors, self.stage, len(self._holding), found.chances)
+            self._holding.add(found.survivors, len(rows), self._size())
+
+    # ---- stages
+
+    def _agree(self) -> bool:
+        """Once per batch: has any rank one? And with the averages, is it time to move?"""
+        with self.ledger.spending("decide"):
+            evidence = self._transitions.evidence(
+                self.ledger.examples.drawn, self._passes, self.costs, self.work)
+            gates = (self.method.forward, self.method.backward)
+            shared = [gate.shared() for gate in gates]
+            # The batch that comes next counts as consumed: the rate is for the step after it.
+            released = self._released + self._holding.next_span()
+            consumed = min(1.0, released / self._total) if self._total else 0.0
+            numbers = self._agreement.mean(
+                [float(self._holding.ready), float(self._filler is None), consumed, *evidence,
+                 *shared[0], *shared[1]]
+            )
+            ready, self._progress = numbers[0] > 0.0, numbers[2]
+            if ready and numbers[1] > 0.0:  # on all ranks, so that none waits for another
+                raise BatchError("a rank's part of the data has no example at all, and others have "
+                                 "some: give each rank a part of its own")
+            at = 3 + len(evidence)
+            move = self._transitions.due(numbers[3:at])
+            for gate, values in zip(gates, shared, strict=True):
+                gate.agree(numbers[at : at + len(values)])
+                at += len(values)
+            if move is not None:
+                self._move(*move)
+            return ready
+
+    def work(self) -> Work:
+        """Tokens trained on and scored so far."""
+        ledger = self.ledger
+        whole = ledger.tokens.drawn / max(1, ledger.examples.drawn) * (self._total or 0)
+        closed = ledger.tokens.yielded - ledger.opened + self._holding.tokens(opened=False)
+        opened = ledger.opened + self._holding.tokens(opened=True)
+        return Work(opened, closed, ledger.tokens.scored, whole)
+
+    def _move(self, stage: int, reason: str) -> None:
+        if self.stage == 1:
+            self._learning.closing()
+            # Unscored, so without what frozen layers put out: not to be mixed with what follows.
+            self._holding.release(self._loaders or 1, everything=True)
+        move = self._transitions.make(stage, reason, self.ledger.examples.drawn)
+        self._tell({"event": "stage", **move})
+        if stage == 1:
+            self._holding.release(self._batch_size or 1, everything=True)
+        self._holding.opened = stage == 1
+
+    # ---- telling
+
+    def _count(self, station: str, rows: Rows, sign: int = 1) -> None:
+        self.ledger.count(station, sign * len(rows), sign * int(rows.lengths.sum()))
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+    # ---- state
+
+    def _identity(self) -> dict[str, Any]:
+        m = self.method
+        return {
+            "version": _VERSION,
+            "method": m.name,
+            "forward": described(m.forward),
+            "backward": described(m.backward),
+            "opening": type(m.opening).__name__,
+            "stages": described(m.stages),
+            "pool": self._pool_size,
+            "group": self._group,
+            "total": self._total,
+        }
+
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own."""
+        return {
+            "forward": self.method.forward, "backward": self.method.backward,
+            "opening": self.method.opening, "codec": self._codec, "ledger": self.ledger,
+            "costs": self._costs, "learning": self._learning, "transitions": self._transitions,
+        }
+
+    def state_dict(self, ahead: Sequence[Any] = ()) -> State:
+        """Everything, as tensors, numbers, strings, lists and dicts.
+
+        ahead: batches that a host which reads ahead has taken but not trained on; a sieve that
+        takes up the state yields them first. Without them they are lost.
+
+        Saved between two batches it resumes to the bit.
+        """
+        return {
+            "fingerprint": dict(self._fingerprint),
+            "batch_size": self._batch_size,
+            "loaders": self._loaders,
+            "scoring_batch": self._scoring.most,
+            "head_start": None if self.head_start is None else self.head_start.as_dict(),
+            **{name: part.state_dict() for name, part in self._parts().items()},
+            "pool": [rows_state(r) for r in self._pool],
+            "holding": self._holding.state_dict(),
+            "ahead": [rows_state(r) for r in (*map(self._taken, ahead), *self._ahead)],
+            "filler": None if self._filler is None else rows_state(self._filler),
+            "counters": {
+                "released": self._released,
+                "progress": self._progress,
+                "batches_in_pass": self._batches_in_pass,
+                "passes": self._passes,
+                "threshold": self.threshold,
+            },
+        }
+
+    def _taken(self, batch: Any) -> Rows:
+        """The rows of a batch that was yielded."""
+        rows = self._codec.unpack(inputs(batch), 0)
+        rows.ids, rows.weights = (x.cpu().numpy().copy() for x in ride(batch))
+        return rows
+
+    def load_state_dict(
+        self, state: Mapping[str, Any], device: torch.device | str = "cpu"
+    ) -> None:
+        """Take up a saved state; `StateError` if it is of another method, version or setting.
+
+        device: where the examples that wait are put until the loader's first batch is there, whose
+            own place is theirs from then on.
+        """
+        check_same(state.get("fingerprint", {}), self._fingerprint)
+        if self._batch_size not in (None, state["batch_size"]):
+            raise StateError(
+                f"the saved state has batch_size={state['batch_size']}, this sieve "
+                f"{self._batch_size}"
+            )
+        if state["batch_size"] is not None:
+            self._batch_size = state["batch_size"]
+        self._scoring.most, self._loaders = state["scoring_batch"], state["loaders"]
+        found = state["head_start"]
+        self.head_start = None if found is None else HeadStart(**found)
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self._pool = [rows_from_state(s, device) for s in state["pool"]]
+        self._holding.load_state_dict(state["holding"], device)
+        self._ahead = [rows_from_state(s, device) for s in state["ahead"]]
+        filler = state["filler"]
+        self._filler = None if filler is None else rows_from_state(filler, device)
+        counters = state["counters"]
+        self._released = counters["released"]
+        self._batches_in_pass, self._passes = counters["batches_in_pass"], counters["passes"]
+        self._progress = counters["progress"]
+        self.threshold = counters["threshold"]
+        self._resumed = True

@@ -1,0 +1,111 @@
+"""When the gates close and open again: small state machines over what the window says.
+
+Stage 1: both gates open. Stage 2: the backward gate is closed. Stage 3: both are.
+A policy turns what it knows into a few numbers (`evidence`); the sieve averages them over ranks;
+`next` decides on the averages alone, so that all ranks move together.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from finesieve.errors import ConfigError, check_share
+from finesieve.gates.protocol import COST_RATIO, SURVIVOR
+from finesieve.stages.window import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Tokens trained on while the gates were open, and closed (those that wait included); tokens
+    scored; and how many the whole stream has, as it looks now (0 if its length is unknown)."""
+
+    open: int = 0
+    closed: int = 0
+    scored: int = 0
+    whole: float = 0.0
+
+    def spent(self, score: float, train: float, of: float | None = None) -> float:
+        """Share of plain training's cost, for a token's costs over plain training's; of: its
+        tokens, those of the whole stream by default."""
+        done = self.open + train * self.closed + score * self.scored
+        return done / max(1.0, self.whole if of is None else of)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a policy may look at.
+
+    stage: 1, 2 or 3. share: of the stream drawn, 0 to 1 (NaN if the total is unknown). since:
+    examples revealed since the last move. passes: completed passes over the data. costs: to score
+    a token, and to train on one with gates closed, over plain training's, as measured. work: what
+    was done so far.
+    """
+
+    stage: int
+    share: float
+    since: int
+    passes: int
+    window: Window
+    costs: tuple[float, float] = (COST_RATIO, SURVIVOR)
+    work: Work = Work()
+
+
+Move = tuple[int, str]
+
+
+class Stages(ABC):
+    """Abstract or final."""
+
+    observes = True  # whether losses of the training forwards are wanted in stage 1
+    window = 2048  # examples that the window remembers
+    first = 1  # the stage in which a run begins
+    cached = False  # whether the evidence stays the same until more examples are revealed
+
+    @abstractmethod
+    def evidence(self, view: View) -> list[float]:
+        """A fixed number of values; averaged over ranks before `next` sees them."""
+
+    @abstractmethod
+    def next(self, stage: int, numbers: list[float]) -> Move | None:
+        """(new stage, reason), or None to stay."""
+
+
+class Fixed(Stages):
+    """By hand: the share of the stream at which each stage begins.
+
+    starts: e.g. {2: 0.05, 3: 0.2}; {3: 0.0} closes both gates from the first example on; {}
+    leaves them open. Stages may be given as text, as they come back from JSON.
+    """
+
+    observes = False
+
+    def __init__(self, starts: Mapping[int, float] | Mapping[str, float]) -> None:
+        given: dict[int, float] = {}
+        for key, share in starts.items():
+            if str(key) not in ("2", "3"):
+                raise ConfigError(f"a start for stage {key}; expected stages 2 and 3")
+            given[int(key)] = check_share(f"the start of stage {key}", share, zero=True)
+        if given.get(2, 0.0) > given.get(3, 1.0):
+            raise ConfigError(f"stage 3 starts before stage 2: {given}")
+        self.starts = dict(sorted(given.items()))
+        self.first = max((stage for stage, share in given.items() if share == 0), default=1)
+        self.observes = any(share > 0 for share in given.values())
+
+    def evidence(self, view: View) -> list[float]:
+        if np.isnan(view.share) and any(share > 0 for share in self.starts.values()):
+            raise ConfigError(
+                "stages that start at a share of the stream need its length: give the sieve "
+                "`total`, the number of examples in all passes together"
+            )
+        return [view.share]
+
+    def next(self, stage: int, numbers: list[float]) -> Move | None:
+        for target in (3, 2):
+            start = self.starts.get(target)
+            if start is not None and target > stage and numbers[0] >= start:
+                return target, f"{start:.0%} of the stream, as set"
+        return None

@@ -1,0 +1,68 @@
+"""Which stage the gates are in, and the transitions between stages, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from finesieve.gates.protocol import State
+from finesieve.stages.policy import Move, Stages, View, Work
+from finesieve.stages.window import Window
+
+
+class Transitions:
+    """Asks the policy once a batch; what it finds is averaged over ranks in between.
+
+    moves: one dict per transition, the start included: `stage`, `from_example` (drawn until then)
+    and `reason`.
+    """
+
+    def __init__(self, stages: Stages, window: Window, total: int | None) -> None:
+        self._stages, self._window, self._total = stages, window, total
+        self.stage = stages.first
+        self.moves: list[dict[str, Any]] = [
+            {"stage": self.stage, "from_example": 0, "reason": "start"}
+        ]
+        self._revealed_before = 0  # examples revealed before the last transition
+        self._evidence: list[float] | None = None
+        self._known = -1  # examples revealed when it was taken
+
+    def evidence(
+        self, drawn: int, passes: int, costs: tuple[float, float], work: Callable[[], Work]
+    ) -> list[float]:
+        """What the policy makes of the window and of where the stream is. If it says so, that stays
+        as it is until more is revealed: taken anew it could move earlier."""
+        known = self._window.revealed
+        if self._evidence is None or self._known != known or not self._stages.cached:
+            self._known = known
+            share = drawn / self._total if self._total else float("nan")
+            since = known - self._revealed_before
+            self._evidence = self._stages.evidence(
+                View(self.stage, share, since, passes, self._window, costs, work()))
+        return self._evidence
+
+    def due(self, numbers: list[float]) -> Move | None:
+        """The transition that is due by the evidence, averaged over ranks."""
+        return self._stages.next(self.stage, numbers)
+
+    def make(self, stage: int, reason: str, drawn: int) -> dict[str, Any]:
+        """Enter a stage; what `moves` holds of it."""
+        self.stage = stage
+        self._revealed_before = self._window.revealed
+        self._evidence = None
+        self.moves.append({"stage": stage, "from_example": drawn, "reason": reason})
+        return self.moves[-1]
+
+    def state_dict(self) -> State:
+        return {
+            "stage": self.stage,
+            "moves": [dict(m) for m in self.moves],
+            "revealed_before": self._revealed_before,
+            "evidence": None if self._evidence is None else [float(x) for x in self._evidence],
+            "known": self._known,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.stage, self.moves = state["stage"], [dict(m) for m in state["moves"]]
+        self._revealed_before = state["revealed_before"]
+        self._evidence, self._known = state["evidence"], state["known"]

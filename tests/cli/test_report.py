@@ -1,0 +1,157 @@
+"""The report: self-contained, whole for one run and for many, drawn by a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from finesieve.cli.comparing.tables import RIVAL
+from finesieve.cli.main import main
+from finesieve.cli.report import charts
+from finesieve.cli.report.report import report
+from finesieve.cli.results import write_record
+from tests.cli.test_statistics import record
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+class Page(HTMLParser):
+    """Counts elements, and holds on to what would need a network or is not closed."""
+
+    VOID = ("meta", "line", "rect", "path", "link", "img")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.count: dict[str, int] = {}
+        self.open: list[str] = []
+        self.outside: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+        self.outside += [v or "" for k, v in attrs if k in ("src", "href", "srcset")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def made(page: Path) -> tuple[str, Page]:
+    text = page.read_text(encoding="utf-8")
+    parsed = Page(text)
+    assert parsed.open == []
+    assert parsed.outside == []
+    assert "url(" not in text
+    shown = re.sub(r"<li>.*?</li>", "", text, flags=re.S)  # without examples: anybody's words
+    assert not re.search(r"\bnan\b|\binf\b|None", shown)
+    return text, parsed
+
+
+def test_one_real_run(finished: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    assert main(["report", str(finished), "--output", str(page)]) == 0
+    text, parsed = made(page)
+    assert parsed.count["svg"] == 9  # 2 of results, 5 over the stream, 2 of examples
+    for word in ("Realised rates", "Skipped as easiest", "Hardest", "Most suspicious",
+                 "Where the seconds went", "as set"):
+        assert word in text
+    assert re.search(r"<li><code>[\d.]+</code> \[(torch|sympy)\] ", text)  # the example's text
+    assert parsed.count["path"] >= 4
+
+
+def bench_folder(folder: Path) -> Path:
+    dice = np.random.default_rng(0)
+    kind = {"config": {"model": "m", "precision": "fp32", "epochs": 1},
+            "hardware": {"name": "cpu", "threads": 1}, "versions": {"torch": "2", "finesieve": "0"}}
+    for name, shift in (("full", 0.0), ("finesieve", 0.1), (RIVAL, 0.3)):
+        for seed in range(3):
+            made = record(name, seed, dice.random(80) + shift, set="some <b>set</b>")
+            seconds = {"train": 6.0, "score": 3.0, "decide": 0.5, "data": 0.5, "total": 10.0}
+            moves = [{"stage": s, "from_example": 20 * s - 20, "reason": "r & r"} for s in (1, 2)]
+            write_record(folder / f"{name}{seed}.json",
+                         {**made, "seconds": seconds, "stages": moves, **kind})
+    return folder
+
+
+def test_a_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = bench_folder(tmp_path / "results")
+    (folder / "half.json").write_text('{"format": 1')
+    page = tmp_path / "report.html"
+    assert main(["report", str(folder), "--output", str(page)]) == 0
+    assert "half-written" in capsys.readouterr().err
+    text, parsed = made(page)
+    assert "some &lt;b&gt;set&lt;/b&gt;" in text
+    assert parsed.count["circle"] == 18
+    assert "a gain on this set" in text
+    assert "script" not in parsed.count
+
+
+def test_what_cannot_be_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+    assert "no file or folder" in capsys.readouterr().err
+    (tmp_path / "summary.json").write_text("{")
+    assert main(["report", str(tmp_path), "--output", str(tmp_path / "r.html")]) == 2
+    assert "half-written or of another version" in capsys.readouterr().err
+    assert main(["report", str(bench_folder(tmp_path / "b")), "--output",
+                 str(tmp_path / "no" / "r.html")]) == 2
+    assert "no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.2, 0.23), (3, 4711), (-2, 2), (5, 5.0001)])
+def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
+    found = charts.ticks(low, high)
+    assert 2 <= len(found) <= 7
+    assert all(low - 1e-9 <= t <= high * (1 + 1e-9) + 1e-9 for t in found)
+    steps = np.diff(found)
+    assert np.allclose(steps, steps[0])
+
+
+def test_an_empty_chart_says_so() -> None:
+    assert "nothing recorded" in charts.chart("t", [charts.Series("a", [], "red")], "x", "y")
+    assert "nothing recorded" in charts.histogram("t", [float("nan")], "x")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_a_browser_draws_it_without_complaint(finished: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    report([str(finished)], str(page))
+    script = ("<script>addEventListener('load', () => { const s = [...document.querySelectorAll("
+              "'svg')]; const wide = document.documentElement.scrollWidth; document.title = "
+              "JSON.stringify({n: s.length, flat: s.filter(e => e.getBoundingClientRect().height "
+              "< 50).length, wide: wide, window: innerWidth}); });</script>")
+    text = page.read_text(encoding="utf-8")
+    (tmp_path / "probe.html").write_text(text.replace("</body>", script + "</body>"))
+    done = subprocess.run(
+        [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--enable-logging=stderr", "--window-size=500,900", f"--user-data-dir={tmp_path / 'u'}",
+         "--dump-dom", (tmp_path / "probe.html").as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )
+    assert "CONSOLE" not in done.stderr, done.stderr
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title is not None
+    seen: dict[str, Any] = json.loads(title.group(1))
+    assert seen["n"] == 9
+    assert seen["flat"] == 0
+    assert seen["wide"] <= seen["window"]  # a phone need not scroll sideways
+
+
+def test_a_scale_of_powers_has_few_ticks_and_never_one_alone() -> None:
+    assert charts.decades(-1.4, -1.04) == pytest.approx([0.04, 0.05, 0.06, 0.07, 0.08, 0.09])
+    assert charts.decades(-1.31, -0.2) == pytest.approx([0.05, 0.1, 0.2, 0.5])
+    frame = charts.Frame([0, 1], [0.01, 1.0], "x", "y", log=True)
+    middle = (frame.y(0.01) + frame.y(1.0)) / 2
+    assert frame.y(0.1) == pytest.approx(middle)

@@ -1,0 +1,373 @@
+"""Accelerate's loop, filtered: off it changes nothing, on it filters, accumulates, resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
+
+import finesieve as fs
+from tests.conftest import Bag, make_batches
+
+pytest.importorskip("accelerate")
+
+from accelerate.utils import DataLoaderConfiguration
+
+from finesieve.integrations.accelerate import FilteredLoader
+from tests.integrations.accelerate.ranks import Run, closed, collate, fresh, rows
+
+ROOT = Path(__file__).parents[3]
+
+
+def same(a: Run, b: Run) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.weights, b.weights, strict=True))
+
+
+@pytest.mark.parametrize("accumulated", [1, 4])
+@pytest.mark.parametrize("method", ["full", "open"])
+def test_switched_off_it_is_the_plain_loop_to_the_bit(method: str, accumulated: int) -> None:
+    plain = Run(accumulated=accumulated)
+    sieved = Run(closed(starts={}) if method == "open" else "full", accumulated=accumulated)
+    assert same(plain, sieved)
+    assert plain.sync == sieved.sync
+    assert plain.rates == sieved.rates
+    assert len(plain.batches) == 76
+    assert plain.steps == {1: 76, 4: 20}[accumulated]
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_it_filters_and_decays_the_rate_in_full(prepared: bool) -> None:
+    run = Run(closed(), prepared=prepared)
+    sieve = run.stream.sieve
+    examples = sieve.ledger.examples
+    assert examples.drawn == 600
+    assert examples.drawn == examples.yielded + examples.dropped
+    assert 0 < examples.scored < 500
+    assert examples.yielded < 420
+    assert sieve.stage == 3
+    assert sieve.progress == pytest.approx(1.0)
+    assert run.rates[0] == 0.01
+    assert 0 < run.rates[-1] < 0.001
+    assert run.rates == sorted(run.rates, reverse=True)
+    figures = run.stream.figures()
+    assert figures["sieve_stage"] == 3.0
+    assert 0 < figures["sieve_trained"] < 0.8
+
+
+def test_a_prepared_schedule_that_nobody_drives_is_noticed_once() -> None:
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True)
+    model = Bag(dropout=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=20)
+    model, optimizer, loader, decay = accelerator.prepare(
+        model, optimizer, DataLoader(rows(80), 8, collate_fn=collate), decay)
+    scorer = fs.scores.Classification(model)
+    stream = FilteredLoader(accelerator, loader, scorer, closed(starts={}), epochs=2)
+    with pytest.warns(fs.errors.FinesieveWarning, match=r"decay = stream\.schedule\(decay\)"):
+        next(iter(stream))
+    next(iter(stream))  # once is enough; warnings are errors in the tests
+    stream = FilteredLoader(accelerator, loader, scorer, closed(starts={}), epochs=2)
+    stream.schedule(decay)
+    next(iter(stream))
+    next(iter(FilteredLoader(accelerator, loader, method="full")))
+
+
+@pytest.mark.parametrize("accumulated", [3, 5, 7])  # of 28 and 24 batches some are left over
+def test_every_step_has_its_batches_and_none_is_lost(accumulated: int) -> None:
+    run = Run(closed(), accumulated=accumulated)
+    for sync in run.sync:
+        assert sync[-1]
+        whole = len(sync) // accumulated * accumulated
+        assert sync[:whole] == ([False] * (accumulated - 1) + [True]) * (whole // accumulated)
+        assert not any(sync[whole:-1])
+    assert sum(len(s) % accumulated for s in run.sync) > 0  # a step was completed at the end
+    assert all(p.grad is None for p in run.model.parameters())
+    assert all(b["sieve_weights"].any() for b in run.batches)  # without a filler
+
+
+class First(fs.Gate):
+    """Keeps the first 248 of every 300 examples: nothing of the end of a pass."""
+
+    def decide(self, offer: fs.Offer) -> fs.Verdict:
+        return fs.Verdict(offer.ids % 300 < 248)
+
+
+def test_a_pass_that_ends_without_warning_completes_its_step() -> None:
+    """Against the same batches and steps by hand."""
+    method = fs.Method("first", fs.Open(), First(), fs.Fixed({2: 0.0}))
+    run = Run(method, accumulated=4, dropout=0.0, prepared=False,
+              options={"pool": 32, "group": 1, "batch_size": 8})
+    fillers = [i for i, b in enumerate(run.batches) if not b["sieve_weights"].any()]
+    assert fillers == [31, 63]
+    assert run.sync == [[False, False, False, True] * 8] * 2
+    model = Bag(dropout=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for i, batch in enumerate(run.batches):
+        if i not in fillers:
+            bare = fs.inputs(batch)
+            labels = bare.pop("labels")
+            (F.cross_entropy(model(**bare), labels, reduction="none").mean() / 4).backward()
+        if i % 4 == 3:
+            optimizer.param_groups[0]["lr"] = run.rates[i]
+            optimizer.step()
+            optimizer.zero_grad()
+    for a, b in zip(run.weights, model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("batch", [
+    {"x": torch.arange(6).view(3, 2), "text": ["a", "b", "c"]}, torch.arange(6).view(3, 2),
+    (torch.arange(6).view(3, 2), torch.arange(3)), [torch.arange(3)]])
+def test_fillers_of_every_form(batch: Any) -> None:
+    sieve = fs.Sieve(method="full")
+    with pytest.raises(fs.StateError, match="nothing was drawn yet"):
+        sieve.filler()
+    (made,) = sieve([batch])
+    short = sieve.filler()
+    assert type(short) is type(made)
+    assert fs.is_filler(short)
+    assert not fs.is_filler(made)
+    bare = fs.inputs(short)
+    columns = bare.values() if isinstance(bare, dict) else [bare] if torch.is_tensor(bare) else bare
+    assert [len(c) for c in columns] == [2] * len(columns)
+    assert len(next(iter(made.values())) if isinstance(made, dict) else made[0]) == 3
+
+
+def test_a_filler_s_bad_loss_does_no_harm() -> None:
+    run = Run("full", n=16, epochs=1)
+    filler = run.stream.sieve.filler()
+    losses = torch.tensor([float("nan"), 2.0], requires_grad=True)
+    loss = run.stream.reduce(losses, filler)
+    loss.backward()
+    assert loss == 0
+    assert losses.grad is not None
+    assert losses.grad.tolist() == [0, 0]
+    with pytest.raises(fs.ScoreError, match="reduction='none'"):
+        run.stream.reduce(losses.sum(), filler)
+
+
+@pytest.mark.parametrize("where", [4, "end", "between", "second pass"])
+@pytest.mark.parametrize("order", ["global", "generator", "seedable"])
+def test_resuming_ends_at_the_same_weights(tmp_path: Path, where: Any, order: str) -> None:
+    """Accelerate has read one batch ahead when it saves; dropout and order draw random numbers."""
+    def run(**more: Any) -> Run:
+        torch.manual_seed(more.pop("start", 0))
+        seedable = DataLoaderConfiguration(use_seedable_sampler=order == "seedable", data_seed=3)
+        own = torch.Generator().manual_seed(4) if order == "generator" else None
+        return Run(closed(), accumulated=2, generator=own, dataloader_config=seedable, **more)
+
+    whole = run()
+    assert len(whole.sync) == 2
+    first = len(whole.sync[0])
+    at = {4: 4, "end": first, "between": first, "second pass": first + 6}[where]
+    stop = None if where == "between" else at
+    stopped = run(save=(stop or 0, tmp_path), stop=stop)
+    assert same_ids(stopped.batches[:at], whole.batches[:at])
+    again = run(load=tmp_path, seed=9, start=9)
+    assert same_ids(again.batches, whole.batches[at:])
+    assert same(whole, again)
+    assert again.stream.passes == 2
+    assert again.rates == whole.rates[at:]
+
+
+def same_ids(a: list[Any], b: list[Any]) -> bool:
+    return [x["sieve_ids"].tolist() for x in a] == [x["sieve_ids"].tolist() for x in b]
+
+
+def test_states_that_cannot_be_taken_up(tmp_path: Path) -> None:
+    run = Run(closed(), epochs=1, save=(4, tmp_path), stop=4)
+    (file,) = tmp_path.glob("finesieve*")
+    assert file.name == "finesieve-0-rank0.pt"
+    state = torch.load(file, weights_only=True)
+    bare = FilteredLoader(run.accelerator, run.stream._loader, method="full")
+    assert bare._file("x").name == "finesieve-1-rank0.pt"
+    bare._number = 0
+    with pytest.raises(fs.StateError, match=r"call stream\.schedule"):
+        bare._load([], str(tmp_path))
+    torch.save({**state, "ranks": 2}, file)
+    with pytest.raises(fs.StateError, match="saved by 2 ranks, and there are 1"):
+        Run(closed(), epochs=1, load=tmp_path)
+    file.unlink()
+    with pytest.raises(fs.StateError, match="saved without a sieve"):
+        Run(closed(), epochs=1, load=tmp_path)
+    with pytest.raises(ValueError, match="state_dict"):  # would save the first rank's alone
+        run.accelerator.register_for_checkpointing(run.stream)
+
+
+class Noting(Bag):
+    """Notes whether it scores or trains, and in which precision."""
+
+    def __init__(self) -> None:
+        super().__init__(dropout=0.0)
+        self.seen: set[tuple[str, torch.dtype]] = set()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        out = super().forward(input_ids, attention_mask)
+        self.seen.add(("trains" if torch.is_grad_enabled() else "scores", out.dtype))
+        return out
+
+
+def test_scoring_is_in_training_s_mixed_precision() -> None:
+    model = Noting()
+    run = Run(closed(), model=lambda: model, mixed_precision="bf16")
+    half = torch.bfloat16
+    assert model.seen == {("trains", half), ("scores", half)}
+    assert run.stream.sieve.ledger.examples.scored > 0
+    wrapped = run.accelerator.unwrap_model(model)
+    assert wrapped is model
+    out = wrapped(**{k: v for k, v in make_batches(8)[0].items() if k != "labels"})
+    assert out.dtype == torch.float32  # Accelerate's own forward
+
+
+def test_leaving_a_pass_and_evaluating_inside_one() -> None:
+    """Accelerate's books are in order after each; an evaluation ends no step."""
+    accelerator = fresh(4)
+    net, loader, other = accelerator.prepare(
+        Bag(), DataLoader(rows(80), 8, collate_fn=collate),
+        DataLoader(rows(24), 8, collate_fn=collate))
+    stream = FilteredLoader(accelerator, loader, method="full", epochs=2)
+    state, synced = accelerator.gradient_state, []
+    for i, _ in enumerate(stream):
+        with accelerator.accumulate(net):
+            synced.append(accelerator.sync_gradients)
+        if i == 1:
+            assert len(list(other)) == 3
+        assert state.active_dataloader is stream
+    assert synced == [False, False, False, True] * 2 + [False, True]
+    assert not state.in_dataloader
+    for _ in stream:
+        break
+    assert not state.in_dataloader
+    assert len(list(stream)) == 10
+
+
+def test_lengths() -> None:
+    """The stream's length follows from the loader, or is given."""
+    class Endless(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(rows(20))
+
+    accelerator = fresh()
+    data = rows(20)
+    kinds = [
+        (20, DataLoader(data, 8, collate_fn=collate)),
+        (16, DataLoader(data, 8, collate_fn=collate, drop_last=True)),
+    ]
+    for n, loader in kinds:
+        stream = FilteredLoader(accelerator, accelerator.prepare(loader), method="full", epochs=3)
+        assert stream.sieve._total == 3 * n
+        assert len(list(stream)) == len(loader)
+    loader = accelerator.prepare(DataLoader(Endless(), 8, collate_fn=collate))
+    stream = FilteredLoader(accelerator, loader, method="full")
+    assert sum(len(b["labels"]) for b in stream) == 20
+    with pytest.raises(fs.ConfigError, match="`total`"):
+        _ = stream.sieve.progress
+    with pytest.raises(fs.ConfigError, match=r"stream\.schedule\(\.\.\., steps=\.\.\.\)"):
+        stream.schedule(None)
+    stream = FilteredLoader(accelerator, loader, method="full", total=20)
+    assert len(list(stream)) == 3
+    assert stream.sieve.progress == 1.0
+
+
+class Inside(nn.Module):
+    """A model with DistributedDataParallel where no unwrapping finds it."""
+
+    def __init__(self, wrapped: nn.Module) -> None:
+        super().__init__()
+        self.inner = wrapped
+
+
+def test_what_cannot_be_served_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    accelerator = fresh()
+    bare = DataLoader(rows(20), 8, collate_fn=collate)
+    loader = accelerator.prepare(bare)
+    model = fs.scores.Classification(Bag())
+    with pytest.raises(fs.ConfigError, match=r"a Bag; expected an accelerate\.Accelerator"):
+        FilteredLoader(Bag(), loader, model)
+    with pytest.raises(fs.ConfigError, match=r"a DataLoader; expected .*accelerator\.prepare"):
+        FilteredLoader(accelerator, bare, model)
+    with pytest.raises(fs.ConfigError, match=r"a FilteredLoader; expected"):
+        FilteredLoader(accelerator, FilteredLoader(accelerator, loader, model), model)
+    with pytest.raises(fs.ConfigError, match=r"epochs is 1\.5; expected a whole number"):
+        FilteredLoader(accelerator, loader, model, epochs=1.5)
+    with pytest.raises(fs.ConfigError, match="rho-loss' needs a reference model"):
+        FilteredLoader(accelerator, loader, model, "rho-loss")
+    loader.use_stateful_dataloader = True
+    with pytest.raises(fs.ConfigError, match="use_stateful_dataloader=False"):
+        FilteredLoader(accelerator, loader, model)
+    loader.use_stateful_dataloader = False
+    fake = object.__new__(nn.parallel.DistributedDataParallel)  # needs no process group so
+    nn.Module.__init__(fake)
+    fake.module = Bag()
+    FilteredLoader(accelerator, loader, fs.scores.Classification(fake))
+    compiled = nn.Module()
+    compiled._orig_mod = fake
+    FilteredLoader(accelerator, loader, fs.scores.Classification(compiled))
+    with pytest.raises(fs.ConfigError, match="has DistributedDataParallel inside"):
+        FilteredLoader(accelerator, loader, fs.scores.Classification(Inside(fake)))
+    for kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "XLA"):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(accelerator), "distributed_type", kind)
+            with pytest.raises(fs.ConfigError, match=f"distributed type {kind}"):
+                FilteredLoader(accelerator, loader, model)
+    dispatched = fresh(dataloader_config=DataLoaderConfiguration(dispatch_batches=True))
+    loader = dispatched.prepare(bare)
+    assert len(list(FilteredLoader(dispatched, loader, method="full"))) == 3
+    monkeypatch.setattr(type(dispatched), "num_processes", 2)
+    with pytest.raises(fs.ConfigError, match="dispatch_batches=False"):
+        FilteredLoader(dispatched, loader, model)
+
+
+def test_two_ranks(tmp_path: Path) -> None:
+    """Same weights, steps and stages, also resumed; off they are plain Accelerate's."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+              "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.integrations.accelerate.ranks", str(tmp_path)], cwd=ROOT,
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]
+    out = []
+    try:
+        for process in processes:
+            stdout, stderr = process.communicate(timeout=120)
+            assert process.returncode == 0, stderr
+            out.append(json.loads(stdout.strip().splitlines()[-1]))
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()  # else its pipes are found open in a later test
+    a, b = out
+    for same_on_both in ("weights", "sync", "rates", "moves"):
+        assert a[same_on_both] == b[same_on_both]
+    assert a["moves"] == [1, 2, 3]
+    assert a["ids"] != b["ids"]
+    assert len(a["sync"]) == 2
+    for sync in a["sync"]:
+        assert sync[-1]
+        assert sync[:-1] == [i % 3 == 2 for i in range(len(sync) - 1)]
+    for rank in out:
+        assert rank["passes"] == 2
+        assert rank["resumed"]
+        assert rank["uneven"] == [5, 160, True]
+        assert rank["full"]
+        assert rank["open"]
+    assert len(list(tmp_path.glob("finesieve-0-rank*.pt"))) == 2

@@ -1,0 +1,117 @@
+"""Two real ranks: no hang on unequal streams, one stage, one threshold, one model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import finesieve as fs
+from tests.conftest import make_batches
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("method", ["finesieve", "paper", "budget"])
+def test_two_ranks(method: str, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.sieve.ranks", str(rank), str(store), method],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]
+    out = []
+    try:
+        for process in processes:
+            stdout, stderr = process.communicate(timeout=120)
+            assert process.returncode == 0, stderr
+            out.append(json.loads(stdout.strip().splitlines()[-1]))
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()  # else its pipes are found open in a later test
+    a, b = out
+    assert a["steps"] == b["steps"] > 50
+    assert a["moves"] == b["moves"]
+    assert [m[0] for m in a["moves"]][:2] == ([1, 3] if method == "budget" else [1, 2])
+    assert a["weight"] == b["weight"]
+    assert a["threshold"] == b["threshold"]
+    for rank in out:
+        assert rank["conserved"]
+        assert rank["drawn"] == rank["held"] == 0  # all there are
+        assert rank["progress"] == pytest.approx(1.0)
+        assert rank["rate"] == pytest.approx(0.0, abs=0.01)
+    assert sorted(rank["fillers"] > 0 for rank in out) == [False, True]
+
+
+class Longer:
+    """What the others say: they have `left` batches, and so long as they do, examples."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def mean(self, values: list[float]) -> list[float]:
+        self.left -= 1
+        return [(values[0] + (self.left >= 0)) / 2, *values[1:]]
+
+
+def test_a_rank_with_nothing_left_yields_fillers() -> None:
+    whole = list(fs.Sieve(method="full")(make_batches(40)))
+    sieve = fs.Sieve(method="full", total=40, agreement=Longer(len(whole) + 3))
+    found = list(sieve(make_batches(40)))
+    assert [fs.is_filler(b) for b in found] == [False] * len(whole) + [True] * 3
+    counted, pace = sieve.ledger.examples, sieve.ledger.paces["open"].state_dict()
+    assert len(pace["recent"]) == len(whole)  # what fillers take is no price of a token
+    assert (counted.drawn, counted.yielded, sieve.held) == (40, 40, 0)
+    for filler in found[-3:]:
+        losses = torch.tensor([1.0, float("inf")], requires_grad=True)
+        loss = sieve.reduce(losses, filler)
+        loss.backward()
+        assert loss == 0
+        assert losses.grad is not None
+        assert losses.grad.tolist() == [0, 0]
+        assert fs.inputs(filler)["input_ids"].shape[0] == 2
+        assert filler["sieve_ids"].tolist() == [-1, -1]
+
+
+def test_fillers_after_resuming_at_the_end_of_the_data() -> None:
+    batches = make_batches(40)
+    sieve = fs.Sieve(method="full", total=40, agreement=Longer(len(batches) + 2))
+    stream = sieve(batches)
+    for _ in batches:
+        next(stream)
+    state = sieve.state_dict()
+    again = fs.Sieve(method="full", total=40, agreement=Longer(2))
+    again.load_state_dict(state)
+    assert [fs.is_filler(b) for b in again(batches)] == [True, True]
+
+
+def test_a_rank_without_any_data_is_an_error_on_all() -> None:
+    for batches in ([], make_batches(40)):
+        sieve = fs.Sieve(method="full", total=40, agreement=Empty())
+        with pytest.raises(fs.BatchError, match="a rank's part of the data has no example"):
+            next(sieve(batches))
+
+
+class Empty:
+    """One of two ranks has data, the other has none."""
+
+    def mean(self, values: list[float]) -> list[float]:
+        return [0.5, 0.5, *values[2:]]
+
+
+def test_ranks_that_know_nothing_of_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would make different numbers of steps and wait for each other for ever."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    batches = make_batches(40)
+    with pytest.raises(fs.ConfigError, match=r"agreement=finesieve\.sieve\.ranks\.Ranks\(\)"):
+        next(iter(fs.Sieve(method="random", total=40)(batches)))
+    alone = fs.Sieve(method="random", total=40, agreement=fs.sieve.ranks.Alone())  # on purpose
+    assert next(iter(alone(batches)))
