@@ -7,6 +7,7 @@ from typing import Any
 
 from finesieve.errors import ConfigError
 
+CLOCKS = ("wall", "processor")
 ATTENTION = ("eager", "sdpa")  # implementations in transformers
 
 
@@ -42,6 +43,7 @@ class Config:
     attention: str = "auto"
     device: str = "auto"
     threads: int | None = None
+    clock: str = "wall"  # or "processor": seconds of this process alone, on a CPU that is shared
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "max_length"):
@@ -71,6 +73,8 @@ class Config:
             raise ConfigError(f"dropout is {self.dropout}; expected a rate in [0, 1)")
         if self.precision not in ("fp32", "bf16"):
             raise ConfigError(f"precision is {self.precision!r}; expected 'fp32' or 'bf16'")
+        if self.clock not in CLOCKS:
+            raise ConfigError(f"clock is {self.clock!r}; expected one of {CLOCKS}")
         if self.attention not in ("auto", *ATTENTION):
             raise ConfigError(
                 f"attention is {self.attention!r}; expected 'auto' or one of {ATTENTION}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finesieve import __version__
-from finesieve.cli.config import ATTENTION
+from finesieve.cli.config import ATTENTION, CLOCKS
 from finesieve.cli.memory import keep_memory
 from finesieve.errors import ConfigError, FinesieveError
 from finesieve.methods.registry import REGISTRY
@@ -80,6 +80,9 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
                        "own)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads of PyTorch")
+    group.add_argument("--clock", choices=CLOCKS, default="wall",
+                       help="what seconds are: of the wall clock, or of this process's processors "
+                       "alone, which is steadier where a CPU is shared (default: %(default)s)")
     group.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings",
                        help="a setting of the method, may repeat: for finesieve e.g. train=0.2 "
                        "or score=0.4 (shares, else found by themselves), audit=0.02, "
@@ -188,7 +191,8 @@ def config_of(args: argparse.Namespace, **more: Any) -> Any:
 
     same = ("train", "model", "text", "text_pair", "label", "keep_empty", "limit", "eval_limit",
             "epochs", "batch_size", "survivor_batch_size", "head_start", "lr", "weight_decay",
-            "warmup", "max_length", "freeze", "lora", "precision", "attention", "device", "threads")
+            "warmup", "max_length", "freeze", "lora", "precision", "attention", "device", "threads",
+            "clock")
     values = {name: getattr(args, name) for name in same}
     values["dropout"] = _rate(args.dropout)
     return Config(eval=tuple(args.eval), **{**values, **more})

@@ -32,7 +32,7 @@ from finesieve.errors import ConfigError
 # Equal-time pairs: how close; how many tries of the rival; how often finesieve's run is repeated.
 CLOSE, ATTEMPTS, REPEATS = 0.03, 3, 2
 # Fields of the configuration that older records lack, at defaults that change nothing.
-NEUTRAL = {"lora": 0, "head_start": 0}
+NEUTRAL = {"lora": 0, "head_start": 0, "clock": "wall"}
 Say = Callable[[str], None]
 Point = tuple[tuple[str, Any], ...]
 Cores = list[int]

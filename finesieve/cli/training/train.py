@@ -33,7 +33,7 @@ from finesieve.cli.training.models import (
 from finesieve.cli.training.prepare import Prepared, prepare
 from finesieve.cli.training.progress import Live, rounded, snapshot
 from finesieve.cli.training.runfiles import ExampleLog, RunFolder
-from finesieve.errors import ScoreError, StateError
+from finesieve.errors import ConfigError, ScoreError, StateError
 from finesieve.gates.simple import Open, Random
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.head_start import default_examples
@@ -113,6 +113,9 @@ class Run:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self.device = pick_device(config.device)
+        if config.clock == "processor" and self.device.type != "cpu":
+            raise ConfigError(f"clock is 'processor', which does not see what {self.device} does: "
+                              "use 'wall'")
         model = self._load(config.seed)
         check_length(data.tokenizer, model, config.max_length)
         if getattr(model.config, "pad_token_id", None) is None:
@@ -180,6 +183,8 @@ class Run:
         return default_examples(drawn) if given is None else given
 
     def _clock(self) -> float:
+        if self.config.clock == "processor":
+            return time.process_time()
         if self.device.type == "cuda":  # the device runs ahead: wait for it
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
@@ -213,7 +218,7 @@ class Run:
                 self.log.epoch = epoch
                 for batch in self.sieve(self._loader(epoch)):
                     self._step(batch)
-                    now = time.perf_counter()
+                    now = self._clock()
                     self.elapsed = before + now - start
                     self.cpu = time.process_time() - cpu
                     self.live.show(self.sieve, self.total, self.elapsed)
@@ -227,7 +232,7 @@ class Run:
                         self.folder.log({"event": "progress", **state})
                     if self._stop is not None or now - last_checkpoint > checkpoint_every:
                         self.save()
-                        last_checkpoint = time.perf_counter()
+                        last_checkpoint = self._clock()
                         # Saving is no part of the run's time, nor of the step it comes after.
                         start += last_checkpoint - now
                         self.sieve.ledger.seconds["train"] -= last_checkpoint - now
