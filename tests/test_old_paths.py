@@ -108,7 +108,7 @@ def test_the_warning_is_shown_at_the_line_that_imports() -> None:
     code = """
 import finesieve
 assert finesieve.heads.SingleLabel and finesieve.scores.Task and finesieve.checks.check_gate
-assert finesieve.methods.build("full").name == "full"
+assert finesieve.methods.registry.build("full").name == "full"
 from finesieve.rows import inputs
 alone = finesieve.agreement.Alone()
 assert not hasattr(finesieve, "agreements")

@@ -71,7 +71,7 @@ def test_a_rank_with_nothing_left_yields_fillers() -> None:
     assert (counted.drawn, counted.yielded, sieve.held) == (40, 40, 0)
     for filler in found[-3:]:
         losses = torch.tensor([1.0, float("inf")], requires_grad=True)
-        loss = sieve.reduce(losses, filler)
+        loss = sieve.loss(losses, filler)
         loss.backward()
         assert loss == 0
         assert losses.grad is not None
