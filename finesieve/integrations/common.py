@@ -50,6 +50,22 @@ def check_method(
                           "that stay the same: give id_key=, the name of a column of them")
 
 
+class Wrapper:
+    """Stands for another object: what it does not have itself is asked of `_inner`.
+
+    Double-underscore names are not passed on, so that Python's protocols (copying, pickling) see
+    the wrapper and not what is within; nor is anything before `_inner` is set, as in a copy that
+    is being made.
+    """
+
+    _inner: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if "_inner" not in vars(self) or (name.startswith("__") and name.endswith("__")):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self._inner, name)
+
+
 def sized(loader: Any) -> bool:
     try:
         len(loader)

@@ -379,15 +379,12 @@ class Attached:
         return hf_trl.unfold(batch) if self._pairs else batch
 
 
-class _Driven:
+class _Driven(hosts.Wrapper):
     """A schedule that the trainer steps once a step, and that follows the share consumed."""
 
     def __init__(self, plain: Any, steps: int, progress: Callable[[], float]) -> None:
-        self._plain = plain
+        self._inner = plain
         self._driver = StreamSchedule(plain, max(1, steps), progress)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._plain, name)
 
     def step(self, *_: Any) -> None:
         self._driver.step()

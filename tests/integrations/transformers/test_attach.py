@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -433,6 +434,21 @@ def test_a_schedule_made_before_training(tmp_path: Path) -> None:
     host.create_optimizer_and_scheduler(76)
     host.train()
     assert host.lr_scheduler.get_last_lr()[0] < 1e-4
+
+
+def test_what_stands_for_a_schedule_or_a_loader_can_be_copied(tmp_path: Path) -> None:
+    """Python asks a copy that is being made for names before it has any field."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = hf._Driven(torch.optim.lr_scheduler.StepLR(optimizer, 1), 10, float)
+    host = trainer(tmp_path)
+    hf.attach(host, closed(), **OPTIONS)
+    loader = host.get_train_dataloader()
+    for found in (copy.copy(schedule), copy.deepcopy(schedule), copy.copy(loader)):
+        assert type(found) in (type(schedule), type(loader))
+    assert copy.deepcopy(schedule).get_last_lr() == schedule.get_last_lr() == [0.1]
+    assert copy.copy(loader).batch_sampler is loader.batch_sampler
+    with pytest.raises(AttributeError, match="nothing_of_this_name"):
+        _ = loader.nothing_of_this_name
 
 
 def test_a_total_for_counted_steps(tmp_path: Path) -> None:
