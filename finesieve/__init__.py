@@ -12,6 +12,7 @@ from finesieve.errors import (
     FinesieveError,
     FinesieveWarning,
     GateError,
+    LawError,
     ScoreError,
     StateError,
 )
@@ -37,7 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Automatic", "BatchError", "CollapseWarning", "ConfigError", "CutOff", "DataError",
     "Features", "FinesieveError", "FinesieveWarning", "Fixed", "Gate", "GateError",
-    "LossThreshold", "Method", "NaiveBayes", "Offer", "Open", "Paper", "Predictor",
+    "LawError", "LossThreshold", "Method", "NaiveBayes", "Offer", "Open", "Paper", "Predictor",
     "PredictorGate", "Quantile", "Random", "ScoreError", "Sieve", "SizeRegression", "Stages",
     "StateError", "StreamSchedule", "ThresholdSampling", "Verdict", "checks", "heads", "inputs",
     "is_filler", "methods", "scores", "text_features", "token_features",
