@@ -38,16 +38,16 @@ def check_method(
     """
     built = methods.build(method, 0) if isinstance(method, str) else method
     wrong = ""
-    if built.reference > 0:
+    if built.needs_reference:
         wrong = "needs a reference model trained beforehand"
     elif by_steps and built.schedule_by == "steps":
         wrong = "has a learning rate that goes by steps"
     if wrong:
         raise ConfigError(f"method {built.name!r} {wrong}, which {where} does not have: run it "
                           f"with `finesieve train --method {built.name}`")
-    if built.name == "infobatch" and id_key is None:
-        raise ConfigError("method 'infobatch' remembers losses from pass to pass, so it needs ids "
-                          "that stay the same: give id_key=, the name of a column of them")
+    if built.needs_ids and id_key is None:
+        raise ConfigError(f"method {built.name!r} remembers losses from pass to pass, so it needs "
+                          "ids that stay the same: give id_key=, the name of a column of them")
 
 
 class Wrapper:

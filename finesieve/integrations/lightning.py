@@ -95,7 +95,7 @@ class SieveCallback(Callback):
     ) -> None:
         built = methods.build(method, 0) if isinstance(method, str) else method
         check_method(built, options.get("id_key"), "a SieveCallback")
-        self.filters = built.name != "full"
+        self.filters = built.filters
         if built.scores and (head is None) == (losses is None):
             raise ConfigError(
                 f"method {built.name!r} scores examples: give either head=, one of "

@@ -168,7 +168,7 @@ def loss_sampling(
 def infobatch(seed: int = 0, share: float = 0.5, until: float = 0.875) -> Method:
     """Qin et al. 2024 (InfoBatch): from the second pass on a share of the examples whose last
     loss was below the mean is left out, the rest of them weighs more; nothing is scored."""
-    return Method("infobatch", InfoBatch(share, seed), Open(), Annealed(until))
+    return Method("infobatch", InfoBatch(share, seed), Open(), Annealed(until), needs_ids=True)
 
 
 def rho_loss(

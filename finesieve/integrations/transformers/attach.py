@@ -130,7 +130,7 @@ class Attached:
             raise ConfigError(SIZE_ALONE)
         self._losses, self._size = losses, size
         built = methods.build(method, 0) if isinstance(method, str) else method
-        self.filters = built.name != "full"
+        self.filters = built.filters
         self.head = head
         self._own_loss = hf_trl.loss_of(trainer)
         self._sft = losses is None and self._own_loss == "trl.SFTTrainer"

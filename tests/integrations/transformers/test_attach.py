@@ -469,6 +469,20 @@ def test_methods_that_need_more_than_a_stream(tmp_path: Path, method: str, said:
         hf.attach(trainer(tmp_path), method)
 
 
+@pytest.mark.parametrize("name", ["full", "infobatch", "mine"])
+def test_nothing_hangs_on_a_methods_name(tmp_path: Path, name: str) -> None:
+    """A random half is filtered whatever it is called: the rate decays in full."""
+    half = fs.Method(name, fs.Random(0.5), fs.Open(), fs.Fixed({3: 0.0}))
+    host = trainer(tmp_path)
+    attached = hf.attach(host, half, **OPTIONS)
+    host.train()
+    assert attached.filters
+    assert host.state.epoch == pytest.approx(2)
+    assert host.lr_scheduler.get_last_lr()[0] < 1e-4
+    plain = fs.Method(name, fs.Open(), fs.Open(), fs.Fixed({}))
+    assert not hf.attach(trainer(tmp_path), plain).filters
+
+
 def test_ids_of_the_users_own(tmp_path: Path) -> None:
     """Their column is for the sieve, not for the model; in evaluation too."""
     host = trainer(tmp_path, eval_strategy="epoch", num_train_epochs=3)
