@@ -160,6 +160,8 @@ class Sieve:
         self._filler: Rows | None = None  # once something was drawn
         self._ahead: list[Rows] = []  # taken by a host that was interrupted, not trained on
         self._resumed = False
+        # Where gates are closed from the start, the first pool is scored before any step.
+        self._untried = self.method.scores and self.stage == 1  # whether the scorer ever worked
         self._passes = 0
         self._fingerprint = self._identity()  # now: what gates learn is no part of it
 
@@ -252,6 +254,7 @@ class Sieve:
             if self._scoring.most is None:
                 self._scoring.most = max(64, 2 * sizes[0])
             found = self._scoring.last_layer(rows)
+            self._untried = self._untried and found is None
         with self.ledger.spending("score"):
             started = start_head(found, self._agreement.mean)
         self.head_start = replace(started, seconds=self.ledger.clock() - before)
@@ -302,6 +305,9 @@ class Sieve:
             self._batches_in_pass += 1
             if self._loaders is None:
                 self._loaders = len(rows)
+        if self._untried:
+            self._scoring.try_out(rows)
+            self._untried = False
         if self.stage == 1 and isinstance(self.method.opening, Open):
             with self.ledger.spending("decide"):
                 self._learning.expect(rows, self.stage, len(self._holding))
@@ -614,3 +620,4 @@ class Sieve:
         self._progress = counters["progress"]
         self.threshold = counters["threshold"]
         self._resumed = True
+        self._untried = False  # it worked in the run that was saved
