@@ -26,6 +26,7 @@ from finesieve.batches.waiting import Holding
 from finesieve.costs.ledger import Clock, Ledger
 from finesieve.costs.meter import Costs
 from finesieve.errors import BatchError, ConfigError, StateError
+from finesieve.gates.dice import roll_apart
 from finesieve.gates.features import FeatureFunction, token_features
 from finesieve.gates.forward import PredictorGate
 from finesieve.gates.protocol import State
@@ -76,6 +77,7 @@ class Sieve:
         twentieth of the stream at the most, with a method that scores, and 0 with any other. They
         are trained on afterwards like all others. 0: never.
     seed: of the order of batches within a group (the method's gates have seeds of their own).
+        Ranks above 0 roll dice of their own by themselves, also those of a given `Method`.
     clock: seconds, for the ledger; give one that synchronises if the device runs ahead.
     agreement: `finesieve.sieve.ranks.Ranks()` under torch.distributed.
     listeners: called with a dict for every event; nothing flows back from them.
@@ -142,6 +144,7 @@ class Sieve:
         self._loaders: int | None = None  # examples in the loader's batches
         self._agreement = agreement or Alone()
         self._told_of_ranks = agreement is not None
+        self._roll_apart()
         self._listeners = list(listeners)
         self.ledger = Ledger(clock)
         self._scoring = ScoringPass(
@@ -175,6 +178,8 @@ class Sieve:
         where it was interrupted by itself.
         """
         self._check_ranks()
+        if self.ledger.examples.drawn == 0 and not self._resumed:
+            self._roll_apart()  # where the process group was not there before
         iterator = iter(batches)
         with self.ledger.spending("data"):
             resumed, self._resumed = self._resumed, False
@@ -286,6 +291,13 @@ class Sieve:
                 "its own: Sieve(..., agreement=finesieve.sieve.ranks.Ranks()), and `total` of this "
                 "rank's part (agreement=finesieve.sieve.ranks.Alone() if they do not)"
             )
+
+    def _roll_apart(self) -> None:
+        """Dice of this rank's own for the gates and for the order of batches."""
+        gates = (self.method.opening, self.method.forward, self.method.backward)
+        rank = getattr(self._agreement, "rank", 0)
+        roll_apart(gates, rank)
+        self._holding.for_rank(rank)
 
     def _push(self, batch: Any) -> None:
         """Draw one batch: decide on it once its pool is full, and hold what survives."""
