@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         FinesieveError,
         FinesieveWarning,
         GateError,
+        LawError,
         ScoreError,
         SettingError,
         StateError,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 # answer without PyTorch. Names that are not in `__all__` are those that version 0.1 had here.
 _PLACES = {
     "errors": "BatchError CollapseWarning ConfigError DataError FinesieveError FinesieveWarning "
-    "GateError ScoreError SettingError StateError",
+    "GateError LawError ScoreError SettingError StateError",
     "batches.carry": "inputs is_filler",
     "gates.features": "text_features token_features",
     "gates.forward": "PredictorGate",

@@ -30,6 +30,10 @@ class GateError(FinesieveError, ValueError):
     """A gate lacks what it needs to decide, or returned something that is no verdict."""
 
 
+class LawError(FinesieveError, AssertionError):
+    """A gate breaks one of the laws in `finesieve.gates.laws`."""
+
+
 class DataError(FinesieveError, ValueError):
     """Input data cannot be read or does not fit the task."""
 

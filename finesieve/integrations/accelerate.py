@@ -173,7 +173,7 @@ class FilteredLoader:
     def _notice_schedules(self) -> None:
         """A prepared schedule that this stream does not drive is stepped by the loop."""
         prepared = getattr(self._accelerator, "_schedulers", ())
-        known = self._schedule is not None or self.sieve.method.name == "full"
+        known = self._schedule is not None or not self.sieve.method.filters
         if prepared and not known and not self._noticed:
             self._noticed = True
             warnings.warn(

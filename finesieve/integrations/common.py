@@ -38,16 +38,32 @@ def check_method(
     """
     made = built(method, 0)
     wrong = ""
-    if made.reference > 0:
+    if made.needs_reference:
         wrong = "needs a reference model trained beforehand"
     elif by_steps and made.schedule_by == "steps":
         wrong = "has a learning rate that goes by steps"
     if wrong:
         raise ConfigError(f"method {made.name!r} {wrong}, which {where} does not have: run it "
                           f"with `finesieve train --method {made.name}`")
-    if made.name == "infobatch" and id_key is None:
-        raise ConfigError("method 'infobatch' remembers losses from pass to pass, so it needs ids "
-                          "that stay the same: give id_key=, the name of a column of them")
+    if made.needs_ids and id_key is None:
+        raise ConfigError(f"method {made.name!r} remembers losses from pass to pass, so it needs "
+                          "ids that stay the same: give id_key=, the name of a column of them")
+
+
+class Wrapper:
+    """Stands for another object: what it does not have itself is asked of `_inner`.
+
+    Double-underscore names are not passed on, so that Python's protocols (copying, pickling) see
+    the wrapper and not what is within; nor is anything before `_inner` is set, as in a copy that
+    is being made.
+    """
+
+    _inner: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if "_inner" not in vars(self) or (name.startswith("__") and name.endswith("__")):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self._inner, name)
 
 
 def sized(loader: Any) -> bool:

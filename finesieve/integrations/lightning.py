@@ -98,7 +98,7 @@ class SieveCallback(Callback):
     ) -> None:
         made = built(method, 0)
         check_method(made, options.get("id_key"), "a SieveCallback")
-        self.filters = made.name != "full"
+        self.filters = made.filters
         if made.scores and (head is None) == (losses is None):
             raise ConfigError(
                 f"method {made.name!r} scores examples: give either head=, one of "

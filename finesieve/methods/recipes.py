@@ -383,7 +383,8 @@ class InfoBatch(Recipe):
     def build(self, seed: int = 0) -> Method:
         """Returns the method `infobatch`."""
         gate = infobatch.InfoBatch(self.share, seed)
-        return Method("infobatch", gate, Open(), infobatch.Annealed(self.until))
+        policy = infobatch.Annealed(self.until)
+        return Method("infobatch", gate, Open(), policy, needs_ids=True)
 
 
 @dataclass(frozen=True)

@@ -220,8 +220,9 @@ class Regression(Head):
 
     def _error(self, outputs: Any, batch: Any) -> Tensor:
         given = getattr(outputs, "logits", outputs)
-        predicted = given if given.ndim == 2 else given.unsqueeze(-1)
-        predicted = logits_of(predicted, 2, "[n] or [n, k]").float()
+        if isinstance(given, Tensor) and given.ndim == 1:
+            given = given.unsqueeze(-1)
+        predicted = logits_of(given, 2, "[n] or [n, k]").float()
         labels = target(batch, self.targets[0], predicted).float()
         if labels.numel() != predicted.numel():
             raise ScoreError(

@@ -9,7 +9,10 @@ import torch.distributed as dist
 
 
 class Agreement(Protocol):
-    """Called exactly once per batch, in the same order on every rank."""
+    """Called exactly once per batch, in the same order on every rank.
+
+    It may have a `rank`, an int: gates of ranks above 0 then roll dice of their own.
+    """
 
     def mean(self, values: list[float]) -> list[float]:
         """The mean over ranks, place by place. All ranks give lists of the same length."""
@@ -32,6 +35,11 @@ class Ranks:
 
     def __init__(self, group: dist.ProcessGroup | None = None, device: str | None = None) -> None:
         self._group, self._device = group, device
+
+    @property
+    def rank(self) -> int:
+        """This process's place in the group; 0 before the group is there."""
+        return dist.get_rank(self._group) if dist.is_initialized() else 0
 
     def mean(self, values: list[float]) -> list[float]:
         if self._device is None:

@@ -25,6 +25,7 @@ from finesieve.batches.waiting import Holding
 from finesieve.costs.ledger import Ledger
 from finesieve.costs.meter import Costs
 from finesieve.errors import BatchError, ConfigError, StateError
+from finesieve.gates.dice import roll_apart
 from finesieve.gates.features import token_features
 from finesieve.gates.forward import PredictorGate
 from finesieve.gates.protocol import State
@@ -85,7 +86,8 @@ class Sieve:
             before anything is trained (see `finesieve.scoring.head_start`); by default 512, a
             twentieth of the stream at the most, with a method that scores, and 0 with any other.
             They are trained on afterwards like all others. 0: never.
-        seed: of everything that draws random numbers: the gates, and the order of batches.
+        seed: of everything that draws random numbers: the gates, and the order of batches. Ranks
+            above 0 draw otherwise by themselves, also with a given `Method`.
         options: all further settings (`SieveOptions`).
 
     Raises:
@@ -136,6 +138,7 @@ class Sieve:
         self._loaders: int | None = None  # examples in the loader's batches
         self._agreement: Agreement = given.agreement or Alone()
         self._told_of_ranks = given.agreement is not None
+        self._roll_apart()
         self._listeners = list(given.listeners)
         self.ledger = Ledger(given.clock or clock_of(getattr(scorer, "model", model)))
         self._scoring = ScoringPass(
@@ -154,6 +157,8 @@ class Sieve:
         self._filler: Rows | None = None  # once something was drawn
         self._ahead: list[Rows] = []  # taken by a host that was interrupted, not trained on
         self._resumed = False
+        # Where gates are closed from the start, the first pool is scored before any step.
+        self._untried = self.method.scores and self.stage == 1  # whether the scorer ever worked
         self._passes = 0
         self._detached = False
         self._fingerprint = self._identity()  # now: what gates learn is no part of it
@@ -190,6 +195,8 @@ class Sieve:
             yield from batches
             return
         self._find_ranks()
+        if self.ledger.examples.drawn == 0 and not self._resumed:
+            self._roll_apart()  # where the process group was not there before
         iterator = iter(batches)
         with self.ledger.spending("data"):
             resumed, self._resumed = self._resumed, False
@@ -269,6 +276,7 @@ class Sieve:
             if self._scoring.most is None:
                 self._scoring.most = max(64, 2 * sizes[0])
             found = self._scoring.last_layer(rows)
+            self._untried = self._untried and found is None
         with self.ledger.spending("score"):
             started = start_head(found, self._agreement.mean)
         self.head_start = replace(started, seconds=self.ledger.clock() - before)
@@ -299,6 +307,13 @@ class Sieve:
         if dist.get_world_size() > 1:
             self._agreement = Ranks()
 
+    def _roll_apart(self) -> None:
+        """Dice of this rank's own for the gates and for the order of batches."""
+        gates = (self.method.opening, self.method.forward, self.method.backward)
+        rank = getattr(self._agreement, "rank", 0)
+        roll_apart(gates, rank)
+        self._holding.for_rank(rank)
+
     def _push(self, batch: Any) -> None:
         """Draw one batch: decide on it once its pool is full, and hold what survives."""
         with self.ledger.spending("decide"):
@@ -317,6 +332,9 @@ class Sieve:
             self._batches_in_pass += 1
             if self._loaders is None:
                 self._loaders = len(rows)
+        if self._untried:
+            self._scoring.try_out(rows)
+            self._untried = False
         if self.stage == 1 and isinstance(self.method.opening, Open):
             with self.ledger.spending("decide"):
                 self._learning.expect(rows, self.stage, len(self._holding))
@@ -679,3 +697,4 @@ class Sieve:
         self._progress = counters["progress"]
         self.threshold = counters["threshold"]
         self._resumed = True
+        self._untried = False  # it worked in the run that was saved

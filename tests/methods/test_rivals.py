@@ -10,12 +10,20 @@ import pytest
 import torch
 
 import finesieve as fs
-from finesieve import ConfigError, Gate, Method, Offer, checks, methods
-from finesieve.gates.simple import Open
+from finesieve import (
+    ConfigError,
+    Fixed,
+    Gate,
+    Method,
+    Offer,
+    Open,
+    Random,
+    checks,
+    methods,
+)
 from finesieve.methods.baselines.infobatch import InfoBatch
 from finesieve.methods.baselines.loss_rules import LossSampling, SelectiveBackprop, TopLoss
 from finesieve.methods.baselines.rho_loss import Reducible
-from finesieve.stages.policy import Fixed
 from tests.conftest import TableScorer, make_batches
 
 GATES = {
@@ -192,3 +200,14 @@ def test_bad_settings() -> None:
         methods.registry.build("builtins:dict")
     with pytest.raises(ConfigError, match="nowhere"):
         methods.registry.build("nowhere:nothing")
+
+
+def test_what_a_method_needs_is_told_by_its_parts_not_by_its_name() -> None:
+    built = {name: methods.registry.build(name, 0) for name in methods.REGISTRY}
+    assert [name for name, m in built.items() if not m.filters] == ["full"]
+    assert [name for name, m in built.items() if m.needs_ids] == ["infobatch"]
+    assert [name for name, m in built.items() if m.needs_reference] == ["rho-loss"]
+    assert {name: m.subset for name, m in built.items() if m.subset} == {"random": 0.3}
+    mine = Method("mine", Random(0.4), Open(), Fixed({3: 0.0}))
+    assert (mine.filters, mine.subset) == (True, 0.4)
+    assert Method("random", Random(0.4), Open(), Fixed({3: 0.1})).subset is None  # warms up first

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -226,3 +227,29 @@ def test_what_waited_is_put_where_the_loader_is(monkeypatch: pytest.MonkeyPatch)
     place(rows, batch)
     assert {k: v.device.type for k, v in rows.columns.items()} == {
         "input_ids": "meta", "attention_mask": "meta", "labels": "meta", "sieve_prefix": "cpu"}
+
+
+class Knows(fs.Gate):
+    """A gate that holds itself, and two parts that hold each other."""
+
+    def __init__(self, share: float = 0.5) -> None:
+        self.itself, self.left, self.right = self, Part(share), Part(share)
+        self.left.other, self.right.other = self.right, self.left
+
+    def decide(self, offer: fs.Offer) -> fs.Verdict:
+        return fs.Verdict(np.ones(offer.n, dtype=bool))
+
+
+class Part:
+    def __init__(self, share: float) -> None:
+        self.share, self.other = share, None
+
+
+def test_a_gate_whose_parts_hold_each_other_is_described() -> None:
+    state = fs.Sieve(None, fs.Method("mine", Knows(), fs.Open(), fs.Fixed({3: 0.0}))).state_dict()
+    told = state["fingerprint"]["forward"]
+    assert "itself=Knows," in told
+    assert told.count("share=0.5") == 4  # each of the two parts, and in it the other one
+    other = fs.Sieve(None, fs.Method("mine", Knows(0.4), fs.Open(), fs.Fixed({3: 0.0})))
+    with pytest.raises(fs.StateError, match=r"share=0\.5"):
+        other.load_state_dict(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.scoring.scorers import Scores
+from finesieve.costs.pace import Pace
+from finesieve.scoring.scorers import Classification, Scores
 from tests.conftest import Bag, TableScorer, by_hand, ids_of, make_batches, small_sieve, train
 
 # ---- identity
@@ -141,7 +143,7 @@ def test_stages_by_hand_score_and_decide_what_they_should() -> None:
     assert [m["stage"] for m in sieve.moves] == [1, 2, 3]
     c = sieve.ledger.examples
     in_2 = sieve.moves[2]["from_example"] - sieve.moves[1]["from_example"]
-    assert sum(scorer.calls) == c.scored
+    assert sum(scorer.calls) == c.scored + 2  # before the first step, outside of the books
     assert in_2 < c.scored < 400 - sieve.moves[1]["from_example"]
     assert c.decided == 400 - sieve.moves[2]["from_example"]
 
@@ -557,3 +559,76 @@ def test_a_scorer_may_be_a_plain_function() -> None:
         sieve.loss(torch.full((len(batch["labels"]),), 0.7), batch)
     assert sieve.stage == 3
     assert np.isclose(sieve.window.column("size"), 0.7).any()
+
+
+# ---- a scorer that does not fit
+
+
+class Unsteady(Classification):
+    """Scores rightly, and draws random numbers of every kind."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.calls: list[int] = []
+
+    def __call__(self, batch: Any) -> Scores:
+        random.random()
+        np.random.random()
+        torch.rand(1)
+        self.calls.append(len(batch["labels"]))
+        return super().__call__(batch)
+
+
+def test_a_scorer_that_does_not_fit_is_an_error_before_the_first_step() -> None:
+    """The same one as when gates close."""
+    batches = [{**b, "domain": torch.zeros(len(b["labels"]))} for b in make_batches(400)]
+    said = []
+    for starts in ({2: 0.5}, {2: 0.0}):
+        sieve = small_sieve(scorer=Classification(Bag()), method=fs.methods.registry.build(
+            "finesieve", starts=starts))
+        with pytest.raises(TypeError, match="unexpected keyword argument 'domain'") as error:
+            next(sieve(batches))
+        said.append(str(error.value))
+        assert sieve.ledger.examples.yielded == 0
+    assert said[0] == said[1]
+
+    def means(batch: Any) -> Scores:
+        return Scores(np.zeros(1, np.float32), np.zeros(1, np.float32))
+
+    with pytest.raises(fs.ScoreError, match="sizes for 2 examples"):
+        next(small_sieve(scorer=means)(make_batches(400)))
+
+
+def test_trying_the_scorer_leaves_no_trace() -> None:
+    model = Bag()
+    model.embed.eval()  # on purpose
+    scorer = Unsteady(model)
+    sieve = small_sieve(scorer=scorer)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    stream = sieve(make_batches(400))
+    next(stream)
+    assert scorer.calls == [2]
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+    assert (model.training, model.drop.training, model.embed.training) == (True, True, False)
+    assert sieve.ledger.examples.scored == sieve.ledger.tokens.scored == 0
+    assert sieve.ledger.seconds["score"] == 0.0
+    assert sieve.ledger.paces["score"].state_dict() == Pace().state_dict()
+    next(stream)
+    assert scorer.calls == [2]  # once
+
+    unscored = Unsteady(model)
+    next(small_sieve(scorer=unscored, method="random")(make_batches(400)))
+    assert unscored.calls == []
+    again = small_sieve(scorer=unscored)
+    again.load_state_dict(sieve.state_dict())
+    next(again(make_batches(400)))
+    assert unscored.calls == []
+
+
+def test_a_scorer_that_ran_for_the_head_start_is_not_tried_again() -> None:
+    for scorer, tried in ((Unsteady(Bag()), []), (TableScorer(), [2])):
+        sieve = small_sieve(scorer=scorer, head_start=16)
+        next(sieve(make_batches(400)))
+        assert scorer.calls == tried

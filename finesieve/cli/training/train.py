@@ -34,7 +34,7 @@ from finesieve.cli.training.prepare import Prepared, prepare
 from finesieve.cli.training.progress import Live, rounded, snapshot
 from finesieve.cli.training.runfiles import ExampleLog, RunFolder
 from finesieve.errors import ConfigError, ScoreError, StateError
-from finesieve.gates.simple import Open, Random
+from finesieve.gates.simple import Open
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.head_start import default_examples
 from finesieve.scoring.scorers import Classification
@@ -130,8 +130,8 @@ class Run:
         # A random subset is drawn beforehand, anew for each epoch, and loaded as plain training is:
         # its batches are of one length without being taken apart, as cheap as they can be.
         self.subset: int | None = None
-        if method.name == "random" and isinstance(method.forward, Random):
-            self.subset = max(1, round(method.forward.share * len(order)))
+        if method.subset is not None:
+            self.subset = max(1, round(method.subset * len(order)))
             method = methods.registry.build("full", config.seed)
         drawn = len(order) - held if self.subset is None else self.subset
         self.total = drawn * config.epochs

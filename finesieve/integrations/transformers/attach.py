@@ -133,7 +133,7 @@ class Attached:
             raise ConfigError(SIZE_ALONE)
         self._losses, self._size = losses, size
         made = built(method, 0)
-        self.filters = made.name != "full"
+        self.filters = made.filters
         self.head = head
         self._own_loss = hf_trl.loss_of(trainer)
         self._sft = losses is None and self._own_loss == "trl.SFTTrainer"
@@ -392,15 +392,12 @@ class Attached:
         return hf_trl.unfold(batch) if self._pairs else batch
 
 
-class _Driven:
+class _Driven(hosts.Wrapper):
     """A schedule that the trainer steps once a step, and that follows the share consumed."""
 
     def __init__(self, plain: Any, steps: int, progress: Callable[[], float]) -> None:
-        self._plain = plain
+        self._inner = plain
         self._driver = StreamSchedule(plain, max(1, steps), progress)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._plain, name)
 
     def step(self, *_: Any) -> None:
         self._driver.step()

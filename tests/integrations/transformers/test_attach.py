@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -435,6 +436,21 @@ def test_a_schedule_made_before_training(tmp_path: Path) -> None:
     assert host.lr_scheduler.get_last_lr()[0] < 1e-4
 
 
+def test_what_stands_for_a_schedule_or_a_loader_can_be_copied(tmp_path: Path) -> None:
+    """Python asks a copy that is being made for names before it has any field."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = hf._Driven(torch.optim.lr_scheduler.StepLR(optimizer, 1), 10, float)
+    host = trainer(tmp_path)
+    hf.attach(host, closed(), **OPTIONS)
+    loader = host.get_train_dataloader()
+    for found in (copy.copy(schedule), copy.deepcopy(schedule), copy.copy(loader)):
+        assert type(found) in (type(schedule), type(loader))
+    assert copy.deepcopy(schedule).get_last_lr() == schedule.get_last_lr() == [0.1]
+    assert copy.copy(loader).batch_sampler is loader.batch_sampler
+    with pytest.raises(AttributeError, match="nothing_of_this_name"):
+        _ = loader.nothing_of_this_name
+
+
 def test_a_total_for_counted_steps(tmp_path: Path) -> None:
     """A method that goes by shares of the stream needs the stream's length."""
     host = trainer(tmp_path, max_steps=20)
@@ -451,6 +467,20 @@ def test_a_total_for_counted_steps(tmp_path: Path) -> None:
 def test_methods_that_need_more_than_a_stream(tmp_path: Path, method: str, said: str) -> None:
     with pytest.raises(fs.ConfigError, match=said):
         hf.attach(trainer(tmp_path), method)
+
+
+@pytest.mark.parametrize("name", ["full", "infobatch", "mine"])
+def test_nothing_hangs_on_a_methods_name(tmp_path: Path, name: str) -> None:
+    """A random half is filtered whatever it is called: the rate decays in full."""
+    half = fs.Method(name, fs.Random(0.5), fs.Open(), fs.Fixed({3: 0.0}))
+    host = trainer(tmp_path)
+    attached = hf.attach(host, half, **OPTIONS)
+    host.train()
+    assert attached.filters
+    assert host.state.epoch == pytest.approx(2)
+    assert host.lr_scheduler.get_last_lr()[0] < 1e-4
+    plain = fs.Method(name, fs.Open(), fs.Open(), fs.Fixed({}))
+    assert not hf.attach(trainer(tmp_path), plain).filters
 
 
 def test_ids_of_the_users_own(tmp_path: Path) -> None:
