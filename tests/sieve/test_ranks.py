@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import finesieve as fs
+from finesieve.sieve.ranks import Alone, Ranks
 from tests.conftest import ids_of, make_batches, small_sieve
 
 ROOT = Path(__file__).parents[2]
@@ -150,12 +151,22 @@ class Empty:
         return [0.5, 0.5, *values[2:]]
 
 
-def test_ranks_that_know_nothing_of_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They would make different numbers of steps and wait for each other for ever."""
+def test_ranks_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each going its own way, they would make different numbers of steps and wait for ever."""
+    asked: list[int] = []
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda group=None: 2)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda group=None: 1)
+    monkeypatch.setattr(Ranks, "mean", lambda self, values: asked.append(1) or values)
     batches = make_batches(40)
-    with pytest.raises(fs.ConfigError, match=r"agreement=finesieve\.sieve\.ranks\.Ranks\(\)"):
-        next(iter(fs.Sieve(method="random", total=40)(batches)))
-    alone = fs.Sieve(method="random", total=40, agreement=fs.sieve.ranks.Alone())  # on purpose
-    assert next(iter(alone(batches)))
+
+    def ids(**more: Any) -> list[int]:
+        sieve = fs.Sieve(method=fs.RandomSubset(0.5), total=40, **more)
+        return [i for batch in sieve(batches) for i in batch["sieve_ids"].tolist()]
+
+    second = ids()
+    assert asked
+    asked.clear()
+    alone = ids(options=fs.SieveOptions(agreement=Alone()))  # on purpose
+    assert not asked
+    assert alone != second  # the second rank rolls dice of its own
