@@ -14,6 +14,10 @@ class ConfigError(FinesieveError, ValueError):
     """A setting is outside its range or contradicts another."""
 
 
+class SettingError(ConfigError, TypeError):
+    """A setting has a name that nothing knows."""
+
+
 class BatchError(FinesieveError, ValueError):
     """A batch cannot be taken apart into examples."""
 

@@ -48,14 +48,14 @@ def test_every_second_is_booked_where_it_was_spent(name: str) -> None:
             spend("data", DRAW)
             yield batch
 
-    method = fs.methods.build(name, **SETTINGS.get(name, {}))
+    method = fs.methods.registry.build(name, **SETTINGS.get(name, {}))
     sieve = fs.Sieve(Scorer(), method, total=3000, pool=128, features=slow_features,
                      clock=lambda: now[0])
     for batch in sieve(loader()):
         spend("train", STEP + TRAIN * float(batch["attention_mask"].sum()))
         first = batch["input_ids"][:, 0].float()
         losses = (first / 100 + 0.01) ** 3 * 2
-        sieve.reduce(losses.requires_grad_(), batch)
+        sieve.loss(losses.requires_grad_(), batch)
     books = sieve.ledger
     assert books.seconds == pytest.approx(spent, rel=0.01, abs=1e-6)
     assert sum(books.seconds.values()) == pytest.approx(now[0], rel=1e-9)

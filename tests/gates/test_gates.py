@@ -194,9 +194,9 @@ def test_seeds_differ_and_so_do_uses() -> None:
 
 def test_unknown_method_names_the_nearest() -> None:
     with pytest.raises(fs.ConfigError, match="did you mean 'finesieve'"):
-        fs.methods.build("fine-sieve")
+        fs.methods.registry.build("fine-sieve")
     with pytest.raises(fs.ConfigError, match="trian"):
-        fs.methods.build("finesieve", trian=0.2)
+        fs.methods.registry.build("finesieve", trian=0.2)
 
 
 # ---- systematic sampling

@@ -43,10 +43,10 @@ def test_resume_at_any_cut_gives_the_same_batches_to_the_bit(
 
     def fresh() -> tuple[fs.Sieve, Bag, Any]:
         model = Bag(dropout=0.0)
-        method = fs.methods.build(
+        method = fs.methods.registry.build(
             "finesieve", predictor_bits=10, budget=0.6, cost_ratio=0.02, patience=40, margin=0.0
         ) if warmup == "budget" else (
-            fs.methods.build("finesieve", predictor_bits=10, patience=60, warmup=warmup,
+            fs.methods.registry.build("finesieve", predictor_bits=10, patience=60, warmup=warmup,
                              train=0.3, margin=0.0, cost_ratio=0.01)
             if warmup is not None else by_hand()
         )
@@ -177,7 +177,7 @@ def test_what_a_host_read_ahead_comes_first(form: str) -> None:
     batches = [formed(b) for b in make_batches(160)]
 
     def fresh() -> fs.Sieve:
-        return fs.Sieve(None, fs.methods.build("random", 0, share=0.5), total=160, pool=30, group=1)
+        return fs.Sieve(None, fs.methods.registry.build("random", 0, share=0.5), total=160, pool=30, group=1)
 
     def plain(batch: Any) -> list[Any]:
         ids, weights = ride(batch)

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import (
 )
 
 import finesieve as fs
-from tests.conftest import TableScorer, make_batches, small_sieve
+from tests.conftest import TableScorer, by_hand, make_batches
 
 
 @pytest.mark.parametrize("shape", ["cosine", "onecycle", "transformers"])
@@ -35,7 +35,8 @@ def test_any_shape_is_fully_decayed_at_the_end_of_a_filtered_stream(shape: str) 
         from transformers import get_linear_schedule_with_warmup
 
         inner = get_linear_schedule_with_warmup(optimizer, 10, steps)
-    method = fs.methods.build("finesieve", train=0.2, starts={2: 0.1, 3: 0.3}, predictor_bits=8)
+    method = fs.methods.registry.build(
+        "finesieve", train=0.2, starts={2: 0.1, 3: 0.3}, predictor_bits=8)
     sieve = fs.Sieve(TableScorer(), method, total=800, pool=50, group=1, batch_size=8)
     schedule = fs.StreamSchedule(inner, steps, lambda: sieve.progress)
     rates, count = [], 0
@@ -100,7 +101,9 @@ def loop(make: Any, *, passes: int = 1, how: str = "step", size: int = 4, **more
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
     schedule = make(optimizer)
-    sieve = small_sieve(**{"total": 400 * passes, "batch_size": size, **more})
+    sieve = fs.Sieve(TableScorer(), **{
+        "method": by_hand(), "total": 400 * passes,
+        "options": fs.SieveOptions(pool=50, group=2, batch_size=size), **more})
     if how == "stream":
         schedule = fs.StreamSchedule(schedule, STEPS * passes, lambda: sieve.progress)
     made = 0
@@ -128,18 +131,18 @@ def linear(steps: int) -> Any:
     ({"make": linear(STEPS // 2), "size": 1}, "was 0 for at least the last [1-9][0-9]* of"),
 ], ids=["linear", "three passes", "cosine", "small batches"])
 def test_a_schedule_by_steps_is_noticed_once(case: dict[str, Any], said: str) -> None:
-    with pytest.warns(fs.FinesieveWarning, match="StreamSchedule") as found:
+    with pytest.warns(fs.FinesieveWarning, match=r"sieve\.schedule\(schedule\)") as found:
         loop(**case)
-    assert len(found) == 1
-    assert found[0].filename == __file__
-    assert re.search(said, str(found[0].message))
+    (one,) = (w for w in found if w.category is fs.FinesieveWarning)
+    assert one.filename == __file__
+    assert re.search(said, str(one.message))
 
 
 @pytest.mark.parametrize("case", [
     {"make": linear(STEPS), "how": "stream"},
     {"make": linear(3 * STEPS), "how": "stream", "passes": 3},
     {"make": linear(STEPS), "method": "full"},
-    {"make": linear(STEPS), "method": fs.methods.build("finesieve", starts={})},
+    {"make": linear(STEPS), "method": fs.methods.registry.build("finesieve", starts={})},
     {"make": linear(STEPS), "total": None, "method": "random"},  # whoever counts steps
     {"make": linear(30), "method": "random"},  # built for the steps that it makes
     {"make": lambda o: ConstantLR(o, 1.0)},
@@ -147,9 +150,9 @@ def test_a_schedule_by_steps_is_noticed_once(case: dict[str, Any], said: str) ->
     {"make": lambda o: LinearLR(o, 0.1, 1.0, total_iters=10)},  # a warm-up, then constant
     {"make": lambda o: StepLR(o, 1, 0.1), "how": "pass", "passes": 3},
     {"make": lambda o: ReduceLROnPlateau(o, patience=0), "how": "plateau"},
-    {"make": linear(STEPS), "method": fs.methods.build("authors", window=50)},  # on purpose
+    {"make": linear(STEPS), "method": fs.methods.registry.build("authors", window=50)},  # on purpose
 ], ids=str)
 def test_other_rates_are_no_reason_to_warn(case: dict[str, Any]) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", fs.FinesieveWarning)
         loop(**case)

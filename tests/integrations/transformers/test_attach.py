@@ -177,7 +177,7 @@ def test_resuming_from_the_last_step_of_a_pass(tmp_path: Path, more: dict[str, A
     """Nothing is left of that pass: the next one follows."""
     ends = Ends()
     more = {"save_strategy": "steps", "save_steps": 1, "gradient_accumulation_steps": 1, **more}
-    method = closed() if "max_steps" not in more else methods.build("random", 0, share=0.5)
+    method = closed() if "max_steps" not in more else methods.registry.build("random", 0, share=0.5)
     whole = trainer(tmp_path, callbacks=[ends], **more)
     hf.attach(whole, method, **OPTIONS)
     whole.train()
@@ -266,7 +266,7 @@ def test_the_pace_counts_every_example_drawn(tmp_path: Path) -> None:
 def test_max_steps_are_made(tmp_path: Path) -> None:
     watch = Watch()
     host = trainer(tmp_path, max_steps=31, callbacks=[watch])
-    attached = hf.attach(host, methods.build("random", 0, share=0.4), **OPTIONS)
+    attached = hf.attach(host, methods.registry.build("random", 0, share=0.4), **OPTIONS)
     host.train()
     assert host.state.global_step == 31
     assert attached.sieve is not None
@@ -417,7 +417,7 @@ def test_a_random_subset_trains_on_the_head_that_is_given(tmp_path: Path, share:
     ends = []
     for head in (fs.heads.SingleLabel(class_weights=torch.tensor([1.0, 30.0])), None):
         host = trainer(tmp_path, lr_scheduler_type="constant", gradient_accumulation_steps=1)
-        attached = hf.attach(host, methods.build("random", 0, share=share), head=head, **OPTIONS)
+        attached = hf.attach(host, methods.registry.build("random", 0, share=share), head=head, **OPTIONS)
         host.train()
         assert attached.sieve is not None
         # From a few steps on, all are said to be of the class of the heavy weight.
