@@ -154,7 +154,8 @@ class Empty:
 def test_ranks_find_each_other_and_roll_their_own_dice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless they are told that they do not train together."""
     alone = ids_of(fs.Sieve(method="random", total=400)(make_batches(400)))
-    for name, value in (("is_initialized", True), ("get_world_size", 2), ("get_rank", 1)):
+    for name, value in (("is_initialized", True), ("get_world_size", 2), ("get_rank", 1),
+                        ("get_backend", "gloo")):
         monkeypatch.setattr(torch.distributed, name, lambda *_, value=value: value)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda values, **_: values.mul_(2))
     second = ids_of(fs.Sieve(method="random", total=400)(make_batches(400)))
