@@ -176,6 +176,7 @@ class FilteredLoader:
         known = self._schedule is not None or not self.sieve.method.filters
         if prepared and not known and not self._noticed:
             self._noticed = True
+            self.sieve.rates.known()  # said once is enough
             warnings.warn(
                 "a schedule was prepared that steps with the optimizer, and nobody knows "
                 "beforehand how often that is: decay = stream.schedule(decay) follows the share "

@@ -371,6 +371,7 @@ class SieveCallback(Callback):
             agreement=Ranks(device=str(trainer.strategy.root_device)) if several else Alone(),
             **{"clock": self._clock, **self._options},
         )
+        sieve.rates.known()  # what goes by steps is refused when training starts
         if self._saved is not None:
             ranks = self._saved["ranks"]
             if len(ranks) != trainer.world_size:

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import finesieve as fs
-from finesieve.sieve.ranks import Alone, Ranks
 from tests.conftest import ids_of, make_batches, small_sieve
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +65,8 @@ class Second:
                          ids=str)
 def test_ranks_with_the_same_method_roll_their_own_dice(settings: dict[str, Any]) -> None:
     def kept(**more: Any) -> list[int]:
-        method = fs.methods.registry.build("finesieve", 0, predictor_bits=8, cost_ratio=0.2, **settings)
+        method = fs.methods.registry.build(
+            "finesieve", 0, predictor_bits=8, cost_ratio=0.2, **settings)
         sieve = small_sieve(method=method, **more)
         return ids_of(sieve(make_batches(400)))
 
@@ -151,22 +151,16 @@ class Empty:
         return [0.5, 0.5, *values[2:]]
 
 
-def test_ranks_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each going its own way, they would make different numbers of steps and wait for ever."""
-    asked: list[int] = []
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda group=None: 2)
-    monkeypatch.setattr(torch.distributed, "get_rank", lambda group=None: 1)
-    monkeypatch.setattr(Ranks, "mean", lambda self, values: asked.append(1) or values)
-    batches = make_batches(40)
-
-    def ids(**more: Any) -> list[int]:
-        sieve = fs.Sieve(method=fs.RandomSubset(0.5), total=40, **more)
-        return [i for batch in sieve(batches) for i in batch["sieve_ids"].tolist()]
-
-    second = ids()
-    assert asked
-    asked.clear()
-    alone = ids(options=fs.SieveOptions(agreement=Alone()))  # on purpose
-    assert not asked
-    assert alone != second  # the second rank rolls dice of its own
+def test_ranks_find_each_other_and_roll_their_own_dice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless they are told that they do not train together."""
+    alone = ids_of(fs.Sieve(method="random", total=400)(make_batches(400)))
+    for name, value in (("is_initialized", True), ("get_world_size", 2), ("get_rank", 1),
+                        ("get_backend", "gloo")):
+        monkeypatch.setattr(torch.distributed, name, lambda *_, value=value: value)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda values, **_: values.mul_(2))
+    second = ids_of(fs.Sieve(method="random", total=400)(make_batches(400)))
+    given = fs.SieveOptions(agreement=Second())
+    assert second == ids_of(fs.Sieve(method="random", total=400, options=given)(make_batches(400)))
+    assert second != alone
+    apart = fs.SieveOptions(agreement=fs.sieve.ranks.Alone())
+    assert alone == ids_of(fs.Sieve(method="random", total=400, options=apart)(make_batches(400)))

@@ -231,6 +231,7 @@ class Attached:
             listeners=self._listeners,
             **{"seed": args.seed + args.process_index, "read_ahead": step, **options},
         )
+        self.sieve.rates.known()  # the trainer's steps are counted, or the schedule is driven
         self.begun = {}
         if self.checkpoint and self.filters:
             self._load(Path(self.checkpoint))
