@@ -237,7 +237,7 @@ def _compare(args: argparse.Namespace) -> int:
     if settings and "finesieve" not in names:
         raise ConfigError("--set reaches the method finesieve, which is not among --methods")
     try:
-        compare(
+        records = compare(
             config_of(args), list(dict.fromkeys(names)), args.seeds, settings, args.output,
             equal_time=not args.no_equal_time, quiet=args.quiet,
         )
@@ -245,7 +245,7 @@ def _compare(args: argparse.Namespace) -> int:
         kept = f"; finished runs are in {args.output}" if args.output else ""
         print(f"\ninterrupted{kept}", file=sys.stderr)
         return 128 + stop.signal
-    return 0
+    return int(any("failed" in r for r in records))
 
 
 def _bench(args: argparse.Namespace) -> int:
