@@ -1,11 +1,16 @@
-"""finesieve: fine-tune a language model cheaper by not training on what teaches it nothing.
+"""finesieve: fine-tune a language model cheaper by not training on what teaches it nothing."""
 
-Public names are loaded when they are first asked for: importing the package alone, as the command
-line does to tell its version, loads neither torch nor numpy.
-"""
+from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+__version__ = "0.2.0"
+
+__all__ = [
+    "Adaptive", "Budget", "FinesieveError", "Full", "Gate", "Manual", "Offer", "RandomSubset",
+    "Sieve", "SieveOptions", "Verdict", "attach", "heads", "inputs",
+]
 
 if TYPE_CHECKING:
     from finesieve import methods
@@ -18,86 +23,86 @@ if TYPE_CHECKING:
         FinesieveError,
         FinesieveWarning,
         GateError,
+        LawError,
         ScoreError,
+        SettingError,
         StateError,
     )
+    from finesieve.gates import laws as checks
     from finesieve.gates.features import text_features, token_features
     from finesieve.gates.forward import PredictorGate
     from finesieve.gates.predictor import Predictor, SizeRegression
     from finesieve.gates.protocol import Features, Gate, Offer, Verdict
     from finesieve.gates.sampling import ThresholdSampling
     from finesieve.gates.simple import Open, Random
+    from finesieve.integrations.attach import attach
     from finesieve.methods.baselines.loss_rules import Quantile
     from finesieve.methods.baselines.naive_bayes import NaiveBayes
     from finesieve.methods.baselines.paper import CutOff, LossThreshold, Paper
     from finesieve.methods.method import Method
+    from finesieve.methods.recipes import Adaptive, Budget, Full, Manual, RandomSubset
     from finesieve.scoring import heads
     from finesieve.scoring import scorers as scores
+    from finesieve.sieve.options import SieveOptions
     from finesieve.sieve.schedule import StreamSchedule
     from finesieve.sieve.sieve import Sieve
     from finesieve.stages.automatic import Automatic
     from finesieve.stages.policy import Fixed, Stages
 
-__version__ = "0.1.0"
-
-__all__ = [
-    "Automatic", "BatchError", "CollapseWarning", "ConfigError", "CutOff", "DataError",
-    "Features", "FinesieveError", "FinesieveWarning", "Fixed", "Gate", "GateError",
-    "LossThreshold", "Method", "NaiveBayes", "Offer", "Open", "Paper", "Predictor",
-    "PredictorGate", "Quantile", "Random", "ScoreError", "Sieve", "SizeRegression", "Stages",
-    "StateError", "StreamSchedule", "ThresholdSampling", "Verdict", "checks", "heads", "inputs",
-    "is_filler", "methods", "scores", "text_features", "token_features",
-]
-
-# The module of each public name, without "finesieve."; type checkers read the imports above.
-_NAMES = {
+# Where each name lives. They are loaded when they are asked for, so that the command line can
+# answer without PyTorch. Names that are not in `__all__` are those that version 0.1 had here.
+_PLACES = {
+    "errors": "BatchError CollapseWarning ConfigError DataError FinesieveError FinesieveWarning "
+    "GateError LawError ScoreError SettingError StateError",
     "batches.carry": "inputs is_filler",
-    "errors":
-        "BatchError CollapseWarning ConfigError DataError FinesieveError FinesieveWarning "
-        "GateError ScoreError StateError",
     "gates.features": "text_features token_features",
     "gates.forward": "PredictorGate",
     "gates.predictor": "Predictor SizeRegression",
     "gates.protocol": "Features Gate Offer Verdict",
     "gates.sampling": "ThresholdSampling",
     "gates.simple": "Open Random",
+    "integrations.attach": "attach",
     "methods.baselines.loss_rules": "Quantile",
     "methods.baselines.naive_bayes": "NaiveBayes",
     "methods.baselines.paper": "CutOff LossThreshold Paper",
     "methods.method": "Method",
+    "methods.recipes": "Adaptive Budget Full Manual RandomSubset",
+    "sieve.options": "SieveOptions",
     "sieve.schedule": "StreamSchedule",
     "sieve.sieve": "Sieve",
     "stages.automatic": "Automatic",
     "stages.policy": "Fixed Stages",
 }
-_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
-# Public names that are modules themselves.
-_MODULES = {"checks": "gates.laws", "heads": "scoring.heads", "methods": "methods",
-            "scores": "scoring.scorers"}
-# Folders that were attributes as soon as the package was imported.
-_FOLDERS = ("batches", "costs", "errors", "gates", "scoring", "sieve", "stages")
+_PLACE = {name: module for module, names in _PLACES.items() for name in names.split()}
+_MODULES = {"checks": "gates.laws", "heads": "scoring.heads", "scores": "scoring.scorers"}
 
 # Old import paths work for one more release, with a warning: their modules are found there.
 __path__.append(f"{__path__[0]}/_deprecated")
 
-if not TYPE_CHECKING:  # for type checkers there is nothing but the imports above
 
-    def __getattr__(name: str) -> Any:
-        """Load a public name; or a module of version 0.1 that was an attribute, with a warning."""
-        if name in _MODULE_OF:
-            found = getattr(import_module(f"finesieve.{_MODULE_OF[name]}"), name)
-        elif name in _MODULES:
-            found = import_module(f"finesieve.{_MODULES[name]}")
-        elif name in _FOLDERS:
+def __getattr__(name: str) -> Any:
+    """A public name, loaded now; or a module of version 0.1 that was an attribute as soon as the
+    package was imported."""
+    if name in _PLACE:
+        value = getattr(import_module(f"finesieve.{_PLACE[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"finesieve.{_MODULES[name]}")
+    elif name in _FOLDERS:
+        value = import_module(f"finesieve.{name}")
+    else:
+        from finesieve._deprecated import LOADED
+
+        if name in LOADED:
             return import_module(f"finesieve.{name}")
-        else:
-            from finesieve._deprecated import LOADED
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
-            if name in LOADED:
-                return import_module(f"finesieve.{name}")
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = found  # the next time it is found without this function
-        return found
 
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__, *_FOLDERS})
+_FOLDERS = {"batches", "cli", "costs", "errors", "gates", "integrations", "methods", "scoring",
+            "sieve", "stages"}
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted({*__all__, *globals()})

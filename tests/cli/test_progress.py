@@ -11,6 +11,7 @@ import torch
 import finesieve as fs
 from finesieve.cli.main import main
 from finesieve.cli.training.progress import why_open
+from finesieve.methods.registry import build
 from tests.conftest import Bag, arguments, make_batches, small_sieve, train
 
 
@@ -24,9 +25,9 @@ def reason(method: fs.Method) -> str:
 
 
 def test_the_reason_is_the_stream_the_price_or_the_method() -> None:
-    assert reason(fs.methods.build("finesieve", predictor_bits=12)) == (
+    assert reason(build("finesieve", predictor_bits=12)) == (
         "no gate closes in the first 1024 examples, and the stream had 400")
-    dear = reason(fs.methods.build("finesieve", predictor_bits=12, patience=100, cost_ratio=5.0))
+    dear = reason(build("finesieve", predictor_bits=12, patience=100, cost_ratio=5.0))
     found = re.match(r"skipping would have cost ([\d.]+) of plain training .* below 0\.95 \(conc",
                      dear)
     assert found is not None

@@ -91,7 +91,7 @@ def suite_of(
     if seeds < 1:
         raise ConfigError(f"--seeds is {seeds}; expected 1 or more")
     for name in names:
-        methods.build(name, 0, **(settings if name == "finesieve" else {}))
+        methods.registry.build(name, 0, **(settings if name == "finesieve" else {}))
     given = config.as_dict()
     title = title_of(config.train)
     timed = [RIVAL] if equal_time and "finesieve" in names else []
