@@ -31,7 +31,7 @@ from finesieve.cli.training.models import (
     pick_device,
 )
 from finesieve.cli.training.prepare import Prepared, prepare
-from finesieve.cli.training.progress import Live, rounded, snapshot
+from finesieve.cli.training.progress import Live, rounded, snapshot, why_open
 from finesieve.cli.training.runfiles import ExampleLog, RunFolder
 from finesieve.errors import ConfigError, ScoreError, StateError
 from finesieve.gates.simple import Open
@@ -468,6 +468,8 @@ def train(
     run.train()
     if folder:
         run.save()  # what follows can be interrupted too; resuming then goes on from here
-    if method.scores and len(run.sieve.moves) == 1 and isinstance(method.opening, Open):
-        live.say("the stream ended in warm-up: skipping would not have paid, nothing was saved")
+    open_throughout = len(run.sieve.moves) == 1 and run.sieve.stage == 1
+    if method.scores and open_throughout and isinstance(method.opening, Open):
+        why = why_open(run.sieve, method.stages)
+        live.say(f"no time was saved: trained on everything, because {why}")
     return run.finish()
