@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finesieve.batches.carry import IDS, WEIGHTS, Ride, TensorBatch
-from finesieve.batches.padding import Column, Padding, text_mask
+from finesieve.batches.carry import IDS, WEIGHTS, Ride, TensorBatch, of_kind
+from finesieve.batches.padding import Column, Columns, Padding, text_mask
 from finesieve.batches.rows import Rows
 from finesieve.errors import BatchError, StateError
 from finesieve.gates.protocol import IntArray, State
@@ -44,15 +44,16 @@ class Codec:
         """Learn the batch's form; `BatchError` if it differs from the earlier ones'."""
         if isinstance(batch, Tensor):
             form = "tensor"
-        elif isinstance(batch, MutableMapping):
+        elif isinstance(batch, Mapping):
             form = "dict"
             self._type = type(batch)
         elif isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):
             form = type(batch).__name__
         else:
             raise BatchError(
-                f"a batch of type {type(batch).__name__}; expected a dict, a tuple or list, or a "
-                "single tensor. If the loader yields single examples, give it a batch size"
+                f"a batch of type {type(batch).__name__}; expected a dict or other mapping, a "
+                "tuple or list, or a single tensor. If the loader yields single examples, give it "
+                "a batch size"
             )
         if self._form not in (None, form):
             raise BatchError(f"the loader yielded a {self._form} before and a {form} now")
@@ -224,14 +225,18 @@ class Codec:
         )
 
     def bare(self, rows: Rows) -> Any:
-        """The rows as a batch of the loader's form, nothing riding."""
+        """Return the rows as a batch of the loader's form, nothing riding."""
+        return self._batch(rows.columns)
+
+    def _batch(self, columns: Columns, **riding: Tensor) -> Any:
+        """The columns as a batch of the loader's form; riding: what a mapping has besides."""
         if self._form == "tensor":
-            return rows.columns[0]
-        if self._form in ("tuple", "list"):
-            values = [rows.columns[i] for i in range(len(rows.columns))]
-            return tuple(values) if self._form == "tuple" else values
-        columns = {**rows.columns, **self._constants}
-        return columns if self._type is dict else self._type(columns)
+            return columns[0]
+        if self._form == "tuple":
+            return tuple(columns[i] for i in range(len(columns)))
+        if self._form == "list":
+            return [columns[i] for i in range(len(columns))]
+        return of_kind(self._type, {**columns, **self._constants, **riding})
 
     @property
     def buckets(self) -> list[int]:
@@ -239,31 +244,30 @@ class Codec:
         return self._buckets
 
     def for_model(self, rows: Rows) -> Any:
-        """`bare`, without the column of ids, which no model expects."""
-        batch = self.bare(self.fitted(rows))
+        """Return the rows as `bare` does, without the column of ids, which no model expects."""
+        rows = self.fitted(rows)
         if self._id_key is None or self._form == "tensor":
-            return batch
-        if isinstance(batch, MutableMapping):
-            del batch[self._id_key]
-            return batch
-        return type(batch)(x for i, x in enumerate(batch) if i != self._id_key)
+            return self._batch(rows.columns)
+        columns = {k: v for k, v in rows.columns.items() if k != self._id_key}
+        if self._form in ("tuple", "list"):
+            columns = dict(enumerate(columns.values()))
+        return self._batch(columns)
 
     def pack(self, rows: Rows) -> Any:
-        """The rows as a batch of the loader's form, with ids and weights inside."""
+        """Return the rows as a batch of the loader's form, with ids and weights inside."""
         ids, weights = torch.from_numpy(rows.ids.copy()), torch.from_numpy(rows.weights.copy())
-        batch = self.bare(self.fitted(rows))
+        columns = self.fitted(rows).columns
         if self._form == "tensor":
-            return TensorBatch(batch, ids, weights)
+            return TensorBatch(self._batch(columns), ids, weights)
         if self._form == "tuple":
-            return (*batch, Ride(ids, weights))
+            return (*self._batch(columns), Ride(ids, weights))
         if self._form == "list":
-            return [*batch, Ride(ids, weights)]
+            return [*self._batch(columns), Ride(ids, weights)]
         for key in (IDS, WEIGHTS):
-            if key in batch:
+            if key in columns:
                 raise BatchError(f"the loader's batches already have a column {key!r}: is the "
                                  "loader wrapped in two sieves?")
-        batch[IDS], batch[WEIGHTS] = ids, weights
-        return batch
+        return self._batch(columns, **{IDS: ids, WEIGHTS: weights})
 
     # ---- state
 
