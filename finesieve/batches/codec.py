@@ -125,28 +125,25 @@ class Codec:
     # ---- together
 
     def take(self, rows: Rows, index: IntArray) -> Rows:
-        """The chosen rows, in this order, cut to the longest of them."""
+        """Return the chosen rows, in this order, cut to the longest of them: one copy of each."""
         self._padding.check_places(rows.columns)
         lengths = rows.lengths[index]
-        width = int(lengths.max()) if len(lengths) else 0
-        plain = text_mask(rows.columns) is not None
+        longest = int(lengths.max()) if len(lengths) else 0
+        where = torch.from_numpy(index)
         cuts: dict[Hashable, tuple[int, int]] = {}  # column -> dimension, width
-        for i, (real, keys) in enumerate(self._padding.texts(rows.columns)):
-            used = real[torch.from_numpy(index)]
-            wide = width if plain and i == 0 else self._padding.width(used)
-            cuts.update({key: (real.ndim - 1, wide) for key in keys})
-        where: Tensor | None = None
+        plain = text_mask(rows.columns) is not None
+        for i, text in enumerate(self._padding.texts(rows.columns)):
+            width = longest
+            if i or not plain:
+                width = self._padding.width(text.real[where.to(text.mask.device)])
+            cuts.update({key: (text.mask.ndim - 1, width) for key in text.keys})
         columns: dict[Hashable, Column] = {}
         for key, column in rows.columns.items():
             if isinstance(column, list):
                 columns[key] = [column[i] for i in index]
                 continue
-            if where is None:
-                where = torch.from_numpy(index)
-            chosen = column[where.to(column.device)]
-            if key in cuts:
-                chosen = self._padding.inner(chosen, *cuts[key]).contiguous()
-            columns[key] = chosen
+            inner = self._padding.inner(column, *cuts[key]) if key in cuts else column
+            columns[key] = inner.index_select(0, where.to(column.device))
         return Rows(columns, lengths, rows.ids[index], rows.weights[index], rows.spans[index])
 
     def place(self, rows: Rows, column: Tensor | None, index: IntArray, part: Tensor) -> Tensor:
@@ -172,17 +169,17 @@ class Codec:
             raise BatchError("lengths=... needs an `attention_mask` in the batches, which says "
                              "what is padding; there is none")
         columns = dict(rows.columns)
-        for real, keys in texts:
-            longest = self._padding.width(real.reshape(-1, real.shape[-1]))
+        for text in texts:
+            longest = self._padding.width(text.real.reshape(-1, text.mask.shape[-1]))
             width = next((b for b in self._buckets if b >= longest), None)
             if width is None:
                 raise BatchError(f"an example has {longest} tokens, but the longest of lengths="
                                  f"{self._buckets} is {self._buckets[-1]}: add a longer one, or "
                                  "cut the texts")
-            for key in keys:
+            for key in text.keys:
                 column = columns[key]
                 assert isinstance(column, Tensor)
-                columns[key] = self._padding.fitted(key, column, real.ndim - 1, width)
+                columns[key] = self._padding.fitted(key, column, text.mask.ndim - 1, width)
         return replace(rows, columns=columns)
 
     def filler(self, rows: Rows) -> Rows:
@@ -198,7 +195,7 @@ class Codec:
             return parts[0]
         keys = list(parts[0].columns)
         texts = self._padding.texts(parts[0].columns)
-        axes = {key: real.ndim - 1 for real, own in texts for key in own}
+        axes = {key: text.mask.ndim - 1 for text in texts for key in text.keys}
         mask = text_mask(parts[0].columns)
         axis = 1 if mask is None else mask.ndim - 1  # of columns that no mask speaks of
         columns: dict[Hashable, Column] = {}
