@@ -146,19 +146,29 @@ class Codec:
             columns[key] = inner.index_select(0, where.to(column.device))
         return Rows(columns, lengths, rows.ids[index], rows.weights[index], rows.spans[index])
 
-    def place(self, rows: Rows, column: Tensor | None, index: IntArray, part: Tensor) -> Tensor:
-        """Put `part`, float[len(index), at most length, width], into a column for all rows,
-        float[n, length, width], 0 where nothing stands. The column is made at the first part."""
+    def place(
+        self, rows: Rows, column: Tensor | None, n: int, index: IntArray, part: Tensor
+    ) -> Tensor:
+        """Put `part`, float[len(index), at most length, width], into a column float[n, length,
+        width] for n of the rows, 0 where nothing stands. The column is made at the first part."""
         mask = text_mask(rows.columns)
         if mask is None or mask.ndim != 2:
             raise BatchError("frozen layers' output can be shared in batches with an "
                              "`attention_mask` [n, length] only; there is none")
         if column is None:
-            column = part.new_zeros((*mask.shape, part.shape[2]))
+            column = part.new_zeros((n, mask.shape[1], part.shape[2]))
         width = min(part.shape[1], column.shape[1])  # a part may be padded to one of `lengths`
         where, part = torch.from_numpy(index).to(column.device), part[: len(index)]
         self._padding.inner(column, 1, width)[where] = self._padding.inner(part, 1, width)
         return column
+
+    def add_placed(self, rows: Rows, key: str, column: Tensor, index: IntArray) -> None:
+        """Give the rows a column of what `place` made: `index` of it, cut as they are."""
+        mask = text_mask(rows.columns)
+        assert mask is not None
+        where = torch.from_numpy(index).to(column.device)
+        inner = self._padding.inner(column, 1, mask.shape[1])
+        rows.columns[key] = inner.index_select(0, where)
 
     def fitted(self, rows: Rows) -> Rows:
         """The rows padded to one of `lengths`, if there are any; `BatchError` if all are less."""

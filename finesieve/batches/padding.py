@@ -111,10 +111,10 @@ class Padding:
         total = np.zeros(n, dtype=np.int64)
         whole = True  # no padding anywhere
         for mask in masks.values():
-            real = (mask != 0).cpu().numpy()  # read once, whatever device it is on
+            real: npt.NDArray[np.bool_] = (mask != 0).cpu().numpy()  # read once, on any device
             whole = whole and bool(real.all())
             if real.shape[-1]:
-                total += self._real(real if mask.ndim == 2 else real.any(axis=1))
+                total += self._real(real if mask.ndim == 2 else np.asarray(real.any(axis=1)))
         texts = self.texts(columns)
         if not whole or len(texts) > len(masks):
             for text in texts:
