@@ -50,14 +50,16 @@ MOVED = {  # old module: new modules, each with the public names that it took ov
                    f"{M}.baselines.paper": "LossThreshold CutOff"},
 }
 STAYED = {  # modules that are packages now, and export what was in them
-    "gates": {f"{G}.protocol": "FloatArray IntArray BoolArray State COST_RATIO SURVIVOR Features "
+    "gates": {f"{G}.protocol": "FloatArray IntArray BoolArray State Features "
                                "Offer Verdict Gate",
+              "finesieve.costs.meter": "COST_RATIO SURVIVOR",
               f"{G}.dice": "Dice strata", f"{G}.simple": "Open Random"},
     "methods": {f"{M}.method": "Method",
                 f"{M}.registry": "finesieve paper authors full random quantile selective_backprop "
                                  "top_loss loss_sampling infobatch rho_loss REGISTRY build"},
     "scoring": {f"{S}.batches": "ScoringPass cut_alike cut_by_length"},
-    "stages": {f"{T}.policy": "Work View Move Stages Fixed", f"{T}.automatic": "Automatic"},
+    "stages": {"finesieve.costs.meter": "Work", f"{T}.policy": "View Move Stages Fixed",
+               f"{T}.automatic": "Automatic"},
 }
 
 

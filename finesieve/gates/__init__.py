@@ -1,9 +1,8 @@
 """Gates decide which examples go on, and with which probability."""
 
+from finesieve.costs.meter import COST_RATIO, SURVIVOR
 from finesieve.gates.dice import Dice, strata
 from finesieve.gates.protocol import (
-    COST_RATIO,
-    SURVIVOR,
     BoolArray,
     Features,
     FloatArray,

@@ -15,15 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from finesieve.costs.meter import COST_RATIO, SURVIVOR
 from finesieve.errors import GateError, StateError
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 State = dict[str, Any]
-# Before they are measured, over training an example with gates open, as it was on CPUs:
-COST_RATIO = 0.3  # to score one
-SURVIVOR = 1.2  # to train on one with gates closed, in smaller batches
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from finesieve.batches.carry import PREFIX
 from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows
 from finesieve.costs.ledger import Ledger
+from finesieve.costs.meter import Meter
 from finesieve.errors import ScoreError
 from finesieve.gates.protocol import FloatArray, IntArray
 from finesieve.scoring.head_start import unfit
@@ -68,9 +69,10 @@ class ScoringPass:
     """
 
     def __init__(
-        self, scorer: Scorer | None, codec: Codec, ledger: Ledger, most: int | None, overhead: float
+        self, scorer: Scorer | None, codec: Codec, ledger: Ledger, meter: Meter, most: int | None,
+        overhead: float,
     ) -> None:
-        self._scorer, self._codec, self._ledger = scorer, codec, ledger
+        self._scorer, self._codec, self._ledger, self._meter = scorer, codec, ledger, meter
         self.most, self._overhead = most, overhead
 
     def __call__(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
@@ -81,8 +83,13 @@ class ScoringPass:
         """
         with self._ledger.spending("score"):
             out = self._score(rows)
-        self._ledger.count("scored", len(rows), int(rows.lengths.sum()))
+        self._count(rows.lengths)
         return out
+
+    def _count(self, lengths: npt.NDArray[np.int64]) -> None:
+        tokens = int(lengths.sum())
+        self._ledger.count("scored", len(lengths), tokens)
+        self._meter.scored += tokens
 
     def _cuts(self, lengths: npt.NDArray[np.int64], most: int) -> list[slice]:
         if self._codec.buckets:
@@ -118,7 +125,7 @@ class ScoringPass:
                 part = ask(batch)
             if part is None:
                 return None
-            self._ledger.count("scored", len(index), int(rows.lengths[index].sum()))
+            self._count(rows.lengths[index])
             parts.append(part if size == len(index) else part.take(torch.arange(len(index))))
             numbers += part.inputs.numel()
             if unfit(part) or part.layer is not parts[0].layer or numbers > _MOST_INPUTS:
@@ -128,7 +135,7 @@ class ScoringPass:
 
     def _score(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
         assert self._scorer is not None
-        codec, clock, pace = self._codec, self._ledger.clock, self._ledger.paces["score"]
+        codec, clock, pace = self._codec, self._ledger.clock, self._meter.paces["score"]
         prefix: Tensor | None = None
         loss, size = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
         before = clock()

@@ -24,7 +24,7 @@ from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows, rows_from_state, rows_state
 from finesieve.batches.waiting import Holding
 from finesieve.costs.ledger import Clock, Ledger
-from finesieve.costs.meter import Costs
+from finesieve.costs.meter import Meter, Work
 from finesieve.errors import BatchError, ConfigError, StateError
 from finesieve.gates.features import FeatureFunction, token_features
 from finesieve.gates.forward import PredictorGate
@@ -37,13 +37,12 @@ from finesieve.sieve.feedback import Learning
 from finesieve.sieve.pool import Sifter
 from finesieve.sieve.ranks import Agreement, Alone
 from finesieve.sieve.state import check_same, described
-from finesieve.stages.policy import Work
 from finesieve.stages.transitions import Transitions
 
 Listener = Callable[[dict[str, Any]], None]
 _END = object()
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
-_VERSION = 9
+_VERSION = 10
 
 
 class Sieve:
@@ -143,15 +142,14 @@ class Sieve:
         self._agreement = agreement or Alone()
         self._told_of_ranks = agreement is not None
         self._listeners = list(listeners)
-        self.ledger = Ledger(clock)
+        self.ledger, self.meter = Ledger(clock), Meter()
         self._scoring = ScoringPass(
-            scorer, self._codec, self.ledger, scoring_batch, scoring_overhead)
+            scorer, self._codec, self.ledger, self.meter, scoring_batch, scoring_overhead)
         self._sifter = Sifter(self.method, self._codec, self.ledger, self._scoring, wanted)
         self._learning = Learning(
             self.method, scorer, self._codec, wanted, read_ahead, self.ledger, self._tell)
         self.window = self._learning.window
         self._transitions = Transitions(self.method.stages, self.window, total)
-        self._costs = Costs()
         self.threshold: float | None = None  # the backward gate's, of the last pool
         self._pool: list[Rows] = []
         self._released = 0.0
@@ -193,7 +191,7 @@ class Sieve:
                     self._codec.note(batch)
                     self._place(batch)
                 iterator = chain(first, iterator)
-        if self._starts_head and not resumed and self.ledger.examples.drawn == 0:
+        if self._starts_head and not resumed and self.meter.drawn == 0:
             iterator = self._start_head(iterator)
         exhausted = False
         while True:
@@ -216,7 +214,7 @@ class Sieve:
             real = bool(rows.weights.any())
             with self.ledger.spending("decide"):
                 out = self._codec.pack(rows)
-            pace = self.ledger.paces["open" if opened else "closed"]
+            pace = self.meter.paces["open" if opened else "closed"]
             start = self.ledger.clock()
             try:
                 yield out
@@ -288,7 +286,7 @@ class Sieve:
         """Draw one batch: decide on it once its pool is full, and hold what survives."""
         with self.ledger.spending("decide"):
             self._learning.absorb(self.stage, at_least=8)
-            rows = self._codec.unpack(batch, self.ledger.examples.drawn)
+            rows = self._codec.unpack(batch, self.meter.drawn)
             if len(rows) == 0:
                 self._batches_in_pass += 1
                 return
@@ -299,6 +297,7 @@ class Sieve:
             if self._filler is None:
                 self._filler = self._codec.filler(rows)
             self._count("drawn", rows)
+            self.meter.draw(len(rows), int(rows.lengths.sum()))
             self._batches_in_pass += 1
             if self._loaders is None:
                 self._loaders = len(rows)
@@ -340,8 +339,7 @@ class Sieve:
             rows, opened = self._holding.next()
             self._count("yielded", rows)
             self._released += float(rows.spans.sum())
-            if opened:
-                self.ledger.opened += int(rows.lengths.sum())
+            self.meter.hand_out(int(rows.lengths.sum()), opened)
             return rows, opened
 
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
@@ -413,13 +411,13 @@ class Sieve:
     def cost_ratio(self) -> float:
         """Seconds to score a token over seconds to train on one of a survivor's: as measured, also
         where the method is told another."""
-        return self._costs.ratio
+        return self.meter.ratio
 
     @property
     def costs(self) -> tuple[float, float]:
         """To score a token, and to train on one of a survivor's, over plain training's; measured,
         and followed in steps of a tenth."""
-        return self._costs.score, self._costs.train
+        return self.meter.score, self.meter.train
 
     @property
     def passes(self) -> int:
@@ -443,7 +441,7 @@ class Sieve:
         ledger, scores = self.ledger, self.method.scores and self.stage > 1
         with ledger.spending("decide"):
             if self.stage > 1:
-                self._costs.follow(ledger.relative("score"), ledger.relative("closed"))
+                self.meter.follow()
             rows = self._codec.concat(self._pool)
             self._pool = []
         if self.stage == 1:
@@ -473,7 +471,7 @@ class Sieve:
         """Once per batch: has any rank one? And with the averages, is it time to move?"""
         with self.ledger.spending("decide"):
             evidence = self._transitions.evidence(
-                self.ledger.examples.drawn, self._passes, self.costs, self.work)
+                self.meter.drawn, self._passes, self.costs, self.work)
             gates = (self.method.forward, self.method.backward)
             shared = [gate.shared() for gate in gates]
             # The batch that comes next counts as consumed: the rate is for the step after it.
@@ -497,19 +495,16 @@ class Sieve:
             return ready
 
     def work(self) -> Work:
-        """Tokens trained on and scored so far."""
-        ledger = self.ledger
-        whole = ledger.tokens.drawn / max(1, ledger.examples.drawn) * (self._total or 0)
-        closed = ledger.tokens.yielded - ledger.opened + self._holding.tokens(opened=False)
-        opened = ledger.opened + self._holding.tokens(opened=True)
-        return Work(opened, closed, ledger.tokens.scored, whole)
+        """Return the tokens trained on and scored so far; those that wait count as trained on."""
+        return self.meter.work(self._total, self._holding.tokens(opened=True),
+                               self._holding.tokens(opened=False))
 
     def _move(self, stage: int, reason: str) -> None:
         if self.stage == 1:
             self._learning.closing()
             # Unscored, so without what frozen layers put out: not to be mixed with what follows.
             self._holding.release(self._loaders or 1, everything=True)
-        move = self._transitions.make(stage, reason, self.ledger.examples.drawn)
+        move = self._transitions.make(stage, reason, self.meter.drawn)
         self._tell({"event": "stage", **move})
         if stage == 1:
             self._holding.release(self._batch_size or 1, everything=True)
@@ -545,7 +540,7 @@ class Sieve:
         return {
             "forward": self.method.forward, "backward": self.method.backward,
             "opening": self.method.opening, "codec": self._codec, "ledger": self.ledger,
-            "costs": self._costs, "learning": self._learning, "transitions": self._transitions,
+            "meter": self.meter, "learning": self._learning, "transitions": self._transitions,
         }
 
     def state_dict(self, ahead: Sequence[Any] = ()) -> State:

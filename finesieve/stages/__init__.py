@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from finesieve.costs.meter import Work
 from finesieve.stages.automatic import Automatic
-from finesieve.stages.policy import Fixed, Move, Stages, View, Work
+from finesieve.stages.policy import Fixed, Move, Stages, View
 
 __all__ = ["Automatic", "Fixed", "Move", "Stages", "View", "Work"]
 

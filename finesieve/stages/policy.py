@@ -13,26 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from finesieve.costs.meter import COST_RATIO, SURVIVOR, Work
 from finesieve.errors import ConfigError, check_share
-from finesieve.gates.protocol import COST_RATIO, SURVIVOR
 from finesieve.stages.window import Window
 
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Tokens trained on while the gates were open, and closed (those that wait included); tokens
-    scored; and how many the whole stream has, as it looks now (0 if its length is unknown)."""
-
-    open: int = 0
-    closed: int = 0
-    scored: int = 0
-    whole: float = 0.0
-
-    def spent(self, score: float, train: float, of: float | None = None) -> float:
-        """Share of plain training's cost, for a token's costs over plain training's; of: its
-        tokens, those of the whole stream by default."""
-        done = self.open + train * self.closed + score * self.scored
-        return done / max(1.0, self.whole if of is None else of)
+_NO_WORK = Work()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +36,7 @@ class View:
     passes: int
     window: Window
     costs: tuple[float, float] = (COST_RATIO, SURVIVOR)
-    work: Work = Work()
+    work: Work = _NO_WORK
 
 
 Move = tuple[int, str]

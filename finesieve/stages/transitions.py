@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from finesieve.costs.meter import Work
 from finesieve.gates.protocol import State
-from finesieve.stages.policy import Move, Stages, View, Work
+from finesieve.stages.policy import Move, Stages, View
 from finesieve.stages.window import Window
 
 

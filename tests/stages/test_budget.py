@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import finesieve as fs
-from finesieve.costs.meter import followed
+from finesieve.costs.meter import Work, followed
 from finesieve.costs.pace import Pace
 from finesieve.gates.simple import Random
 from finesieve.integrations import common as hosts
 from finesieve.scoring.scorers import Scores
 from finesieve.stages.budget import Budget
-from finesieve.stages.policy import View, Work
+from finesieve.stages.policy import View
 from finesieve.stages.window import Window
 from tests.conftest import TableScorer, make_batches
 from tests.stages.test_stages import Flat, feed
@@ -113,7 +113,7 @@ def test_what_waits_when_gates_move_is_booked_as_it_was_made() -> None:
             opened += int(batch["attention_mask"].sum())
             late += sieve.stage == 3
     assert late > 0
-    assert sieve.ledger.opened == opened
+    assert sieve.meter.opened == opened
     assert sieve.work().open == opened
 
 

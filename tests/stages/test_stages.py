@@ -330,7 +330,7 @@ def test_the_sieve_follows_the_measured_cost_ratio_in_coarse_steps() -> None:
     assert seen[0] == fs.gates.COST_RATIO / fs.gates.SURVIVOR  # nothing measured yet
     assert seen[-1] == pytest.approx(0.4, rel=0.12)
     assert len(set(seen)) == 2
-    costs = sieve.state_dict()["costs"]
+    costs = sieve.state_dict()["meter"]
     assert costs["score"] / costs["train"] == seen[-1]
 
 
