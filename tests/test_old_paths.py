@@ -94,7 +94,7 @@ def test_packages_export_what_the_module_of_their_name_had(name: str) -> None:
     for new, names in STAYED[name].items():
         for each in names.split():
             assert getattr(package, each) is getattr(importlib.import_module(new), each)
-    assert set(package.__all__) == set(" ".join(STAYED[name].values()).split())
+    assert set(package.__all__) >= set(" ".join(STAYED[name].values()).split())
 
 
 def test_one_baseline_was_a_policy() -> None:

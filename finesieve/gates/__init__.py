@@ -8,6 +8,7 @@ from finesieve.gates.protocol import (
     FloatArray,
     Gate,
     IntArray,
+    Limits,
     Offer,
     State,
     Verdict,
@@ -16,5 +17,5 @@ from finesieve.gates.simple import Open, Random
 
 __all__ = [
     "COST_RATIO", "SURVIVOR", "BoolArray", "Dice", "Features", "FloatArray", "Gate", "IntArray",
-    "Offer", "Open", "Random", "State", "Verdict", "strata",
+    "Limits", "Offer", "Open", "Random", "State", "Verdict", "strata",
 ]

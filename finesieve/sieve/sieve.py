@@ -37,6 +37,7 @@ from finesieve.sieve.feedback import Learning
 from finesieve.sieve.pool import Sifter
 from finesieve.sieve.ranks import Agreement, Alone
 from finesieve.sieve.state import check_same, described
+from finesieve.stages.policy import GateLimits
 from finesieve.stages.transitions import Transitions
 
 Listener = Callable[[dict[str, Any]], None]
@@ -149,7 +150,9 @@ class Sieve:
         self._learning = Learning(
             self.method, scorer, self._codec, wanted, read_ahead, self.ledger, self._tell)
         self.window = self._learning.window
-        self._transitions = Transitions(self.method.stages, self.window, total)
+        gates = self.method.opening, self.method.forward, self.method.backward
+        limits = GateLimits(*(gate.limits() for gate in gates))
+        self._transitions = Transitions(self.method.stages, self.window, total, limits)
         self.threshold: float | None = None  # the backward gate's, of the last pool
         self._pool: list[Rows] = []
         self._released = 0.0
@@ -444,10 +447,11 @@ class Sieve:
                 self.meter.follow()
             rows = self._codec.concat(self._pool)
             self._pool = []
+        shares = self._transitions.shares
         if self.stage == 1:
-            found = self._sifter.opened(rows)
+            found = self._sifter.opened(rows, shares)
         else:
-            found = self._sifter.closed(rows, self.stage, self.cost_ratio)
+            found = self._sifter.closed(rows, self.stage, self.cost_ratio, shares)
         with ledger.spending("decide"):
             self._learning.bad(len(found.bad))
             if self.stage == 3:
@@ -528,7 +532,7 @@ class Sieve:
             "method": m.name,
             "forward": described(m.forward),
             "backward": described(m.backward),
-            "opening": type(m.opening).__name__,
+            "opening": described(m.opening),
             "stages": described(m.stages),
             "pool": self._pool_size,
             "group": self._group,
