@@ -6,9 +6,7 @@ from dataclasses import replace
 
 from finesieve.errors import ConfigError, check_share
 from finesieve.stages.policy import Decision, Move, Shares, Stages, View
-from finesieve.stages.prices import stage_prices
-
-_POOL = 256  # examples that gates decide on at a time, for prices
+from finesieve.stages.prices import POOL, stage_prices
 
 
 class Automatic(Stages):
@@ -81,7 +79,7 @@ class Automatic(Stages):
             floors=(forward.floor, backward.floor),
             audit=forward.audit,
             least=backward.least,
-            pool=_POOL,
+            pool=POOL,
         )
         return [1.0, window.concentration(),
                 *(train * price for price in (prices.backward, *prices.forward))]

@@ -6,7 +6,7 @@ import numpy as np
 
 from finesieve.errors import ConfigError, check_share
 from finesieve.stages.policy import Decision, Shares, Stages, View
-from finesieve.stages.prices import stage_prices
+from finesieve.stages.prices import POOL, stage_prices
 
 
 def check_budget(share: float | None) -> float:
@@ -26,7 +26,8 @@ class Budget(Stages):
     random share of the same cost, by a margin, both gates close, and of the ways to spend it,
     scoring more or training on more, the one with the least variance is taken; when it has more,
     they open again.
-    Variances are replayed over the window.
+    Variances are replayed over the window, pool by pool: that sizes fall from pool to pool as the
+    model learns is nothing that a choice inside a pool could use.
 
     The budget is the share that the method's opening gate was made with: total cost as a share of
     plain training's, in (0, 1). All three gates are given their shares; floors and audit are theirs
@@ -77,6 +78,7 @@ class Budget(Stages):
             price = stage_prices(
                 size, predicted, view.window.weights[recent], cost_ratio=ratio, train=trained,
                 score=[share], floors=(forward.floor, backward.floor), audit=forward.audit,
+                pool=POOL,
             ).forward[0]
             cost = ratio * (forward.audit + (1 - forward.audit) * share) + trained
             return price / cost * rate

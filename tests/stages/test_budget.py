@@ -187,6 +187,32 @@ def test_of_the_ways_to_spend_it_the_one_of_least_variance() -> None:
     assert share(dice.permutation(size)) >= 0.8
 
 
+@pytest.mark.parametrize("drop", [1.0, 3.0, 6.0])
+def test_sizes_that_fall_as_the_model_learns_are_no_reason_to_choose(drop: float) -> None:
+    """By e^-drop over the window, and all alike inside any pool: there is nothing to choose."""
+    given = method(0.2, cost_ratio=0.3)
+    limits = GateLimits(*(g.limits() for g in (given.opening, given.forward, given.backward)))
+    noise = np.random.default_rng(0).lognormal(0, 0.05, 2048)
+
+    def decided(size: np.ndarray, stage: int) -> Any:
+        window = Window(2048)
+        small = size.astype(np.float32)
+        window.add(fs.Offer(np.arange(2048), loss=small, size=small, predicted=small))
+        view = View(stage, 0.1, 2048, 0, window, (0.3, 1.0), Work(open=100, whole=10000.0), limits)
+        numbers = given.stages.evidence(view)
+        return min(numbers[4:]), given.stages.next(stage, numbers, OWN).move
+
+    falling = np.exp(-drop * np.arange(2048) / 2048)
+    variance, move = decided(falling * noise, 1)
+    assert variance > 1.0  # scoring costs something and buys nothing
+    assert move is None
+    assert decided(falling * noise, 3)[1][0] == 1
+    # The same sizes in another order are worth choosing from once they differ enough.
+    shuffled = np.random.default_rng(1).permutation(falling) * noise
+    assert decided(shuffled, 1)[0] < variance
+    assert (decided(shuffled, 1)[1] is not None) == (drop == 6.0)
+
+
 def test_what_cannot_be_a_budget_is_refused() -> None:
     with pytest.raises(fs.ConfigError, match=r"budget is 1\.0; expected a share of plain"):
         method(1.0)
