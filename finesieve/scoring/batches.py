@@ -15,6 +15,7 @@ from torch import Tensor
 from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows
 from finesieve.costs.ledger import Ledger
+from finesieve.costs.meter import Meter
 from finesieve.errors import ScoreError
 from finesieve.gates.protocol import FloatArray, IntArray
 from finesieve.scoring.head_start import unfit
@@ -96,9 +97,10 @@ class ScoringPass:
     """
 
     def __init__(
-        self, scorer: Scorer | None, codec: Codec, ledger: Ledger, most: int | None, overhead: float
+        self, scorer: Scorer | None, codec: Codec, ledger: Ledger, meter: Meter, most: int | None,
+        overhead: float,
     ) -> None:
-        self._scorer, self._codec, self._ledger = scorer, codec, ledger
+        self._scorer, self._codec, self._ledger, self._meter = scorer, codec, ledger, meter
         self.most, self._overhead = most, overhead
 
     def __call__(self, rows: Rows, chosen: IntArray) -> Scored:
@@ -108,8 +110,13 @@ class ScoringPass:
         """
         with self._ledger.spending("score"):
             out = self._score(rows, chosen)
-        self._ledger.count("scored", len(chosen), int(rows.lengths[chosen].sum()))
+        self._count(rows.lengths[chosen])
         return out
+
+    def _count(self, lengths: npt.NDArray[np.int64]) -> None:
+        tokens = int(lengths.sum())
+        self._ledger.count("scored", len(lengths), tokens)
+        self._meter.scored += tokens
 
     def _cuts(self, lengths: npt.NDArray[np.int64], most: int) -> list[slice]:
         if self._codec.buckets:
@@ -147,7 +154,7 @@ class ScoringPass:
                 part = ask(batch)
             if part is None:
                 return None
-            self._ledger.count("scored", len(index), int(rows.lengths[index].sum()))
+            self._count(rows.lengths[index])
             parts.append(part if size == len(index) else part.take(torch.arange(len(index))))
             numbers += part.inputs.numel()
             if unfit(part) or part.layer is not parts[0].layer or numbers > _MOST_INPUTS:
@@ -188,7 +195,7 @@ class ScoringPass:
         return scores
 
     def _score(self, rows: Rows, chosen: IntArray) -> Scored:
-        codec, clock, pace = self._codec, self._ledger.clock, self._ledger.paces["score"]
+        codec, clock, pace = self._codec, self._ledger.clock, self._meter.paces["score"]
         n = len(chosen)
         prefix: Tensor | None = None
         loss, size = np.empty(n, np.float32), np.empty(n, np.float32)

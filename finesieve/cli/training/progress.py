@@ -34,7 +34,7 @@ def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
     progress, window = sieve.progress, sieve.window
     saved = None
     if tokens.yielded:
-        plain = sieve.ledger.paces["open"].per_token or seconds["train"] / tokens.yielded
+        plain = sieve.meter.paces["open"].per_token or seconds["train"] / tokens.yielded
         saved = plain * tokens.drawn * (
             progress * total / max(1, examples.drawn)
         ) - elapsed

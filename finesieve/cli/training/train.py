@@ -415,7 +415,7 @@ class Run:
                 "concentration": rounded(window.concentration()),
             },
             "cost_ratio": self.sieve.cost_ratio,
-            "costs_measured": {name: ledger.relative(name) for name in ("score", "closed")},
+            "costs_measured": {k: self.sieve.meter.relative(k) for k in ("score", "closed")},
             "eval": {**pooled, "n": len(loss)},
             "eval_sets": sets,
             "eval_examples": pack_examples(loss, right),  # in the order of `eval_sets`
