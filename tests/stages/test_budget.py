@@ -13,7 +13,6 @@ import finesieve as fs
 from finesieve.costs.meter import Work, followed
 from finesieve.costs.pace import Pace
 from finesieve.gates.simple import Random
-from finesieve.integrations import common as hosts
 from finesieve.scoring.scorers import Scores
 from finesieve.stages.budget import Budget
 from finesieve.stages.policy import OWN, GateLimits, View
@@ -272,10 +271,10 @@ def test_the_savings_that_are_logged_pay_for_dear_survivors() -> None:
         world.now += int(batch["attention_mask"].sum()) * (1.0 if sieve.stage == 1 else 2.0)
         sieve.loss(torch.ones(len(batch["labels"])), batch)
     tokens = sieve.ledger.tokens
-    assert hosts.figures(sieve)["sieve_saved"] == pytest.approx(
+    assert sieve.figures()["sieve_saved"] == pytest.approx(
         1.0 - world.now / tokens.drawn, abs=0.03)
     assert tokens.yielded < 0.35 * tokens.drawn
-    assert hosts.figures(sieve)["sieve_saved"] < 0.5  # 0.66 by count
+    assert sieve.figures()["sieve_saved"] < 0.5  # 0.66 by count
 
 
 def test_what_a_random_share_leaves_out_is_told() -> None:
