@@ -7,8 +7,8 @@ example is predicted, decided on by the forward gate, its size revealed, decided
 gate and learned: the worst case, since in stage 3 only scored examples are learned.
 
 The second part measures the whole sieve over dict batches: it takes batches apart, decides, learns,
-and puts survivors together. Losses and sizes come from a table, so that all that is left is the
-sieve's own cost. It is given in processor time, which others on the same machine hardly change.
+and puts survivors together. Losses and sizes are given, so that all that is left is the sieve's own
+cost. It is given in processor time, which others on the same machine hardly change.
 """
 
 from __future__ import annotations
@@ -80,14 +80,13 @@ def once(method: fs.Method, offers: list[Offer]) -> float:
 
 
 class Table(Scorer):
-    """Looks an example's loss and size up by its first token."""
+    """Gives the same losses and sizes to every batch, which costs next to nothing."""
 
     def __init__(self) -> None:
-        values = np.random.default_rng(1).lognormal(-1, 1, VOCABULARY).astype(np.float32)
-        self.values = torch.from_numpy(values)
+        self.values = np.random.default_rng(1).lognormal(-1, 1, 4096).astype(np.float32)
 
     def __call__(self, batch: Any) -> Scores:
-        found = self.values[batch["input_ids"][:, 0]].numpy()
+        found = self.values[: len(batch["labels"])]
         return Scores(found, found)
 
 
@@ -110,15 +109,22 @@ STAGES: dict[str, dict[int, float]] = {"open": {}, "stage 2": {2: 0.0}, "stage 3
 
 
 def whole(starts: dict[int, float], batches: list[Any], seed: int) -> float:
-    """Return the sieve's processor time over a pass, in microseconds per example drawn."""
+    """Return the sieve's processor time over a pass, in microseconds per example drawn.
+
+    A pass before it is not measured: in it the predictor's tables are touched for the first time.
+    """
     table = Table()
+    losses = torch.from_numpy(table.values)
     n = len(batches) * BATCH
-    sieve = fs.Sieve(table, fs.methods.registry.build("finesieve", seed, starts=starts), total=n,
-                     head_start=0)
-    start = time.process_time()
-    for batch in sieve(batches):
-        sieve.loss(table.values[batch["input_ids"][:, 0]], batch)
-    return 1e6 * (time.process_time() - start) / n
+    sieve = fs.Sieve(scorer=table, method=fs.methods.registry.build("finesieve", seed, starts=starts),
+                     total=2 * n, head_start=0)
+    spent = 0.0
+    for _ in range(2):
+        start = time.process_time()
+        for batch in sieve(batches):
+            sieve.loss(losses[: len(batch["labels"])], batch)
+        spent = time.process_time() - start
+    return 1e6 * spent / n
 
 
 def gates(runs: int, tokens: int) -> dict[str, Any]:
