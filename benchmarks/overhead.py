@@ -84,7 +84,7 @@ def main() -> None:
     for name in ("finesieve", "paper"):
         rates = []
         for run in range(args.runs + 1):
-            method = fs.methods.build(name, run)
+            method = fs.methods.registry.build(name, run)
             rate = once(method, offers)
             if run:  # the first warms up
                 rates.append(rate)

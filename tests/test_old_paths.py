@@ -43,7 +43,7 @@ MOVED = {  # old module: new modules, each with the public names that it took ov
     "schedule": {f"{V}.schedule": "StreamSchedule"},
     "scores": {f"{S}.scorers": "SizeFunction SIZE_ALONE Scores check_losses Scorer unwrapped "
                                "scoring Task Classification PerExample"},
-    "stream": {f"{V}.sieve": "Listener Sieve"},
+    "stream": {f"{V}.sieve": "Sieve"},
     "thresholds": {f"{G}.sampling": "Array inclusion solve_threshold balanced_threshold "
                                     "ThresholdSampling",
                    f"{M}.baselines.loss_rules": "History Quantile",
@@ -54,9 +54,6 @@ STAYED = {  # modules that are packages now, and export what was in them
                                "Offer Verdict Gate",
               "finesieve.costs.meter": "COST_RATIO SURVIVOR",
               f"{G}.dice": "Dice strata", f"{G}.simple": "Open Random"},
-    "methods": {f"{M}.method": "Method",
-                f"{M}.registry": "finesieve paper authors full random quantile selective_backprop "
-                                 "top_loss loss_sampling infobatch rho_loss REGISTRY build"},
     "scoring": {f"{S}.batches": "ScoringPass cut_alike cut_by_length"},
     "stages": {"finesieve.costs.meter": "Work", f"{T}.policy": "View Move Stages Fixed",
                f"{T}.automatic": "Automatic"},
@@ -110,7 +107,7 @@ def test_the_warning_is_shown_at_the_line_that_imports() -> None:
     code = """
 import finesieve
 assert finesieve.heads.SingleLabel and finesieve.scores.Task and finesieve.checks.check_gate
-assert finesieve.methods.build("full").name == "full"
+assert finesieve.methods.registry.build("full").name == "full"
 from finesieve.rows import inputs
 alone = finesieve.agreement.Alone()
 assert not hasattr(finesieve, "agreements")

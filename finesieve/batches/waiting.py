@@ -33,6 +33,10 @@ class Holding:
         self._ready: deque[tuple[Rows, bool]] = deque()  # and whether they passed open gates
         self._idle = 0.0  # examples drawn of which nothing survived yet
 
+    def for_rank(self, rank: int) -> None:
+        """Draw the order of batches with this rank's own dice (see `Dice.for_rank`)."""
+        self._dice.for_rank(rank)
+
     def __len__(self) -> int:
         """Examples held, in batches or not yet."""
         return sum(len(rows) for rows, _ in self._all())

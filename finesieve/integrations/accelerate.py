@@ -1,4 +1,4 @@
-"""Hugging Face Accelerate: a plain loop over `FilteredLoader(accelerator, loader, scorer)`.
+"""Hugging Face Accelerate: a plain loop over `FilteredLoader(accelerator, loader, model)`.
 
 While the gates are open, or with the method "full", the loop ends at the same weights as without
 finesieve, to the bit.
@@ -27,10 +27,12 @@ except ImportError as error:
         f"finesieve.integrations.accelerate needs {error.name}: pip install 'finesieve[hf]'"
     ) from None
 
-from finesieve import methods
 from finesieve.errors import ConfigError, FinesieveWarning, StateError
 from finesieve.integrations import common as hosts
+from finesieve.methods.method import Method
+from finesieve.methods.recipes import Recipe
 from finesieve.scoring.scorers import Scorer, unwrapped
+from finesieve.sieve.options import SieveOptions, scorer_of
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.schedule import StreamSchedule
 from finesieve.sieve.sieve import Sieve
@@ -42,10 +44,11 @@ _MADE: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # accelerator -> loade
 
 class FilteredLoader:
     """A prepared loader, filtered: `for batch in stream:` once an epoch, and
-    `accelerator.backward(stream.reduce(losses, batch))` for the loss.
+    `accelerator.backward(stream.loss(losses, batch))` for the loss.
 
     loader: as `accelerator.prepare` returned it. Each rank filters its own part.
-    scorer: of the prepared model, e.g. `scores.Classification(model)`; it is scored without its
+    model: the prepared model, whose task is found from its class (`head=` or `scorer=` say
+        otherwise); it is scored without its
         DistributedDataParallel, in the mixed precision that Accelerate gave its forward. For a
         loss under `with accelerator.autocast():` give the scorer `autocast=accelerator.autocast`.
     epochs: passes over the loader in all, from which the stream's length follows.
@@ -68,12 +71,15 @@ class FilteredLoader:
         self,
         accelerator: Accelerator,
         loader: Any,
-        scorer: Scorer | None = None,
-        method: methods.Method | str = "finesieve",
+        model: Any = None,
+        method: Recipe | Method | str | None = None,
         *,
         epochs: int = 1,
         **options: Any,
     ) -> None:
+        scorer = scorer_of(
+            model, options.pop("head", None), options.pop("scorer", None),
+            SieveOptions(autocast=options.pop("autocast", None)))
         _check(accelerator, loader, scorer, epochs)
         hosts.check_method(method, options.get("id_key"), "a filtered loader")
         self._accelerator, self._loader, self._epochs = accelerator, loader, epochs
@@ -86,7 +92,7 @@ class FilteredLoader:
             **options,
         }
         self._agreement = settings["agreement"]
-        self.sieve = Sieve(scorer, method, **settings)
+        self.sieve = Sieve.of_host(scorer, method, **settings)
         # Accelerate asks these two of the loader that is being iterated over.
         self.end_of_dataloader, self.remainder = False, -1
         self._skip: int | None = None  # batches drawn of an interrupted pass, once that is loaded
@@ -115,9 +121,15 @@ class FilteredLoader:
         self._schedule = _AtSteps(host, schedule, steps, lambda: self.sieve.progress)
         return self._schedule
 
+    def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
+        """As `Sieve.loss`: the weighted mean, a scalar, for `accelerator.backward`."""
+        return self.sieve.loss(losses, batch, sizes)
+
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
-        """As `Sieve.reduce`: the weighted mean, a scalar, for `accelerator.backward`."""
-        return self.sieve.reduce(losses, batch, sizes)
+        """`loss`, by its name of version 0.1."""
+        warnings.warn("FilteredLoader.reduce goes with version 0.3: use FilteredLoader.loss",
+                      DeprecationWarning, stacklevel=2)
+        return self.loss(losses, batch, sizes)
 
     @property
     def passes(self) -> int:
@@ -125,8 +137,12 @@ class FilteredLoader:
         return self.sieve.passes
 
     def figures(self) -> dict[str, float]:
-        """For `accelerator.log`: stage, shares trained on and scored, savings."""
-        return hosts.figures(self.sieve)
+        """As `Sieve.figures`, for `accelerator.log`."""
+        return self.sieve.figures()
+
+    def detach(self) -> None:
+        """As `Sieve.detach`: from the next pass on the loader's batches come as they are."""
+        self.sieve.detach()
 
     # ---- one pass
 
@@ -157,7 +173,7 @@ class FilteredLoader:
     def _notice_schedules(self) -> None:
         """A prepared schedule that this stream does not drive is stepped by the loop."""
         prepared = getattr(self._accelerator, "_schedulers", ())
-        known = self._schedule is not None or self.sieve.method.name == "full"
+        known = self._schedule is not None or not self.sieve.method.filters
         if prepared and not known and not self._noticed:
             self._noticed = True
             warnings.warn(

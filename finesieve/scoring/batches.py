@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ from finesieve.errors import ScoreError
 from finesieve.gates.protocol import FloatArray, IntArray
 from finesieve.scoring.head_start import unfit
 from finesieve.scoring.last_layer import LastLayer, joined
-from finesieve.scoring.scorers import Scorer
+from finesieve.scoring.scorers import Scorer, Scores
 
 _MOST_INPUTS = 2**26  # numbers that a head start may hold: 256 MB
 
@@ -133,19 +134,45 @@ class ScoringPass:
         same = all(part.layer is parts[0].layer for part in parts)
         return joined(parts) if same else None
 
-    def _score(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
+    def try_out(self, rows: Rows) -> None:
+        """Scores two of the rows and throws the scores away, so that a scorer that does not fit
+        the batches is found out before anything is trained. No books are kept of it, and the
+        random states of the process and of its GPUs are restored.
+
+        Raises whatever scoring a pool would raise.
+        """
+        some = self._codec.take(rows, np.arange(min(2, len(rows))))
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        gpus = torch.cuda.get_rng_state_all() if on_gpu else []
+        try:
+            for _, count, batch in self._batches(some):
+                self._scores(batch, count)
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+            if gpus:
+                torch.cuda.set_rng_state_all(gpus)
+
+    def _scores(self, batch: Any, count: int) -> Scores:
+        """The scorer's answer for a batch of `count` examples; `ScoreError` for a wrong shape."""
         assert self._scorer is not None
+        scores = self._scorer(batch)
+        if scores.loss.shape != (count,) or scores.size.shape != (count,):
+            raise ScoreError(
+                f"the scorer gave {scores.loss.shape} losses and {scores.size.shape} "
+                f"sizes for {count} examples; expected one of each per example"
+            )
+        return scores
+
+    def _score(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
         codec, clock, pace = self._codec, self._ledger.clock, self._meter.paces["score"]
         prefix: Tensor | None = None
         loss, size = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
         before = clock()
         for index, count, batch in self._batches(rows):
-            scores = self._scorer(batch)
-            if scores.loss.shape != (count,) or scores.size.shape != (count,):
-                raise ScoreError(
-                    f"the scorer gave {scores.loss.shape} losses and {scores.size.shape} "
-                    f"sizes for {count} examples; expected one of each per example"
-                )
+            scores = self._scores(batch, count)
             loss[index], size[index] = scores.loss[: len(index)], scores.size[: len(index)]
             if scores.prefix is not None:
                 prefix = codec.place(rows, prefix, index, scores.prefix)

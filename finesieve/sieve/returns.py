@@ -54,7 +54,7 @@ class Returns:
             if not self._ever:
                 raise ConfigError(
                     f"{len(self._expected) - held} examples were handed out and no loss came back: "
-                    "call sieve.reduce(losses, batch) in the training step, with the batch as it "
+                    "call sieve.loss(losses, batch) in the training step, with the batch as it "
                     "came"
                 )
             for key in list(self._expected)[: len(ids)]:  # the oldest will not come any more

@@ -51,10 +51,10 @@ class Broken(Gate):
 
 def fake(seed):
     "A random subset that calls itself a filter."
-    return methods.random(seed + 100, share=0.4)
+    return methods.registry.build("random", seed + 100, share=0.4)
 
 def broken(seed):
-    random = methods.random(seed)
+    random = methods.registry.build("random", seed)
     return Method("broken", Broken(), random.backward, random.stages)
 """
 

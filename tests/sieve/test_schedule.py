@@ -23,7 +23,7 @@ def test_any_shape_is_fully_decayed_at_the_end_of_a_filtered_stream(shape: str) 
         from transformers import get_linear_schedule_with_warmup
 
         inner = get_linear_schedule_with_warmup(optimizer, 10, steps)
-    method = fs.methods.build("finesieve", train=0.2, starts={2: 0.1, 3: 0.3}, predictor_bits=8)
+    method = fs.methods.registry.build("finesieve", train=0.2, starts={2: 0.1, 3: 0.3}, predictor_bits=8)
     sieve = fs.Sieve(TableScorer(), method, total=800, pool=50, group=1, batch_size=8)
     schedule = fs.StreamSchedule(inner, steps, lambda: sieve.progress)
     rates, count = [], 0

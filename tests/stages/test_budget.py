@@ -13,7 +13,6 @@ import finesieve as fs
 from finesieve.costs.meter import Work, followed
 from finesieve.costs.pace import Pace
 from finesieve.gates.simple import Random
-from finesieve.integrations import common as hosts
 from finesieve.scoring.scorers import Scores
 from finesieve.stages.budget import Budget
 from finesieve.stages.policy import OWN, GateLimits, View
@@ -25,7 +24,7 @@ N = 9000
 
 
 def method(budget: float, **settings: Any) -> fs.Method:
-    return fs.methods.build("finesieve", 0, **{
+    return fs.methods.registry.build("finesieve", 0, **{
         "budget": budget, "predictor_bits": 12, **settings})
 
 
@@ -37,7 +36,7 @@ def test_a_budget_is_met_by_count(budget: float, scorer: Any) -> None:
         feed(sieve, make_batches(N))
     else:
         for batch in sieve(make_batches(N)):
-            sieve.reduce(torch.full((len(batch["labels"]),), 0.7), batch)
+            sieve.loss(torch.full((len(batch["labels"]),), 0.7), batch)
     tokens = sieve.ledger.tokens
     spent = (tokens.yielded + 0.2 * tokens.scored) / tokens.drawn
     assert spent == pytest.approx(budget, rel=0.03)
@@ -60,7 +59,7 @@ def test_a_random_share_is_spread_over_the_stream_and_weighs_alike() -> None:
         assert len(batch["labels"]) <= 16  # the loader's own
         at.append(sieve.progress)
         ids += batch["sieve_ids"].tolist()
-        sieve.reduce(torch.full((len(batch["labels"]),), 0.7), batch)
+        sieve.loss(torch.full((len(batch["labels"]),), 0.7), batch)
     half = np.searchsorted(at, 0.5) / len(at)
     assert half == pytest.approx(0.5, abs=0.03)  # nothing is used up early
     counts = np.histogram(ids, bins=10, range=(0, N))[0]
@@ -94,7 +93,7 @@ def test_it_goes_back_to_a_random_share_when_choosing_does_not_pay() -> None:
     sieve = fs.Sieve(scorer, method(0.3, cost_ratio=0.4, margin=0.1), total=2 * N)
     for batch in sieve(make_batches(2 * N)):
         losses = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
-        sieve.reduce(torch.full_like(losses, 0.7) if scorer.later else losses, batch)
+        sieve.loss(torch.full_like(losses, 0.7) if scorer.later else losses, batch)
         scorer.later = scorer.later or sieve.ledger.examples.drawn > N
     assert [m["stage"] for m in sieve.moves] == [1, 3, 1]
     tokens = sieve.ledger.tokens
@@ -108,7 +107,7 @@ def test_what_waits_when_gates_move_is_booked_as_it_was_made() -> None:
     opened = late = 0
     for batch in sieve(make_batches(N)):
         weights = fs.batches.carry.ride(batch).weights
-        sieve.reduce((batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2, batch)
+        sieve.loss((batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2, batch)
         if bool((weights == 1).all()):
             opened += int(batch["attention_mask"].sum())
             late += sieve.stage == 3
@@ -151,7 +150,7 @@ def test_a_budget_is_met_by_the_clock(budget: float) -> None:
             world.now += 2500.0
             world.else_ += 2500.0
         losses = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
-        sieve.reduce(losses, batch)
+        sieve.loss(losses, batch)
     assert (world.now - world.else_) / plain == pytest.approx(budget, rel=0.08)
     assert sieve.costs == pytest.approx((0.4, 1.3), rel=0.1)
 
@@ -265,17 +264,17 @@ def test_costs_are_followed_in_steps() -> None:
 def test_the_savings_that_are_logged_pay_for_dear_survivors() -> None:
     """By count a third is spent; that survivors take twice as long must show."""
     world = World()
-    given = fs.methods.build("finesieve", 0, predictor_bits=12, cost_ratio=0.2, train=0.2,
+    given = fs.methods.registry.build("finesieve", 0, predictor_bits=12, cost_ratio=0.2, train=0.2,
                              score=0.4, starts={2: 0.1, 3: 0.1})
     sieve = fs.Sieve(Scoring(world), given, total=N, clock=world)
     for batch in sieve(make_batches(N)):
         world.now += int(batch["attention_mask"].sum()) * (1.0 if sieve.stage == 1 else 2.0)
-        sieve.reduce(torch.ones(len(batch["labels"])), batch)
+        sieve.loss(torch.ones(len(batch["labels"])), batch)
     tokens = sieve.ledger.tokens
-    assert hosts.figures(sieve)["sieve_saved"] == pytest.approx(
+    assert sieve.figures()["sieve_saved"] == pytest.approx(
         1.0 - world.now / tokens.drawn, abs=0.03)
     assert tokens.yielded < 0.35 * tokens.drawn
-    assert hosts.figures(sieve)["sieve_saved"] < 0.5  # 0.66 by count
+    assert sieve.figures()["sieve_saved"] < 0.5  # 0.66 by count
 
 
 def test_what_a_random_share_leaves_out_is_told() -> None:
@@ -283,7 +282,7 @@ def test_what_a_random_share_leaves_out_is_told() -> None:
     events: list[dict[str, Any]] = []
     sieve = fs.Sieve(Flat(), method(0.2, cost_ratio=0.2), total=2000, listeners=[events.append])
     for batch in sieve(make_batches(2000)):
-        sieve.reduce(torch.full((len(batch["labels"]),), 0.7), batch)
+        sieve.loss(torch.full((len(batch["labels"]),), 0.7), batch)
     pools = [e for e in events if e["event"] == "pool"]
     assert sorted(np.concatenate([e["ids"] for e in pools]).tolist()) == list(range(2000))
     weight = np.concatenate([e["weight"] for e in pools])
@@ -301,7 +300,7 @@ def test_an_opening_gate_may_keep_some_likelier_than_others() -> None:
 
         dice = np.random.default_rng(0)
 
-    kind = fs.methods.build("finesieve", 0, starts={2: 0.9}, predictor_bits=10)
+    kind = fs.methods.registry.build("finesieve", 0, starts={2: 0.9}, predictor_bits=10)
     sieve = fs.Sieve(TableScorer(), replace(kind, opening=Halves()), total=20000, pool=200)
     even = odd = 0.0
     for batch in sieve(make_batches(20000)):
@@ -310,5 +309,5 @@ def test_an_opening_gate_may_keep_some_likelier_than_others() -> None:
         ids, weights = batch["sieve_ids"], batch["sieve_weights"]
         even += float(weights[ids % 2 == 0].sum())
         odd += float(weights[ids % 2 == 1].sum())
-        sieve.reduce(torch.zeros(len(ids)), batch)
+        sieve.loss(torch.zeros(len(ids)), batch)
     assert even == pytest.approx(odd, rel=0.05)

@@ -49,7 +49,7 @@ def compare(
     if seeds < 1:
         raise ConfigError(f"--seeds is {seeds}; expected 1 or more")
     for name in names:  # at the door, before anything is run
-        methods.build(name, 0, **(settings if name == "finesieve" else {}))
+        methods.registry.build(name, 0, **(settings if name == "finesieve" else {}))
     if output is not None and Path(output).is_dir() and any(Path(output).iterdir()):
         raise ConfigError(f"output folder {output} is not empty: choose another, or remove it")
     data = prepare(config)

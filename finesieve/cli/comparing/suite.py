@@ -171,7 +171,7 @@ def read_suite(path: str | Path) -> Suite:
         for method in names:
             if method not in EQUAL:
                 given = {**raw.get("settings", {}).get(method, {}), **own.get(method, {})}
-                methods.build(method.removesuffix(WITHOUT), 0, **given)
+                methods.registry.build(method.removesuffix(WITHOUT), 0, **given)
     if any(m in EQUAL for m in names) and not {"finesieve", "full"} <= set(names):
         raise ConfigError(
             "methods at equal time get finesieve's seconds and full training's pace: both must be "

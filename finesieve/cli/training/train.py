@@ -34,7 +34,7 @@ from finesieve.cli.training.prepare import Prepared, prepare
 from finesieve.cli.training.progress import Live, rounded, snapshot
 from finesieve.cli.training.runfiles import ExampleLog, RunFolder
 from finesieve.errors import ConfigError, ScoreError, StateError
-from finesieve.gates.simple import Open, Random
+from finesieve.gates.simple import Open
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.head_start import default_examples
 from finesieve.scoring.scorers import Classification
@@ -122,7 +122,7 @@ class Run:
             model.config.pad_token_id = data.tokenizer.pad_token_id
         self.model = model.to(self.device)
         self.log = ExampleLog(len(data.train), config.epochs)
-        self.method = method = methods.build(config.method, config.seed, **config.settings)
+        self.method = method = methods.registry.build(config.method, config.seed, **config.settings)
         order = np.random.default_rng([config.seed, 79]).permutation(len(data.train))
         held = round(method.reference * len(order))
         self.holdout: npt.NDArray[np.int64] | None = order[:held] if held else None
@@ -130,9 +130,9 @@ class Run:
         # A random subset is drawn beforehand, anew for each epoch, and loaded as plain training is:
         # its batches are of one length without being taken apart, as cheap as they can be.
         self.subset: int | None = None
-        if method.name == "random" and isinstance(method.forward, Random):
-            self.subset = max(1, round(method.forward.share * len(order)))
-            method = methods.full(config.seed)
+        if method.subset is not None:
+            self.subset = max(1, round(method.subset * len(order)))
+            method = methods.registry.build("full", config.seed)
         drawn = len(order) - held if self.subset is None else self.subset
         self.total = drawn * config.epochs
         if config.precision == "bf16":
@@ -144,7 +144,7 @@ class Run:
         # Frozen layers are run once an example, unless dropout makes each pass another one.
         shares = config.freeze > 0 and config.dropout == 0.0 and method.scores
         self.prefix = FrozenPrefix(self.model, config.freeze) if shares else None
-        self.sieve = Sieve(
+        self.sieve = Sieve.of_host(
             Classification(self.model, autocast=self.autocast, prefix=self.prefix),
             method,
             total=self.total,
@@ -292,7 +292,7 @@ class Run:
 
     def _step(self, batch: Any) -> None:
         losses = self._losses(self.model, batch)
-        self.sieve.reduce(losses, batch).backward()  # type: ignore[no-untyped-call]
+        self.sieve.loss(losses, batch).backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.trainable, 1.0)
         if bool(torch.isfinite(norm)):
             self.optimizer.step()
@@ -451,7 +451,7 @@ def train(
     folder = RunFolder(output, resume) if output is not None else None
     live = Live(label or config.method, quiet=quiet)
     # Built before the data is read: a bad setting should not cost the reading.
-    method = methods.build(config.method, config.seed, **config.settings)
+    method = methods.registry.build(config.method, config.seed, **config.settings)
     if data is None:
         data = prepare(config)
         for note in data.notes:

@@ -29,7 +29,6 @@ except ImportError as error:
         "pip install 'finesieve[hf]'"
     ) from None
 
-from finesieve import methods
 from finesieve.batches.carry import IDS, PREFIX, WEIGHTS
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
@@ -43,12 +42,15 @@ from finesieve.integrations.transformers.tasks import (
     decoder_needs_targets,
     head_of,
 )
+from finesieve.methods.method import Method
+from finesieve.methods.recipes import Recipe
 from finesieve.scoring import heads
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.scorers import SIZE_ALONE, PerExample, Scorer, SizeFunction, Task
+from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.schedule import StreamSchedule
-from finesieve.sieve.sieve import Listener, Sieve
+from finesieve.sieve.sieve import Sieve, built
 
 __all__ = ["Attached", "attach", "head_of"]
 HOOKS = ("train", "get_train_dataloader", "create_scheduler", "compute_loss", "log")
@@ -57,7 +59,7 @@ LossFunction = Callable[[nn.Module, Any], Tensor]
 
 def attach(
     trainer: Any,
-    method: methods.Method | str = "finesieve",
+    method: Recipe | Method | str | None = None,
     *,
     head: heads.Head | None = None,
     losses: LossFunction | None = None,
@@ -97,7 +99,7 @@ def attach(
     attached = Attached(trainer, method, head, losses, size, features, prefix, listeners, options)
     for name in HOOKS:
         setattr(trainer, name, getattr(attached, name))
-    trainer.add_callback(_Callback(attached))
+    trainer.add_callback(attached._callback)
     if attached.filters:
         trainer.args.ignore_data_skip = True
     return attached
@@ -109,7 +111,7 @@ class Attached:
     def __init__(
         self,
         trainer: Any,
-        method: methods.Method | str,
+        method: Recipe | Method | str | None,
         head: heads.Head | None,
         losses: LossFunction | None,
         size: SizeFunction | None,
@@ -123,14 +125,15 @@ class Attached:
         if any(isinstance(c, _Callback) for c in trainer.callback_handler.callbacks):
             raise ConfigError("a sieve is attached to this trainer already")
         self._host = {name: getattr(trainer, name) for name in HOOKS}
+        self._callback, self._skips = _Callback(self), trainer.args.ignore_data_skip
         self.trainer: Any = trainer
         self._method, self._options = method, options
         self._features, self._prefix, self._listeners = features, prefix, listeners
         if size is not None and losses is None:
             raise ConfigError(SIZE_ALONE)
         self._losses, self._size = losses, size
-        built = methods.build(method, 0) if isinstance(method, str) else method
-        self.filters = built.name != "full"
+        made = built(method, 0)
+        self.filters = made.filters
         self.head = head
         self._own_loss = hf_trl.loss_of(trainer)
         self._sft = losses is None and self._own_loss == "trl.SFTTrainer"
@@ -147,7 +150,7 @@ class Attached:
         taken = sorted({"clock", "agreement", "scorer"} & options.keys())
         if taken:
             raise ConfigError(f"{', '.join(taken)}: the trainer's own is used; leave it out")
-        hosts.check_method(built, options.get("id_key"), "an attached sieve", by_steps=True)
+        hosts.check_method(made, options.get("id_key"), "an attached sieve", by_steps=True)
         self._per: TokensPerExample | None = None
         if head is None and isinstance(self.head, heads.Tokens):
             self._per = TokensPerExample(self.head, self._all_labels())
@@ -160,7 +163,7 @@ class Attached:
             trainer, self._host["compute_loss"], self.head, losses, sft=self._sft,
             # A loss of the user's choice is trained on with gates open too: one objective.
             own=self.filters and (losses is not None or (head is not None and not self._sft)),
-            watches=built.scores or built.learns)
+            watches=made.scores or made.learns)
         self._finer = 1  # batches of survivors that make up one of the loader's
         self._device_clock, self._idle = time.perf_counter, 0.0
         self._stopped: float | None = None
@@ -217,11 +220,11 @@ class Attached:
             total = self.epochs * drawn
         device = args.device
         # A method of the user's own is copied: gates and predictor are new in each training.
-        method = self._method if isinstance(self._method, str) else copy.deepcopy(self._method)
+        method = copy.deepcopy(self._method)
         self._device_clock = hosts.clock(device)
         # The trainer takes all batches of an optimizer step before it trains on the first.
         step = max(batch_size, options.get("batch_size") or 0) * args.gradient_accumulation_steps
-        self.sieve = Sieve(
+        self.sieve = Sieve.of_host(
             self._scorer(), method, total=total, clock=self._clock,
             features=self._features or self._default_features(),
             agreement=Ranks(device=str(device)) if ranks > 1 else Alone(),
@@ -291,7 +294,17 @@ class Attached:
     def figures(self) -> dict[str, float]:
         """Stage; shares trained on and scored of what was drawn; savings in training cost."""
         assert self.sieve is not None
-        return hosts.figures(self.sieve)
+        return self.sieve.figures()
+
+    def detach(self) -> None:
+        """Give the trainer back as it was: its own methods, without the sieve's callback."""
+        for name, own in self._host.items():
+            if getattr(own, "__self__", None) is self.trainer:
+                self.trainer.__dict__.pop(name, None)  # a method of its class again
+            else:
+                setattr(self.trainer, name, own)
+        self.trainer.remove_callback(self._callback)
+        self.trainer.args.ignore_data_skip = self._skips
 
     def _all_labels(self) -> bool:
         """Are the first labels of texts among the items that the trainer counts and divides by, as
@@ -379,15 +392,12 @@ class Attached:
         return hf_trl.unfold(batch) if self._pairs else batch
 
 
-class _Driven:
+class _Driven(hosts.Wrapper):
     """A schedule that the trainer steps once a step, and that follows the share consumed."""
 
     def __init__(self, plain: Any, steps: int, progress: Callable[[], float]) -> None:
-        self._plain = plain
+        self._inner = plain
         self._driver = StreamSchedule(plain, max(1, steps), progress)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._plain, name)
 
     def step(self, *_: Any) -> None:
         self._driver.step()

@@ -35,7 +35,7 @@ class Host(Protocol):
     def drawn(self, batches: Any) -> Iterator[Any]: ...
 
 
-class FilteredLoader:
+class FilteredLoader(hosts.Wrapper):
     """The train loader as the trainer sees it: filtered, and else the one that it wraps.
 
     Its length is an upper bound, reached if all examples came in batches of survivors, and only
@@ -46,9 +46,6 @@ class FilteredLoader:
         self._attached, self._inner, self._length = attached, inner, length
         self._under_way: Generator[Any, None, None] | None = None
         self._skip = attached.sieve.position if attached.sieve is not None else 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     def __len__(self) -> int:
         if self._length is None:
