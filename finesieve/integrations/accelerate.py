@@ -118,7 +118,9 @@ class FilteredLoader:
             if not hosts.sized(self._loader):
                 raise ConfigError("the loader has no length: give stream.schedule(..., steps=...)")
             steps = self._epochs * -(-len(self._loader) // host.gradient_accumulation_steps)
-        self._schedule = _AtSteps(host, schedule, steps, lambda: self.sieve.progress)
+        self._schedule = hosts.Driven(
+            schedule, steps, lambda: self.sieve.progress,
+            lambda: host.sync_gradients and not host.optimizer_step_was_skipped)
         return self._schedule
 
     def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
@@ -176,6 +178,7 @@ class FilteredLoader:
         known = self._schedule is not None or not self.sieve.method.filters
         if prepared and not known and not self._noticed:
             self._noticed = True
+            self.sieve.rates.known()  # said once is enough
             warnings.warn(
                 "a schedule was prepared that steps with the optimizer, and nobody knows "
                 "beforehand how often that is: decay = stream.schedule(decay) follows the share "
@@ -271,19 +274,6 @@ class FilteredLoader:
         self._skip = self.sieve.position if state["under_way"] else None
 
 
-class _AtSteps(StreamSchedule):
-    """Steps when the optimizer does, not with every accumulated batch."""
-
-    def __init__(self, accelerator: Accelerator, *rest: Any) -> None:
-        super().__init__(*rest)
-        self._accelerator = accelerator
-
-    def step(self) -> None:
-        host = self._accelerator
-        if host.sync_gradients and not host.optimizer_step_was_skipped:
-            super().step()
-
-
 def _check(accelerator: Any, loader: Any, scorer: Scorer | None, epochs: Any) -> None:
     """`ConfigError` for what cannot be served rightly."""
     if not isinstance(accelerator, Accelerator):
@@ -295,16 +285,14 @@ def _check(accelerator: Any, loader: Any, scorer: Scorer | None, epochs: Any) ->
     if not isinstance(epochs, int) or epochs < 1:
         wrong.append(f"epochs is {epochs!r}; expected a whole number, 1 or more")
     kind = str(getattr(accelerator.distributed_type, "value", accelerator.distributed_type))
+    sharded = dispatched = ""
     if kind != "NO" and not kind.startswith("MULTI_"):
-        wrong.append(f"distributed type {kind} does not leave each rank a whole model to score "
-                     "with: use plain data-parallel training (accelerate launch --multi_gpu)")
-    elif getattr(accelerator, "torch_device_mesh", None) is not None:
-        wrong.append("a parallelism_config shards the model or gives several ranks the same "
-                     "batches: use plain data-parallel training, without one")
+        sharded = (f"distributed type {kind} does not leave each rank a whole model to score "
+                   "with: use plain data-parallel training (accelerate launch --multi_gpu)")
     if type(loader) is DataLoaderDispatcher and accelerator.num_processes > 1:
-        wrong.append("batches dispatched by the first rank are drawn by all ranks at the same "
-                     "time, but each sieve draws as many as it needs: "
-                     "DataLoaderConfiguration(dispatch_batches=False)")
+        dispatched = "DataLoaderConfiguration(dispatch_batches=False)"
+    mesh = not sharded and getattr(accelerator, "torch_device_mesh", None) is not None
+    wrong += hosts.unserved(sharded=sharded, mesh=mesh, dispatched=dispatched)
     if loader.use_stateful_dataloader:
         wrong.append("the sieve finds its place in the data itself: "
                      "DataLoaderConfiguration(use_stateful_dataloader=False)")

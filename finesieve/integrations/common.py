@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 from finesieve.errors import ConfigError
 from finesieve.methods.method import Method
 from finesieve.methods.recipes import Recipe
+from finesieve.sieve.schedule import StreamSchedule
 from finesieve.sieve.sieve import built
 
 
@@ -64,6 +66,69 @@ class Wrapper:
         if "_inner" not in vars(self) or (name.startswith("__") and name.endswith("__")):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self._inner, name)
+
+
+class Driven(Wrapper, StreamSchedule, LRScheduler):
+    """A host's learning-rate schedule, driven by the share of the stream consumed.
+
+    What a schedule has besides is asked of the one within. Lightning takes none but PyTorch's
+    class; its constructor is left out, since it would step the optimizer's rate.
+
+    inner: built for `steps` steps. due: whether the optimizer has just made a step, where a host
+        steps the schedule with every batch that it accumulates.
+    """
+
+    def __init__(
+        self, inner: Any, steps: int, progress: Callable[[], float],
+        due: Callable[[], bool] | None = None,
+    ) -> None:
+        StreamSchedule.__init__(self, inner, steps, progress)
+        self._inner, self._due = inner, due
+
+    @property
+    def optimizer(self) -> Any:  # type: ignore[override]
+        """The optimizer whose rate it is."""
+        return self._inner.optimizer
+
+    def step(self, *_: Any) -> None:
+        """Call after each step of the optimizer, or after each batch where `due` tells."""
+        if self._due is None or self._due():
+            StreamSchedule.step(self)
+
+    def get_last_lr(self) -> Any:
+        """The rates of the last step, one for each group of parameters."""
+        return self._inner.get_last_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        return StreamSchedule.state_dict(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        StreamSchedule.load_state_dict(self, state_dict)
+
+
+def unserved(
+    *, sharded: str = "", several_gpus: bool = False, mesh: bool = False, dispatched: str = ""
+) -> list[str]:
+    """Returns a sentence for each thing about a host that a sieve cannot be served with: what is
+    wrong, and what to set instead.
+
+    Args:
+        sharded: empty, or how this host calls what shards the model, and what to use instead.
+        several_gpus: whether one process trains on several GPUs.
+        mesh: whether the host spreads the model over a mesh of devices.
+        dispatched: empty, or the setting by which the first rank does not draw for the others.
+    """
+    wrong = [sharded] if sharded else []
+    if several_gpus:
+        wrong.append("several GPUs in one process (DataParallel): start one process a GPU "
+                     "(torchrun), or show it one GPU (CUDA_VISIBLE_DEVICES)")
+    if mesh:
+        wrong.append("a parallelism_config shards the model or gives several ranks the same "
+                     "batches: use plain data-parallel training, without one")
+    if dispatched:
+        wrong.append("batches dispatched by the first rank are drawn by all ranks at the same "
+                     f"time, but each sieve draws as many as it needs: {dispatched}")
+    return wrong
 
 
 def sized(loader: Any) -> bool:

@@ -21,7 +21,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 try:
@@ -32,9 +31,17 @@ except ImportError as error:
         f"finesieve.integrations.lightning needs {error.name}: pip install 'finesieve[lightning]'"
     ) from None
 
+from finesieve.costs.clock import TrainingClock
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
-from finesieve.integrations.common import check_method, clock, examples, sized
+from finesieve.integrations.common import (
+    Driven,
+    check_method,
+    clock,
+    examples,
+    sized,
+    unserved,
+)
 from finesieve.methods.method import Method
 from finesieve.methods.recipes import Recipe
 from finesieve.scoring import heads
@@ -51,7 +58,6 @@ from finesieve.scoring.scorers import (
 )
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
-from finesieve.sieve.schedule import StreamSchedule
 from finesieve.sieve.sieve import Sieve, built
 
 __all__ = ["SieveCallback"]
@@ -124,7 +130,8 @@ class SieveCallback(Callback):
         self._progress = 0.0
         self._order: Tensor | None = None  # random state with which the pass began
         self._saved: Mapping[str, Any] | None = None
-        self._idle = self._stopped = 0.0
+        # Asked for the device's clock at each reading: a test or a subclass may give another.
+        self._clock = TrainingClock(lambda: self._device_clock())
 
     # ---- for the user's script
 
@@ -204,7 +211,7 @@ class SieveCallback(Callback):
         self._asked()
         if self.filters and (self._passes() is not None or self._given is not None):
             nominal = self.steps if steps is None else steps
-            scheduler = _Driven(scheduler, nominal, lambda: self.progress)
+            scheduler = Driven(scheduler, nominal, lambda: self.progress)
         return {"scheduler": scheduler, "interval": "step"}
 
     # ---- hooks
@@ -221,7 +228,7 @@ class SieveCallback(Callback):
         if not isinstance(trainer.train_dataloader, _Loader):
             raise _not_wrapped()
         for found in trainer.lr_scheduler_configs if self._passes() is not None else ():
-            if found.interval == "step" and not isinstance(found.scheduler, _Driven):
+            if found.interval == "step" and not isinstance(found.scheduler, Driven):
                 raise ConfigError(
                     f"{type(found.scheduler).__name__} steps with the optimizer, and nobody knows "
                     "beforehand how often that is (estimated_stepping_batches is no number here): "
@@ -249,11 +256,11 @@ class SieveCallback(Callback):
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         if self.sieve is not None:
-            self._stopped = self._device_clock()
+            self._clock.pause()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if self.sieve is not None:
-            self._idle += self._device_clock() - self._stopped
+            self._clock.go_on()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._pass = None  # ends the loader's workers
@@ -293,10 +300,9 @@ class SieveCallback(Callback):
         trainer, wrong = self._trainer, []
         kinds = [kind.__name__ for kind in type(trainer.strategy).__mro__]
         if any(k in _SHARDED for k in kinds) or not any(k in _SERVED for k in kinds):
-            wrong.append(
-                f"Trainer(strategy=...) is {kinds[0]}; expected 'ddp' or one device: a sharded "
-                "model cannot be scored by one rank alone"
-            )
+            wrong += unserved(
+                sharded=f"Trainer(strategy=...) is {kinds[0]}; expected 'ddp' or one device: a "
+                        "sharded model cannot be scored by one rank alone")
         for name in ("val_check_interval", "limit_train_batches"):
             value = getattr(trainer, name)
             if isinstance(value, float) and value != 1.0:
@@ -350,10 +356,6 @@ class SieveCallback(Callback):
     def _device_clock(self) -> float:
         return clock(self._trainer.strategy.root_device)()
 
-    def _clock(self) -> float:
-        """Seconds without those of evaluation, which comes between two train batches."""
-        return self._device_clock() - self._idle
-
     def _built(self) -> Sieve:
         trainer, module, scorer = self._trainer, self._module, None
         # The module itself, not the strategy's wrapper, under the precision that it trains in.
@@ -371,6 +373,7 @@ class SieveCallback(Callback):
             agreement=Ranks(device=str(trainer.strategy.root_device)) if several else Alone(),
             **{"clock": self._clock, **self._options},
         )
+        sieve.rates.known()  # what goes by steps is refused when training starts
         if self._saved is not None:
             ranks = self._saved["ranks"]
             if len(ranks) != trainer.world_size:
@@ -469,27 +472,6 @@ class _Prepared(Scorer):
 
     def size_of_loss(self, loss: Any) -> Any:
         return self._scorer.size_of_loss(loss)
-
-
-class _Driven(LRScheduler):
-    """A schedule that follows the share of the data consumed; Lightning takes no other class."""
-
-    def __init__(self, plain: Any, steps: int, progress: Callable[[], float]) -> None:
-        # Without the base's own: that would step the optimizer's rate.
-        self.optimizer, self._plain = plain.optimizer, plain
-        self._driver = StreamSchedule(plain, steps, progress)
-
-    def step(self, epoch: int | None = None) -> None:
-        self._driver.step()
-
-    def get_last_lr(self) -> Any:
-        return self._plain.get_last_lr()
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._driver.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._driver.load_state_dict(state_dict)
 
 
 def _not_wrapped() -> ConfigError:

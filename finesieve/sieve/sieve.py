@@ -41,7 +41,7 @@ from finesieve.sieve.feedback import Learning
 from finesieve.sieve.options import SieveOptions, clock_of, options_of, scorer_of
 from finesieve.sieve.pool import Sifter
 from finesieve.sieve.ranks import Agreement, Alone, Ranks
-from finesieve.sieve.schedule import Schedule, StreamSchedule
+from finesieve.sieve.schedule import RateWatch, Schedule, StreamSchedule
 from finesieve.sieve.state import check_same, described
 from finesieve.stages.policy import GateLimits
 from finesieve.stages.transitions import Transitions
@@ -154,9 +154,11 @@ class Sieve:
         self._transitions = Transitions(self.method.stages, self.window, total, limits)
         self.threshold: float | None = None  # the backward gate's, of the last pool
         self._pool: list[Rows] = []
+        self.rates = RateWatch()  # a host that answers for the learning rate says so
         self._released = 0.0
         self._progress = 0.0
         self._batches_in_pass = 0
+        self._last_pass = 0, 0  # batches trained on, and drawn
         self._filler: Rows | None = None  # once something was drawn
         self._ahead: list[Rows] = []  # taken by a host that was interrupted, not trained on
         self._resumed = False
@@ -197,6 +199,15 @@ class Sieve:
         if self._detached:
             yield from batches
             return
+        new = self._passes == 0 and not self._resumed
+        wanted = new and self._total is not None and self.method.filters
+        with self.rates.watching(wanted and self.method.schedule_by == "stream"):
+            yield from self._one_pass(batches, positioned)
+        self._learning.check_told()
+        if new:
+            self.rates.check(*self._last_pass, self._progress)
+
+    def _one_pass(self, batches: Iterable[Any], positioned: bool) -> Iterator[Any]:
         self._find_ranks()
         if self.meter.drawn == 0 and not self._resumed:
             self._roll_apart()  # where the process group was not there before
@@ -222,7 +233,7 @@ class Sieve:
                 iterator = chain(first, iterator)
         if self._starts_head and not resumed and self.meter.drawn == 0:
             iterator = self._start_head(iterator)
-        exhausted = False
+        exhausted, made = False, 0
         while True:
             while not self._ahead and not self._holding.ready and not exhausted:
                 with self.ledger.spending("data"):
@@ -241,6 +252,7 @@ class Sieve:
                     break
                 rows, opened = self._next()
             real = bool(rows.weights.any())
+            made += real
             with self.ledger.spending("decide"):
                 out = self._codec.pack(rows)
             pace = self.meter.paces["open" if opened else "closed"]
@@ -254,9 +266,9 @@ class Sieve:
                     pace.add(taken, int(rows.lengths.sum()))
         with self.ledger.spending("decide"):
             self._learning.absorb(self.stage)
+        self._last_pass = made, self._batches_in_pass
         self._batches_in_pass = 0
         self._passes += 1
-        self._learning.check_told()
 
     def _start_head(self, iterator: Iterator[Any]) -> Iterator[Any]:
         """Fit the last layer to the first examples; gives their batches back, and all others."""
@@ -493,6 +505,7 @@ class Sieve:
         that a schedule driven by it gives every rank the same rate."""
         if self._total is None:
             raise ConfigError("progress needs the stream's length: give the sieve `total`")
+        self.rates.known()
         return self._progress
 
     @property

@@ -65,7 +65,8 @@ class Second:
                          ids=str)
 def test_ranks_with_the_same_method_roll_their_own_dice(settings: dict[str, Any]) -> None:
     def kept(**more: Any) -> list[int]:
-        method = fs.methods.registry.build("finesieve", 0, predictor_bits=8, cost_ratio=0.2, **settings)
+        method = fs.methods.registry.build(
+            "finesieve", 0, predictor_bits=8, cost_ratio=0.2, **settings)
         sieve = small_sieve(method=method, **more)
         return ids_of(sieve(make_batches(400)))
 
@@ -150,12 +151,16 @@ class Empty:
         return [0.5, 0.5, *values[2:]]
 
 
-def test_ranks_that_know_nothing_of_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They would make different numbers of steps and wait for each other for ever."""
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    batches = make_batches(40)
-    with pytest.raises(fs.ConfigError, match=r"agreement=finesieve\.sieve\.ranks\.Ranks\(\)"):
-        next(iter(fs.Sieve(method="random", total=40)(batches)))
-    alone = fs.Sieve(method="random", total=40, agreement=fs.sieve.ranks.Alone())  # on purpose
-    assert next(iter(alone(batches)))
+def test_ranks_find_each_other_and_roll_their_own_dice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless they are told that they do not train together."""
+    alone = ids_of(fs.Sieve(method="random", total=400)(make_batches(400)))
+    for name, value in (("is_initialized", True), ("get_world_size", 2), ("get_rank", 1),
+                        ("get_backend", "gloo")):
+        monkeypatch.setattr(torch.distributed, name, lambda *_, value=value: value)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda values, **_: values.mul_(2))
+    second = ids_of(fs.Sieve(method="random", total=400)(make_batches(400)))
+    given = fs.SieveOptions(agreement=Second())
+    assert second == ids_of(fs.Sieve(method="random", total=400, options=given)(make_batches(400)))
+    assert second != alone
+    apart = fs.SieveOptions(agreement=fs.sieve.ranks.Alone())
+    assert alone == ids_of(fs.Sieve(method="random", total=400, options=apart)(make_batches(400)))

@@ -31,8 +31,9 @@ from finesieve.cli.training.models import (
     pick_device,
 )
 from finesieve.cli.training.prepare import Prepared, prepare
-from finesieve.cli.training.progress import Live, rounded, snapshot
+from finesieve.cli.training.progress import Live, rounded, snapshot, why_open
 from finesieve.cli.training.runfiles import ExampleLog, RunFolder
+from finesieve.costs.clock import TrainingClock
 from finesieve.errors import ConfigError, ScoreError, StateError
 from finesieve.gates.simple import Open
 from finesieve.scoring.frozen import FrozenPrefix
@@ -116,6 +117,7 @@ class Run:
         if config.clock == "processor" and self.device.type != "cpu":
             raise ConfigError(f"clock is 'processor', which does not see what {self.device} does: "
                               "use 'wall'")
+        self.clock = TrainingClock(self._clock)
         model = self._load(config.seed)
         check_length(data.tokenizer, model, config.max_length)
         if getattr(model.config, "pad_token_id", None) is None:
@@ -153,7 +155,7 @@ class Run:
             id_key=EXAMPLE,
             head_start=self._head_start(len(order) * config.epochs),
             seed=config.seed,
-            clock=self._clock,
+            clock=self.clock,
             listeners=[self.log, self._listen],
         )
         self.trainable = [p for p in self.model.parameters() if p.requires_grad]
@@ -209,7 +211,7 @@ class Run:
         """All epochs; raises `Interrupted` after writing a checkpoint if a signal comes."""
         self.model.train()
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
-        last_log = last_checkpoint = start = self._clock()
+        last_log = last_checkpoint = start = self.clock()
         before, cpu = self.elapsed, time.process_time() - self.cpu
         try:
             if self.holdout is not None and before == 0:
@@ -218,7 +220,7 @@ class Run:
                 self.log.epoch = epoch
                 for batch in self.sieve(self._loader(epoch)):
                     self._step(batch)
-                    now = self._clock()
+                    now = self.clock()
                     self.elapsed = before + now - start
                     self.cpu = time.process_time() - cpu
                     self.live.show(self.sieve, self.total, self.elapsed)
@@ -231,14 +233,14 @@ class Run:
                         state = snapshot(self.sieve, self.total, self.elapsed)
                         self.folder.log({"event": "progress", **state})
                     if self._stop is not None or now - last_checkpoint > checkpoint_every:
-                        self.save()
-                        last_checkpoint = self._clock()
                         # Saving is no part of the run's time, nor of the step it comes after.
-                        start += last_checkpoint - now
-                        self.sieve.ledger.seconds["train"] -= last_checkpoint - now
+                        self.clock.pause()
+                        self.save()
+                        self.clock.go_on()
+                        last_checkpoint = now
                         if self._stop is not None:
                             raise Interrupted(self._stop)
-                self.elapsed = before + self._clock() - start
+                self.elapsed = before + self.clock() - start
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -468,6 +470,8 @@ def train(
     run.train()
     if folder:
         run.save()  # what follows can be interrupted too; resuming then goes on from here
-    if method.scores and len(run.sieve.moves) == 1 and isinstance(method.opening, Open):
-        live.say("the stream ended in warm-up: skipping would not have paid, nothing was saved")
+    open_throughout = len(run.sieve.moves) == 1 and run.sieve.stage == 1
+    if method.scores and open_throughout and isinstance(method.opening, Open):
+        why = why_open(run.sieve, method.stages)
+        live.say(f"no time was saved: trained on everything, because {why}")
     return run.finish()

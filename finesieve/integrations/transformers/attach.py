@@ -30,6 +30,7 @@ except ImportError as error:
     ) from None
 
 from finesieve.batches.carry import IDS, PREFIX, WEIGHTS
+from finesieve.costs.clock import TrainingClock
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
 from finesieve.integrations import common as hosts
@@ -49,7 +50,6 @@ from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.scorers import SIZE_ALONE, PerExample, Scorer, SizeFunction, Task
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
-from finesieve.sieve.schedule import StreamSchedule
 from finesieve.sieve.sieve import Sieve, built
 
 __all__ = ["Attached", "attach", "head_of"]
@@ -165,8 +165,7 @@ class Attached:
             own=self.filters and (losses is not None or (head is not None and not self._sft)),
             watches=made.scores or made.learns)
         self._finer = 1  # batches of survivors that make up one of the loader's
-        self._device_clock, self._idle = time.perf_counter, 0.0
-        self._stopped: float | None = None
+        self.clock = TrainingClock(time.perf_counter)
 
     def _find_head(self, given: heads.Head | None) -> None:
         trainer: Any = self.trainer
@@ -207,10 +206,8 @@ class Attached:
         args = self.trainer.args
         ranks, batch_size = args.world_size, self._batch_size(inner)
         if self.filters and ranks > 1 and isinstance(inner, DataLoaderDispatcher):
-            raise ConfigError(
-                "batches dispatched by the first rank are drawn by all ranks at the same time, but "
-                "each sieve draws as many as it needs: set "
-                "accelerator_config={'dispatch_batches': False}")
+            raise ConfigError(*hosts.unserved(
+                dispatched="set accelerator_config={'dispatch_batches': False}"))
         length = len(inner) if hosts.sized(inner) else None
         self.epochs = self._epochs()
         options = dict(self._options)
@@ -221,16 +218,17 @@ class Attached:
         device = args.device
         # A method of the user's own is copied: gates and predictor are new in each training.
         method = copy.deepcopy(self._method)
-        self._device_clock = hosts.clock(device)
+        self.clock = TrainingClock(hosts.clock(device))
         # The trainer takes all batches of an optimizer step before it trains on the first.
         step = max(batch_size, options.get("batch_size") or 0) * args.gradient_accumulation_steps
         self.sieve = Sieve.of_host(
-            self._scorer(), method, total=total, clock=self._clock,
+            self._scorer(), method, total=total, clock=self.clock,
             features=self._features or self._default_features(),
             agreement=Ranks(device=str(device)) if ranks > 1 else Alone(),
             listeners=self._listeners,
             **{"seed": args.seed + args.process_index, "read_ahead": step, **options},
         )
+        self.sieve.rates.known()  # the trainer's steps are counted, or the schedule is driven
         self.begun = {}
         if self.checkpoint and self.filters:
             self._load(Path(self.checkpoint))
@@ -261,9 +259,10 @@ class Attached:
             num_training_steps = -(-num_training_steps // self._finer)
         plain = self._host["create_scheduler"](num_training_steps, *rest, **more)
         by_metric = "metrics" in signature(plain.step).parameters
-        if not self.filters or self.epochs is None or by_metric or isinstance(plain, _Driven):
+        if not self.filters or self.epochs is None or by_metric or isinstance(plain, hosts.Driven):
             return plain
-        self.trainer.lr_scheduler = _Driven(plain, num_training_steps, self._progress)
+        self.trainer.lr_scheduler = hosts.Driven(
+            plain, max(1, num_training_steps), self._progress)
         return self.trainer.lr_scheduler
 
     def compute_loss(
@@ -333,20 +332,6 @@ class Attached:
         return Task(
             model, self.head, keep_targets=decoder_needs_targets(model), prefix=self._prefix)
 
-    def _clock(self) -> float:
-        """Seconds without what comes between two steps: evaluating, saving, logging."""
-        return self._device_clock() - self._idle
-
-    def stopping(self) -> None:
-        """A step is done."""
-        self._stopped = self._device_clock()
-
-    def going_on(self) -> None:
-        """The trainer asks for a batch."""
-        if self._stopped is not None:
-            self._idle += self._device_clock() - self._stopped
-            self._stopped = None
-
     def _progress(self) -> float:
         assert self.sieve is not None
         return self.sieve.progress
@@ -392,23 +377,6 @@ class Attached:
         return hf_trl.unfold(batch) if self._pairs else batch
 
 
-class _Driven(hosts.Wrapper):
-    """A schedule that the trainer steps once a step, and that follows the share consumed."""
-
-    def __init__(self, plain: Any, steps: int, progress: Callable[[], float]) -> None:
-        self._inner = plain
-        self._driver = StreamSchedule(plain, max(1, steps), progress)
-
-    def step(self, *_: Any) -> None:
-        self._driver.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._driver.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._driver.load_state_dict(state)
-
-
 class _Callback(TrainerCallback):
     """Saves the sieve with the trainer's checkpoints; keeps the epoch right; ends the training."""
 
@@ -419,7 +387,7 @@ class _Callback(TrainerCallback):
         attached = self._attached
         if attached.filters and attached.epochs is not None and attached.sieve is not None:
             state.epoch = attached.sieve.progress * attached.epochs
-        attached.stopping()
+        attached.clock.pause()  # until the trainer asks for a batch: it evaluates, saves, logs
         return control
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:

@@ -28,6 +28,7 @@ from transformers import (  # noqa: E402
 
 from benchmarks.tasks import renamed  # noqa: E402
 from finesieve.batches.carry import WEIGHTS  # noqa: E402
+from finesieve.integrations import common as hosts  # noqa: E402
 from finesieve.integrations.transformers import attach as hf  # noqa: E402
 from tests.integrations.transformers.kit import (  # noqa: E402
     OPTIONS,
@@ -439,7 +440,7 @@ def test_a_schedule_made_before_training(tmp_path: Path) -> None:
 def test_what_stands_for_a_schedule_or_a_loader_can_be_copied(tmp_path: Path) -> None:
     """Python asks a copy that is being made for names before it has any field."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-    schedule = hf._Driven(torch.optim.lr_scheduler.StepLR(optimizer, 1), 10, float)
+    schedule = hosts.Driven(torch.optim.lr_scheduler.StepLR(optimizer, 1), 10, float)
     host = trainer(tmp_path)
     hf.attach(host, closed(), **OPTIONS)
     loader = host.get_train_dataloader()
