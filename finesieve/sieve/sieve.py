@@ -209,7 +209,7 @@ class Sieve:
 
     def _one_pass(self, batches: Iterable[Any], positioned: bool) -> Iterator[Any]:
         self._find_ranks()
-        if self.ledger.examples.drawn == 0 and not self._resumed:
+        if self.meter.drawn == 0 and not self._resumed:
             self._roll_apart()  # where the process group was not there before
         iterator = iter(batches)
         with self.ledger.spending("data"):

@@ -80,7 +80,7 @@ def test_nothing_flows_back_from_the_ledger() -> None:
                 now[0] += 0.4 * float(batch["attention_mask"].sum())
                 return super().__call__(batch)
 
-        method = fs.methods.registry.build("finesieve", 0, budget=0.2, predictor_bits=12, margin=0.1)
+        method = fs.Budget(0.2, predictor_bits=12, margin=0.1)
         sieve = fs.Sieve(Slow(), method, total=4000, clock=lambda: now[0])
         made: list[Any] = []
         for batch in sieve(make_batches(4000)):

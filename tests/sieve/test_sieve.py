@@ -683,7 +683,7 @@ def test_trying_the_scorer_leaves_no_trace() -> None:
     assert (model.training, model.drop.training, model.embed.training) == (True, True, False)
     assert sieve.ledger.examples.scored == sieve.ledger.tokens.scored == 0
     assert sieve.ledger.seconds["score"] == 0.0
-    assert sieve.ledger.paces["score"].state_dict() == Pace().state_dict()
+    assert sieve.meter.paces["score"].state_dict() == Pace().state_dict()
     next(stream)
     assert scorer.calls == [2]  # once
 
