@@ -32,15 +32,31 @@ class TensorBatch(NamedTuple):
     weights: Tensor
 
 
+def of_kind(kind: type[Any], columns: dict[Any, Any]) -> Mapping[Any, Any]:
+    """Make a mapping of this type from the columns, or return the dict itself where the type cannot
+    be made from a dict (`defaultdict`, which wants a function first)."""
+    if kind is dict:
+        return columns
+    try:
+        made = kind(columns)
+        kept = isinstance(made, Mapping) and made.keys() == columns.keys()
+    except Exception:  # a type of the user's own may refuse with any error
+        kept = False
+    return made if kept else columns
+
+
 def inputs(batch: Any) -> Any:
     """The batch as the loader made it, without what rides along.
 
-    A dict comes back as a dict, a tuple as a tuple, a `TensorBatch` as its tensor. What was not
-    made by a sieve comes back as it is.
+    A mapping comes back as a mapping, a tuple as a tuple, a `TensorBatch` as its tensor. What was
+    not made by a sieve comes back as it is.
     """
     if isinstance(batch, TensorBatch):
         return batch.input
-    if isinstance(batch, MutableMapping) and IDS in batch:
+    if isinstance(batch, Mapping) and IDS in batch:
+        if not isinstance(batch, MutableMapping):
+            own = {k: v for k, v in batch.items() if k not in (IDS, WEIGHTS, PREFIX)}
+            return of_kind(type(batch), own)
         bare = copy.copy(batch)
         for key in (IDS, WEIGHTS, PREFIX):
             bare.pop(key, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finesieve.batches.carry import IDS, WEIGHTS, Ride, TensorBatch
-from finesieve.batches.padding import Column, Padding, text_mask
+from finesieve.batches.carry import IDS, WEIGHTS, Ride, TensorBatch, of_kind
+from finesieve.batches.padding import Column, Columns, Padding, text_mask
 from finesieve.batches.rows import Rows
 from finesieve.errors import BatchError, StateError
 from finesieve.gates.protocol import IntArray, State
@@ -44,15 +44,16 @@ class Codec:
         """Learn the batch's form; `BatchError` if it differs from the earlier ones'."""
         if isinstance(batch, Tensor):
             form = "tensor"
-        elif isinstance(batch, MutableMapping):
+        elif isinstance(batch, Mapping):
             form = "dict"
             self._type = type(batch)
         elif isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):
             form = type(batch).__name__
         else:
             raise BatchError(
-                f"a batch of type {type(batch).__name__}; expected a dict, a tuple or list, or a "
-                "single tensor. If the loader yields single examples, give it a batch size"
+                f"a batch of type {type(batch).__name__}; expected a dict or other mapping, a "
+                "tuple or list, or a single tensor. If the loader yields single examples, give it "
+                "a batch size"
             )
         if self._form not in (None, form):
             raise BatchError(f"the loader yielded a {self._form} before and a {form} now")
@@ -124,43 +125,50 @@ class Codec:
     # ---- together
 
     def take(self, rows: Rows, index: IntArray) -> Rows:
-        """The chosen rows, in this order, cut to the longest of them."""
+        """Return the chosen rows, in this order, cut to the longest of them: one copy of each."""
         self._padding.check_places(rows.columns)
         lengths = rows.lengths[index]
-        width = int(lengths.max()) if len(lengths) else 0
-        plain = text_mask(rows.columns) is not None
+        longest = int(lengths.max()) if len(lengths) else 0
+        where = torch.from_numpy(index)
         cuts: dict[Hashable, tuple[int, int]] = {}  # column -> dimension, width
-        for i, (real, keys) in enumerate(self._padding.texts(rows.columns)):
-            used = real[torch.from_numpy(index)]
-            wide = width if plain and i == 0 else self._padding.width(used)
-            cuts.update({key: (real.ndim - 1, wide) for key in keys})
-        where: Tensor | None = None
+        plain = text_mask(rows.columns) is not None
+        for i, text in enumerate(self._padding.texts(rows.columns)):
+            width = longest
+            if i or not plain:
+                width = self._padding.width(text.real[where.to(text.mask.device)])
+            cuts.update({key: (text.mask.ndim - 1, width) for key in text.keys})
         columns: dict[Hashable, Column] = {}
         for key, column in rows.columns.items():
             if isinstance(column, list):
                 columns[key] = [column[i] for i in index]
                 continue
-            if where is None:
-                where = torch.from_numpy(index)
-            chosen = column[where.to(column.device)]
-            if key in cuts:
-                chosen = self._padding.inner(chosen, *cuts[key]).contiguous()
-            columns[key] = chosen
+            inner = self._padding.inner(column, *cuts[key]) if key in cuts else column
+            columns[key] = inner.index_select(0, where.to(column.device))
         return Rows(columns, lengths, rows.ids[index], rows.weights[index], rows.spans[index])
 
-    def place(self, rows: Rows, column: Tensor | None, index: IntArray, part: Tensor) -> Tensor:
-        """Put `part`, float[len(index), at most length, width], into a column for all rows,
-        float[n, length, width], 0 where nothing stands. The column is made at the first part."""
+    def place(
+        self, rows: Rows, column: Tensor | None, n: int, index: IntArray, part: Tensor
+    ) -> Tensor:
+        """Put `part`, float[len(index), at most length, width], into a column float[n, length,
+        width] for n of the rows, 0 where nothing stands. The column is made at the first part."""
         mask = text_mask(rows.columns)
         if mask is None or mask.ndim != 2:
             raise BatchError("frozen layers' output can be shared in batches with an "
                              "`attention_mask` [n, length] only; there is none")
         if column is None:
-            column = part.new_zeros((*mask.shape, part.shape[2]))
+            column = part.new_zeros((n, mask.shape[1], part.shape[2]))
         width = min(part.shape[1], column.shape[1])  # a part may be padded to one of `lengths`
         where, part = torch.from_numpy(index).to(column.device), part[: len(index)]
         self._padding.inner(column, 1, width)[where] = self._padding.inner(part, 1, width)
         return column
+
+    def add_placed(self, rows: Rows, key: str, column: Tensor, index: IntArray) -> None:
+        """Give the rows a column of what `place` made: `index` of it, cut as they are."""
+        mask = text_mask(rows.columns)
+        assert mask is not None
+        where = torch.from_numpy(index).to(column.device)
+        inner = self._padding.inner(column, 1, mask.shape[1])
+        rows.columns[key] = inner.index_select(0, where)
 
     def fitted(self, rows: Rows) -> Rows:
         """The rows padded to one of `lengths`, if there are any; `BatchError` if all are less."""
@@ -171,17 +179,17 @@ class Codec:
             raise BatchError("lengths=... needs an `attention_mask` in the batches, which says "
                              "what is padding; there is none")
         columns = dict(rows.columns)
-        for real, keys in texts:
-            longest = self._padding.width(real.reshape(-1, real.shape[-1]))
+        for text in texts:
+            longest = self._padding.width(text.real.reshape(-1, text.mask.shape[-1]))
             width = next((b for b in self._buckets if b >= longest), None)
             if width is None:
                 raise BatchError(f"an example has {longest} tokens, but the longest of lengths="
                                  f"{self._buckets} is {self._buckets[-1]}: add a longer one, or "
                                  "cut the texts")
-            for key in keys:
+            for key in text.keys:
                 column = columns[key]
                 assert isinstance(column, Tensor)
-                columns[key] = self._padding.fitted(key, column, real.ndim - 1, width)
+                columns[key] = self._padding.fitted(key, column, text.mask.ndim - 1, width)
         return replace(rows, columns=columns)
 
     def filler(self, rows: Rows) -> Rows:
@@ -197,7 +205,7 @@ class Codec:
             return parts[0]
         keys = list(parts[0].columns)
         texts = self._padding.texts(parts[0].columns)
-        axes = {key: real.ndim - 1 for real, own in texts for key in own}
+        axes = {key: text.mask.ndim - 1 for text in texts for key in text.keys}
         mask = text_mask(parts[0].columns)
         axis = 1 if mask is None else mask.ndim - 1  # of columns that no mask speaks of
         columns: dict[Hashable, Column] = {}
@@ -224,14 +232,18 @@ class Codec:
         )
 
     def bare(self, rows: Rows) -> Any:
-        """The rows as a batch of the loader's form, nothing riding."""
+        """Return the rows as a batch of the loader's form, nothing riding."""
+        return self._batch(rows.columns)
+
+    def _batch(self, columns: Columns, **riding: Tensor) -> Any:
+        """The columns as a batch of the loader's form; riding: what a mapping has besides."""
         if self._form == "tensor":
-            return rows.columns[0]
-        if self._form in ("tuple", "list"):
-            values = [rows.columns[i] for i in range(len(rows.columns))]
-            return tuple(values) if self._form == "tuple" else values
-        columns = {**rows.columns, **self._constants}
-        return columns if self._type is dict else self._type(columns)
+            return columns[0]
+        if self._form == "tuple":
+            return tuple(columns[i] for i in range(len(columns)))
+        if self._form == "list":
+            return [columns[i] for i in range(len(columns))]
+        return of_kind(self._type, {**columns, **self._constants, **riding})
 
     @property
     def buckets(self) -> list[int]:
@@ -239,31 +251,30 @@ class Codec:
         return self._buckets
 
     def for_model(self, rows: Rows) -> Any:
-        """`bare`, without the column of ids, which no model expects."""
-        batch = self.bare(self.fitted(rows))
+        """Return the rows as `bare` does, without the column of ids, which no model expects."""
+        rows = self.fitted(rows)
         if self._id_key is None or self._form == "tensor":
-            return batch
-        if isinstance(batch, MutableMapping):
-            del batch[self._id_key]
-            return batch
-        return type(batch)(x for i, x in enumerate(batch) if i != self._id_key)
+            return self._batch(rows.columns)
+        columns = {k: v for k, v in rows.columns.items() if k != self._id_key}
+        if self._form in ("tuple", "list"):
+            columns = dict(enumerate(columns.values()))
+        return self._batch(columns)
 
     def pack(self, rows: Rows) -> Any:
-        """The rows as a batch of the loader's form, with ids and weights inside."""
+        """Return the rows as a batch of the loader's form, with ids and weights inside."""
         ids, weights = torch.from_numpy(rows.ids.copy()), torch.from_numpy(rows.weights.copy())
-        batch = self.bare(self.fitted(rows))
+        columns = self.fitted(rows).columns
         if self._form == "tensor":
-            return TensorBatch(batch, ids, weights)
+            return TensorBatch(self._batch(columns), ids, weights)
         if self._form == "tuple":
-            return (*batch, Ride(ids, weights))
+            return (*self._batch(columns), Ride(ids, weights))
         if self._form == "list":
-            return [*batch, Ride(ids, weights)]
+            return [*self._batch(columns), Ride(ids, weights)]
         for key in (IDS, WEIGHTS):
-            if key in batch:
+            if key in columns:
                 raise BatchError(f"the loader's batches already have a column {key!r}: is the "
                                  "loader wrapped in two sieves?")
-        batch[IDS], batch[WEIGHTS] = ids, weights
-        return batch
+        return self._batch(columns, **{IDS: ids, WEIGHTS: weights})
 
     # ---- state
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -37,8 +38,27 @@ def _masks(columns: Columns) -> dict[str, Tensor]:
     }
 
 
+class Text(NamedTuple):
+    """One text of each example.
+
+    mask: [n, length] or [n, choices, length]. padding: what stands in it where there is no text.
+    keys: the columns with a place for every token of it.
+    """
+
+    mask: Tensor
+    padding: int
+    keys: list[Hashable]
+
+    @property
+    def real(self) -> Tensor:
+        """Where there is text, bool, of the mask's shape."""
+        return self.mask != self.padding
+
+
 def _governing(key: Hashable, masks: Mapping[str, Tensor]) -> str | None:
     """Which mask speaks of this column: the one of the longest name that fits."""
+    if "" in masks:  # then there is no other
+        return ""
     fitting = [name for name in masks if not name or str(key).startswith(name)]
     return max(fitting, key=len, default=None)
 
@@ -89,12 +109,16 @@ class Padding:
                     return np.full(n, value.shape[1], dtype=np.int64)
             return np.ones(n, dtype=np.int64)
         total = np.zeros(n, dtype=np.int64)
+        whole = True  # no padding anywhere
         for mask in masks.values():
-            real = mask != 0 if mask.ndim == 2 else (mask != 0).any(dim=1)
-            if real.shape[1]:
-                total += self._real(real)
-        for where, keys in self.texts(columns):
-            self._learn(columns, where, keys)
+            real: npt.NDArray[np.bool_] = (mask != 0).cpu().numpy()  # read once, on any device
+            whole = whole and bool(real.all())
+            if real.shape[-1]:
+                total += self._real(real if mask.ndim == 2 else np.asarray(real.any(axis=1)))
+        texts = self.texts(columns)
+        if not whole or len(texts) > len(masks):
+            for text in texts:
+                self._learn(columns, text)
         return total
 
     def _set_apart(self, key: Hashable) -> None:
@@ -110,32 +134,33 @@ class Padding:
         outside = labels[mask == 0]
         return bool((outside != -100).any()) and bool((outside != outside[0]).any())
 
-    def _real(self, real: Tensor) -> IntArray:
+    def _real(self, real: npt.NDArray[np.bool_]) -> IntArray:
         """Places that each text takes, for bool[n, length]."""
-        if bool((~real[:, 0] & real[:, -1]).any()):
+        if not self._left and (~real[:, 0] & real[:, -1]).any():
             self._left = True
-        inner = real if self._left else real.flip(1)
-        before = torch.argmax(inner.to(torch.int8), dim=1)
-        return (real.shape[1] - before).cpu().numpy().astype(np.int64)
+        inner = real if self._left else real[:, ::-1]
+        return np.asarray(real.shape[1] - inner.argmax(axis=1), dtype=np.int64)
 
-    def _learn(self, columns: Columns, real: Tensor, keys: list[Hashable]) -> None:
-        if bool(real.all()):
+    def _learn(self, columns: Columns, text: Text) -> None:
+        unknown = [key for key in text.keys if key not in self._found]
+        if not unknown:
             return
-        for key in keys:
-            if key in self._found:
-                continue
+        padding = text.mask == text.padding
+        if not bool(padding.any()):
+            return
+        for key in unknown:
             column = columns[key]
             assert isinstance(column, Tensor)
-            self._found[key] = float(column[~real].flatten()[0])
+            self._found[key] = float(column[padding].flatten()[0])
 
     # ---- asking
 
-    def texts(self, columns: Columns) -> list[tuple[Tensor, list[Hashable]]]:
-        """For each text of an example, where it is real, and the columns [n, length, ...] with a
-        place for every token of it, whatever the batch's width ([n, choices, length, ...] where
-        the mask is [n, choices, length])."""
+    def texts(self, columns: Columns) -> list[Text]:
+        """Return the texts that each example has, with the columns [n, length, ...] that have a
+        place for every token, whatever the batch's width ([n, choices, length, ...] where the mask
+        is [n, choices, length])."""
         masks = _masks(columns)
-        texts: list[tuple[Tensor, list[Hashable]]] = []
+        texts = []
         for name, mask in masks.items():
             keys = [
                 k
@@ -143,7 +168,7 @@ class Padding:
                 if isinstance(v, Tensor) and v.shape[: mask.ndim] == mask.shape
                 and k not in self._apart and _governing(k, masks) == name
             ]
-            texts.append((mask != 0, keys))
+            texts.append(Text(mask, 0, keys))
         labels = columns.get("labels")
         if (
             isinstance(labels, Tensor) and "labels" in self._apart and "labels" not in self._given
@@ -154,13 +179,13 @@ class Padding:
                 if str(k).startswith("decoder_") and isinstance(v, Tensor)
                 and v.shape[:2] == labels.shape
             ]
-            texts.append((labels != -100, ["labels", *own]))
+            texts.append(Text(labels, -100, ["labels", *own]))
         return texts
 
     def check_places(self, columns: Columns) -> None:
         """`BatchError` where cutting or padding on the left would move what columns point at."""
-        at = sorted(_PLACES & {str(key) for key in columns})
-        if self._left and at:
+        at = sorted(_PLACES & {str(key) for key in columns}) if self._left else []
+        if at:
             raise BatchError(
                 f"{', '.join(at)} count places from the left, where the padding is: examples of "
                 "other batches would move them. Pad on the right (tokenizer.padding_side)")

@@ -1,4 +1,12 @@
-"""What the predictor sees of a batch, without the model: token ids or raw text, and the label."""
+"""What the predictor sees of a batch, without the model: token ids or raw text, and the label.
+
+Names belong to dict batches and other mappings. In a tuple or list batch, or one that is a single
+tensor, tokens and labels that go by a name are found by their form: of several elements, the last
+one is the labels, as long as it holds a number or a row of numbers per example, and tokens are the
+first tensor of whole numbers before it with two dimensions, [n, length]. A single element can be
+tokens only. Padding counts as tokens there. A place in the batch, `token_features(0, 2, 1)`, says
+outright which element is meant. Where there are no tokens, the predictor goes by the label alone.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +38,42 @@ def _column(batch: Any, key: str | int) -> Any:
         ) from None
 
 
+def _elements(batch: Any) -> tuple[list[Any], Any]:
+    """The inputs of a batch without names, and its last element; None if there is but one."""
+    if torch.is_tensor(batch):
+        return [batch], None
+    return (list(batch[:-1]), batch[-1]) if len(batch) > 1 else (list(batch), None)
+
+
+def _nameless(batch: Any, key: str | int | None) -> bool:
+    """Whether this key is a name and the batch one without names, so that forms have to tell."""
+    return isinstance(key, str) and isinstance(batch, (tuple, list, torch.Tensor))
+
+
+def _whole(value: Any, ndim: int) -> bool:
+    """Whether this is a tensor of whole numbers with so many dimensions."""
+    return (torch.is_tensor(value) and value.ndim == ndim and value.dtype != torch.bool
+            and not value.is_floating_point() and not value.is_complex())
+
+
+def _tokens(batch: Any, key: str | int, ndim: int = 2) -> Any:
+    """The tokens, [n, length] or what else has `ndim` dimensions; None where there are none."""
+    if _nameless(batch, key):
+        return next((x for x in _elements(batch)[0] if _whole(x, ndim)), None)
+    return _column(batch, key)
+
+
+def _targets(batch: Any, key: str | int) -> Any:
+    """The labels; None where the last element of a batch without names is something else."""
+    if not _nameless(batch, key):
+        return _column(batch, key)
+    try:
+        numbers = torch.as_tensor(_elements(batch)[1])
+    except (TypeError, ValueError, RuntimeError):  # None, or a list of words
+        return None
+    return numbers if numbers.ndim in (1, 2) else None
+
+
 def _labels(batch: Any, key: str | int | None, shape: tuple[int, ...]) -> IntArray:
     """int64[n] to cross with: whole numbers as they are, real ones in ten steps, rows hashed.
 
@@ -37,9 +81,9 @@ def _labels(batch: Any, key: str | int | None, shape: tuple[int, ...]) -> IntArr
     comes twice.
     """
     n = shape[0]
-    if key is None:
+    labels = None if key is None else _targets(batch, key)
+    if labels is None:
         return np.zeros(n, dtype=np.int64)
-    labels = _column(batch, key)
     values = labels.detach().cpu().numpy() if torch.is_tensor(labels) else np.asarray(labels)
     if np.issubdtype(values.dtype, np.floating):
         values = np.rint(values * 10)
@@ -55,7 +99,11 @@ def _labels(batch: Any, key: str | int | None, shape: tuple[int, ...]) -> IntArr
 
 def _count(batch: Any, targets: str | int) -> FloatArray:
     """float32[n], how many targets each example has."""
-    told = torch.as_tensor(_column(batch, targets)).detach()
+    found = _targets(batch, targets)
+    if found is None:
+        raise BatchError(f"{targets!r} is the last element of a tuple batch, and this batch has "
+                         "none of numbers: name its place, or give a feature function of your own")
+    told = torch.as_tensor(found).detach()
     if told.ndim != 2:
         raise BatchError(f"{targets!r} has shape {tuple(told.shape)}; expected targets [n, length]")
     return np.asarray((told != IGNORED).sum(dim=1).cpu().numpy(), dtype=np.float32)
@@ -83,7 +131,11 @@ def token_features(
     max_tokens: int = 128,
     targets: str | int | None = None,
 ) -> FeatureFunction:
-    """Features from token ids: int[n, L] under `tokens`, of which the first `max_tokens` count.
+    """Make features from token ids: int[n, L] under `tokens`, of which the first `max_tokens`
+    count.
+
+    Batches without names (tuples, lists, single tensors) are read by their form, as the top of
+    this module says; they have features too if they hold no tokens: the label alone.
 
     mask: int[n, L], 0 where there is padding; without one every position counts.
     targets: int[n, T], a target for every token, -100 where there is none: how many there are is a
@@ -91,11 +143,17 @@ def token_features(
     """
 
     def features(batch: Any) -> Features:
-        ids = torch.as_tensor(_column(batch, tokens)).detach().cpu().numpy()
+        given = _tokens(batch, tokens)
+        if given is None:
+            n = len(_elements(batch)[0][0])
+            count = None if targets is None else _count(batch, targets)
+            return Features(np.zeros((n, 1), np.int64), _labels(batch, labels, (n,)), count)
+        ids = torch.as_tensor(given).detach().cpu().numpy()
         if ids.ndim != 2:
             raise BatchError(f"{tokens!r} has shape {ids.shape}; expected token ids [n, length]")
         ids = ids.astype(np.int64, copy=True)
-        if mask is not None and (not isinstance(batch, Mapping) or mask in batch):
+        if mask is not None and not _nameless(batch, mask) and (
+                not isinstance(batch, Mapping) or mask in batch):
             real = torch.as_tensor(_column(batch, mask)).detach().cpu().numpy() != 0
             ids[~real] = -1
             if not real[:, :1].all():  # padded on the left: what is real comes first
@@ -117,15 +175,19 @@ def choice_features(
     plain = token_features(tokens, None, mask, max_tokens)
 
     def features(batch: Any) -> Features:
-        ids = torch.as_tensor(_column(batch, tokens))
+        given, right_one = _tokens(batch, tokens, 3), _targets(batch, labels)
+        if given is None or right_one is None:
+            raise BatchError(f"no {tokens!r} [n, choices, length], or no {labels!r}, in a "
+                             f"{type(batch).__name__}: give a feature function of your own")
+        ids = torch.as_tensor(given)
         if ids.ndim != 3:
             raise BatchError(
                 f"{tokens!r} has shape {tuple(ids.shape)}; expected [n, choices, length]"
             )
-        at = torch.as_tensor(_column(batch, labels)).to(ids.device)
+        at = torch.as_tensor(right_one).to(ids.device)
         rows = torch.arange(len(ids), device=ids.device)
         right = {tokens: ids[rows, at]}
-        if mask in batch:
+        if isinstance(batch, Mapping) and mask in batch:
             right[mask] = torch.as_tensor(batch[mask])[rows, at]
         return plain(right)
 

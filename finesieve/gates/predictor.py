@@ -42,31 +42,41 @@ class Predictor(ABC):
 
 
 def hashed(features: Features, bits: int, bigrams: bool) -> npt.NDArray[np.int64]:
-    """Slots int64[n, m] in [0, 2**bits]; the last one, 2**bits, stands for "nothing here".
+    """Return slots int64[n, m] in [0, 2**bits]; the last one, 2**bits, stands for "nothing here".
 
     Each token, and each pair of neighbours, is crossed with the label (Weinberger et al. 2009,
     "Feature hashing"): whether an example is hard depends on how its words agree with its label.
     """
-    tokens = features.tokens
-    shift = np.uint64(64 - bits)
+    return _slots(features, bits, bigrams)[0]
+
+
+def _slots(
+    features: Features, bits: int, bigrams: bool
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return slots as `hashed` does, and how many of each example stand for something, int64[n]."""
+    tokens = np.asarray(features.tokens, dtype=np.int64)
+    n, m = tokens.shape
+    pairs = m - 1 if bigrams and m > 1 else 0
+    # Tokens and pairs side by side, hashed in place: this is the sieve's busiest place.
+    key = np.empty((n, m + pairs), dtype=np.uint64)
+    single = key[:, :m]
+    np.multiply(tokens.view(np.uint64), _GOLDEN, out=single)
+    if pairs:
+        np.right_shift(single[:, :-1], np.uint64(7), out=key[:, m:])
+        key[:, m:] += single[:, 1:]
     label = (features.cross.astype(np.uint64) + np.uint64(1)) * _MIX
-    mixed = tokens.astype(np.uint64) * _GOLDEN
+    key ^= label[:, None]
+    key ^= key >> np.uint64(29)
+    key *= _MIX
+    key >>= np.uint64(64 - bits)
+    slots = key.view(np.int64)
     nothing = tokens < 0
-    empty = np.int64(1 << bits)
-
-    def slot(key: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-        key = key ^ label[:, None]
-        key ^= key >> np.uint64(29)
-        key *= _MIX
-        return (key >> shift).astype(np.int64)
-
-    single = slot(mixed)
-    single[nothing] = empty
-    if not bigrams or tokens.shape[1] < 2:
-        return single
-    pair = slot((mixed[:, :-1] >> np.uint64(7)) + mixed[:, 1:])
-    pair[nothing[:, :-1] | nothing[:, 1:]] = empty
-    return np.concatenate((single, pair), axis=1)
+    if not nothing.any():
+        return slots, np.full(n, m + pairs)
+    if pairs:
+        nothing = np.concatenate((nothing, nothing[:, :-1] | nothing[:, 1:]), axis=1)
+    slots[nothing] = 1 << bits
+    return slots, m + pairs - np.count_nonzero(nothing, axis=1)
 
 
 class SizeRegression(Predictor):
@@ -96,26 +106,39 @@ class SizeRegression(Predictor):
         self._usual = 0.0  # running mean of its logarithm
         self._bias = 0.0  # log of the running mean size
         self._seen = 0
+        # Features that were hashed last: slots, values, and the sum of weights (see `_hashed`).
+        self._last: tuple[Features, npt.NDArray[np.int64], FloatArray, FloatArray] | None = None
 
     @property
     def bytes(self) -> int:
         """Memory of the tables, in bytes: fixed at construction."""
         return self._weight.nbytes + self._square.nbytes + self._memory.nbytes
 
-    def _forward(
-        self, offer: Offer
-    ) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Slots, value of an active feature, what is remembered, how much longer than usual (in
-        logarithms), expected size."""
-        slots = hashed(offer.need("features", self), self.bits, self.bigrams)
-        active = np.count_nonzero(slots != 1 << self.bits, axis=1)
-        scale = (1.0 / np.sqrt(np.maximum(active, 1))).astype(np.float32)
+    def _hashed(
+        self, features: Features
+    ) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
+        """Return slots, the value of an active feature, and the sum of its weights times that.
+
+        What was predicted is learned from next: both need them, and they are found once.
+        """
+        if self._last is None or self._last[0] is not features:
+            slots, active = _slots(features, self.bits, self.bigrams)
+            scale = (1.0 / np.sqrt(np.maximum(active, 1))).astype(np.float32)
+            self._last = features, slots, scale, self._weight[slots].sum(axis=1) * scale
+        return self._last[1:]
+
+    def _forward(self, offer: Offer) -> tuple[FloatArray, FloatArray | None, FloatArray]:
+        """Return what is remembered, how much longer than usual (in logarithms; None where there
+        is one target each), and the expected size; each float32[n]."""
+        features = offer.need("features", self)
         known = self._memory[offer.ids & (len(self._memory) - 1)]
-        z = self._weight[slots].sum(axis=1) * scale + np.float32(self._bias)
+        z = self._hashed(features)[2] + np.float32(self._bias)
         z += np.float32(self._recall) * known
-        longer = self._logarithms(offer) - np.float32(self._usual)
-        z += np.float32(self._power) * longer
-        return slots, scale, known, longer, np.exp(self._near(z)).astype(np.float32)
+        longer = None
+        if features.targets is not None or self._usual != 0.0:
+            longer = self._logarithms(offer) - np.float32(self._usual)
+            z += np.float32(self._power) * longer
+        return known, longer, np.exp(self._near(z)).astype(np.float32)
 
     def _near(self, z: FloatArray) -> FloatArray:
         """Within a factor of e^12 of the mean size, whatever that is."""
@@ -135,27 +158,31 @@ class SizeRegression(Predictor):
         size = np.asarray(offer.need("size", self), dtype=np.float32)
         if len(size) == 0:
             return
+        features = offer.need("features", self)
         self._seen += len(size)
         # The bias follows the mean size, which falls as the model learns; the features carry
         # what differs between examples. Hence targets are taken relative to it.
         mean = max(float(size.mean()), 1e-30)
         keep = max(0.0, 1.0 - len(size) / min(self._seen, 4096))
         self._bias = float(np.log(keep * np.exp(self._bias) + (1 - keep) * mean))
-        self._usual = keep * self._usual + (1 - keep) * float(self._logarithms(offer).mean())
-        slots, scale, known, longer, predicted = self._forward(offer)
+        if features.targets is not None or self._usual != 0.0:
+            self._usual = keep * self._usual + (1 - keep) * float(self._logarithms(offer).mean())
+        slots, scale, _ = self._hashed(features)
+        known, longer, predicted = self._forward(offer)
         error = (predicted - size) * np.float32(np.exp(-self._bias))
-        gradient = np.repeat((error * scale)[:, None], slots.shape[1], axis=1)
-        flat, step = slots.reshape(-1), gradient.reshape(-1)
+        flat, step = slots.reshape(-1), np.repeat(error * scale, slots.shape[1])
         np.add.at(self._square, flat, step * step)
         np.add.at(self._weight, flat, -self.rate * step / np.sqrt(self._square[flat] + 1e-6))
         self._weight[-1] = 0.0
         self._square[-1] = 0.0
+        self._last = None  # the weights are others now
         pull = (error * known).astype(np.float64)
         self._recall_square += float((pull * pull).sum())
         self._recall -= self.rate * float(pull.sum()) / math.sqrt(self._recall_square + 1e-6)
-        pull = (error * longer).astype(np.float64)
-        self._power_square += float((pull * pull).sum())
-        self._power -= self.rate * float(pull.sum()) / math.sqrt(self._power_square + 1e-6)
+        if longer is not None:
+            pull = (error * longer).astype(np.float64)
+            self._power_square += float((pull * pull).sum())
+            self._power -= self.rate * float(pull.sum()) / math.sqrt(self._power_square + 1e-6)
         relative = np.log(np.maximum(size, 1e-6 * np.exp(self._bias))) - np.float32(self._bias)
         self._memory[offer.ids & (len(self._memory) - 1)] = np.clip(relative, -4.0, 4.0)
 
@@ -171,6 +198,7 @@ class SizeRegression(Predictor):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._last = None
         self._weight = state["weight"].numpy().copy()
         self._square = state["square"].numpy().copy()
         self._memory = state["memory"].numpy().copy()

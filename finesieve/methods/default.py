@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finesieve.errors import ConfigError, check_share
+from finesieve.errors import ConfigError
 from finesieve.gates.forward import PredictorGate
 from finesieve.gates.predictor import SizeRegression
 from finesieve.gates.protocol import Gate
@@ -12,7 +12,7 @@ from finesieve.gates.sampling import ThresholdSampling
 from finesieve.gates.simple import Open, Random
 from finesieve.methods.method import Method
 from finesieve.stages.automatic import Automatic
-from finesieve.stages.budget import Budget
+from finesieve.stages.budget import Budget, check_budget
 from finesieve.stages.policy import Fixed, Stages
 
 
@@ -44,15 +44,14 @@ def finesieve(
     if budget is not None and (train, score, starts) != (None, None, None):
         raise ConfigError("budget sets shares and stages: leave out train, score and starts")
     systematic = budget is not None if systematic is None else systematic
-    rule = ThresholdSampling(
-        0.4 if score is None else score, floor_forward, seed=2 * seed, systematic=systematic
-    )
+    if score is None and starts is not None:
+        score = 0.4  # other policies choose
+    rule = ThresholdSampling(score, floor_forward, seed=2 * seed, systematic=systematic)
     forward = PredictorGate(SizeRegression(predictor_bits), rule, audit, seed)
     backward = ThresholdSampling(
         train, floor_backward, seed=2 * seed + 1, cost_ratio=cost_ratio, least=least,
         systematic=systematic,
     )
-    floors = (floor_forward, floor_backward)
     policy: Stages
     opening: Gate = Open()
     if starts is not None:
@@ -60,13 +59,7 @@ def finesieve(
             raise ConfigError(f"stages are set by hand, so {sorted(stages)} would have no effect")
         policy = Fixed(starts)
     elif budget is not None:
-        opening = Random(check_share("budget", budget), seed, systematic)
-        policy = Budget(
-            opening, rule, backward, floors=floors, audit=audit, cost_ratio=cost_ratio, **stages
-        )
+        opening, policy = Random(check_budget(budget), seed, systematic), Budget(**stages)
     else:
-        policy = Automatic(
-            train, rule if score is None else score,
-            floors=floors, audit=audit, cost_ratio=cost_ratio, least=least, **stages,
-        )
+        policy = Automatic(**stages)
     return Method("finesieve", forward, backward, policy, opening, batch_share=0.5)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.lib.stride_tricks import as_strided
 from torch import Tensor
 
-from finesieve.batches.carry import PREFIX
 from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows
 from finesieve.costs.ledger import Ledger
+from finesieve.costs.meter import Meter
 from finesieve.errors import ScoreError
 from finesieve.gates.protocol import FloatArray, IntArray
 from finesieve.scoring.head_start import unfit
 from finesieve.scoring.last_layer import LastLayer, joined
 from finesieve.scoring.scorers import Scorer, Scores
 
+_ENDS, _MOST_COSTS = 64, 2**20  # of `cut_by_length`: worked on at once, and what that may take
 _MOST_INPUTS = 2**26  # numbers that a head start may hold: 256 MB
 
 
@@ -28,19 +30,33 @@ def cut_by_length(lengths: npt.ArrayLike, most: int, overhead: float) -> list[sl
     """Cut examples sorted by length into the cheapest batches.
 
     A batch costs `overhead` plus its size times its longest example, in tokens; the sum is the
-    least possible (dynamic programming over the end of the last batch).
+    least possible. least[end] = min over first of least[first] + (end - first) * longest[end - 1]
+    + overhead is what the first `end` examples cost, with the last batch beginning at `first`. Many
+    ends are worked on at once, again and again until none gets cheaper: as many times as they are
+    batches apart, which are few.
 
     lengths: int[n], ascending. most: examples a batch at the most.
     """
     longest = np.asarray(lengths, dtype=np.float64)
     n = len(longest)
-    least, begin = np.zeros(n + 1), np.zeros(n + 1, dtype=np.int64)
-    for end in range(1, n + 1):
-        first = max(0, end - most)
-        size = end - np.arange(first, end)
-        costs = least[first:end] + size * longest[end - 1]
-        best = int(costs.argmin())
-        least[end], begin[end] = costs[best] + overhead, first + best
+    most = min(most, n)
+    # Of `end`, the batch that begins at `end - most + j` is in row j; nothing begins before 0.
+    least, begin = np.full(most + n + 1, np.inf), np.zeros(n + 1, dtype=np.int64)
+    least[most] = 0.0
+    size = np.arange(most, 0, -1, dtype=np.float64)[:, None]
+    wide = min(_ENDS, max(1, _MOST_COSTS // max(1, most)))
+    for low in range(1, n + 1, wide):
+        high = min(low + wide, n + 1)
+        own = size * longest[low - 1 : high - 1]
+        before = as_strided(least[low:], own.shape, least.strides * 2, writeable=False)
+        here = least[low + most : high + most]
+        while True:
+            costs = before + own
+            found = costs.min(axis=0) + overhead
+            if (found == here).all():
+                break
+            here[:] = found
+        begin[low:high] = np.arange(low, high) - most + costs.argmin(axis=0)
     cuts, end = [], n
     while end > 0:
         cuts.append(slice(int(begin[end]), end))
@@ -61,6 +77,18 @@ def cut_alike(lengths: npt.NDArray[np.int64], most: int, buckets: list[int]) -> 
     return cuts
 
 
+class Scored(NamedTuple):
+    """What scoring m rows gave.
+
+    loss, size: float32[m]. prefix: float[m, length, width], what frozen layers put out, 0 where the
+    text is over; None where the scorer gives nothing of the kind.
+    """
+
+    loss: FloatArray
+    size: FloatArray
+    prefix: Tensor | None
+
+
 class ScoringPass:
     """Scores rows in batches of like length, and keeps the books of it.
 
@@ -69,38 +97,45 @@ class ScoringPass:
     """
 
     def __init__(
-        self, scorer: Scorer | None, codec: Codec, ledger: Ledger, most: int | None, overhead: float
+        self, scorer: Scorer | None, codec: Codec, ledger: Ledger, meter: Meter, most: int | None,
+        overhead: float,
     ) -> None:
-        self._scorer, self._codec, self._ledger = scorer, codec, ledger
+        self._scorer, self._codec, self._ledger, self._meter = scorer, codec, ledger, meter
         self.most, self._overhead = most, overhead
 
-    def __call__(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
-        """Loss and size, float32[n].
+    def __call__(self, rows: Rows, chosen: IntArray) -> Scored:
+        """Score the chosen rows, int64[m].
 
-        What frozen layers put out, if the scorer gives it, becomes a column of the rows. Raises
-        `ScoreError` if the scorer gives other than one loss and one size per example.
+        Raises `ScoreError` if the scorer gives other than one loss and one size per example.
         """
         with self._ledger.spending("score"):
-            out = self._score(rows)
-        self._ledger.count("scored", len(rows), int(rows.lengths.sum()))
+            out = self._score(rows, chosen)
+        self._count(rows.lengths[chosen])
         return out
+
+    def _count(self, lengths: npt.NDArray[np.int64]) -> None:
+        tokens = int(lengths.sum())
+        self._ledger.count("scored", len(lengths), tokens)
+        self._meter.scored += tokens
 
     def _cuts(self, lengths: npt.NDArray[np.int64], most: int) -> list[slice]:
         if self._codec.buckets:
             return cut_alike(lengths, most, self._codec.buckets)
         return cut_by_length(lengths, most, self._overhead)
 
-    def _batches(self, rows: Rows) -> Iterator[tuple[IntArray, int, Any]]:
-        """The rows in batches for the model: their places, how many examples the batch has
-        (more than places where it is filled up to a fixed size), and the batch."""
+    def _batches(self, rows: Rows, chosen: IntArray) -> Iterator[tuple[IntArray, int, Any]]:
+        """The chosen rows in batches for the model: their places among the chosen, how many
+        examples the batch has (more than places where it is filled up to a fixed size), and the
+        batch."""
         codec = self._codec
         assert self.most is not None
-        order = np.argsort(rows.lengths, kind="stable")
-        for cut in self._cuts(rows.lengths[order], self.most):
+        lengths = rows.lengths[chosen]
+        order = np.argsort(lengths, kind="stable")
+        for cut in self._cuts(lengths[order], self.most):
             index = given = order[cut]
             if codec.buckets:  # of one size, for compiled models: the last one is repeated
                 given = np.pad(index, (0, self.most - len(index)), mode="edge")
-            yield index, len(given), codec.for_model(codec.take(rows, given))
+            yield index, len(given), codec.for_model(codec.take(rows, chosen[given]))
 
     def last_layer(self, rows: Rows) -> LastLayer | None:
         """What the last linear layer is given for these rows, in the order of their lengths.
@@ -114,12 +149,12 @@ class ScoringPass:
         if ask is None or len(rows) == 0:
             return None
         numbers = 0
-        for index, size, batch in self._batches(rows):
+        for index, size, batch in self._batches(rows, np.arange(len(rows))):
             with self._ledger.spending("score"):
                 part = ask(batch)
             if part is None:
                 return None
-            self._ledger.count("scored", len(index), int(rows.lengths[index].sum()))
+            self._count(rows.lengths[index])
             parts.append(part if size == len(index) else part.take(torch.arange(len(index))))
             numbers += part.inputs.numel()
             if unfit(part) or part.layer is not parts[0].layer or numbers > _MOST_INPUTS:
@@ -134,12 +169,12 @@ class ScoringPass:
 
         Raises whatever scoring a pool would raise.
         """
-        some = self._codec.take(rows, np.arange(min(2, len(rows))))
+        some = np.arange(min(2, len(rows)))
         states = random.getstate(), np.random.get_state(), torch.get_rng_state()
         on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         gpus = torch.cuda.get_rng_state_all() if on_gpu else []
         try:
-            for _, count, batch in self._batches(some):
+            for _, count, batch in self._batches(rows, some):
                 self._scores(batch, count)
         finally:
             random.setstate(states[0])
@@ -159,19 +194,18 @@ class ScoringPass:
             )
         return scores
 
-    def _score(self, rows: Rows) -> tuple[FloatArray, FloatArray]:
-        codec, clock, pace = self._codec, self._ledger.clock, self._ledger.paces["score"]
+    def _score(self, rows: Rows, chosen: IntArray) -> Scored:
+        codec, clock, pace = self._codec, self._ledger.clock, self._meter.paces["score"]
+        n = len(chosen)
         prefix: Tensor | None = None
-        loss, size = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
+        loss, size = np.empty(n, np.float32), np.empty(n, np.float32)
         before = clock()
-        for index, count, batch in self._batches(rows):
+        for index, count, batch in self._batches(rows, chosen):
             scores = self._scores(batch, count)
             loss[index], size[index] = scores.loss[: len(index)], scores.size[: len(index)]
             if scores.prefix is not None:
-                prefix = codec.place(rows, prefix, index, scores.prefix)
+                prefix = codec.place(rows, prefix, n, index, scores.prefix)
             now = clock()
-            pace.add(now - before, int(rows.lengths[index].sum()))
+            pace.add(now - before, int(rows.lengths[chosen[index]].sum()))
             before = now
-        if prefix is not None:
-            rows.columns[PREFIX] = prefix
-        return loss, size
+        return Scored(loss, size, prefix)

@@ -246,6 +246,9 @@ class Regression(Head):
         return np.asarray(2.0 * np.sqrt(np.maximum(loss, 0.0)), dtype=np.float32)
 
 
+_MOST_LOGITS = 2**24  # of which `Tokens.both` takes the softmax at a time: 64 MB as float32
+
+
 class Tokens(Head):
     """A class for every token: logits [n, length, classes], labels int[n, length].
 
@@ -303,18 +306,26 @@ class Tokens(Head):
     def both(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
         logits, labels, count = self._all(outputs, batch)
         check_classes(labels, logits.shape[2], tuple(logits.shape[:2]), ignored=True)
-        rows = zip(logits, labels, strict=True)  # one by one: the softmax of all is large
-        sums = [self._sums(row[at != IGNORED], at[at != IGNORED].long()) for row, at in rows]
-        losses, squares = (torch.stack(part) for part in zip(*sums, strict=True))
-        return losses / count, squares.sqrt() / count
+        row, place = (labels != IGNORED).nonzero(as_tuple=True)
+        at = labels[row, place].long()
+        losses, squares = count.new_zeros(labels.shape), count.new_zeros(labels.shape)
+        # Of target tokens alone, and so many at a time: the softmax of all would be large.
+        most = max(1, _MOST_LOGITS // max(1, logits.shape[2]))
+        for part in (slice(i, i + most) for i in range(0, len(row), most)):
+            where = row[part], place[part]
+            losses[where], squares[where] = self._each(logits[where], at[part])
+        return losses.sum(dim=1) / count, squares.sum(dim=1).sqrt() / count
 
     def features(self) -> FeatureFunction:
         if self.shift:
             return target_features(self.targets[0])
         return token_features(labels=None, targets=self.targets[0])
 
-    def _sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Over tokens: of the losses, and of ||softmax - target||^2; logits [tokens, classes]."""
+    def _each(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of each token and its ||softmax - target||^2, float32[tokens].
+
+        logits: [tokens, classes]. labels: int64[tokens].
+        """
         log_p = torch.log_softmax(logits.float(), dim=-1)
         classes, eps = log_p.shape[-1], self.smoothing
         log_at = log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
@@ -325,7 +336,7 @@ class Tokens(Head):
         cross = 2.0 * ((1.0 - eps) * log_at.exp() + eps / classes)
         own = (1.0 - eps) ** 2 + 2.0 * (1.0 - eps) * eps / classes + eps * eps / classes
         squares = (log_p.exp().square().sum(dim=-1) - cross + own).clamp(min=0.0)
-        return losses.sum(), squares.sum()
+        return losses, squares
 
 
 class Spans(Head):

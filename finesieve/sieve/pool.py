@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from finesieve.batches.carry import PREFIX
 from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows
 from finesieve.costs.ledger import Ledger
 from finesieve.gates.features import FeatureFunction
 from finesieve.gates.protocol import BoolArray, FloatArray, IntArray, Offer
 from finesieve.methods.method import Method
+from finesieve.scoring.batches import Scored
 from finesieve.sieve.events import pool_event
+from finesieve.stages.policy import Shares
 
-Scoring = Callable[[Rows], tuple[FloatArray, FloatArray]]
+Scoring = Callable[[Rows, IntArray], Scored]
 _NONE = np.zeros(0, dtype=np.int64)
 
 
@@ -73,11 +76,11 @@ class Sifter:
             return offer
         return replace(offer, features=self._features(self._codec.bare(rows)))
 
-    def opened(self, rows: Rows) -> Sifted:
+    def opened(self, rows: Rows, shares: Shares) -> Sifted:
         """What the opening gate leaves of the pool, unscored: stage 1."""
         gate = self._method.opening
         with self._ledger.spending("decide"):
-            offer = self._offer(rows, 1)
+            offer = replace(self._offer(rows, 1), share=shares.opening)
             verdict = gate.decide(offer).check(offer.n, gate)
             passed, q = np.flatnonzero(verdict.keep), verdict.probability
             survivors = self._codec.take(rows, passed)
@@ -87,41 +90,50 @@ class Sifter:
             return Sifted(offer, offer.take(passed), survivors, q, None, passed, everyone, _NONE,
                           np.ones(len(passed), np.bool_), None, None)
 
-    def closed(self, rows: Rows, stage: int, cost_ratio: float) -> Sifted:
+    def closed(self, rows: Rows, stage: int, cost_ratio: float, shares: Shares) -> Sifted:
         """Through the forward gate in stage 3, the scoring pass and the backward gate."""
         forward, backward = self._method.forward, self._method.backward
         with self._ledger.spending("decide"):
             offer = self._offer(rows, stage)
             if offer.features is not None:
                 offer = replace(offer, predicted=forward.predict(offer))
-            first = forward.decide(offer).check(offer.n, forward) if stage == 3 else None
-            passed = np.arange(offer.n, dtype=np.int64) if first is None else np.flatnonzero(
-                first.keep)
+            first = None
+            if stage == 3:
+                asked = replace(offer, share=shares.score)
+                first = forward.decide(asked).check(offer.n, forward)
             q = first.probability if first else None
-            scored = replace(offer.take(passed), drawn=offer.n, cost_ratio=cost_ratio,
+            # Up to the end rows are chosen by their places in the pool, and only survivors copied.
+            if first is None:
+                passed, scored = np.arange(offer.n, dtype=np.int64), offer
+            else:
+                passed = np.flatnonzero(first.keep)
+                scored = offer.take(passed)
+            scored = replace(scored, drawn=offer.n, cost_ratio=cost_ratio, share=shares.train,
                              probability=None if q is None else q[passed])
-            chosen = self._codec.take(rows, passed)
-        bad = _NONE
+        bad, prefix = _NONE, None
+        good: IntArray | None = None  # those of the scored whose losses are finite; None: all
         if self._method.scores:
-            loss, size = self._score(chosen)
+            loss, size, prefix = self._score(rows, passed)
             with self._ledger.spending("decide"):
                 finite = np.isfinite(loss) & np.isfinite(size)
                 scored = replace(scored, loss=loss, size=size)
                 if not finite.all():
                     good, bad = np.flatnonzero(finite), passed[~finite]
-                    chosen, scored = self._codec.take(chosen, good), scored.take(good)
-                    passed = passed[good]
+                    passed, scored = passed[good], scored.take(good)
         with self._ledger.spending("decide"):
             second = backward.decide(scored).check(scored.n, backward)
             kept, p = np.flatnonzero(second.keep), second.probability
-            survivors = self._codec.take(chosen, kept)
+            survivors = self._codec.take(rows, passed[kept])
+            if prefix is not None:
+                at = kept if good is None else good[kept]
+                self._codec.add_placed(survivors, PREFIX, prefix, at)
             # Of mean about 1: every batch estimates the mean gradient of its pool.
             weights = np.ones(len(kept), dtype=np.float64)
             # Where all are alike they weigh 1, to the bit.
             if q is not None and len(kept) and not (p is None and q.min() == q.max()):
                 weights *= (q.mean() if p is None else 1.0) / q[passed][kept]
             if p is not None and len(kept):
-                weights *= p.sum() / (offer.n if q is not None else len(chosen)) / p[kept]
+                weights *= p.sum() / (offer.n if q is not None else scored.n) / p[kept]
             survivors.weights = weights.astype(np.float32)
             audited = None if first is None or first.audited is None else first.audited[passed]
             return Sifted(offer, scored, survivors, q, p, passed, kept, bad, second.keep, audited,

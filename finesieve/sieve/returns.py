@@ -1,22 +1,52 @@
 """Losses that come back from the user's step, matched by id with what was handed out.
 
-Batches may come back late, in parts or in another order (hosts read ahead), hence by id.
+Batches may come back late, in parts or in another order (hosts read ahead), hence by id. What was
+handed out is kept in chunks, one for each call of `expect`, with arrays for all of its examples;
+a sorted index over the ids of all chunks is made whenever losses are collected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from finesieve.errors import ConfigError
-from finesieve.gates.protocol import Features, FloatArray, IntArray, Offer, State
+from finesieve.gates.protocol import BoolArray, Features, FloatArray, IntArray, Offer, State
 
-# tokens int64[m] or None, cross, targets or None, probability
-_Entry = tuple[IntArray | None, int, float | None, float]
+
+@dataclass(slots=True)
+class _Chunk:
+    """n examples that were handed out together.
+
+    ids: int64[n]. features: of all n, or None. probability: float32[n]. out: bool[n], whose losses
+    have not come back yet.
+    """
+
+    ids: IntArray
+    features: Features | None
+    probability: FloatArray
+    out: BoolArray
+
+    def left(self) -> int:
+        """Return how many are still out."""
+        return int(np.count_nonzero(self.out))
+
+
+class _Index(NamedTuple):
+    """Where each example that is out is found, by its id.
+
+    ids: int64[m], ascending, each once. chunk, row: int64[m].
+    """
+
+    ids: IntArray
+    chunk: IntArray
+    row: IntArray
 
 
 class Returns:
@@ -27,14 +57,21 @@ class Returns:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._expected: dict[int, _Entry] = {}
+        self._chunks: list[_Chunk] = []
+        self._out = 0  # examples in the chunks that are out; an id handed out twice may count twice
         self._given: list[tuple[Tensor, Tensor, Tensor | None]] = []
         self._ever = False  # whether any loss ever came back
 
+    def __len__(self) -> int:
+        """Examples that are out."""
+        return self._out
+
     def crowded(self, n: int, held: int) -> bool:
-        """Whether more are out than any host has under way, in batches of n; held: of those
-        expected, how many were not handed out yet."""
-        return len(self._expected) - held > max(self._most, 16 * n)
+        """Return whether more are out than any host has under way, in batches of n.
+
+        held: of those expected, how many were not handed out yet.
+        """
+        return self._out - held > max(self._most, 16 * n)
 
     @property
     def ever(self) -> bool:
@@ -49,23 +86,55 @@ class Returns:
     def expect(
         self, ids: IntArray, features: Features | None, probability: FloatArray | None, held: int
     ) -> None:
-        """Losses of these will come back, once they are handed out."""
+        """Note that losses of these will come back, once they are handed out."""
+        if self.crowded(len(ids), held):
+            self._index()  # which counts each id once
+            self._tidy()
         if self.crowded(len(ids), held):
             if not self._ever:
                 raise ConfigError(
-                    f"{len(self._expected) - held} examples were handed out and no loss came back: "
+                    f"{self._out - held} examples were handed out and no loss came back: "
                     "call sieve.loss(losses, batch) in the training step, with the batch as it "
                     "came"
                 )
-            for key in list(self._expected)[: len(ids)]:  # the oldest will not come any more
-                del self._expected[key]
-        for i, key in enumerate(ids.tolist()):
-            p = 1.0 if probability is None else float(probability[i])
-            if features is None:
-                self._expected[key] = (None, 0, None, p)
-            else:
-                targets = None if features.targets is None else float(features.targets[i])
-                self._expected[key] = (features.tokens[i], int(features.cross[i]), targets, p)
+            self._forget(len(ids))  # the oldest will not come any more
+        p = np.ones(len(ids), np.float32) if probability is None else probability
+        self._chunks.append(_Chunk(ids, features, p, np.ones(len(ids), np.bool_)))
+        self._out += len(ids)
+
+    def _forget(self, count: int) -> None:
+        """Expect the `count` oldest no longer."""
+        for chunk in self._chunks:
+            oldest = np.flatnonzero(chunk.out)[:count]
+            chunk.out[oldest] = False
+            count -= len(oldest)
+            if count == 0:
+                break
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Let chunks go that came back as a whole, and count again."""
+        left = [chunk.left() for chunk in self._chunks]
+        self._chunks = [c for c, n in zip(self._chunks, left, strict=True) if n]
+        self._out = sum(left)
+
+    def _index(self) -> _Index:
+        """Make the index; an id that was handed out again stands for its latest example alone."""
+        chunks = self._chunks
+        rows = [np.flatnonzero(c.out) for c in chunks]
+        which = np.repeat(np.arange(len(chunks)), [len(r) for r in rows])
+        row = np.concatenate([np.empty(0, np.int64), *rows])
+        ids = np.concatenate([np.empty(0, np.int64),
+                              *(c.ids[r] for c, r in zip(chunks, rows, strict=True))])
+        order = np.argsort(ids, kind="stable")
+        ids, which, row = ids[order], which[order], row[order]
+        again = np.append(ids[1:] == ids[:-1], False)
+        if again.any():
+            for chunk, i in zip(which[again], row[again], strict=True):
+                chunks[chunk].out[i] = False
+            ids, which, row = ids[~again], which[~again], row[~again]
+        self._out = len(ids)
+        return _Index(ids, which, row)
 
     def give(self, ids: Tensor, losses: Tensor, sizes: Tensor | None = None) -> None:
         """Keep losses where they are (no device synchronisation) until they are collected."""
@@ -73,62 +142,122 @@ class Returns:
         self._ever = True
 
     def collect(self) -> Iterator[tuple[IntArray, FloatArray, Offer | None]]:
-        """For each batch given: its ids, its losses, and an offer of those that were expected
+        """Yield for each batch given its ids, its losses, and an offer of those that were expected
         and finite (None if there are none)."""
         given, self._given = self._given, []
-        for id_tensor, loss_tensor, size_tensor in given:
-            ids = id_tensor.cpu().numpy()
-            losses = loss_tensor.float().cpu().numpy()
-            sizes = None if size_tensor is None else size_tensor.float().cpu().numpy()
-            found, entries = [], []
-            for i, key in enumerate(ids.tolist()):
-                entry = self._expected.pop(key, None)
-                if entry is not None and np.isfinite(losses[i]):
-                    found.append(i)
-                    entries.append(entry)
-            if not found:
-                yield ids, losses, None
+        if not given:
+            return
+        ids = [x.cpu().numpy() for x, _, _ in given]
+        losses = [x.float().cpu().numpy() for _, x, _ in given]
+        sizes = [None if x is None else x.float().cpu().numpy() for _, _, x in given]
+        index, chunks = self._index(), self._chunks
+        hit, which, row = _found(np.concatenate(ids), index)
+        finite = np.isfinite(np.concatenate(losses))
+        for number in np.unique(which[hit]):
+            chunks[number].out[row[hit & (which == number)]] = False
+        self._tidy()
+        begin = 0
+        for own, loss, size in zip(ids, losses, sizes, strict=True):
+            part = slice(begin, begin + len(own))
+            begin = part.stop
+            used = np.flatnonzero(hit[part] & finite[part])
+            if len(used) == 0:
+                yield own, loss, None
                 continue
-            size = None if sizes is None else sizes[found]
-            yield ids, losses, self._offer(ids[found], losses[found], size, entries)
-
-    @staticmethod
-    def _offer(
-        ids: IntArray,
-        losses: FloatArray,
-        sizes: FloatArray | None,
-        entries: list[_Entry],
-    ) -> Offer:
-        features = None
-        if all(tokens is not None for tokens, *_ in entries):
-            rows = [tokens for tokens, *_ in entries if tokens is not None]
-            tokens = np.full((len(rows), max(map(len, rows))), -1, dtype=np.int64)
-            for i, row in enumerate(rows):
-                tokens[i, : len(row)] = row
-            cross = np.asarray([c for _, c, _, _ in entries], dtype=np.int64)
-            counts = [t for _, _, t, _ in entries if t is not None]
-            targets = np.asarray(counts, dtype=np.float32) if len(counts) == len(rows) else None
-            features = Features(tokens, cross, targets)
-        probability = np.asarray([p for *_, p in entries], dtype=np.float32)
-        return Offer(
-            ids, 1, features=features, probability=probability, loss=losses, size=sizes
-        )
+            features, probability = _joined(chunks, which[part][used], row[part][used])
+            offer = Offer(own, 1, loss=loss, size=size)
+            if len(used) < len(own):
+                offer = offer.take(used)
+            yield own, loss, replace(offer, features=features, probability=probability)
 
     def state_dict(self) -> State:
-        expected = [
-            [key, None if t is None else torch.from_numpy(np.array(t)), cross, targets, p]
-            for key, (t, cross, targets, p) in self._expected.items()
-        ]
+        """Return what is out, example by example, and what came back."""
         given = [
             [ids.cpu(), losses.cpu(), None if sizes is None else sizes.cpu()]
             for ids, losses, sizes in self._given
         ]
+        self._index()
+        expected = [entry for chunk in self._chunks for entry in _entries(chunk)]
         return {"expected": expected, "given": given, "ever": self._ever}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._expected = {
-            key: (None if t is None else t.numpy().copy(), cross, targets, p)
-            for key, t, cross, targets, p in state["expected"]
-        }
+        alike = groupby(state["expected"], key=_kind)
+        self._chunks = [_chunk(list(entries)) for _, entries in alike]
+        self._out = len(state["expected"])
         self._given = [(ids, losses, sizes) for ids, losses, sizes in state["given"]]
         self._ever = state["ever"]
+
+
+def _found(ids: IntArray, index: _Index) -> tuple[BoolArray, IntArray, IntArray]:
+    """Return which of these ids are out, bool[k], and in which chunk and row, int64[k] (of no
+    meaning where they are not). Of an id that is given several times the first one counts."""
+    if len(index.ids) == 0:
+        nowhere = np.zeros(len(ids), np.int64)
+        return np.zeros(len(ids), np.bool_), nowhere, nowhere
+    at = np.minimum(np.searchsorted(index.ids, ids), len(index.ids) - 1)
+    hit = index.ids[at] == ids
+    if hit.any() and np.bincount(at[hit]).max() > 1:
+        first = np.zeros(len(ids), np.bool_)
+        first[np.unique(ids, return_index=True)[1]] = True
+        hit &= first
+    return hit, index.chunk[at], index.row[at]
+
+
+def _joined(
+    chunks: Sequence[_Chunk], which: IntArray, row: IntArray
+) -> tuple[Features | None, FloatArray]:
+    """Return features, None unless all have them, and probabilities of these rows of chunks."""
+    first = chunks[which[0]]
+    if (which == which[0]).all():
+        if len(row) == len(first.ids) and (row == np.arange(len(row))).all():
+            return first.features, first.probability
+        return first.features and first.features.take(row), first.probability[row]
+    parts = [(which == number, chunks[number]) for number in np.unique(which)]
+    probability = np.empty(len(row), np.float32)
+    for own, chunk in parts:
+        probability[own] = chunk.probability[row[own]]
+    some = [(own, c.features) for own, c in parts if c.features is not None]
+    if len(some) < len(parts):
+        return None, probability
+    width = max(f.tokens.shape[1] for _, f in some)
+    tokens = np.full((len(row), width), -1, dtype=np.int64)
+    cross = np.empty(len(row), dtype=np.int64)
+    targets = np.empty(len(row), dtype=np.float32)
+    for own, f in some:
+        tokens[own, : f.tokens.shape[1]] = f.tokens[row[own]]
+        cross[own] = f.cross[row[own]]
+        if f.targets is not None:
+            targets[own] = f.targets[row[own]]
+    told = all(f.targets is not None for _, f in some)
+    return Features(tokens, cross, targets if told else None), probability
+
+
+# ---- the saved form: key, tokens int64[m] or None, cross, targets or None, probability
+
+
+def _entries(chunk: _Chunk) -> Iterator[list[Any]]:
+    f = chunk.features
+    for i in np.flatnonzero(chunk.out).tolist():
+        key, p = int(chunk.ids[i]), float(chunk.probability[i])
+        if f is None:
+            yield [key, None, 0, None, p]
+        else:
+            targets = None if f.targets is None else float(f.targets[i])
+            yield [key, torch.from_numpy(f.tokens[i].copy()), int(f.cross[i]), targets, p]
+
+
+def _kind(entry: Sequence[Any]) -> tuple[int | None, bool]:
+    """Return what entries must have in common to be of one chunk."""
+    _, tokens, _, targets, _ = entry
+    return None if tokens is None else len(tokens), targets is None
+
+
+def _chunk(entries: Sequence[Sequence[Any]]) -> _Chunk:
+    ids, tokens, cross, targets, p = zip(*entries, strict=True)
+    features = None
+    if tokens[0] is not None:
+        features = Features(
+            torch.stack(tokens).numpy(), np.asarray(cross, np.int64),
+            None if targets[0] is None else np.asarray(targets, np.float32))
+    return _Chunk(np.asarray(ids, np.int64), features, np.asarray(p, np.float32),
+                  np.ones(len(ids), np.bool_))

@@ -23,7 +23,7 @@ from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows, rows_from_state, rows_state
 from finesieve.batches.waiting import Holding
 from finesieve.costs.ledger import Ledger
-from finesieve.costs.meter import Costs
+from finesieve.costs.meter import Meter, Work
 from finesieve.errors import BatchError, ConfigError, StateError
 from finesieve.gates.dice import roll_apart
 from finesieve.gates.features import token_features
@@ -43,12 +43,12 @@ from finesieve.sieve.pool import Sifter
 from finesieve.sieve.ranks import Agreement, Alone, Ranks
 from finesieve.sieve.schedule import RateWatch, Schedule, StreamSchedule
 from finesieve.sieve.state import check_same, described
-from finesieve.stages.policy import Work
+from finesieve.stages.policy import GateLimits
 from finesieve.stages.transitions import Transitions
 
 _END = object()
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
-_VERSION = 9
+_VERSION = 10
 
 
 def built(method: Recipe | Method | str | None, seed: int) -> Method:
@@ -141,14 +141,17 @@ class Sieve:
         self._roll_apart()
         self._listeners = list(given.listeners)
         self.ledger = Ledger(given.clock or clock_of(getattr(scorer, "model", model)))
+        self.meter = Meter()
         self._scoring = ScoringPass(
-            scorer, self._codec, self.ledger, given.scoring_batch, given.scoring_overhead)
+            scorer, self._codec, self.ledger, self.meter, given.scoring_batch,
+            given.scoring_overhead)
         self._sifter = Sifter(self.method, self._codec, self.ledger, self._scoring, wanted)
         self._learning = Learning(
             self.method, scorer, self._codec, wanted, given.read_ahead, self.ledger, self._tell)
         self.window = self._learning.window
-        self._transitions = Transitions(self.method.stages, self.window, total)
-        self._costs = Costs()
+        gates = self.method.opening, self.method.forward, self.method.backward
+        limits = GateLimits(*(gate.limits() for gate in gates))
+        self._transitions = Transitions(self.method.stages, self.window, total, limits)
         self.threshold: float | None = None  # the backward gate's, of the last pool
         self._pool: list[Rows] = []
         self.rates = RateWatch()  # a host that answers for the learning rate says so
@@ -228,7 +231,7 @@ class Sieve:
                     self._codec.note(batch)
                     self._place(batch)
                 iterator = chain(first, iterator)
-        if self._starts_head and not resumed and self.ledger.examples.drawn == 0:
+        if self._starts_head and not resumed and self.meter.drawn == 0:
             iterator = self._start_head(iterator)
         exhausted, made = False, 0
         while True:
@@ -252,7 +255,7 @@ class Sieve:
             made += real
             with self.ledger.spending("decide"):
                 out = self._codec.pack(rows)
-            pace = self.ledger.paces["open" if opened else "closed"]
+            pace = self.meter.paces["open" if opened else "closed"]
             start = self.ledger.clock()
             try:
                 yield out
@@ -330,7 +333,7 @@ class Sieve:
         """Draw one batch: decide on it once its pool is full, and hold what survives."""
         with self.ledger.spending("decide"):
             self._learning.absorb(self.stage, at_least=8)
-            rows = self._codec.unpack(batch, self.ledger.examples.drawn)
+            rows = self._codec.unpack(batch, self.meter.drawn)
             if len(rows) == 0:
                 self._batches_in_pass += 1
                 return
@@ -341,6 +344,7 @@ class Sieve:
             if self._filler is None:
                 self._filler = self._codec.filler(rows)
             self._count("drawn", rows)
+            self.meter.draw(len(rows), int(rows.lengths.sum()))
             self._batches_in_pass += 1
             if self._loaders is None:
                 self._loaders = len(rows)
@@ -385,8 +389,7 @@ class Sieve:
             rows, opened = self._holding.next()
             self._count("yielded", rows)
             self._released += float(rows.spans.sum())
-            if opened:
-                self.ledger.opened += int(rows.lengths.sum())
+            self.meter.hand_out(int(rows.lengths.sum()), opened)
             return rows, opened
 
     def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
@@ -509,13 +512,13 @@ class Sieve:
     def cost_ratio(self) -> float:
         """Seconds to score a token over seconds to train on one of a survivor's: as measured, also
         where the method is told another."""
-        return self._costs.ratio
+        return self.meter.ratio
 
     @property
     def costs(self) -> tuple[float, float]:
         """To score a token, and to train on one of a survivor's, over plain training's; measured,
         and followed in steps of a tenth."""
-        return self._costs.score, self._costs.train
+        return self.meter.score, self.meter.train
 
     @property
     def passes(self) -> int:
@@ -539,13 +542,14 @@ class Sieve:
         ledger, scores = self.ledger, self.method.scores and self.stage > 1
         with ledger.spending("decide"):
             if self.stage > 1:
-                self._costs.follow(ledger.relative("score"), ledger.relative("closed"))
+                self.meter.follow()
             rows = self._codec.concat(self._pool)
             self._pool = []
+        shares = self._transitions.shares
         if self.stage == 1:
-            found = self._sifter.opened(rows)
+            found = self._sifter.opened(rows, shares)
         else:
-            found = self._sifter.closed(rows, self.stage, self.cost_ratio)
+            found = self._sifter.closed(rows, self.stage, self.cost_ratio, shares)
         with ledger.spending("decide"):
             self._learning.bad(len(found.bad))
             if self.stage == 3:
@@ -569,7 +573,7 @@ class Sieve:
         """Once per batch: has any rank one? And with the averages, is it time to move?"""
         with self.ledger.spending("decide"):
             evidence = self._transitions.evidence(
-                self.ledger.examples.drawn, self._passes, self.costs, self.work)
+                self.meter.drawn, self._passes, self.costs, self.work)
             gates = (self.method.forward, self.method.backward)
             shared = [gate.shared() for gate in gates]
             # The batch that comes next counts as consumed: the rate is for the step after it.
@@ -593,19 +597,16 @@ class Sieve:
             return ready
 
     def work(self) -> Work:
-        """Tokens trained on and scored so far."""
-        ledger = self.ledger
-        whole = ledger.tokens.drawn / max(1, ledger.examples.drawn) * (self._total or 0)
-        closed = ledger.tokens.yielded - ledger.opened + self._holding.tokens(opened=False)
-        opened = ledger.opened + self._holding.tokens(opened=True)
-        return Work(opened, closed, ledger.tokens.scored, whole)
+        """Return the tokens trained on and scored so far; those that wait count as trained on."""
+        return self.meter.work(self._total, self._holding.tokens(opened=True),
+                               self._holding.tokens(opened=False))
 
     def _move(self, stage: int, reason: str) -> None:
         if self.stage == 1:
             self._learning.closing()
             # Unscored, so without what frozen layers put out: not to be mixed with what follows.
             self._holding.release(self._loaders or 1, everything=True)
-        move = self._transitions.make(stage, reason, self.ledger.examples.drawn)
+        move = self._transitions.make(stage, reason, self.meter.drawn)
         self._tell({"event": "stage", **move})
         if stage == 1:
             self._holding.release(self._batch_size or 1, everything=True)
@@ -629,7 +630,7 @@ class Sieve:
             "method": m.name,
             "forward": described(m.forward),
             "backward": described(m.backward),
-            "opening": type(m.opening).__name__,
+            "opening": described(m.opening),
             "stages": described(m.stages),
             "pool": self._pool_size,
             "group": self._group,
@@ -641,7 +642,7 @@ class Sieve:
         return {
             "forward": self.method.forward, "backward": self.method.backward,
             "opening": self.method.opening, "codec": self._codec, "ledger": self.ledger,
-            "costs": self._costs, "learning": self._learning, "transitions": self._transitions,
+            "meter": self.meter, "learning": self._learning, "transitions": self._transitions,
         }
 
     def state_dict(self, ahead: Sequence[Any] = ()) -> State:

@@ -42,6 +42,33 @@ def test_no_cut_is_cheaper(overhead):
         assert cost == pytest.approx(cheapest(lengths, most, overhead))
 
 
+def one_by_one(lengths, most, overhead):
+    """The same recurrence, end after end."""
+    longest = np.asarray(lengths, dtype=np.float64)
+    n = len(longest)
+    least, begin = np.zeros(n + 1), np.zeros(n + 1, dtype=np.int64)
+    for end in range(1, n + 1):
+        first = max(0, end - most)
+        costs = least[first:end] + (end - np.arange(first, end)) * longest[end - 1]
+        best = int(costs.argmin())
+        least[end], begin[end] = costs[best] + overhead, first + best
+    cuts, end = [], n
+    while end > 0:
+        cuts.append(slice(int(begin[end]), end))
+        end = int(begin[end])
+    return cuts[::-1]
+
+
+def test_many_ends_at_once_are_cut_as_one_by_one():
+    """Ties and rounding too: to the same places exactly."""
+    dice = np.random.default_rng(0)
+    for _ in range(150):
+        n, widest = int(dice.integers(0, 300)), int(dice.choice([1, 3, 40, 600]))
+        lengths = np.sort(dice.integers(0, widest + 1, n))
+        most, overhead = int(dice.integers(1, 90)), float(dice.choice([0.0, 0.1, 7.3, 64.0, 3e4]))
+        assert cut_by_length(lengths, most, overhead) == one_by_one(lengths, most, overhead)
+
+
 def test_nothing_to_cut():
     assert cut_by_length([], 4, 1.0) == []
 

@@ -44,6 +44,29 @@ def test_every_gate_through_every_law(factory: Callable[[], fs.Gate], law: Calla
     law(factory)
 
 
+@pytest.mark.parametrize("factory", [
+    lambda share: fs.Random(share, systematic=True),
+    lambda share: fs.ThresholdSampling(share, 0.02),
+    lambda share: fs.PredictorGate(
+        fs.SizeRegression(10), fs.ThresholdSampling(share, 0.02), audit=0.1),
+])
+def test_a_share_that_is_offered_counts_and_the_gates_own_stays(
+    factory: Callable[[float], fs.Gate]
+) -> None:
+    """Asked for another share, a gate decides as one that was made with it; and forgets it."""
+    offer = next(checks.sample_offers(3))
+    gate, other = factory(0.5), factory(0.25)
+    before = gate.limits()
+    asked, made = gate.decide(replace(offer, share=0.25)), other.decide(offer)
+    np.testing.assert_array_equal(asked.keep, made.keep)
+    np.testing.assert_array_equal(asked.probability, made.probability)
+    assert gate.limits() == before != other.limits()
+    again = gate.decide(offer).probability
+    assert again.mean() > 1.5 * made.probability.mean()
+    assert offer.take(np.arange(4)).share is None
+    assert replace(offer, share=0.25).take(np.arange(4)).share == 0.25
+
+
 class Biased(fs.Gate):
     """Says 0.5, keeps 0.4."""
 

@@ -285,3 +285,39 @@ def test_sizes_of_any_scale_are_foreseen(scale: float) -> None:
         predicted = model.predict(offer)
         model.learn(offer)
     assert predicted / scale == pytest.approx(1 + 3 * kind, rel=0.1)
+
+
+def test_features_of_batches_without_names_are_found_by_their_form() -> None:
+    """The first whole numbers [n, length] are tokens, the last element labels."""
+    dice = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, 99, (4, 6), generator=dice)
+    image, labels = torch.rand(4, 3, 5, 5, generator=dice), torch.tensor([1, 0, 2, 1])
+    find = fs.token_features()
+    named = find({"input_ids": ids, "labels": labels})
+    for batch in ((ids, labels), [image, ids, labels], (torch.arange(4), ids, ids + 1, labels),
+                  (ids, labels.tolist())):
+        found = find(batch)
+        assert found.tokens.tolist() == named.tokens.tolist() == ids.tolist()
+        assert found.cross.tolist() == named.cross.tolist()
+    # What cannot be found: the label alone, or nothing.
+    alone = find((image, labels))
+    assert alone.tokens.tolist() == [[0]] * 4
+    assert alone.cross.tolist() == [1, 0, 2, 1]
+    assert find((image, labels[:, None])).cross.tolist() == [1, 0, 2, 1]
+    for batch in ((ids,), ids, (ids, ["a", "b", "c", "d"]), (ids, image)):
+        assert find(batch).tokens.tolist() == ids.tolist()
+        assert find(batch).cross.tolist() == [0] * 4
+    assert find(image).tokens.shape == (4, 1)
+    # Of other tasks.
+    targets = ids.masked_fill(ids < 50, -100)
+    count = (targets != -100).sum(dim=1).tolist()
+    assert features.target_features()((ids, targets)).targets.tolist() == count
+    tokens = features.token_features(labels=None, targets="labels")((ids, targets))
+    assert (tokens.targets.tolist(), tokens.tokens.tolist()) == (count, ids.tolist())
+    choices = torch.randint(1, 99, (4, 3, 6), generator=dice)
+    right = features.choice_features()((choices, labels)).tokens.tolist()
+    assert right == choices[torch.arange(4), labels].tolist()
+    with pytest.raises(fs.BatchError, match="last element"):
+        features.target_features()((ids, ["a", "b", "c", "d"]))
+    with pytest.raises(fs.BatchError, match="no 'input_ids'"):
+        features.choice_features()((ids, labels))

@@ -223,7 +223,7 @@ def test_it_comes_before_the_first_step_and_the_examples_are_trained_on_like_all
         int(b["attention_mask"].sum()) for b in batches[:12]) + int(
         batches[12]["attention_mask"][:8].sum())
     assert sieve.ledger.seconds["score"] >= 0.5 * sieve.head_start.seconds > 0
-    assert sieve.ledger.relative("score") is None  # its first launches are no price
+    assert sieve.meter.relative("score") is None  # its first launches are no price
     assert all(p.grad is None for p in model.parameters())
     seen = [first, *islice(iterator, 24)]
     assert ids_of(seen) == list(range(400))

@@ -173,3 +173,34 @@ def test_features_of_a_choice_are_those_of_the_right_one() -> None:
     assert found.cross.tolist() == [0, 0]
     with pytest.raises(fs.BatchError, match=r"\[n, choices, length\]"):
         heads.Choice().features()({**batch, "input_ids": ids[0]})
+
+
+@pytest.mark.parametrize("most", [1, 3 * C, 2**24])
+@pytest.mark.parametrize("shift", [False, True])
+def test_tokens_in_parts_are_as_row_by_row(
+    monkeypatch: pytest.MonkeyPatch, most: int, shift: bool
+) -> None:
+    """However few logits are looked at at a time, and never more of them."""
+    monkeypatch.setattr("finesieve.scoring.heads._MOST_LOGITS", most)
+    head, rows = heads.Tokens(shift=shift, smoothing=0.1), []
+    seen = []
+    each = heads.Tokens._each
+
+    def noted(self: heads.Tokens, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(z.numel())
+        return each(self, z, y)
+
+    monkeypatch.setattr(heads.Tokens, "_each", noted)
+    targets = labelled(N, 0.3)
+    loss, size = head.both(long, {"labels": targets})
+    assert max(seen) <= max(most, C)
+    assert sum(seen) == C * int(head.count(targets).sum())
+    for z, y in zip(long, targets, strict=True):
+        z, y = (z[:-1], y[1:]) if shift else (z, y)
+        z, y = z[y != -100], y[y != -100]
+        aim = F.one_hot(y, C) * 0.9 + 0.1 / C
+        own = -(aim * torch.log_softmax(z, dim=1)).sum(dim=1)
+        error = (torch.softmax(z, dim=1) - aim).square().sum()
+        rows.append([own.sum() / max(1, len(y)), error.sqrt() / max(1, len(y))])
+    expected = torch.tensor(rows)
+    torch.testing.assert_close(torch.stack([loss, size], dim=1), expected, rtol=1e-5, atol=1e-6)

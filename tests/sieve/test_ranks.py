@@ -111,7 +111,7 @@ def test_a_rank_with_nothing_left_yields_fillers() -> None:
     sieve = fs.Sieve(method="full", total=40, agreement=Longer(len(whole) + 3))
     found = list(sieve(make_batches(40)))
     assert [fs.is_filler(b) for b in found] == [False] * len(whole) + [True] * 3
-    counted, pace = sieve.ledger.examples, sieve.ledger.paces["open"].state_dict()
+    counted, pace = sieve.ledger.examples, sieve.meter.paces["open"].state_dict()
     assert len(pace["recent"]) == len(whole)  # what fillers take is no price of a token
     assert (counted.drawn, counted.yielded, sieve.held) == (40, 40, 0)
     for filler in found[-3:]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import OrderedDict, UserDict, defaultdict
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -83,6 +85,73 @@ def test_a_batch_encoding_stays_one() -> None:
     sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=16, group=1)
     for batch in sieve(batches):
         assert isinstance(batch.to("cpu"), BatchEncoding)
+
+
+class Fixed(Mapping[str, Any]):
+    """Can be read, and made from a dict, and never changed."""
+
+    def __init__(self, columns: dict[str, Any]) -> None:
+        self._columns = dict(columns)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._columns[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+KINDS = {
+    "fixed": (Fixed, Fixed),
+    "proxy": (MappingProxyType, MappingProxyType),
+    "ordered": (OrderedDict, OrderedDict),
+    "user": (UserDict, UserDict),
+    "default": (lambda columns: defaultdict(list, columns), dict),  # not made from a dict
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_mapping_comes_back_as_its_kind(kind: str) -> None:
+    """With the default method, through all stages: a dict where the kind cannot be made of one."""
+    make, expected = KINDS[kind]
+    data = make_batches(400)
+    plain = list(small_sieve()(data))
+    sieve = small_sieve()
+    found = list(sieve([make(batch) for batch in data]))
+    assert sieve.stage == 3
+    assert len(found) == len(plain)
+    for batch, same in zip(found, plain, strict=True):
+        assert type(batch) is type(fs.inputs(batch)) is expected
+        assert set(fs.inputs(batch)) == set(data[0])
+        assert set(batch) == {*data[0], "sieve_ids", "sieve_weights"}
+        assert all(torch.equal(batch[key], same[key]) for key in same)
+    bare = small_sieve(id_key="own")
+    for batch in bare([make({**b, "own": torch.arange(8)}) for b in data]):
+        assert batch["own"].tolist() == batch["sieve_ids"].tolist()
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_the_default_method_takes_batches_without_names(kind: type[Any]) -> None:
+    """And decides as on dicts: tokens and labels are found by their form."""
+
+    class Net(torch.nn.Module):
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            first = input_ids[:, 0].float() / 100
+            return torch.stack([first, -first], dim=1)
+
+    dice = torch.Generator().manual_seed(0)
+    data = [(torch.randint(1, 99, (8, 5), generator=dice),
+             torch.randint(0, 2, (8,), generator=dice)) for _ in range(50)]
+    ids = []
+    for batches in ([dict(zip(("input_ids", "labels"), b, strict=True)) for b in data],
+                    [kind(b) for b in data]):
+        sieve = fs.Sieve(fs.scores.Classification(Net()), by_hand(), total=400, pool=50, group=2)
+        ids.append([fs.batches.carry.ride(batch).ids.tolist() for batch in sieve(batches)])
+        assert sieve.stage == 3
+        assert sieve.ledger.examples.dropped > 100
+    assert ids[0] == ids[1]
 
 
 # ---- counting
@@ -296,7 +365,7 @@ def test_large_batches_and_losses_that_sometimes_stay_away_are_no_error() -> Non
     for i, batch in enumerate(sieve(make_batches(64000, batch=64))):
         if i % 3 == 0:
             sieve.loss(torch.ones(64), batch)
-    assert len(sieve._learning._returns._expected) <= 16384
+    assert len(sieve._learning._returns) <= 16384
 
 
 class Even(TableScorer):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import finesieve as fs
 from finesieve.scoring.scorers import Scores
-from finesieve.stages.policy import View
+from finesieve.stages.policy import OWN, Decision, GateLimits, View
 from finesieve.stages.window import Window
 from tests.conftest import Bag, TableScorer, make_batches
 
@@ -122,9 +122,9 @@ def test_the_way_back_when_the_predictor_degrades() -> None:
 
 def test_stages_by_hand() -> None:
     fixed = fs.Fixed({2: 0.25, 3: 0.5})
-    assert fixed.next(1, [0.2]) is None
-    assert fixed.next(1, [0.3]) == (2, "25% of the stream, as set")
-    assert fixed.next(2, [0.6])[0] == 3
+    assert fixed.next(1, [0.2], OWN) == Decision()
+    assert fixed.next(1, [0.3], OWN) == Decision((2, "25% of the stream, as set"))
+    assert fixed.next(2, [0.6], OWN).move == (3, "50% of the stream, as set")
     with pytest.raises(fs.ConfigError, match="starts before"):
         fs.Fixed({2: 0.5, 3: 0.2})
     with pytest.raises(fs.ConfigError, match="expected stages 2 and 3"):
@@ -140,20 +140,23 @@ def test_the_papers_rule() -> None:
     paper = fs.Paper(warmup=0.1, log_loss=0.5, window=4)
     window = Window(4)
     offer = fs.Offer(np.arange(4), loss=np.ones(4, np.float32), size=np.ones(4, np.float32))
-    early = View(1, 0.05, 0, 0, window)
-    assert paper.next(1, paper.evidence(early)) is None
+
+    def move(view: View) -> Any:
+        return paper.next(view.stage, paper.evidence(view), OWN).move
+
+    assert move(View(1, 0.05, 0, 0, window)) is None
     window.add(offer)
-    assert paper.next(1, paper.evidence(View(1, 0.1, 4, 0, window)))[0] == 2
+    assert move(View(1, 0.1, 4, 0, window))[0] == 2
     keep = np.asarray([True, True, False, False])
     bad = np.asarray([0.5, 0.5, 0.5, 0.5], np.float32)
     window.add(replace(offer, keep=keep, predicted=bad))
-    assert paper.next(2, paper.evidence(View(2, 0.2, 4, 0, window))) is None
+    assert move(View(2, 0.2, 4, 0, window)) is None
     good = np.asarray([0.9, 0.9, 0.1, 0.1], np.float32)
     window.add(replace(offer, keep=keep, predicted=good))
-    assert paper.next(2, paper.evidence(View(2, 0.2, 3, 0, window))) is None  # window not full
-    assert paper.next(2, paper.evidence(View(2, 0.2, 4, 0, window)))[0] == 3
-    assert paper.next(2, [0.5, float("inf"), 1.0, 1.0]) == (3, "second pass")
-    assert paper.next(3, [0.9, 9.0, 1.0, 1.0]) is None  # no way back
+    assert move(View(2, 0.2, 3, 0, window)) is None  # window not full
+    assert move(View(2, 0.2, 4, 0, window))[0] == 3
+    assert paper.next(2, [0.5, float("inf"), 1.0, 1.0], OWN) == Decision((3, "second pass"))
+    assert paper.next(3, [0.9, 9.0, 1.0, 1.0], OWN) == Decision()  # no way back
 
 
 def test_paper_method_end_to_end() -> None:
@@ -250,7 +253,7 @@ def test_the_remedy_does_not_collapse() -> None:
 
 
 def test_every_move_of_the_automatic_policy() -> None:
-    policy = fs.Automatic(0.2, 0.4, margin=0.05, slack=0.25)
+    policy = fs.Automatic(margin=0.05, slack=0.25)
     ready = 1.0
     cases = {
         (1, ready, 0.96, 0.96): None,
@@ -274,22 +277,8 @@ def test_every_move_of_the_automatic_policy() -> None:
         (3, ready, 1.04, 1.08): None,
     }
     for (stage, agreed, *prices), target in cases.items():
-        move = policy.next(stage, [agreed, 0.5, *prices])
+        move = policy.next(stage, [agreed, 0.5, *prices], OWN).move
         assert (move[0] if move else None) == target, (stage, prices)
-
-
-def test_the_policy_sets_the_cheapest_share() -> None:
-    rule = fs.ThresholdSampling(0.4)
-    policy = fs.Automatic(None, rule)
-    prices = dict.fromkeys(policy.SHARES, 0.5)
-    prices.update({0.3: 0.4, 0.35: 0.407})
-    assert policy.next(2, [1.0, 0.5, 0.6, *prices.values()]) is not None
-    assert rule.share == 0.3
-    policy.next(3, [0.0, 0.0, *[float("inf")] * (1 + len(policy.SHARES))])  # nothing is known
-    assert rule.share == 0.3
-    twin = fs.ThresholdSampling(0.4)
-    twin.load_state_dict(rule.state_dict())
-    assert twin.share == 0.3
 
 
 def test_prices_count_the_audit_and_zero_sizes() -> None:
@@ -330,7 +319,7 @@ def test_the_sieve_follows_the_measured_cost_ratio_in_coarse_steps() -> None:
     assert seen[0] == fs.gates.COST_RATIO / fs.gates.SURVIVOR  # nothing measured yet
     assert seen[-1] == pytest.approx(0.4, rel=0.12)
     assert len(set(seen)) == 2
-    costs = sieve.state_dict()["costs"]
+    costs = sieve.state_dict()["meter"]
     assert costs["score"] / costs["train"] == seen[-1]
 
 
@@ -419,7 +408,8 @@ def test_scoring_is_measured_before_gates_may_open_again() -> None:
             break
     assert sieve.stage == 2
     assert sieve.costs == pytest.approx((0.4, 1.2), rel=0.06)
-    view = View(2, 0.5, 1024, 0, sieve.window, sieve.costs)  # when the patience is over
+    view = View(2, 0.5, 1024, 0, sieve.window, sieve.costs,  # when the patience is over
+                limits=GateLimits(backward=sieve.method.backward.limits()))
     price = sieve.method.stages.evidence(view)[2]
     size = sieve.window.column("size")[-1024:]
     p = np.concatenate([  # the gates decide on 256 at a time
@@ -433,9 +423,9 @@ def test_scoring_is_measured_before_gates_may_open_again() -> None:
 
 def test_gates_never_stay_where_it_costs_more_than_plain_training() -> None:
     """Scoring everything is dear and the predictor is of no use: the way back, at once."""
-    policy = fs.Automatic(0.2, 0.4, margin=0.05)
+    policy = fs.Automatic(margin=0.05)
     for backward in (1.1, 1.3, 2.0):
         for forward in (0.96, 1.0, 5.0):
-            move = policy.next(2, [1.0, 0.5, backward, forward])
+            move = policy.next(2, [1.0, 0.5, backward, forward], OWN).move
             assert move is not None
             assert move[0] == 1

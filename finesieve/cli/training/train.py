@@ -31,7 +31,7 @@ from finesieve.cli.training.models import (
     pick_device,
 )
 from finesieve.cli.training.prepare import Prepared, prepare
-from finesieve.cli.training.progress import Live, rounded, snapshot
+from finesieve.cli.training.progress import Live, rounded, snapshot, why_open
 from finesieve.cli.training.runfiles import ExampleLog, RunFolder
 from finesieve.costs.clock import TrainingClock
 from finesieve.errors import ConfigError, ScoreError, StateError
@@ -417,7 +417,7 @@ class Run:
                 "concentration": rounded(window.concentration()),
             },
             "cost_ratio": self.sieve.cost_ratio,
-            "costs_measured": {name: ledger.relative(name) for name in ("score", "closed")},
+            "costs_measured": {k: self.sieve.meter.relative(k) for k in ("score", "closed")},
             "eval": {**pooled, "n": len(loss)},
             "eval_sets": sets,
             "eval_examples": pack_examples(loss, right),  # in the order of `eval_sets`
@@ -470,6 +470,8 @@ def train(
     run.train()
     if folder:
         run.save()  # what follows can be interrupted too; resuming then goes on from here
-    if method.scores and len(run.sieve.moves) == 1 and isinstance(method.opening, Open):
-        live.say("the stream ended in warm-up: skipping would not have paid, nothing was saved")
+    open_throughout = len(run.sieve.moves) == 1 and run.sieve.stage == 1
+    if method.scores and open_throughout and isinstance(method.opening, Open):
+        why = why_open(run.sieve, method.stages)
+        live.say(f"no time was saved: trained on everything, because {why}")
     return run.finish()
