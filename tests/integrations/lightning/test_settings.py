@@ -198,7 +198,7 @@ def test_scored_as_it_is_trained_on(tmp_path: Path) -> None:
         trainer(tmp_path, callback, precision="bf16-mixed", max_epochs=1).fit(
             Hooked(callback), callback(loader()))
         runs.append(drawn)
-        assert bool(told) == score
+        assert (len(told) > 1) == score  # the function is tried once, whatever comes
         assert set(told) <= {(False, True, True, True)}
     assert runs[0] == runs[1][: len(runs[0])]
 

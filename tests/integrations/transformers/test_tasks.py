@@ -41,6 +41,19 @@ class Regressor(nn.Module):
         return {"logits": self.out(self.embed(input_ids))}
 
 
+def test_a_function_that_does_not_fit_is_found_out_before_the_first_step(tmp_path: Path) -> None:
+    def losses(net: Any, batch: Any) -> Tensor:
+        return net(**batch).loss  # of the whole batch
+
+    host = trainer(tmp_path)
+    attached = hf.attach(host, closed(starts={}), losses=losses, **OPTIONS)
+    with pytest.raises(fs.ScoreError, match="use reduction='none'"):
+        host.train()
+    assert host.state.global_step == 0
+    assert attached.sieve is not None
+    assert attached.sieve.ledger.examples.yielded == 0
+
+
 def test_any_task_by_one_function(tmp_path: Path) -> None:
     host = trainer(tmp_path, Regressor(), Data(300, lambda i, ids: float(ids[0] > 30)))
     with pytest.raises(fs.ConfigError, match="Regressor tells no task"):
