@@ -66,7 +66,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = Bag()
     optimizer = torch.optim.Adagrad(model.parameters(), lr=0.05)
-    method = methods.build("finesieve", 0, train=0.2, score=0.4, cost_ratio=0.2,
+    method = methods.registry.build("finesieve", 0, train=0.2, score=0.4, cost_ratio=0.2,
                            starts={2: 20_000 / args.examples, 3: 60_000 / args.examples})
     sieve = Sieve(scores.Classification(model), method, total=args.examples, batch_size=128)
     points: list[dict[str, Any]] = []
@@ -74,7 +74,7 @@ def main() -> None:
     for batch in sieve(stream()):
         given = {k: v for k, v in inputs(batch).items() if k != "labels"}
         losses = F.cross_entropy(model(**given), batch["labels"], reduction="none")
-        sieve.reduce(losses, batch).backward()
+        sieve.loss(losses, batch).backward()
         optimizer.step()
         optimizer.zero_grad()
         drawn = sieve.ledger.examples.drawn

@@ -58,7 +58,7 @@ def gates(kind: str) -> fs.Method | str:
     if kind == "plain":
         return "full"
     starts = {} if kind == "open" else {2: 0.0, 3: 0.2}
-    return methods.build("finesieve", 0, starts=starts, cost_ratio=0.3, train=0.3, score=0.6)
+    return methods.registry.build("finesieve", 0, starts=starts, cost_ratio=0.3, train=0.3, score=0.6)
 
 
 def losses_of(model: Any, batch: Any) -> Tensor:
@@ -94,7 +94,7 @@ class Hosts:
         begin = time.perf_counter()
         for batch in sieve(loader) if sieve else loader:
             losses = losses_of(model, batch)
-            (sieve.reduce(losses, batch) if sieve else losses.mean()).backward()
+            (sieve.loss(losses, batch) if sieve else losses.mean()).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -126,7 +126,7 @@ class Hosts:
         for batch in stream if stream else loader:
             with host.accumulate(model):
                 losses = losses_of(model, batch)
-                host.backward(stream.reduce(losses, batch) if stream else losses.mean())
+                host.backward(stream.loss(losses, batch) if stream else losses.mean())
                 host.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
@@ -144,7 +144,7 @@ class Hosts:
         begin = time.perf_counter()
         for batch in sieve(loader) if sieve else loader:
             losses = losses_of(wrapped, batch)
-            host.backward(sieve.reduce(losses, batch) if sieve else losses.mean())
+            host.backward(sieve.loss(losses, batch) if sieve else losses.mean())
             host.clip_gradients(wrapped, optimizer, max_norm=1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -181,7 +181,7 @@ class Module(lightning.LightningModule):
 
     def training_step(self, batch: Any, index: int) -> Tensor:
         losses = losses_of(self.body, batch)
-        return losses.mean() if self.sieved is None else self.sieved.reduce(losses, batch)
+        return losses.mean() if self.sieved is None else self.sieved.loss(losses, batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return adam(self)

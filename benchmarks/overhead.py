@@ -116,13 +116,13 @@ def whole(starts: dict[int, float], batches: list[Any], seed: int) -> float:
     table = Table()
     losses = torch.from_numpy(table.values)
     n = len(batches) * BATCH
-    sieve = fs.Sieve(table, fs.methods.build("finesieve", seed, starts=starts), total=2 * n,
-                     head_start=0)
+    method = fs.methods.registry.build("finesieve", seed, starts=starts)
+    sieve = fs.Sieve(scorer=table, method=method, total=2 * n, head_start=0)
     spent = 0.0
     for _ in range(2):
         start = time.process_time()
         for batch in sieve(batches):
-            sieve.reduce(losses[: len(batch["labels"])], batch)
+            sieve.loss(losses[: len(batch["labels"])], batch)
         spent = time.process_time() - start
     return 1e6 * spent / n
 
@@ -134,7 +134,7 @@ def gates(runs: int, tokens: int) -> dict[str, Any]:
     for name in ("finesieve", "paper"):
         rates = []
         for run in range(runs + 1):
-            method = fs.methods.build(name, run)
+            method = fs.methods.registry.build(name, run)
             rate = once(method, offers)
             if run:  # the first warms up
                 rates.append(rate)

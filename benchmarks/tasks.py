@@ -280,12 +280,12 @@ def run(config: Config, job: Job) -> dict[str, Any]:
     from finesieve.cli.training.train import hardware, versions
     from finesieve.integrations.transformers import attach as hf
 
-    method, drawn = methods.build(config.method, config.seed, **config.settings), len(job.train)
+    method, drawn = methods.registry.build(config.method, config.seed, **config.settings), len(job.train)
     subset = None
     if isinstance(method.forward, Random):  # drawn beforehand, batched as plain training is
         subset = max(1, round(method.forward.share * drawn))
         order = np.random.default_rng([config.seed, 80]).permutation(drawn)
-        job.train, method = [job.train[i] for i in order[:subset]], methods.full(config.seed)
+        job.train, method = [job.train[i] for i in order[:subset]], methods.registry.build("full", config.seed)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = (job.host or Trainer)(
             job.model,

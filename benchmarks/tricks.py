@@ -71,7 +71,7 @@ def freezing(config: Config, job: Job) -> None:
     from finesieve.scoring.frozen import FrozenPrefix, freeze
 
     freeze(job.model, config.freeze)
-    if methods.build(config.method, config.seed, **config.settings).scores:
+    if methods.registry.build(config.method, config.seed, **config.settings).scores:
         job.sieve.update(prefix=FrozenPrefix(job.model, config.freeze))
 
 

@@ -27,7 +27,7 @@ model.train()
 for batch in stream:
     with accelerator.accumulate(model):
         logits = model(batch["input_ids"], batch["attention_mask"]).logits
-        loss = stream.reduce(F.cross_entropy(logits, batch["labels"], reduction="none"), batch)
+        loss = stream.loss(F.cross_entropy(logits, batch["labels"], reduction="none"), batch)
         accelerator.backward(loss)
         optimizer.step()
         decay.step()

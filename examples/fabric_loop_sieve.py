@@ -23,7 +23,7 @@ decay = StreamSchedule(decay, len(loader), lambda: sieve.progress)
 model.train()
 for batch in sieve(loader):
     logits = model(batch["input_ids"], batch["attention_mask"]).logits
-    loss = sieve.reduce(F.cross_entropy(logits, batch["labels"], reduction="none"), batch)
+    loss = sieve.loss(F.cross_entropy(logits, batch["labels"], reduction="none"), batch)
     fabric.backward(loss)
     optimizer.step()
     optimizer.zero_grad()

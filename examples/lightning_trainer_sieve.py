@@ -20,7 +20,7 @@ class Classifier(L.LightningModule):
     def training_step(self, batch, index):
         logits = self(batch["input_ids"], batch["attention_mask"])
         losses = F.cross_entropy(logits, batch["labels"], reduction="none")
-        self.last = loss = self.sieved.reduce(losses, batch)
+        self.last = loss = self.sieved.loss(losses, batch)
         return loss
 
     def configure_optimizers(self):

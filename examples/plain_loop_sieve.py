@@ -18,7 +18,7 @@ decay = StreamSchedule(decay, len(loader), lambda: sieve.progress)
 model.train()
 for batch in sieve(loader):
     logits = model(batch["input_ids"], batch["attention_mask"]).logits
-    loss = sieve.reduce(F.cross_entropy(logits, batch["labels"], reduction="none"), batch)
+    loss = sieve.loss(F.cross_entropy(logits, batch["labels"], reduction="none"), batch)
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()

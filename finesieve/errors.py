@@ -14,6 +14,10 @@ class ConfigError(FinesieveError, ValueError):
     """A setting is outside its range or contradicts another."""
 
 
+class SettingError(ConfigError, TypeError):
+    """A setting has a name that nothing knows."""
+
+
 class BatchError(FinesieveError, ValueError):
     """A batch cannot be taken apart into examples."""
 
@@ -24,6 +28,10 @@ class ScoreError(FinesieveError, ValueError):
 
 class GateError(FinesieveError, ValueError):
     """A gate lacks what it needs to decide, or returned something that is no verdict."""
+
+
+class LawError(FinesieveError, AssertionError):
+    """A gate breaks one of the laws in `finesieve.gates.laws`."""
 
 
 class DataError(FinesieveError, ValueError):

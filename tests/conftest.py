@@ -108,7 +108,7 @@ class TableScorer(Scorer):
 def by_hand(seed: int = 0, **settings: Any) -> fs.Method:
     """finesieve with stages at fixed places: 10 % and 30 % of the stream; nothing depends on a
     clock."""
-    return fs.methods.build(
+    return fs.methods.registry.build(
         "finesieve", seed, predictor_bits=12, starts={2: 0.1, 3: 0.3}, cost_ratio=0.2, **settings
     )
 
@@ -127,7 +127,7 @@ def train(
         given = fs.inputs(batch)
         labels = given.pop("labels")
         losses = F.cross_entropy(model(**given), labels, reduction="none")
-        sieve.reduce(losses, batch).backward()
+        sieve.loss(losses, batch).backward()
         optimizer.step()
         optimizer.zero_grad()
         seen.append(batch)

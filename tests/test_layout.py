@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "finesieve"
-FLOORS = ["errors", "gates", "batches", "costs", "scoring", "stages", "methods", "sieve",
+FLOORS = ["errors", "costs", "gates", "batches", "scoring", "stages", "methods", "sieve",
           "integrations", "cli"]
 
 

@@ -66,6 +66,14 @@ def inputs(batch: Any) -> Any:
     return batch
 
 
+def rides(batch: Any) -> bool:
+    """Whether the batch carries ids and weights: a sieve made it."""
+    if isinstance(batch, Mapping):
+        return IDS in batch and WEIGHTS in batch
+    last = batch[-1] if isinstance(batch, (tuple, list)) and batch else None
+    return isinstance(batch, TensorBatch) or isinstance(last, Ride)
+
+
 def ride(batch: Any) -> Ride:
     """Ids and weights of a batch that a sieve made; `BatchError` for any other."""
     if isinstance(batch, TensorBatch):

@@ -35,6 +35,10 @@ class Holding:
         self._tokens = {False: 0, True: 0}  # and tokens, by whether they passed open gates
         self._idle = 0.0  # examples drawn of which nothing survived yet
 
+    def for_rank(self, rank: int) -> None:
+        """Draw the order of batches with this rank's own dice (see `Dice.for_rank`)."""
+        self._dice.for_rank(rank)
+
     def __len__(self) -> int:
         """Examples held, in batches or not yet."""
         return self._count + sum(map(len, self._held))

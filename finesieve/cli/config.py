@@ -9,6 +9,9 @@ from finesieve.errors import ConfigError
 
 CLOCKS = ("wall", "processor")
 ATTENTION = ("eager", "sdpa")  # implementations in transformers
+# The names in `finesieve.methods.REGISTRY`, which cannot be asked without loading torch.
+METHODS = ("finesieve", "paper", "authors", "full", "random", "quantile", "selective-backprop",
+           "top-loss", "loss-sampling", "infobatch", "rho-loss")
 
 
 @dataclass(frozen=True)

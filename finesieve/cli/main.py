@@ -1,4 +1,8 @@
-"""The command line: `finesieve train`, `compare`, `bench` and `report`."""
+"""The command line: `finesieve train`, `compare`, `bench` and `report`.
+
+What takes time to load (torch, numpy, transformers) is loaded once the options are known to be
+right, so that the version, the help and what is wrong with a command come at once.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from finesieve import __version__
-from finesieve.cli.config import ATTENTION, CLOCKS
+from finesieve.cli.config import ATTENTION, CLOCKS, METHODS, Config
 from finesieve.cli.memory import keep_memory
-from finesieve.errors import ConfigError, FinesieveError
-from finesieve.methods.registry import REGISTRY
+from finesieve.errors import ConfigError, FinesieveError, FinesieveWarning
 
 EXIT_BAD_INPUT = 2
 
@@ -107,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
     _data_options(train)
     train.add_argument("--output", required=True, metavar="FOLDER", help="new or empty folder")
     train.add_argument("--method", default="finesieve",
-                       help=f"{', '.join(REGISTRY)}, or module:function of your own "
+                       help=f"{', '.join(METHODS)}, or module:function of your own "
                        "(default: %(default)s)")
     train.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     train.add_argument("--resume", action="store_true",
@@ -186,9 +189,7 @@ def _rate(text: str) -> float | None:
         raise ConfigError(f"--dropout {text}; expected a rate or 'model'") from None
 
 
-def config_of(args: argparse.Namespace, **more: Any) -> Any:
-    from finesieve.cli.config import Config
-
+def config_of(args: argparse.Namespace, **more: Any) -> Config:
     same = ("train", "model", "text", "text_pair", "label", "keep_empty", "limit", "eval_limit",
             "epochs", "batch_size", "survivor_batch_size", "head_start", "lr", "weight_decay",
             "warmup", "max_length", "freeze", "lora", "precision", "attention", "device", "threads",
@@ -199,11 +200,11 @@ def config_of(args: argparse.Namespace, **more: Any) -> Any:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from finesieve.cli.training.train import Interrupted, train
-
     config = config_of(
         args, method=args.method, seed=args.seed, settings=settings_of(args.settings)
     )
+    from finesieve.cli.training.train import Interrupted, train
+
     try:
         summary = train(config, args.output, args.resume, quiet=args.quiet)
     except Interrupted as stop:
@@ -229,34 +230,35 @@ def _again(args: argparse.Namespace) -> str:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from finesieve.cli.comparing.compare import compare
-    from finesieve.cli.training.train import Interrupted
-
     names = [name.strip() for name in args.methods.split(",") if name.strip()]
     settings = settings_of(args.settings)
     if settings and "finesieve" not in names:
         raise ConfigError("--set reaches the method finesieve, which is not among --methods")
+    config = config_of(args)
+    from finesieve.cli.comparing.compare import compare
+    from finesieve.cli.training.train import Interrupted
+
     try:
-        compare(
-            config_of(args), list(dict.fromkeys(names)), args.seeds, settings, args.output,
+        records = compare(
+            config, list(dict.fromkeys(names)), args.seeds, settings, args.output,
             equal_time=not args.no_equal_time, quiet=args.quiet,
         )
     except Interrupted as stop:
         kept = f"; finished runs are in {args.output}" if args.output else ""
         print(f"\ninterrupted{kept}", file=sys.stderr)
         return 128 + stop.signal
-    return 0
+    return int(any("failed" in r for r in records))
 
 
 def _bench(args: argparse.Namespace) -> int:
+    if args.workers is not None and args.workers < 1:
+        raise ConfigError(f"--workers is {args.workers}; expected 1 or more")
     from finesieve.cli.comparing.bench import Bench
     from finesieve.cli.comparing.suite import read_suite
     from finesieve.cli.comparing.tables import table, verdict
     from finesieve.cli.results import read_all
 
     suite = read_suite(args.suite)
-    if args.workers is not None and args.workers < 1:
-        raise ConfigError(f"--workers is {args.workers}; expected 1 or more")
     if not args.table_only:
         command = f"finesieve bench {Path(args.suite).name} --data-dir DATA --output RESULTS"
         told = functools.partial(print, file=sys.stderr, flush=True)
@@ -300,8 +302,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_memory()
     try:
         with warnings.catch_warnings():
-            from finesieve.errors import FinesieveWarning
-
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("always", FinesieveWarning)
             warnings.showwarning = _show_warning

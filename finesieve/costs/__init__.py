@@ -1,1 +1,1 @@
-"""Costs: what a token takes in seconds, what the sieve goes by, and the ledger that people read."""
+"""Costs: what a token takes in seconds, what decisions go by, and the ledger that people read."""

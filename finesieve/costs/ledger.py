@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from finesieve.costs.pace import Pace
-
 Clock = Callable[[], float]
 
 
@@ -31,13 +29,11 @@ class Counts:
 
 @dataclass
 class Ledger:
-    """Examples, tokens and seconds. Counts and paces flow back into decisions; seconds do not.
+    """Examples, tokens and seconds, for people: no decision reads them (see `costs.meter`).
 
     seconds: `decide` (both gates and the predictor, deciding and learning, and the handling of
     rows), `score`, `train` (from a batch's handing over to the next request), `data` (waiting
     for the loader).
-    opened: tokens yielded while the gates were open.
-    paces: what a token costs: trained on while the gates are `open` or `closed`, or to `score`.
     """
 
     clock: Clock
@@ -45,10 +41,6 @@ class Ledger:
     tokens: Counts = field(default_factory=Counts)
     seconds: dict[str, float] = field(
         default_factory=lambda: {"decide": 0.0, "score": 0.0, "train": 0.0, "data": 0.0}
-    )
-    opened: int = 0
-    paces: dict[str, Pace] = field(
-        default_factory=lambda: {name: Pace() for name in ("open", "closed", "score")}
     )
 
     @contextmanager
@@ -62,15 +54,6 @@ class Ledger:
     def count(self, station: str, examples: int, tokens: int) -> None:
         setattr(self.examples, station, getattr(self.examples, station) + examples)
         setattr(self.tokens, station, getattr(self.tokens, station) + tokens)
-
-    def relative(self, name: str) -> float | None:
-        """What a token costs, `closed` or to `score`, over plain training's; None if unknown.
-
-        Where gates were closed from the start, survivors stand in for plain training.
-        """
-        plain = self.paces["open"].per_token or self.paces["closed"].per_token
-        found = self.paces[name].per_token
-        return None if found is None or plain is None else found / plain
 
     def flops(self, parameters: int, learn: int | None = None) -> dict[str, float]:
         """Floating-point operations, derived: 2 per parameter and token forward, 2 for the
@@ -92,13 +75,9 @@ class Ledger:
             "examples": asdict(self.examples),
             "tokens": asdict(self.tokens),
             "seconds": dict(self.seconds),
-            "opened": self.opened,
-            "paces": {name: pace.state_dict() for name, pace in self.paces.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.examples = Counts(**state["examples"])
         self.tokens = Counts(**state["tokens"])
-        self.seconds, self.opened = dict(state["seconds"]), state["opened"]
-        for name, pace in state["paces"].items():
-            self.paces[name].load_state_dict(pace)
+        self.seconds = dict(state["seconds"])

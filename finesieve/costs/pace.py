@@ -6,8 +6,6 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from finesieve.gates.protocol import State
-
 _SETTLING, _OUTLIER, _RECENT = 4, 4.0, 64
 
 
@@ -50,7 +48,7 @@ class Pace:
         seconds, tokens = self.sums
         return seconds / tokens if tokens and seconds > 0 else None
 
-    def state_dict(self) -> State:
+    def state_dict(self) -> dict[str, Any]:
         return {"usual": list(self._usual), "all": list(self._all), "recent": list(self._recent)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

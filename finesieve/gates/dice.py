@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from finesieve.gates.protocol import BoolArray, IntArray, Offer, State
+from finesieve.gates.protocol import BoolArray, Gate, IntArray, Offer, State
 
 
 class Dice:
@@ -20,9 +20,19 @@ class Dice:
     """
 
     def __init__(self, seed: int, use: str) -> None:
+        self._name, self._rank = f"{use}:{seed}", 0
+        self._seed(self._name)
+
+    def _seed(self, name: str) -> None:
         # torch's CPU generator takes the low 32 bits of a seed and ignores the rest.
-        self.origin = zlib.crc32(f"{use}:{seed}".encode())
+        self.origin = zlib.crc32(name.encode())
         self._generator = torch.Generator().manual_seed(self.origin)
+
+    def for_rank(self, rank: int) -> None:
+        """Start anew with numbers of this rank's own; rank 0 has those of a single process."""
+        if rank != self._rank:
+            self._rank = rank
+            self._seed(f"{self._name}:rank {rank}" if rank else self._name)
 
     def uniform(self, n: int) -> npt.NDArray[np.float64]:
         """float64[n] in [0, 1)."""
@@ -53,6 +63,21 @@ class Dice:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._generator.set_state(state["generator"])
+
+
+def roll_apart(parts: Iterable[Any], rank: int) -> None:
+    """Give all dice in these gates, and in what the gates are made of, to one rank (see
+    `Dice.for_rank`): with the same dice, ranks would keep the same places of their pools."""
+    waiting, seen = list(parts), set[int]()
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, Dice):
+            part.for_rank(rank)
+        elif isinstance(part, Gate):
+            waiting.extend(vars(part).values())
 
 
 def strata(offer: Offer, sizes: npt.ArrayLike | None = None) -> IntArray:

@@ -11,7 +11,7 @@ import numpy as np
 from finesieve.errors import check_share
 from finesieve.gates.dice import Dice
 from finesieve.gates.predictor import Predictor
-from finesieve.gates.protocol import FloatArray, Gate, Offer, State, Verdict
+from finesieve.gates.protocol import FloatArray, Gate, Limits, Offer, State, Verdict
 
 
 class PredictorGate(Gate):
@@ -46,6 +46,9 @@ class PredictorGate(Gate):
     def learn(self, offer: Offer) -> None:
         self.predictor.learn(offer)
         self.rule.learn(offer)
+
+    def limits(self) -> Limits:
+        return replace(self.rule.limits(), audit=self.audit)
 
     def shared(self) -> list[float]:
         return self.rule.shared()

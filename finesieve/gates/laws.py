@@ -1,7 +1,8 @@
 """Public laws that every gate must obey; run your own gate through `check_gate`.
 
 Each law is a function of a gate factory (a callable without arguments that makes a fresh gate)
-and raises `AssertionError` with an explanation when the law is broken.
+and raises `LawError`, an `AssertionError`, with an explanation when the law is broken; also under
+`python -O`, which leaves out `assert`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from finesieve.errors import LawError
 from finesieve.gates.protocol import Features, Gate, Offer
 
 Factory = Callable[[], Gate]
@@ -40,6 +42,12 @@ def sample_offers(seed: int = 0, count: int = 6, n: int = 64, stage: int = 2) ->
             size=size,
             keep=loss > 0.4,
         )
+
+
+def _must(holds: object, broken: str) -> None:
+    """Raises `LawError` with this explanation unless `holds` is true."""
+    if not holds:
+        raise LawError(broken)
 
 
 def _trained(factory: Factory, seed: int = 0) -> Gate:
@@ -79,16 +87,16 @@ def law_answers_every_example(factory: Factory) -> None:
         verdict = gate.decide(offer).check(offer.n, gate)
         if verdict.probability is not None:
             p = verdict.probability
-            assert bool(np.all((p >= 0) & (p <= 1))), "a probability outside [0, 1]"
-            assert not verdict.keep[p == 0].any(), "kept although its probability is 0"
-            assert verdict.keep[p == 1].all(), "dropped although its probability is 1"
+            _must(np.all((p >= 0) & (p <= 1)), "a probability outside [0, 1]")
+            _must(not verdict.keep[p == 0].any(), "kept although its probability is 0")
+            _must(verdict.keep[p == 1].all(), "dropped although its probability is 1")
 
 
 def law_empty_offer(factory: Factory) -> None:
     """An offer of no examples is decided on and learned without complaint."""
     gate = _trained(factory)
     nothing = next(sample_offers(1, n=0))
-    assert gate.decide(nothing).keep.shape == (0,), "keep for no examples must have shape (0,)"
+    _must(gate.decide(nothing).keep.shape == (0,), "keep for no examples must have shape (0,)")
     gate.learn(nothing)
 
 
@@ -99,7 +107,7 @@ def law_deciding_does_not_learn(factory: Factory) -> None:
     for offer in sample_offers(2):
         gate.decide(offer)
     after = _without_dice(_round_trip(gate))
-    assert _same(before, after), "decide changed the gate's state: only learn may"
+    _must(_same(before, after), "decide changed the gate's state: only learn may")
 
 
 def law_does_not_change_the_offer(factory: Factory) -> None:
@@ -110,12 +118,10 @@ def law_does_not_change_the_offer(factory: Factory) -> None:
         gate.learn(offer)
         for name in ("ids", "loss", "size", "keep"):
             same = np.array_equal(getattr(offer, name), getattr(copy, name))
-            assert same, f"the gate wrote into the offer's {name}"
-        assert offer.features is not None
-        assert copy.features is not None
+            _must(same, f"the gate wrote into the offer's {name}")
         for name in ("tokens", "cross"):
             same = np.array_equal(getattr(offer.features, name), getattr(copy.features, name))
-            assert same, f"the gate wrote into the offer's features' {name}"
+            _must(same, f"the gate wrote into the offer's features' {name}")
 
 
 def law_state_is_whole(factory: Factory) -> None:
@@ -127,13 +133,13 @@ def law_state_is_whole(factory: Factory) -> None:
     twin.load_state_dict(_round_trip(gate))
     for offer in sample_offers(5):
         a, b = gate.decide(offer), twin.decide(offer)
-        assert np.array_equal(a.keep, b.keep), "a restored gate decides otherwise"
-        assert _same(
+        _must(np.array_equal(a.keep, b.keep), "a restored gate decides otherwise")
+        _must(_same(
             *(None if v.probability is None else torch.from_numpy(v.probability) for v in (a, b))
-        ), "a restored gate has other probabilities"
+        ), "a restored gate has other probabilities")
         gate.learn(offer)
         twin.learn(offer)
-    assert _same(_round_trip(gate), _round_trip(twin)), "a restored gate learns otherwise"
+    _must(_same(_round_trip(gate), _round_trip(twin)), "a restored gate learns otherwise")
 
 
 def law_unbiased(factory: Factory, rounds: int = 400) -> None:
@@ -149,19 +155,20 @@ def law_unbiased(factory: Factory, rounds: int = 400) -> None:
 def _unbiased(gate: Gate, offer: Offer, rounds: int) -> None:
     if gate.decide(offer).probability is None:
         return
-    assert offer.size is not None
-    for value in (np.ones(offer.n), offer.size.astype(np.float64)):
+    for value in (np.ones(offer.n), np.asarray(offer.size, dtype=np.float64)):
         sums = []
         for _ in range(rounds):
             verdict = gate.decide(offer)
-            assert verdict.probability is not None
+            if verdict.probability is None:
+                raise LawError("the gate gives probabilities now and then: always, or never")
             kept = verdict.keep
             sums.append(float((value[kept] / verdict.probability[kept]).sum()))
         error = float(np.mean(sums)) - float(value.sum())
         spread = float(np.std(sums)) / np.sqrt(rounds) + 1e-6 * float(value.sum())
-        assert abs(error) < 4.5 * spread, (
+        _must(
+            abs(error) < 4.5 * spread,
             f"the weighted sum is off by {error:.3g}, {error / spread:.1f} standard errors: the "
-            "probabilities given are not those with which it keeps"
+            "probabilities given are not those with which it keeps",
         )
 
 
@@ -179,6 +186,9 @@ LAWS: dict[str, Callable[[Factory], None]] = {
 
 
 def check_gate(factory: Factory) -> None:
-    """Run a gate through every law; `factory` makes a fresh one, always with the same seed."""
+    """Runs a gate through every law; `factory` makes a fresh one, always with the same seed.
+
+    Raises `LawError` for the first law that is broken.
+    """
     for law in LAWS.values():
         law(factory)

@@ -15,15 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from finesieve.costs.meter import COST_RATIO, SURVIVOR
 from finesieve.errors import GateError, StateError
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 State = dict[str, Any]
-# Before they are measured, over training an example with gates open, as it was on CPUs:
-COST_RATIO = 0.3  # to score one
-SURVIVOR = 1.2  # to train on one with gates closed, in smaller batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +51,9 @@ class Offer:
     stage: 1, 2 or 3, the stage in which the sieve is.
     drawn: how many examples of the stream this offer stands for (n at the forward gate; at the
         backward gate the size of the pool that the scored ones came from). Shares refer to it.
+    share: in (0, 1], the share of `drawn` that the policy wants kept in expectation, whatever share
+        the gate was made with; None: what the gate itself keeps. Gates that know no shares need
+        not heed it.
     features: what the forward gate's predictor sees.
     probability: float32[n] in (0, 1], with which each example got here.
     predicted: float32[n], the size that the predictor expected before it learned.
@@ -72,6 +73,7 @@ class Offer:
     size: FloatArray | None = None
     keep: BoolArray | None = None
     cost_ratio: float = COST_RATIO / SURVIVOR
+    share: float | None = None
 
     @property
     def n(self) -> int:
@@ -90,6 +92,7 @@ class Offer:
             size=None if self.size is None else self.size[index],
             keep=None if self.keep is None else self.keep[index],
             cost_ratio=self.cost_ratio,
+            share=self.share,
         )
 
     def need(self, field: str, gate: object) -> Any:
@@ -144,6 +147,24 @@ class Verdict:
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a gate keeps to by its own settings, for a policy that prices what the gate would do.
+
+    share: expected share that it keeps where the offer asks for none; None: it has none, and goes
+        by a rule of its own, such as the balance of variance and cost. least: share kept at least
+        where it has none. floor: the least probability. audit: share that passes whatever is
+        predicted. cost_ratio: what the gate was told (see `Offer`); None: it goes by what is
+        measured.
+    """
+
+    share: float | None = None
+    least: float = 0.0
+    floor: float = 0.0
+    audit: float = 0.0
+    cost_ratio: float | None = None
+
+
 class Gate(ABC):
     """The protocol. Abstract or final: no gate subclasses another gate."""
 
@@ -157,6 +178,10 @@ class Gate(ABC):
     def predict(self, offer: Offer) -> FloatArray | None:
         """The sizes that this gate expects, float32[n], or None if it holds no predictor."""
         return None
+
+    def limits(self) -> Limits:
+        """Return the settings that policies ask for. They stay the same during a run."""
+        return Limits()
 
     def shared(self) -> list[float]:
         """Numbers on which ranks must agree; replaced by their mean over ranks in `agree`."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from finesieve.errors import check_cost_ratio, check_share
 from finesieve.gates.dice import Dice, strata
-from finesieve.gates.protocol import Gate, Offer, State, Verdict
+from finesieve.gates.protocol import Gate, Limits, Offer, State, Verdict
 
 Array = npt.NDArray[np.float64]
 
@@ -160,8 +160,8 @@ class ThresholdSampling(Gate):
     At the forward gate the sizes are the predicted ones (inside a `PredictorGate`); at the
     backward gate they are the measured ones divided by the probability of having been scored.
 
-    share: expected share of the pool *drawn* that is kept, in (0, 1]; None: balance (only behind
-        a scoring pass).
+    share: expected share of the pool *drawn* that is kept, in (0, 1], where the offer asks for no
+        other; None: balance (only behind a scoring pass: before it, the policy gives the share).
     floor: the least probability, in [0, 1]: bounds the weights. What looks worthless now may
         still teach under dropout, or be mispredicted; without a floor it would come, rarely, with
         a weight that spoils the step.
@@ -192,13 +192,14 @@ class ThresholdSampling(Gate):
         if offer.probability is not None:
             sizes = sizes / offer.probability
         drawn = offer.n if offer.drawn is None else offer.drawn
-        if self.share is None:
+        share = self.share if offer.share is None else offer.share
+        if share is None:
             ratio = offer.cost_ratio if self.cost_ratio is None else self.cost_ratio
             threshold = balanced_threshold(
                 sizes, ratio * offer.n, self.floor, least=self.least * drawn
             )
         else:
-            threshold = solve_threshold(sizes, self.share * drawn, self.floor)
+            threshold = solve_threshold(sizes, share * drawn, self.floor)
         p = inclusion(sizes, threshold, self.floor).astype(np.float32)
         if self.systematic:
             keep = self._dice.systematic(p, strata(offer, sizes))
@@ -206,9 +207,11 @@ class ThresholdSampling(Gate):
             keep = self._dice.uniform(offer.n) < p
         return Verdict(keep, p, threshold=threshold)
 
+    def limits(self) -> Limits:
+        return Limits(self.share, self.least, self.floor, cost_ratio=self.cost_ratio)
+
     def state_dict(self) -> State:
-        return {"dice": self._dice.state_dict(), "share": self.share}  # a policy may have moved it
+        return {"dice": self._dice.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._dice.load_state_dict(state["dice"])
-        self.share = state["share"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from finesieve.errors import check_share
 from finesieve.gates.dice import Dice, strata
-from finesieve.gates.protocol import Gate, Offer, State, Verdict
+from finesieve.gates.protocol import Gate, Limits, Offer, State, Verdict
 
 
 class Open(Gate):
@@ -18,12 +18,16 @@ class Open(Gate):
     def decide(self, offer: Offer) -> Verdict:
         return Verdict(np.ones(offer.n, dtype=np.bool_))
 
+    def limits(self) -> Limits:
+        return Limits(share=1.0)
+
 
 class Random(Gate):
-    """Each example goes on with the same probability `share`, whatever it is.
+    """Each example goes on with the same probability, whatever it is.
 
     The rival that any selection must beat at equal total time.
 
+    share: that probability, where the offer asks for no other.
     systematic: of every label as many as expected, instead of independent rolls.
     """
 
@@ -32,15 +36,18 @@ class Random(Gate):
         self._dice = Dice(seed, "random")
 
     def decide(self, offer: Offer) -> Verdict:
+        share = self.share if offer.share is None else offer.share
         if self.systematic:
-            keep = self._dice.systematic(np.full(offer.n, self.share), strata(offer))
+            keep = self._dice.systematic(np.full(offer.n, share), strata(offer))
         else:
-            keep = self._dice.uniform(offer.n) < self.share
-        return Verdict(keep, np.full(offer.n, self.share, dtype=np.float32))
+            keep = self._dice.uniform(offer.n) < share
+        return Verdict(keep, np.full(offer.n, share, dtype=np.float32))
+
+    def limits(self) -> Limits:
+        return Limits(self.share)
 
     def state_dict(self) -> State:
-        return {"dice": self._dice.state_dict(), "share": self.share}  # a policy may have moved it
+        return {"dice": self._dice.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._dice.load_state_dict(state["dice"])
-        self.share = state["share"]

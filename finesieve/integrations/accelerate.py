@@ -1,4 +1,4 @@
-"""Hugging Face Accelerate: a plain loop over `FilteredLoader(accelerator, loader, scorer)`.
+"""Hugging Face Accelerate: a plain loop over `FilteredLoader(accelerator, loader, model)`.
 
 While the gates are open, or with the method "full", the loop ends at the same weights as without
 finesieve, to the bit.
@@ -27,10 +27,12 @@ except ImportError as error:
         f"finesieve.integrations.accelerate needs {error.name}: pip install 'finesieve[hf]'"
     ) from None
 
-from finesieve import methods
 from finesieve.errors import ConfigError, FinesieveWarning, StateError
 from finesieve.integrations import common as hosts
+from finesieve.methods.method import Method
+from finesieve.methods.recipes import Recipe
 from finesieve.scoring.scorers import Scorer, unwrapped
+from finesieve.sieve.options import SieveOptions, scorer_of
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.schedule import StreamSchedule
 from finesieve.sieve.sieve import Sieve
@@ -42,10 +44,11 @@ _MADE: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # accelerator -> loade
 
 class FilteredLoader:
     """A prepared loader, filtered: `for batch in stream:` once an epoch, and
-    `accelerator.backward(stream.reduce(losses, batch))` for the loss.
+    `accelerator.backward(stream.loss(losses, batch))` for the loss.
 
     loader: as `accelerator.prepare` returned it. Each rank filters its own part.
-    scorer: of the prepared model, e.g. `scores.Classification(model)`; it is scored without its
+    model: the prepared model, whose task is found from its class (`head=` or `scorer=` say
+        otherwise); it is scored without its
         DistributedDataParallel, in the mixed precision that Accelerate gave its forward. For a
         loss under `with accelerator.autocast():` give the scorer `autocast=accelerator.autocast`.
     epochs: passes over the loader in all, from which the stream's length follows.
@@ -68,12 +71,15 @@ class FilteredLoader:
         self,
         accelerator: Accelerator,
         loader: Any,
-        scorer: Scorer | None = None,
-        method: methods.Method | str = "finesieve",
+        model: Any = None,
+        method: Recipe | Method | str | None = None,
         *,
         epochs: int = 1,
         **options: Any,
     ) -> None:
+        scorer = scorer_of(
+            model, options.pop("head", None), options.pop("scorer", None),
+            SieveOptions(autocast=options.pop("autocast", None)))
         _check(accelerator, loader, scorer, epochs)
         hosts.check_method(method, options.get("id_key"), "a filtered loader")
         self._accelerator, self._loader, self._epochs = accelerator, loader, epochs
@@ -86,7 +92,7 @@ class FilteredLoader:
             **options,
         }
         self._agreement = settings["agreement"]
-        self.sieve = Sieve(scorer, method, **settings)
+        self.sieve = Sieve.of_host(scorer, method, **settings)
         # Accelerate asks these two of the loader that is being iterated over.
         self.end_of_dataloader, self.remainder = False, -1
         self._skip: int | None = None  # batches drawn of an interrupted pass, once that is loaded
@@ -112,12 +118,20 @@ class FilteredLoader:
             if not hosts.sized(self._loader):
                 raise ConfigError("the loader has no length: give stream.schedule(..., steps=...)")
             steps = self._epochs * -(-len(self._loader) // host.gradient_accumulation_steps)
-        self._schedule = _AtSteps(host, schedule, steps, lambda: self.sieve.progress)
+        self._schedule = hosts.Driven(
+            schedule, steps, lambda: self.sieve.progress,
+            lambda: host.sync_gradients and not host.optimizer_step_was_skipped)
         return self._schedule
 
+    def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
+        """As `Sieve.loss`: the weighted mean, a scalar, for `accelerator.backward`."""
+        return self.sieve.loss(losses, batch, sizes)
+
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
-        """As `Sieve.reduce`: the weighted mean, a scalar, for `accelerator.backward`."""
-        return self.sieve.reduce(losses, batch, sizes)
+        """`loss`, by its name of version 0.1."""
+        warnings.warn("FilteredLoader.reduce goes with version 0.3: use FilteredLoader.loss",
+                      DeprecationWarning, stacklevel=2)
+        return self.loss(losses, batch, sizes)
 
     @property
     def passes(self) -> int:
@@ -125,8 +139,12 @@ class FilteredLoader:
         return self.sieve.passes
 
     def figures(self) -> dict[str, float]:
-        """For `accelerator.log`: stage, shares trained on and scored, savings."""
-        return hosts.figures(self.sieve)
+        """As `Sieve.figures`, for `accelerator.log`."""
+        return self.sieve.figures()
+
+    def detach(self) -> None:
+        """As `Sieve.detach`: from the next pass on the loader's batches come as they are."""
+        self.sieve.detach()
 
     # ---- one pass
 
@@ -157,9 +175,10 @@ class FilteredLoader:
     def _notice_schedules(self) -> None:
         """A prepared schedule that this stream does not drive is stepped by the loop."""
         prepared = getattr(self._accelerator, "_schedulers", ())
-        known = self._schedule is not None or self.sieve.method.name == "full"
+        known = self._schedule is not None or not self.sieve.method.filters
         if prepared and not known and not self._noticed:
             self._noticed = True
+            self.sieve.rates.known()  # said once is enough
             warnings.warn(
                 "a schedule was prepared that steps with the optimizer, and nobody knows "
                 "beforehand how often that is: decay = stream.schedule(decay) follows the share "
@@ -255,19 +274,6 @@ class FilteredLoader:
         self._skip = self.sieve.position if state["under_way"] else None
 
 
-class _AtSteps(StreamSchedule):
-    """Steps when the optimizer does, not with every accumulated batch."""
-
-    def __init__(self, accelerator: Accelerator, *rest: Any) -> None:
-        super().__init__(*rest)
-        self._accelerator = accelerator
-
-    def step(self) -> None:
-        host = self._accelerator
-        if host.sync_gradients and not host.optimizer_step_was_skipped:
-            super().step()
-
-
 def _check(accelerator: Any, loader: Any, scorer: Scorer | None, epochs: Any) -> None:
     """`ConfigError` for what cannot be served rightly."""
     if not isinstance(accelerator, Accelerator):
@@ -279,16 +285,14 @@ def _check(accelerator: Any, loader: Any, scorer: Scorer | None, epochs: Any) ->
     if not isinstance(epochs, int) or epochs < 1:
         wrong.append(f"epochs is {epochs!r}; expected a whole number, 1 or more")
     kind = str(getattr(accelerator.distributed_type, "value", accelerator.distributed_type))
+    sharded = dispatched = ""
     if kind != "NO" and not kind.startswith("MULTI_"):
-        wrong.append(f"distributed type {kind} does not leave each rank a whole model to score "
-                     "with: use plain data-parallel training (accelerate launch --multi_gpu)")
-    elif getattr(accelerator, "torch_device_mesh", None) is not None:
-        wrong.append("a parallelism_config shards the model or gives several ranks the same "
-                     "batches: use plain data-parallel training, without one")
+        sharded = (f"distributed type {kind} does not leave each rank a whole model to score "
+                   "with: use plain data-parallel training (accelerate launch --multi_gpu)")
     if type(loader) is DataLoaderDispatcher and accelerator.num_processes > 1:
-        wrong.append("batches dispatched by the first rank are drawn by all ranks at the same "
-                     "time, but each sieve draws as many as it needs: "
-                     "DataLoaderConfiguration(dispatch_batches=False)")
+        dispatched = "DataLoaderConfiguration(dispatch_batches=False)"
+    mesh = not sharded and getattr(accelerator, "torch_device_mesh", None) is not None
+    wrong += hosts.unserved(sharded=sharded, mesh=mesh, dispatched=dispatched)
     if loader.use_stateful_dataloader:
         wrong.append("the sieve finds its place in the data itself: "
                      "DataLoaderConfiguration(use_stateful_dataloader=False)")

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
-from finesieve import methods
 from finesieve.errors import ConfigError
 from finesieve.methods.method import Method
-from finesieve.sieve.sieve import Sieve
+from finesieve.methods.recipes import Recipe
+from finesieve.sieve.schedule import StreamSchedule
+from finesieve.sieve.sieve import built
 
 
 def clock(device: torch.device) -> Callable[[], float]:
@@ -29,25 +31,104 @@ def clock(device: torch.device) -> Callable[[], float]:
 
 
 def check_method(
-    method: Method | str, id_key: Any, where: str, by_steps: bool = False
+    method: Recipe | Method | str | None, id_key: Any, where: str, by_steps: bool = False
 ) -> None:
     """`ConfigError` for a method that needs more than a stream of batches gives.
 
     id_key: the column of ids, if any. where: who runs it. by_steps: whether whoever runs it makes
     the learning rate follow the share of the stream.
     """
-    built = methods.build(method, 0) if isinstance(method, str) else method
+    made = built(method, 0)
     wrong = ""
-    if built.reference > 0:
+    if made.needs_reference:
         wrong = "needs a reference model trained beforehand"
-    elif by_steps and built.schedule_by == "steps":
+    elif by_steps and made.schedule_by == "steps":
         wrong = "has a learning rate that goes by steps"
     if wrong:
-        raise ConfigError(f"method {built.name!r} {wrong}, which {where} does not have: run it "
-                          f"with `finesieve train --method {built.name}`")
-    if built.name == "infobatch" and id_key is None:
-        raise ConfigError("method 'infobatch' remembers losses from pass to pass, so it needs ids "
-                          "that stay the same: give id_key=, the name of a column of them")
+        raise ConfigError(f"method {made.name!r} {wrong}, which {where} does not have: run it "
+                          f"with `finesieve train --method {made.name}`")
+    if made.needs_ids and id_key is None:
+        raise ConfigError(f"method {made.name!r} remembers losses from pass to pass, so it needs "
+                          "ids that stay the same: give id_key=, the name of a column of them")
+
+
+class Wrapper:
+    """Stands for another object: what it does not have itself is asked of `_inner`.
+
+    Double-underscore names are not passed on, so that Python's protocols (copying, pickling) see
+    the wrapper and not what is within; nor is anything before `_inner` is set, as in a copy that
+    is being made.
+    """
+
+    _inner: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if "_inner" not in vars(self) or (name.startswith("__") and name.endswith("__")):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self._inner, name)
+
+
+class Driven(Wrapper, StreamSchedule, LRScheduler):
+    """A host's learning-rate schedule, driven by the share of the stream consumed.
+
+    What a schedule has besides is asked of the one within. Lightning takes none but PyTorch's
+    class; its constructor is left out, since it would step the optimizer's rate.
+
+    inner: built for `steps` steps. due: whether the optimizer has just made a step, where a host
+        steps the schedule with every batch that it accumulates.
+    """
+
+    def __init__(
+        self, inner: Any, steps: int, progress: Callable[[], float],
+        due: Callable[[], bool] | None = None,
+    ) -> None:
+        StreamSchedule.__init__(self, inner, steps, progress)
+        self._inner, self._due = inner, due
+
+    @property
+    def optimizer(self) -> Any:  # type: ignore[override]
+        """The optimizer whose rate it is."""
+        return self._inner.optimizer
+
+    def step(self, *_: Any) -> None:
+        """Call after each step of the optimizer, or after each batch where `due` tells."""
+        if self._due is None or self._due():
+            StreamSchedule.step(self)
+
+    def get_last_lr(self) -> Any:
+        """The rates of the last step, one for each group of parameters."""
+        return self._inner.get_last_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        return StreamSchedule.state_dict(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        StreamSchedule.load_state_dict(self, state_dict)
+
+
+def unserved(
+    *, sharded: str = "", several_gpus: bool = False, mesh: bool = False, dispatched: str = ""
+) -> list[str]:
+    """Returns a sentence for each thing about a host that a sieve cannot be served with: what is
+    wrong, and what to set instead.
+
+    Args:
+        sharded: empty, or how this host calls what shards the model, and what to use instead.
+        several_gpus: whether one process trains on several GPUs.
+        mesh: whether the host spreads the model over a mesh of devices.
+        dispatched: empty, or the setting by which the first rank does not draw for the others.
+    """
+    wrong = [sharded] if sharded else []
+    if several_gpus:
+        wrong.append("several GPUs in one process (DataParallel): start one process a GPU "
+                     "(torchrun), or show it one GPU (CUDA_VISIBLE_DEVICES)")
+    if mesh:
+        wrong.append("a parallelism_config shards the model or gives several ranks the same "
+                     "batches: use plain data-parallel training, without one")
+    if dispatched:
+        wrong.append("batches dispatched by the first rank are drawn by all ranks at the same "
+                     f"time, but each sieve draws as many as it needs: {dispatched}")
+    return wrong
 
 
 def sized(loader: Any) -> bool:
@@ -71,19 +152,6 @@ def examples(loader: Any, batch_size: int | None, ranks: int = 1) -> int | None:
     if ranks == 1 and sampler is not None and sized(sampler):
         return min(most, len(sampler))
     return most
-
-
-def figures(sieve: Sieve) -> dict[str, float]:
-    """Stage; shares trained on and scored of what was drawn; savings of plain training's cost, by
-    what a token was measured to cost (`Sieve.costs`)."""
-    ledger = sieve.ledger
-    drawn = max(1, ledger.examples.drawn - sieve.held)
-    trained = ledger.examples.yielded / drawn
-    scored = ledger.examples.scored / max(1, ledger.examples.drawn)
-    work = sieve.work()
-    spent = work.spent(*sieve.costs, of=ledger.tokens.drawn)
-    return {"sieve_stage": float(sieve.stage), "sieve_trained": round(trained, 4),
-            "sieve_scored": round(scored, 4), "sieve_saved": round(1.0 - spent, 4)}
 
 
 # ---- the random state of the process (a GPU's apart, which no loader draws from)

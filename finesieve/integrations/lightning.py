@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +21,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 try:
@@ -31,10 +31,19 @@ except ImportError as error:
         f"finesieve.integrations.lightning needs {error.name}: pip install 'finesieve[lightning]'"
     ) from None
 
-from finesieve import methods
+from finesieve.costs.clock import TrainingClock
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
-from finesieve.integrations.common import check_method, clock, examples, figures, sized
+from finesieve.integrations.common import (
+    Driven,
+    check_method,
+    clock,
+    examples,
+    sized,
+    unserved,
+)
+from finesieve.methods.method import Method
+from finesieve.methods.recipes import Recipe
 from finesieve.scoring import heads
 from finesieve.scoring.last_layer import LastLayer
 from finesieve.scoring.scorers import (
@@ -47,9 +56,9 @@ from finesieve.scoring.scorers import (
     check_losses,
     scoring,
 )
+from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
-from finesieve.sieve.schedule import StreamSchedule
-from finesieve.sieve.sieve import Listener, Sieve
+from finesieve.sieve.sieve import Sieve, built
 
 __all__ = ["SieveCallback"]
 LossFunction = Callable[[nn.Module, Any], Tensor]
@@ -64,9 +73,9 @@ class SieveCallback(Callback):
         trainer = Trainer(callbacks=[module.sieved])
         trainer.fit(module, module.sieved(loader))
 
-    and in `training_step`: `return self.sieved.reduce(losses, batch)`, with one loss an example.
+    and in `training_step`: `return self.sieved.loss(losses, batch)`, with one loss an example.
 
-    method: a name from `finesieve.methods`, or a `Method`; "full" leaves all as it is.
+    method: a recipe, its name, or a `Method`; `Full()` leaves all as it is.
     head: the task, where `module(**batch without targets)` gives what the head expects.
     losses: for anything else: a function (module, batch) -> loss per example, float[n]. It runs in
         the scoring pass, too, so it must not call `self.log`.
@@ -84,7 +93,7 @@ class SieveCallback(Callback):
 
     def __init__(
         self,
-        method: methods.Method | str = "finesieve",
+        method: Recipe | Method | str | None = None,
         *,
         head: heads.Head | None = None,
         losses: LossFunction | None = None,
@@ -93,12 +102,12 @@ class SieveCallback(Callback):
         listeners: Sequence[Listener] = (),
         **options: Any,
     ) -> None:
-        built = methods.build(method, 0) if isinstance(method, str) else method
-        check_method(built, options.get("id_key"), "a SieveCallback")
-        self.filters = built.name != "full"
-        if built.scores and (head is None) == (losses is None):
+        made = built(method, 0)
+        check_method(made, options.get("id_key"), "a SieveCallback")
+        self.filters = made.filters
+        if made.scores and (head is None) == (losses is None):
             raise ConfigError(
-                f"method {built.name!r} scores examples: give either head=, one of "
+                f"method {made.name!r} scores examples: give either head=, one of "
                 "finesieve.heads, or losses=, a function (module, batch) -> loss per example"
             )
         if size is not None and losses is None:
@@ -121,7 +130,8 @@ class SieveCallback(Callback):
         self._progress = 0.0
         self._order: Tensor | None = None  # random state with which the pass began
         self._saved: Mapping[str, Any] | None = None
-        self._idle = self._stopped = 0.0
+        # Asked for the device's clock at each reading: a test or a subclass may give another.
+        self._clock = TrainingClock(lambda: self._device_clock())
 
     # ---- for the user's script
 
@@ -130,16 +140,34 @@ class SieveCallback(Callback):
         self._loader = loader
         return _Loader(self, loader) if self.filters else loader
 
-    def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
+    def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """The weighted mean of the losses; a scalar for `training_step` to return.
 
-        losses, sizes: as in `Sieve.reduce`. In evaluation the plain mean.
+        losses, sizes: as in `Sieve.loss`. In evaluation the plain mean.
         """
         if not self.filters or self._trainer is None or not self._trainer.training:
             return check_losses(losses, losses.numel(), "the step").mean()
         if self.sieve is None:
             raise _not_wrapped()
-        return self.sieve.reduce(losses, batch, sizes)
+        return self.sieve.loss(losses, batch, sizes)
+
+    def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
+        """`loss`, by its name of version 0.1."""
+        warnings.warn("SieveCallback.reduce goes with version 0.3: use SieveCallback.loss",
+                      DeprecationWarning, stacklevel=2)
+        return self.loss(losses, batch, sizes)
+
+    def figures(self) -> dict[str, float]:
+        """As `Sieve.figures`; empty before the first batch."""
+        return {} if self.sieve is None else self.sieve.figures()
+
+    def detach(self) -> None:
+        """Filter no more, and leave the trainer: from the next pass on batches come as the loader
+        has them."""
+        if self.sieve is not None:
+            self.sieve.detach()
+        if self._trainer is not None and self in self._trainer.callbacks:
+            self._trainer.callbacks.remove(self)
 
     @property
     def steps(self) -> int:
@@ -183,7 +211,7 @@ class SieveCallback(Callback):
         self._asked()
         if self.filters and (self._passes() is not None or self._given is not None):
             nominal = self.steps if steps is None else steps
-            scheduler = _Driven(scheduler, nominal, lambda: self.progress)
+            scheduler = Driven(scheduler, nominal, lambda: self.progress)
         return {"scheduler": scheduler, "interval": "step"}
 
     # ---- hooks
@@ -200,7 +228,7 @@ class SieveCallback(Callback):
         if not isinstance(trainer.train_dataloader, _Loader):
             raise _not_wrapped()
         for found in trainer.lr_scheduler_configs if self._passes() is not None else ():
-            if found.interval == "step" and not isinstance(found.scheduler, _Driven):
+            if found.interval == "step" and not isinstance(found.scheduler, Driven):
                 raise ConfigError(
                     f"{type(found.scheduler).__name__} steps with the optimizer, and nobody knows "
                     "beforehand how often that is (estimated_stepping_batches is no number here): "
@@ -224,15 +252,15 @@ class SieveCallback(Callback):
         every, step = trainer.log_every_n_steps, trainer.global_step
         written = every and (step % every == 0 or (step + 1) % every == 0)
         if self.sieve is not None and not trainer.barebones and (written or trainer.should_stop):
-            pl_module.log_dict(figures(self.sieve))
+            pl_module.log_dict(self.sieve.figures())
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         if self.sieve is not None:
-            self._stopped = self._device_clock()
+            self._clock.pause()
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         if self.sieve is not None:
-            self._idle += self._device_clock() - self._stopped
+            self._clock.go_on()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._pass = None  # ends the loader's workers
@@ -272,10 +300,9 @@ class SieveCallback(Callback):
         trainer, wrong = self._trainer, []
         kinds = [kind.__name__ for kind in type(trainer.strategy).__mro__]
         if any(k in _SHARDED for k in kinds) or not any(k in _SERVED for k in kinds):
-            wrong.append(
-                f"Trainer(strategy=...) is {kinds[0]}; expected 'ddp' or one device: a sharded "
-                "model cannot be scored by one rank alone"
-            )
+            wrong += unserved(
+                sharded=f"Trainer(strategy=...) is {kinds[0]}; expected 'ddp' or one device: a "
+                        "sharded model cannot be scored by one rank alone")
         for name in ("val_check_interval", "limit_train_batches"):
             value = getattr(trainer, name)
             if isinstance(value, float) and value != 1.0:
@@ -329,10 +356,6 @@ class SieveCallback(Callback):
     def _device_clock(self) -> float:
         return clock(self._trainer.strategy.root_device)()
 
-    def _clock(self) -> float:
-        """Seconds without those of evaluation, which comes between two train batches."""
-        return self._device_clock() - self._idle
-
     def _built(self) -> Sieve:
         trainer, module, scorer = self._trainer, self._module, None
         # The module itself, not the strategy's wrapper, under the precision that it trains in.
@@ -343,13 +366,14 @@ class SieveCallback(Callback):
             own = PerExample(module, self._losses, self._size, context)
             scorer = _Prepared(own, trainer, module)
         several = trainer.world_size > 1
-        sieve = Sieve(
-            scorer, self._method if isinstance(self._method, str) else copy.deepcopy(self._method),
+        sieve = Sieve.of_host(
+            scorer, copy.deepcopy(self._method),
             total=self._total(), listeners=self._listeners,
             features=self._features or (self._head.features() if self._head else None),
             agreement=Ranks(device=str(trainer.strategy.root_device)) if several else Alone(),
             **{"clock": self._clock, **self._options},
         )
+        sieve.rates.known()  # what goes by steps is refused when training starts
         if self._saved is not None:
             ranks = self._saved["ranks"]
             if len(ranks) != trainer.world_size:
@@ -398,6 +422,23 @@ class SieveCallback(Callback):
         self._order = None
 
 
+def attach(trainer: Any, method: Recipe | Method | str | None = None, **options: Any) -> Any:
+    """Adds a `SieveCallback` to a Lightning trainer, and returns it.
+
+    Args:
+        trainer: a `lightning.Trainer` that is not training yet.
+        method, options: as in `SieveCallback`.
+
+    Raises:
+        ConfigError: if the trainer has one already, or for what cannot be served rightly.
+    """
+    if any(isinstance(callback, SieveCallback) for callback in trainer.callbacks):
+        raise ConfigError("a sieve is attached to this trainer already")
+    sieved = SieveCallback(method, **options)
+    trainer.callbacks.append(sieved)
+    return sieved
+
+
 class _Loader:
     """The train loader as Lightning sees it: filtered, without a length."""
 
@@ -431,27 +472,6 @@ class _Prepared(Scorer):
 
     def size_of_loss(self, loss: Any) -> Any:
         return self._scorer.size_of_loss(loss)
-
-
-class _Driven(LRScheduler):
-    """A schedule that follows the share of the data consumed; Lightning takes no other class."""
-
-    def __init__(self, plain: Any, steps: int, progress: Callable[[], float]) -> None:
-        # Without the base's own: that would step the optimizer's rate.
-        self.optimizer, self._plain = plain.optimizer, plain
-        self._driver = StreamSchedule(plain, steps, progress)
-
-    def step(self, epoch: int | None = None) -> None:
-        self._driver.step()
-
-    def get_last_lr(self) -> Any:
-        return self._plain.get_last_lr()
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._driver.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._driver.load_state_dict(state_dict)
 
 
 def _not_wrapped() -> ConfigError:

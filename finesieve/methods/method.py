@@ -9,8 +9,8 @@ from typing import Literal
 from finesieve.errors import ConfigError
 from finesieve.gates.forward import PredictorGate
 from finesieve.gates.protocol import Gate
-from finesieve.gates.simple import Open
-from finesieve.stages.policy import Stages
+from finesieve.gates.simple import Open, Random
+from finesieve.stages.policy import Fixed, Stages
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class Method:
         by optimizer steps out of those that plain training takes. For the host to heed.
     reference: share of the training examples to hold out for a reference model, whose losses the
         backward gate's `refer` takes; 0 for none. For the host to heed.
+    needs_ids: whether a gate remembers examples by their ids from one pass to the next, so that
+        they must stay the same. For the host to heed.
+
+    What a host or a command does depends on these fields and on the properties below, never on
+    the name, which is for people.
     """
 
     name: str
@@ -36,6 +41,7 @@ class Method:
     batches: Mapping[int, int] = field(default_factory=dict)
     schedule_by: Literal["stream", "steps"] = "stream"
     reference: float = 0.0
+    needs_ids: bool = False
 
     def __post_init__(self) -> None:
         rule = self.forward.rule if isinstance(self.forward, PredictorGate) else self.forward
@@ -45,6 +51,25 @@ class Method:
                 f"both gates of method {self.name!r} roll the same dice, so what they keep would "
                 "not be independent and no longer unbiased: give them different seeds"
             )
+
+    @property
+    def filters(self) -> bool:
+        """Whether a gate could ever leave anything out; False for plain training."""
+        return not all(isinstance(g, Open) for g in (self.opening, self.forward, self.backward))
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a reference model has to be trained before the run."""
+        return self.reference > 0.0
+
+    @property
+    def subset(self) -> float | None:
+        """The share of a uniformly random subset, if training on one is all that the method does,
+        so that it can be drawn before the data are loaded; else None."""
+        alone = isinstance(self.backward, Open) and isinstance(self.stages, Fixed)
+        if alone and self.stages.first == 3 and isinstance(self.forward, Random):
+            return self.forward.share
+        return None
 
     @property
     def scores(self) -> bool:

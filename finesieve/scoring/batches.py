@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,11 +15,12 @@ from torch import Tensor
 from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows
 from finesieve.costs.ledger import Ledger
+from finesieve.costs.meter import Meter
 from finesieve.errors import ScoreError
 from finesieve.gates.protocol import FloatArray, IntArray
 from finesieve.scoring.head_start import unfit
 from finesieve.scoring.last_layer import LastLayer, joined
-from finesieve.scoring.scorers import Scorer
+from finesieve.scoring.scorers import Scorer, Scores
 
 _ENDS, _MOST_COSTS = 64, 2**20  # of `cut_by_length`: worked on at once, and what that may take
 _MOST_INPUTS = 2**26  # numbers that a head start may hold: 256 MB
@@ -95,9 +97,10 @@ class ScoringPass:
     """
 
     def __init__(
-        self, scorer: Scorer | None, codec: Codec, ledger: Ledger, most: int | None, overhead: float
+        self, scorer: Scorer | None, codec: Codec, ledger: Ledger, meter: Meter, most: int | None,
+        overhead: float,
     ) -> None:
-        self._scorer, self._codec, self._ledger = scorer, codec, ledger
+        self._scorer, self._codec, self._ledger, self._meter = scorer, codec, ledger, meter
         self.most, self._overhead = most, overhead
 
     def __call__(self, rows: Rows, chosen: IntArray) -> Scored:
@@ -107,8 +110,13 @@ class ScoringPass:
         """
         with self._ledger.spending("score"):
             out = self._score(rows, chosen)
-        self._ledger.count("scored", len(chosen), int(rows.lengths[chosen].sum()))
+        self._count(rows.lengths[chosen])
         return out
+
+    def _count(self, lengths: npt.NDArray[np.int64]) -> None:
+        tokens = int(lengths.sum())
+        self._ledger.count("scored", len(lengths), tokens)
+        self._meter.scored += tokens
 
     def _cuts(self, lengths: npt.NDArray[np.int64], most: int) -> list[slice]:
         if self._codec.buckets:
@@ -146,7 +154,7 @@ class ScoringPass:
                 part = ask(batch)
             if part is None:
                 return None
-            self._ledger.count("scored", len(index), int(rows.lengths[index].sum()))
+            self._count(rows.lengths[index])
             parts.append(part if size == len(index) else part.take(torch.arange(len(index))))
             numbers += part.inputs.numel()
             if unfit(part) or part.layer is not parts[0].layer or numbers > _MOST_INPUTS:
@@ -154,20 +162,46 @@ class ScoringPass:
         same = all(part.layer is parts[0].layer for part in parts)
         return joined(parts) if same else None
 
-    def _score(self, rows: Rows, chosen: IntArray) -> Scored:
+    def try_out(self, rows: Rows) -> None:
+        """Scores two of the rows and throws the scores away, so that a scorer that does not fit
+        the batches is found out before anything is trained. No books are kept of it, and the
+        random states of the process and of its GPUs are restored.
+
+        Raises whatever scoring a pool would raise.
+        """
+        some = np.arange(min(2, len(rows)))
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        gpus = torch.cuda.get_rng_state_all() if on_gpu else []
+        try:
+            for _, count, batch in self._batches(rows, some):
+                self._scores(batch, count)
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+            if gpus:
+                torch.cuda.set_rng_state_all(gpus)
+
+    def _scores(self, batch: Any, count: int) -> Scores:
+        """The scorer's answer for a batch of `count` examples; `ScoreError` for a wrong shape."""
         assert self._scorer is not None
-        codec, clock, pace = self._codec, self._ledger.clock, self._ledger.paces["score"]
+        scores = self._scorer(batch)
+        if scores.loss.shape != (count,) or scores.size.shape != (count,):
+            raise ScoreError(
+                f"the scorer gave {scores.loss.shape} losses and {scores.size.shape} "
+                f"sizes for {count} examples; expected one of each per example"
+            )
+        return scores
+
+    def _score(self, rows: Rows, chosen: IntArray) -> Scored:
+        codec, clock, pace = self._codec, self._ledger.clock, self._meter.paces["score"]
         n = len(chosen)
         prefix: Tensor | None = None
         loss, size = np.empty(n, np.float32), np.empty(n, np.float32)
         before = clock()
         for index, count, batch in self._batches(rows, chosen):
-            scores = self._scorer(batch)
-            if scores.loss.shape != (count,) or scores.size.shape != (count,):
-                raise ScoreError(
-                    f"the scorer gave {scores.loss.shape} losses and {scores.size.shape} "
-                    f"sizes for {count} examples; expected one of each per example"
-                )
+            scores = self._scores(batch, count)
             loss[index], size[index] = scores.loss[: len(index)], scores.size[: len(index)]
             if scores.prefix is not None:
                 prefix = codec.place(rows, prefix, n, index, scores.prefix)

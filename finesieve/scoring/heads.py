@@ -158,7 +158,7 @@ class SingleLabel(Head):
         With smoothing, which leaves a loss where nothing is left to learn, the size at which the
         wrong classes are alike: exact for two, of examples that are not fitted beyond the smoothed
         label. How many there are is known once the head has seen logits. Class weights cannot be
-        told from a loss: hand the sizes over (`Sieve.reduce(..., sizes=head.sizes(...))`).
+        told from a loss: hand the sizes over (`Sieve.loss(..., sizes=head.sizes(...))`).
         """
         if not self.smoothing:
             missing = 1.0 - np.exp(-np.maximum(loss, 0.0))
@@ -220,8 +220,9 @@ class Regression(Head):
 
     def _error(self, outputs: Any, batch: Any) -> Tensor:
         given = getattr(outputs, "logits", outputs)
-        predicted = given if given.ndim == 2 else given.unsqueeze(-1)
-        predicted = logits_of(predicted, 2, "[n] or [n, k]").float()
+        if isinstance(given, Tensor) and given.ndim == 1:
+            given = given.unsqueeze(-1)
+        predicted = logits_of(given, 2, "[n] or [n, k]").float()
         labels = target(batch, self.targets[0], predicted).float()
         if labels.numel() != predicted.numel():
             raise ScoreError(

@@ -124,7 +124,7 @@ class Learning:
         used = self._method.scores or self._method.learns
         if used and not self._returns.ever and self._ledger.examples.yielded >= self._told_by:
             warnings.warn(
-                "a pass is over and no loss came back: call sieve.reduce(losses, batch) in the "
+                "a pass is over and no loss came back: call sieve.loss(losses, batch) in the "
                 "training step. Without it gates never close by themselves, and survivors are "
                 "trained on without their weights",
                 FinesieveWarning, stacklevel=3)

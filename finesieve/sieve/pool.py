@@ -17,6 +17,7 @@ from finesieve.gates.protocol import BoolArray, FloatArray, IntArray, Offer
 from finesieve.methods.method import Method
 from finesieve.scoring.batches import Scored
 from finesieve.sieve.events import pool_event
+from finesieve.stages.policy import Shares
 
 Scoring = Callable[[Rows, IntArray], Scored]
 _NONE = np.zeros(0, dtype=np.int64)
@@ -75,11 +76,11 @@ class Sifter:
             return offer
         return replace(offer, features=self._features(self._codec.bare(rows)))
 
-    def opened(self, rows: Rows) -> Sifted:
+    def opened(self, rows: Rows, shares: Shares) -> Sifted:
         """What the opening gate leaves of the pool, unscored: stage 1."""
         gate = self._method.opening
         with self._ledger.spending("decide"):
-            offer = self._offer(rows, 1)
+            offer = replace(self._offer(rows, 1), share=shares.opening)
             verdict = gate.decide(offer).check(offer.n, gate)
             passed, q = np.flatnonzero(verdict.keep), verdict.probability
             survivors = self._codec.take(rows, passed)
@@ -89,14 +90,17 @@ class Sifter:
             return Sifted(offer, offer.take(passed), survivors, q, None, passed, everyone, _NONE,
                           np.ones(len(passed), np.bool_), None, None)
 
-    def closed(self, rows: Rows, stage: int, cost_ratio: float) -> Sifted:
+    def closed(self, rows: Rows, stage: int, cost_ratio: float, shares: Shares) -> Sifted:
         """Through the forward gate in stage 3, the scoring pass and the backward gate."""
         forward, backward = self._method.forward, self._method.backward
         with self._ledger.spending("decide"):
             offer = self._offer(rows, stage)
             if offer.features is not None:
                 offer = replace(offer, predicted=forward.predict(offer))
-            first = forward.decide(offer).check(offer.n, forward) if stage == 3 else None
+            first = None
+            if stage == 3:
+                asked = replace(offer, share=shares.score)
+                first = forward.decide(asked).check(offer.n, forward)
             q = first.probability if first else None
             # Up to the end rows are chosen by their places in the pool, and only survivors copied.
             if first is None:
@@ -104,7 +108,7 @@ class Sifter:
             else:
                 passed = np.flatnonzero(first.keep)
                 scored = offer.take(passed)
-            scored = replace(scored, drawn=offer.n, cost_ratio=cost_ratio,
+            scored = replace(scored, drawn=offer.n, cost_ratio=cost_ratio, share=shares.train,
                              probability=None if q is None else q[passed])
         bad, prefix = _NONE, None
         good: IntArray | None = None  # those of the scored whose losses are finite; None: all

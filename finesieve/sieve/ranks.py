@@ -9,7 +9,10 @@ import torch.distributed as dist
 
 
 class Agreement(Protocol):
-    """Called exactly once per batch, in the same order on every rank."""
+    """Called exactly once per batch, in the same order on every rank.
+
+    It may have a `rank`, an int: gates of ranks above 0 then roll dice of their own.
+    """
 
     def mean(self, values: list[float]) -> list[float]:
         """The mean over ranks, place by place. All ranks give lists of the same length."""
@@ -26,14 +29,22 @@ class Alone:
 class Ranks:
     """The ranks of a `torch.distributed` process group: one small all-reduce per batch.
 
-    group: the default group if None. device: where the group's backend wants its tensors
-    ("cpu" for gloo, "cuda" for nccl).
+    group: the default group if None. device: where the group's backend wants its tensors; by
+    default found from the backend: this process's GPU for nccl, the CPU for any other.
     """
 
-    def __init__(self, group: dist.ProcessGroup | None = None, device: str = "cpu") -> None:
+    def __init__(self, group: dist.ProcessGroup | None = None, device: str | None = None) -> None:
         self._group, self._device = group, device
 
+    @property
+    def rank(self) -> int:
+        """This process's place in the group; 0 before the group is there."""
+        return dist.get_rank(self._group) if dist.is_initialized() else 0
+
     def mean(self, values: list[float]) -> list[float]:
+        if self._device is None:
+            gpu = "nccl" in str(dist.get_backend(self._group))
+            self._device = f"cuda:{torch.cuda.current_device()}" if gpu else "cpu"
         both = torch.tensor(values, dtype=torch.float64, device=self._device)
         dist.all_reduce(both, op=dist.ReduceOp.SUM, group=self._group)
         return [float(x) for x in both / dist.get_world_size(self._group)]

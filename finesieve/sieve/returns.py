@@ -94,7 +94,7 @@ class Returns:
             if not self._ever:
                 raise ConfigError(
                     f"{self._out - held} examples were handed out and no loss came back: "
-                    "call sieve.reduce(losses, batch) in the training step, with the batch as it "
+                    "call sieve.loss(losses, batch) in the training step, with the batch as it "
                     "came"
                 )
             self._forget(len(ids))  # the oldest will not come any more

@@ -9,8 +9,8 @@ pass together, when none has anything left: one that has nothing yields fillers 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
@@ -19,150 +19,174 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finesieve import methods
-from finesieve.batches.carry import inputs, is_filler, ride
+from finesieve.batches.carry import inputs, is_filler, ride, rides
 from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows, rows_from_state, rows_state
 from finesieve.batches.waiting import Holding
-from finesieve.costs.ledger import Clock, Ledger
-from finesieve.costs.meter import Costs
+from finesieve.costs.ledger import Ledger
+from finesieve.costs.meter import Meter, Work
 from finesieve.errors import BatchError, ConfigError, StateError
-from finesieve.gates.features import FeatureFunction, token_features
+from finesieve.gates.dice import roll_apart
+from finesieve.gates.features import token_features
 from finesieve.gates.forward import PredictorGate
 from finesieve.gates.protocol import State
 from finesieve.gates.simple import Open
+from finesieve.methods import registry
+from finesieve.methods.method import Method
+from finesieve.methods.recipes import Adaptive, Recipe
 from finesieve.scoring.batches import ScoringPass
 from finesieve.scoring.head_start import HeadStart, default_examples, start_head
+from finesieve.scoring.heads import Head
 from finesieve.scoring.scorers import Scorer, check_losses
 from finesieve.sieve.feedback import Learning
+from finesieve.sieve.options import SieveOptions, clock_of, options_of, scorer_of
 from finesieve.sieve.pool import Sifter
-from finesieve.sieve.ranks import Agreement, Alone
+from finesieve.sieve.ranks import Agreement, Alone, Ranks
+from finesieve.sieve.schedule import RateWatch, Schedule, StreamSchedule
 from finesieve.sieve.state import check_same, described
-from finesieve.stages.policy import Work
+from finesieve.stages.policy import GateLimits
 from finesieve.stages.transitions import Transitions
 
-Listener = Callable[[dict[str, Any]], None]
 _END = object()
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
-_VERSION = 9
+_VERSION = 10
+
+
+def built(method: Recipe | Method | str | None, seed: int) -> Method:
+    """Returns a method with gates of its own: of the default recipe, a recipe, or a name. A
+    `Method` is returned as it is.
+
+    Raises:
+        ConfigError: for anything else, or an unknown name.
+    """
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, str):
+        return registry.build(method, seed)
+    if method is None or isinstance(method, Recipe):
+        return (method or Adaptive()).build(seed)
+    raise ConfigError(f"method is a {type(method).__name__}; expected a recipe such as Adaptive() "
+                      "(not the class), a Method, or a name")
 
 
 class Sieve:
-    """`for batch in sieve(loader): ...`, and `sieve.reduce(losses, batch)` for the loss.
+    """Filters a stream of batches: `for batch in sieve(loader): ...`, and
+    `sieve.loss(losses, batch)` for the loss to call `backward()` on.
 
-    scorer: the scoring pass (see `finesieve.scores`); needed by every method that scores.
-    method: a name from `finesieve.methods`, or a `Method` of your own gates.
-    features: batch -> Features for the predictor; by default the scorer's own: for most tasks
-        token ids crossed with `labels`.
-    total: examples in all passes together (of this rank), for `progress`, a budget and stages set
-        by share.
-    batch_size: survivors a batch; by default the loader's own times the method's `batch_share`
-        (half for `finesieve`), which keeps optimizer steps; the loader's own if `total` is so large
-        that 400 steps and more remain.
-    pool: examples decided on together. group: batches of survivors gathered before they are
-        sorted by length and cut, so that a batch holds examples of like length. Both are small on
-        purpose: what waits was scored by a model that trains on meanwhile.
-    scoring_batch: examples a scoring forward at the most; by default twice the loader's batch, 64
-        at least: without a backward pass there is room for more.
-    scoring_overhead: fixed cost of a scoring forward, in tokens: cutting the candidates into
-        batches of like length weighs it against padding. About 50 on a CPU; thousands on a GPU.
-    pad_values: what to pad columns with; learned from the loader's own padding by default.
-    lengths: pad every batch to one of these lengths, and score in batches of `scoring_batch`
-        exactly: a few fixed shapes, for `torch.compile`. Batches need an `attention_mask`.
-    id_key: column with the examples' own ids; by default they are numbered as drawn.
-    read_ahead: examples that the host takes before it trains on the first of them, where it takes
-        more than a few batches: all those of one optimizer step, say.
-    head_start: examples of the stream's beginning that an untrained last layer is fitted to
-        before anything is trained (see `finesieve.scoring.head_start`); by default 512, a
-        twentieth of the stream at the most, with a method that scores, and 0 with any other. They
-        are trained on afterwards like all others. 0: never.
-    seed: of the order of batches within a group (the method's gates have seeds of their own).
-    clock: seconds, for the ledger; give one that synchronises if the device runs ahead.
-    agreement: `finesieve.sieve.ranks.Ranks()` under torch.distributed.
-    listeners: called with a dict for every event; nothing flows back from them.
+    Args:
+        model: what is trained; its task is found from its class (a Hugging Face model's; for any
+            other module one label an example, which the first examples prove or disprove). Called
+            as `model(**batch without targets)` on dict batches, `model(*batch[:-1])` on tuples.
+        method: a recipe (`Adaptive()` by default, `Budget(0.2)`, `Full()`, ...), from which the
+            sieve builds gates of its own; the name of one; or a `Method` of your own gates.
+        total: examples in all passes together (of this rank), for `progress`, a budget and stages
+            set by share.
+        head: the task, one of `finesieve.heads`, where the model's class does not tell it.
+        scorer: the scoring pass itself, where no head fits (see `finesieve.scores`).
+        head_start: examples of the stream's beginning that an untrained last layer is fitted to
+            before anything is trained (see `finesieve.scoring.head_start`); by default 512, a
+            twentieth of the stream at the most, with a method that scores, and 0 with any other.
+            They are trained on afterwards like all others. 0: never.
+        seed: of everything that draws random numbers: the gates, and the order of batches. Ranks
+            above 0 draw otherwise by themselves, also with a given `Method`.
+        options: all further settings (`SieveOptions`).
 
-    Raises `ConfigError` for settings out of range, `BatchError` for batches that cannot be taken
-    apart, `ScoreError` for losses that are not one finite value per example.
+    Raises:
+        ConfigError: for settings out of range or unknown.
+        BatchError: for batches that cannot be taken apart.
+        ScoreError: for losses that are not one finite value per example.
     """
 
     def __init__(
         self,
-        scorer: Scorer | None = None,
-        method: methods.Method | str = "finesieve",
+        model: Any = None,
+        method: Recipe | Method | str | None = None,
         *,
-        features: FeatureFunction | None = None,
         total: int | None = None,
-        batch_size: int | None = None,
-        pool: int = 256,
-        group: int = 16,
-        scoring_batch: int | None = None,
-        scoring_overhead: float = 64.0,
-        pad_values: Mapping[Any, float] | None = None,
-        lengths: Sequence[int] | None = None,
-        id_key: Hashable | None = None,
-        read_ahead: int = 0,
+        head: Head | None = None,
+        scorer: Scorer | None = None,
         head_start: int | None = None,
         seed: int = 0,
-        clock: Clock = time.perf_counter,
-        agreement: Agreement | None = None,
-        listeners: Sequence[Listener] = (),
+        options: SieveOptions | None = None,
+        **old: Any,
     ) -> None:
-        for name, value in (("pool", pool), ("group", group), ("scoring_batch", scoring_batch),
-                            ("batch_size", batch_size), ("total", total)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ConfigError(f"{name} is {value!r}; expected a whole number, 1 or more")
-        for name, value in (("read_ahead", read_ahead), ("head_start", head_start or 0)):
-            if not isinstance(value, int) or value < 0:
+        given = options_of(options, old)
+        scorer = scorer_of(model, head, scorer, given)
+        for name, value, least in (("total", total, 1), ("head_start", head_start, 0)):
+            if value is not None and (not isinstance(value, int) or value < least):
                 raise ConfigError(
-                    f"{name} is {value!r}; expected a number of examples, 0 or more")
-        if not scoring_overhead >= 0:
-            raise ConfigError(f"scoring_overhead is {scoring_overhead!r}; expected 0 or more")
-        self.method = methods.build(method, seed) if isinstance(method, str) else method
+                    f"{name} is {value!r}; expected a number of examples, {least} or more")
+        self.method = built(method, seed)
         if self.method.scores and scorer is None:
             raise ConfigError(
-                f"method {self.method.name!r} scores examples: give the sieve a scorer, e.g. "
-                "finesieve.scores.Classification(model)"
+                f"method {self.method.name!r} scores examples: give the sieve the model, or a "
+                "scorer"
             )
         # A gate of the user's own may want features too: given ones are always computed.
-        wanted = features
-        if features is None and isinstance(self.method.forward, PredictorGate):
+        wanted = given.features
+        if wanted is None and isinstance(self.method.forward, PredictorGate):
             wanted = getattr(scorer, "features", token_features)()  # a plain function has none
         # The same for all ranks: whether there is a head start. How many examples each has, is not.
         self._starts_head = self.method.scores if head_start is None else head_start > 0
         self._head_start = default_examples(total) if head_start is None else head_start
         self.head_start: HeadStart | None = None  # what came of it, once it was tried
         self._undrawn = 0  # examples taken for it and not drawn yet
-        self._total, self._group = total, group
-        self._pool_size = pool
-        if lengths is not None and (not lengths or any(
-                not isinstance(x, int) or x < 1 for x in lengths)):
-            raise ConfigError(f"lengths is {lengths!r}; expected whole numbers, 1 or more")
-        self._codec = Codec(pad_values, id_key, lengths)
-        self._holding = Holding(self._codec, group, seed, self.method.stages.first == 1)
-        self._batch_size = batch_size
+        self._total, self._group = total, given.group
+        self._pool_size = given.pool
+        self._codec = Codec(given.pad_values, given.id_key, given.lengths)
+        self._holding = Holding(self._codec, given.group, seed, self.method.stages.first == 1)
+        self._batch_size = given.batch_size
         self._loaders: int | None = None  # examples in the loader's batches
-        self._agreement = agreement or Alone()
-        self._told_of_ranks = agreement is not None
-        self._listeners = list(listeners)
-        self.ledger = Ledger(clock)
+        self._agreement: Agreement = given.agreement or Alone()
+        self._told_of_ranks = given.agreement is not None
+        self._roll_apart()
+        self._listeners = list(given.listeners)
+        self.ledger = Ledger(given.clock or clock_of(getattr(scorer, "model", model)))
+        self.meter = Meter()
         self._scoring = ScoringPass(
-            scorer, self._codec, self.ledger, scoring_batch, scoring_overhead)
+            scorer, self._codec, self.ledger, self.meter, given.scoring_batch,
+            given.scoring_overhead)
         self._sifter = Sifter(self.method, self._codec, self.ledger, self._scoring, wanted)
         self._learning = Learning(
-            self.method, scorer, self._codec, wanted, read_ahead, self.ledger, self._tell)
+            self.method, scorer, self._codec, wanted, given.read_ahead, self.ledger, self._tell)
         self.window = self._learning.window
-        self._transitions = Transitions(self.method.stages, self.window, total)
-        self._costs = Costs()
+        gates = self.method.opening, self.method.forward, self.method.backward
+        limits = GateLimits(*(gate.limits() for gate in gates))
+        self._transitions = Transitions(self.method.stages, self.window, total, limits)
         self.threshold: float | None = None  # the backward gate's, of the last pool
         self._pool: list[Rows] = []
+        self.rates = RateWatch()  # a host that answers for the learning rate says so
         self._released = 0.0
         self._progress = 0.0
         self._batches_in_pass = 0
+        self._last_pass = 0, 0  # batches trained on, and drawn
         self._filler: Rows | None = None  # once something was drawn
         self._ahead: list[Rows] = []  # taken by a host that was interrupted, not trained on
         self._resumed = False
+        # Where gates are closed from the start, the first pool is scored before any step.
+        self._untried = self.method.scores and self.stage == 1  # whether the scorer ever worked
         self._passes = 0
+        self._detached = False
         self._fingerprint = self._identity()  # now: what gates learn is no part of it
+
+    @classmethod
+    def of_host(
+        cls, scorer: Scorer | None, method: Recipe | Method | str | None, **settings: Any
+    ) -> Sieve:
+        """Returns a sieve for a host library, whose users give all settings one by one.
+
+        Args:
+            scorer: of the host's model.
+            method: as in the constructor.
+            settings: the constructor's, and fields of `SieveOptions`.
+
+        Raises:
+            SettingError: for a setting that is none.
+        """
+        own = {name: settings.pop(name) for name in ("total", "head_start", "seed")
+               if name in settings}
+        options = options_of(None, settings, warn=False)
+        return cls(scorer=scorer, method=method, options=options, **own)
 
     # ---- the stream
 
@@ -173,7 +197,21 @@ class Sieve:
         the interrupted one, so the loader must repeat its order; `positioned=True` if it starts
         where it was interrupted by itself.
         """
-        self._check_ranks()
+        if self._detached:
+            yield from batches
+            return
+        new = self._passes == 0 and not self._resumed
+        wanted = new and self._total is not None and self.method.filters
+        with self.rates.watching(wanted and self.method.schedule_by == "stream"):
+            yield from self._one_pass(batches, positioned)
+        self._learning.check_told()
+        if new:
+            self.rates.check(*self._last_pass, self._progress)
+
+    def _one_pass(self, batches: Iterable[Any], positioned: bool) -> Iterator[Any]:
+        self._find_ranks()
+        if self.ledger.examples.drawn == 0 and not self._resumed:
+            self._roll_apart()  # where the process group was not there before
         iterator = iter(batches)
         with self.ledger.spending("data"):
             resumed, self._resumed = self._resumed, False
@@ -194,9 +232,9 @@ class Sieve:
                     self._codec.note(batch)
                     self._place(batch)
                 iterator = chain(first, iterator)
-        if self._starts_head and not resumed and self.ledger.examples.drawn == 0:
+        if self._starts_head and not resumed and self.meter.drawn == 0:
             iterator = self._start_head(iterator)
-        exhausted = False
+        exhausted, made = False, 0
         while True:
             while not self._ahead and not self._holding.ready and not exhausted:
                 with self.ledger.spending("data"):
@@ -215,9 +253,10 @@ class Sieve:
                     break
                 rows, opened = self._next()
             real = bool(rows.weights.any())
+            made += real
             with self.ledger.spending("decide"):
                 out = self._codec.pack(rows)
-            pace = self.ledger.paces["open" if opened else "closed"]
+            pace = self.meter.paces["open" if opened else "closed"]
             start = self.ledger.clock()
             try:
                 yield out
@@ -228,9 +267,9 @@ class Sieve:
                     pace.add(taken, int(rows.lengths.sum()))
         with self.ledger.spending("decide"):
             self._learning.absorb(self.stage)
+        self._last_pass = made, self._batches_in_pass
         self._batches_in_pass = 0
         self._passes += 1
-        self._learning.check_told()
 
     def _start_head(self, iterator: Iterator[Any]) -> Iterator[Any]:
         """Fit the last layer to the first examples; gives their batches back, and all others."""
@@ -253,6 +292,7 @@ class Sieve:
             if self._scoring.most is None:
                 self._scoring.most = max(64, 2 * sizes[0])
             found = self._scoring.last_layer(rows)
+            self._untried = self._untried and found is None
         with self.ledger.spending("score"):
             started = start_head(found, self._agreement.mean)
         self.head_start = replace(started, seconds=self.ledger.clock() - before)
@@ -273,23 +313,28 @@ class Sieve:
         for rows in (*self._pool, *self._ahead, *([self._filler] if self._filler else [])):
             self._codec.place_like(rows, batch)
 
-    def _check_ranks(self) -> None:
-        """`ConfigError` where several ranks would each go their own way, and hang."""
+    def _find_ranks(self) -> None:
+        """Agree with the other ranks of `torch.distributed`, unless told how, or that they do not
+        train together (`SieveOptions(agreement=Alone())`)."""
         dist = torch.distributed
         if self._told_of_ranks or not (dist.is_available() and dist.is_initialized()):
             return
-        if dist.get_world_size() > 1 and isinstance(self._agreement, Alone):
-            raise ConfigError(
-                f"{dist.get_world_size()} ranks train together, and this sieve knows of none but "
-                "its own: Sieve(..., agreement=finesieve.sieve.ranks.Ranks()), and `total` of this "
-                "rank's part (agreement=finesieve.sieve.ranks.Alone() if they do not)"
-            )
+        self._told_of_ranks = True
+        if dist.get_world_size() > 1:
+            self._agreement = Ranks()
+
+    def _roll_apart(self) -> None:
+        """Dice of this rank's own for the gates and for the order of batches."""
+        gates = (self.method.opening, self.method.forward, self.method.backward)
+        rank = getattr(self._agreement, "rank", 0)
+        roll_apart(gates, rank)
+        self._holding.for_rank(rank)
 
     def _push(self, batch: Any) -> None:
         """Draw one batch: decide on it once its pool is full, and hold what survives."""
         with self.ledger.spending("decide"):
             self._learning.absorb(self.stage, at_least=8)
-            rows = self._codec.unpack(batch, self.ledger.examples.drawn)
+            rows = self._codec.unpack(batch, self.meter.drawn)
             if len(rows) == 0:
                 self._batches_in_pass += 1
                 return
@@ -300,9 +345,13 @@ class Sieve:
             if self._filler is None:
                 self._filler = self._codec.filler(rows)
             self._count("drawn", rows)
+            self.meter.draw(len(rows), int(rows.lengths.sum()))
             self._batches_in_pass += 1
             if self._loaders is None:
                 self._loaders = len(rows)
+        if self._untried:
+            self._scoring.try_out(rows)
+            self._untried = False
         if self.stage == 1 and isinstance(self.method.opening, Open):
             with self.ledger.spending("decide"):
                 self._learning.expect(rows, self.stage, len(self._holding))
@@ -341,11 +390,10 @@ class Sieve:
             rows, opened = self._holding.next()
             self._count("yielded", rows)
             self._released += float(rows.spans.sum())
-            if opened:
-                self.ledger.opened += int(rows.lengths.sum())
+            self.meter.hand_out(int(rows.lengths.sum()), opened)
             return rows, opened
 
-    def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
+    def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """The weighted mean of the losses, to call `backward()` on; a scalar.
 
         losses: float[n], one per example of the batch, with gradient. batch: as the sieve
@@ -357,6 +405,8 @@ class Sieve:
         own outputs were NaN or infinite there, the gradient is NaN all the same (0 * NaN): check
         the norm that `clip_grad_norm_` returns before stepping, as `finesieve train` does.
         """
+        if self._detached and not rides(batch):
+            return check_losses(losses, losses.numel(), "the training step").mean()
         ids, weights = ride(batch)
         losses = check_losses(losses, len(ids), "the training step")
         if is_filler(batch):
@@ -370,9 +420,15 @@ class Sieve:
         share = len(ids) / finite.sum().clamp(min=1).to(losses.dtype)  # 1 if all are finite
         return (clean * weights.to(losses)).mean() * share
 
+    def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
+        """`loss`, by its name of version 0.1."""
+        warnings.warn("Sieve.reduce goes with version 0.3: use Sieve.loss", DeprecationWarning,
+                      stacklevel=2)
+        return self.loss(losses, batch, sizes)
+
     def observe(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> None:
         """Tell the sieve the training losses of a batch whose weights are all 1, where the host
-        takes the mean itself; `reduce` does it too.
+        takes the mean itself; `loss` does it too.
 
         losses: float[n], one per example. sizes: float[n], of their gradients, if they are at
         hand (`heads.Head.sizes`); else they follow from the losses.
@@ -385,10 +441,52 @@ class Sieve:
 
     def filler(self) -> Any:
         """A batch of one or two examples of weight 0 and no id (-1), for a host that has to
-        complete a step: `reduce` makes 0 of its losses. `StateError` before anything was drawn."""
+        complete a step: `loss` makes 0 of its losses. `StateError` before anything was drawn."""
         if self._filler is None:
             raise StateError("nothing was drawn yet, so there is no example to make a filler of")
         return self._codec.pack(self._filler)
+
+    def schedule(self, scheduler: Schedule, steps: int | None = None) -> StreamSchedule:
+        """Returns the schedule, driven by the share of the stream consumed; call its `step()` after
+        each optimizer step. So it is fully decayed when the stream ends, in however few steps.
+
+        Args:
+            scheduler: any of torch's or Hugging Face's, built for the steps of plain training.
+            steps: how many those are; by default as many as plain training makes of `total`
+                examples in batches of the loader's size, without accumulation.
+
+        Raises:
+            ConfigError: without `total`, or if the sieve was not given a batch yet at a step.
+        """
+        if self._total is None:
+            raise ConfigError("a schedule that follows the stream needs its length: give the sieve "
+                              "`total`, the number of examples in all passes together")
+        return StreamSchedule(
+            scheduler, self._plain_steps if steps is None else steps, lambda: self.progress)
+
+    def _plain_steps(self) -> int:
+        if self._loaders is None or self._total is None:
+            raise ConfigError("the schedule was stepped before the sieve had a batch: step it in "
+                              "the loop, after the optimizer, or give sieve.schedule(..., steps=)")
+        return -(-self._total // self._loaders)
+
+    def figures(self) -> dict[str, float]:
+        """Returns stage, shares of the drawn examples trained on and scored, and savings as a share
+        of plain training's cost, by what a token was measured to cost (`costs`)."""
+        ledger = self.ledger
+        drawn = max(1, ledger.examples.drawn - self.held)
+        spent = self.work().spent(*self.costs, of=ledger.tokens.drawn)
+        return {
+            "sieve_stage": float(self.stage),
+            "sieve_trained": round(ledger.examples.yielded / drawn, 4),
+            "sieve_scored": round(ledger.examples.scored / max(1, ledger.examples.drawn), 4),
+            "sieve_saved": round(1.0 - spent, 4),
+        }
+
+    def detach(self) -> None:
+        """Filter no more: from the next pass on batches come as the loader has them, and `loss` is
+        the plain mean. What waits in a pass under way still comes."""
+        self._detached = True
 
     @property
     def stage(self) -> int:
@@ -411,19 +509,20 @@ class Sieve:
         that a schedule driven by it gives every rank the same rate."""
         if self._total is None:
             raise ConfigError("progress needs the stream's length: give the sieve `total`")
+        self.rates.known()
         return self._progress
 
     @property
     def cost_ratio(self) -> float:
         """Seconds to score a token over seconds to train on one of a survivor's: as measured, also
         where the method is told another."""
-        return self._costs.ratio
+        return self.meter.ratio
 
     @property
     def costs(self) -> tuple[float, float]:
         """To score a token, and to train on one of a survivor's, over plain training's; measured,
         and followed in steps of a tenth."""
-        return self._costs.score, self._costs.train
+        return self.meter.score, self.meter.train
 
     @property
     def passes(self) -> int:
@@ -447,13 +546,14 @@ class Sieve:
         ledger, scores = self.ledger, self.method.scores and self.stage > 1
         with ledger.spending("decide"):
             if self.stage > 1:
-                self._costs.follow(ledger.relative("score"), ledger.relative("closed"))
+                self.meter.follow()
             rows = self._codec.concat(self._pool)
             self._pool = []
+        shares = self._transitions.shares
         if self.stage == 1:
-            found = self._sifter.opened(rows)
+            found = self._sifter.opened(rows, shares)
         else:
-            found = self._sifter.closed(rows, self.stage, self.cost_ratio)
+            found = self._sifter.closed(rows, self.stage, self.cost_ratio, shares)
         with ledger.spending("decide"):
             self._learning.bad(len(found.bad))
             if self.stage == 3:
@@ -477,7 +577,7 @@ class Sieve:
         """Once per batch: has any rank one? And with the averages, is it time to move?"""
         with self.ledger.spending("decide"):
             evidence = self._transitions.evidence(
-                self.ledger.examples.drawn, self._passes, self.costs, self.work)
+                self.meter.drawn, self._passes, self.costs, self.work)
             gates = (self.method.forward, self.method.backward)
             shared = [gate.shared() for gate in gates]
             # The batch that comes next counts as consumed: the rate is for the step after it.
@@ -501,19 +601,16 @@ class Sieve:
             return ready
 
     def work(self) -> Work:
-        """Tokens trained on and scored so far."""
-        ledger = self.ledger
-        whole = ledger.tokens.drawn / max(1, ledger.examples.drawn) * (self._total or 0)
-        closed = ledger.tokens.yielded - ledger.opened + self._holding.tokens(opened=False)
-        opened = ledger.opened + self._holding.tokens(opened=True)
-        return Work(opened, closed, ledger.tokens.scored, whole)
+        """Return the tokens trained on and scored so far; those that wait count as trained on."""
+        return self.meter.work(self._total, self._holding.tokens(opened=True),
+                               self._holding.tokens(opened=False))
 
     def _move(self, stage: int, reason: str) -> None:
         if self.stage == 1:
             self._learning.closing()
             # Unscored, so without what frozen layers put out: not to be mixed with what follows.
             self._holding.release(self._loaders or 1, everything=True)
-        move = self._transitions.make(stage, reason, self.ledger.examples.drawn)
+        move = self._transitions.make(stage, reason, self.meter.drawn)
         self._tell({"event": "stage", **move})
         if stage == 1:
             self._holding.release(self._batch_size or 1, everything=True)
@@ -537,7 +634,7 @@ class Sieve:
             "method": m.name,
             "forward": described(m.forward),
             "backward": described(m.backward),
-            "opening": type(m.opening).__name__,
+            "opening": described(m.opening),
             "stages": described(m.stages),
             "pool": self._pool_size,
             "group": self._group,
@@ -549,7 +646,7 @@ class Sieve:
         return {
             "forward": self.method.forward, "backward": self.method.backward,
             "opening": self.method.opening, "codec": self._codec, "ledger": self.ledger,
-            "costs": self._costs, "learning": self._learning, "transitions": self._transitions,
+            "meter": self.meter, "learning": self._learning, "transitions": self._transitions,
         }
 
     def state_dict(self, ahead: Sequence[Any] = ()) -> State:
@@ -618,3 +715,4 @@ class Sieve:
         self._progress = counters["progress"]
         self.threshold = counters["threshold"]
         self._resumed = True
+        self._untried = False  # it worked in the run that was saved

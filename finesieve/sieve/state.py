@@ -8,16 +8,21 @@ from typing import Any
 from finesieve.errors import StateError
 
 
-def described(thing: Any) -> str:
-    """Class and public settings of a gate, predictor or policy, parts included."""
-    parts = []
+def described(thing: Any, _above: tuple[Any, ...] = ()) -> str:
+    """Returns the class and the public settings of a gate, predictor or policy, parts included.
+
+    A part that holds one of the objects that it is a part of is described by its class alone.
+    """
+    if any(thing is other for other in _above):
+        return type(thing).__name__
+    parts, above = [], (*_above, thing)
     for name, value in sorted(vars(thing).items()):
         if name.startswith("_"):
             continue
         if isinstance(value, (bool, int, float, str, tuple, dict, type(None))):
             parts.append(f"{name}={value!r}")
         elif hasattr(value, "__dict__"):
-            parts.append(f"{name}={described(value)}")
+            parts.append(f"{name}={described(value, above)}")
     return f"{type(thing).__name__}({', '.join(parts)})"
 
 

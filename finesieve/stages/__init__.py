@@ -2,10 +2,21 @@
 
 from typing import TYPE_CHECKING, Any
 
+from finesieve.costs.meter import Work
 from finesieve.stages.automatic import Automatic
-from finesieve.stages.policy import Fixed, Move, Stages, View, Work
+from finesieve.stages.policy import (
+    Decision,
+    Fixed,
+    GateLimits,
+    Move,
+    Shares,
+    Stages,
+    View,
+)
 
-__all__ = ["Automatic", "Fixed", "Move", "Stages", "View", "Work"]
+__all__ = [
+    "Automatic", "Decision", "Fixed", "GateLimits", "Move", "Shares", "Stages", "View", "Work",
+]
 
 if not TYPE_CHECKING:  # type checkers shall go on complaining of names that are not there
 

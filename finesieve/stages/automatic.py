@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from finesieve.errors import ConfigError, check_cost_ratio, check_share
-from finesieve.gates.sampling import ThresholdSampling
-from finesieve.stages.policy import Move, Stages, View
-from finesieve.stages.prices import stage_prices
+from dataclasses import replace
 
-_POOL = 256  # examples that gates decide on at a time, for prices
+from finesieve.errors import ConfigError, check_share
+from finesieve.stages.policy import Decision, Move, Shares, Stages, View
+from finesieve.stages.prices import POOL, stage_prices
 
 
 class Automatic(Stages):
@@ -17,14 +16,14 @@ class Automatic(Stages):
     of plain training. A gate closes when that is cheaper by a margin, and opens again when it
     is dearer by two, so data from which nothing can be skipped are trained on plainly.
 
-    train: share of the stream that is trained on once gates are closed; None: what balances
-        variance and cost, found by the backward gate itself, but no less than `least`.
-    score: share of the stream that a closed forward gate lets through to scoring, or the gate's
-        rule: its share is then set to the cheapest of `SHARES`.
-    cost_ratio: seconds to score an example over seconds to train on it, a survivor's the same as
-        plain training's; None: both as the sieve measures them. For MiniLM on a CPU in bf16
-        scoring is 0.27 to 0.39 of plain training (1/3 is the usual 1:2 split of forward and
-        backward, without the optimizer), a survivor in half batches 1.0 to 1.5.
+    It prices threshold sampling with the settings that the method's gates have (`View.limits`). A
+    backward gate without a share balances variance and cost, and keeps no less than its `least`. A
+    forward gate without a share gets the cheapest of `SHARES`. A backward gate with a cost ratio of
+    its own is believed, and a survivor then costs what an example of plain training does; without
+    one both are as measured. For MiniLM on a CPU in bf16 scoring is 0.27 to 0.39 of plain training
+    (1/3 is the usual 1:2 split of forward and backward, without the optimizer), a survivor in half
+    batches 1.0 to 1.5.
+
     margin: by how much cheaper than plain training a stage must be before a gate closes; twice as
         much dearer, and both open again. The forward gate closes once it makes nothing dearer.
     slack: how much dearer than stage 2 stage 3 may become before the forward gate opens again:
@@ -37,25 +36,15 @@ class Automatic(Stages):
 
     def __init__(
         self,
-        train: float | None,
-        score: float | ThresholdSampling,
         *,
-        cost_ratio: float | None = None,
         margin: float = 0.05,
         slack: float = 0.25,
         warmup: float = 0.02,
         patience: int = 1024,
-        floors: tuple[float, float] = (0.0, 0.0),
-        audit: float = 0.0,
-        least: float = 0.0,
         window: int = 2048,
         recent: int = 1024,
     ) -> None:
         self.recent = recent
-        self.least = check_share("least", least, zero=True)
-        self.train = None if train is None else check_share("train", train)
-        self._rule = score if isinstance(score, ThresholdSampling) else None
-        self.score = None if isinstance(score, ThresholdSampling) else check_share("score", score)
         self.margin = check_share("margin", margin, zero=True)
         self.warmup = check_share("warmup", warmup, zero=True)
         if patience < 1 or patience > window:
@@ -64,46 +53,50 @@ class Automatic(Stages):
             raise ConfigError(f"recent is {recent}; expected a number of examples, 1 or more")
         if not slack >= 0:
             raise ConfigError(f"slack is {slack}; expected 0 or more, e.g. 0.25")
-        self.slack = slack
-        self.cost_ratio, self.patience = check_cost_ratio(cost_ratio), patience
-        self.floors, self.audit, self.window = floors, audit, window
+        self.slack, self.patience, self.window = slack, patience, window
         self.cached = True
 
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """The shares to be scored that are priced."""
-        return self.SHARES if self.score is None else (self.score,)
-
     def evidence(self, view: View) -> list[float]:
+        """Return whether it is time to decide (1 or 0), the concentration of sizes, and the prices
+        of stage 2 and of stage 3: one for each share to score that comes into question."""
+        forward, backward = view.limits.forward, view.limits.backward
+        shares = self.SHARES if forward.share is None else (forward.share,)
         unknown = float("inf")
         if view.since < self.patience or (view.stage == 1 and view.share < self.warmup):
-            return [0.0, 0.0, unknown, *(unknown for _ in self.shares)]
+            return [0.0, 0.0, unknown, *(unknown for _ in shares)]
         window = view.window
         recent = slice(-min(len(window), view.since, self.recent), None)
         # Survivors cost more each than plain training's examples, in smaller batches above all.
-        score, train = view.costs if self.cost_ratio is None else (self.cost_ratio, 1.0)
+        told = backward.cost_ratio
+        score, train = view.costs if told is None else (told, 1.0)
         prices = stage_prices(
             window.column("size")[recent],
             window.column("predicted")[recent],
             window.weights[recent],
-            train=self.train,
-            score=self.shares,
+            train=backward.share,
+            score=shares,
             cost_ratio=score / train,
-            floors=self.floors,
-            audit=self.audit,
-            least=self.least,
-            pool=_POOL,
+            floors=(forward.floor, backward.floor),
+            audit=forward.audit,
+            least=backward.least,
+            pool=POOL,
         )
         return [1.0, window.concentration(),
                 *(train * price for price in (prices.backward, *prices.forward))]
 
-    def next(self, stage: int, numbers: list[float]) -> Move | None:
+    def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
         ready, concentration, backward, *forwards = numbers
         if ready < 1.0:
-            return None
+            return Decision(None, shares)
         forward = min(forwards)
-        if self._rule is not None and forward < float("inf"):
-            self._rule.share = self.shares[forwards.index(forward)]
+        if len(forwards) > 1 and forward < float("inf"):  # one alone: the gate's own share
+            shares = replace(shares, score=self.SHARES[forwards.index(forward)])
+        return Decision(self._move(stage, concentration, backward, forward), shares)
+
+    def _move(
+        self, stage: int, concentration: float, backward: float, forward: float
+    ) -> Move | None:
+        """Return the transition that is due at these prices of stage 2 and stage 3."""
         best = min(backward, forward)
         close, dear = 1.0 - self.margin, 1.0 + 2 * self.margin
         if stage == 1 and best < close:

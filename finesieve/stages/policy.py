@@ -2,7 +2,8 @@
 
 Stage 1: both gates open. Stage 2: the backward gate is closed. Stage 3: both are.
 A policy turns what it knows into a few numbers (`evidence`); the sieve averages them over ranks;
-`next` decides on the averages alone, so that all ranks move together.
+`next` decides on the averages alone, so that all ranks move together. It returns the stage to move
+to and the share that each gate shall keep; the sieve keeps both and shows each gate its share.
 """
 
 from __future__ import annotations
@@ -13,26 +14,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from finesieve.costs.meter import COST_RATIO, SURVIVOR, Work
 from finesieve.errors import ConfigError, check_share
-from finesieve.gates.protocol import COST_RATIO, SURVIVOR
+from finesieve.gates.protocol import Limits
 from finesieve.stages.window import Window
+
+_NO_WORK, _NO_LIMITS = Work(), Limits()
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """Tokens trained on while the gates were open, and closed (those that wait included); tokens
-    scored; and how many the whole stream has, as it looks now (0 if its length is unknown)."""
+class GateLimits:
+    """The settings of a method's gates. The gates own them; policies ask here."""
 
-    open: int = 0
-    closed: int = 0
-    scored: int = 0
-    whole: float = 0.0
+    opening: Limits = _NO_LIMITS
+    forward: Limits = _NO_LIMITS
+    backward: Limits = _NO_LIMITS
 
-    def spent(self, score: float, train: float, of: float | None = None) -> float:
-        """Share of plain training's cost, for a token's costs over plain training's; of: its
-        tokens, those of the whole stream by default."""
-        done = self.open + train * self.closed + score * self.scored
-        return done / max(1.0, self.whole if of is None else of)
+
+_OF_NO_GATES = GateLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class View:
     stage: 1, 2 or 3. share: of the stream drawn, 0 to 1 (NaN if the total is unknown). since:
     examples revealed since the last move. passes: completed passes over the data. costs: to score
     a token, and to train on one with gates closed, over plain training's, as measured. work: what
-    was done so far.
+    was done so far. limits: of the method's gates.
     """
 
     stage: int
@@ -51,10 +50,44 @@ class View:
     passes: int
     window: Window
     costs: tuple[float, float] = (COST_RATIO, SURVIVOR)
-    work: Work = Work()
+    work: Work = _NO_WORK
+    limits: GateLimits = _OF_NO_GATES
 
 
-Move = tuple[int, str]
+Move = tuple[int, str]  # the new stage, and the reason
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The share of the pool drawn that each gate shall keep in expectation, in (0, 1].
+
+    opening: trained on in stage 1. score: let through to the scoring pass. train: trained on. None:
+    what the gate itself keeps. Raises `ConfigError` for what is no share.
+    """
+
+    opening: float | None = None
+    score: float | None = None
+    train: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("opening", "score", "train"):
+            value = getattr(self, name)
+            if value is not None:
+                check_share(f"the policy's share `{name}`", value)
+
+
+OWN = Shares()  # all gates keep what they keep by themselves
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a policy decides once a batch.
+
+    move: the transition that is due, None to stay. shares: those that the gates keep from now on.
+    """
+
+    move: Move | None = None
+    shares: Shares = OWN
 
 
 class Stages(ABC):
@@ -70,8 +103,13 @@ class Stages(ABC):
         """A fixed number of values; averaged over ranks before `next` sees them."""
 
     @abstractmethod
-    def next(self, stage: int, numbers: list[float]) -> Move | None:
-        """(new stage, reason), or None to stay."""
+    def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
+        """Return what is to be done: the stage to move to, and the shares of the gates.
+
+        stage: the present one. numbers: what `evidence` gave, averaged over ranks. shares: the
+            present ones, those of the last decision. Nothing else may count, and nothing is
+            changed: the sieve keeps what was decided, and saves it.
+        """
 
 
 class Fixed(Stages):
@@ -103,9 +141,9 @@ class Fixed(Stages):
             )
         return [view.share]
 
-    def next(self, stage: int, numbers: list[float]) -> Move | None:
+    def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
         for target in (3, 2):
             start = self.starts.get(target)
             if start is not None and target > stage and numbers[0] >= start:
-                return target, f"{start:.0%} of the stream, as set"
-        return None
+                return Decision((target, f"{start:.0%} of the stream, as set"))
+        return Decision()

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from finesieve.gates.sampling import Array, balanced_threshold, inclusion, solve_threshold
 
+POOL = 256  # examples that gates decide on at a time, where policies replay them
+
 
 @dataclass(frozen=True, slots=True)
 class Prices:

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from finesieve.costs.meter import Work
 from finesieve.gates.protocol import State
-from finesieve.stages.policy import Move, Stages, View, Work
+from finesieve.stages.policy import OWN, GateLimits, Move, Shares, Stages, View
 from finesieve.stages.window import Window
 
 
 class Transitions:
     """Asks the policy once a batch; what it finds is averaged over ranks in between.
 
+    shares: what the policy wants the gates to keep, as of its last decision.
     moves: one dict per transition, the start included: `stage`, `from_example` (drawn until then)
     and `reason`.
     """
 
-    def __init__(self, stages: Stages, window: Window, total: int | None) -> None:
-        self._stages, self._window, self._total = stages, window, total
-        self.stage = stages.first
+    def __init__(
+        self, stages: Stages, window: Window, total: int | None, limits: GateLimits
+    ) -> None:
+        self._stages, self._window, self._total, self._limits = stages, window, total, limits
+        self.stage, self.shares = stages.first, OWN
         self.moves: list[dict[str, Any]] = [
             {"stage": self.stage, "from_example": 0, "reason": "start"}
         ]
@@ -38,12 +42,15 @@ class Transitions:
             share = drawn / self._total if self._total else float("nan")
             since = known - self._revealed_before
             self._evidence = self._stages.evidence(
-                View(self.stage, share, since, passes, self._window, costs, work()))
+                View(self.stage, share, since, passes, self._window, costs, work(), self._limits))
         return self._evidence
 
     def due(self, numbers: list[float]) -> Move | None:
-        """The transition that is due by the evidence, averaged over ranks."""
-        return self._stages.next(self.stage, numbers)
+        """Return the transition that is due by the evidence, averaged over ranks; keep the shares.
+        """
+        decision = self._stages.next(self.stage, numbers, self.shares)
+        self.shares = decision.shares
+        return decision.move
 
     def make(self, stage: int, reason: str, drawn: int) -> dict[str, Any]:
         """Enter a stage; what `moves` holds of it."""
@@ -56,6 +63,7 @@ class Transitions:
     def state_dict(self) -> State:
         return {
             "stage": self.stage,
+            "shares": [self.shares.opening, self.shares.score, self.shares.train],
             "moves": [dict(m) for m in self.moves],
             "revealed_before": self._revealed_before,
             "evidence": None if self._evidence is None else [float(x) for x in self._evidence],
@@ -63,6 +71,7 @@ class Transitions:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.shares = Shares(*state["shares"])
         self.stage, self.moves = state["stage"], [dict(m) for m in state["moves"]]
         self._revealed_before = state["revealed_before"]
         self._evidence, self._known = state["evidence"], state["known"]

@@ -24,7 +24,7 @@ def test_multiple_choice_is_padded_along_its_length(left: bool) -> None:
             ids[i, c, where], mask[i, c, where] = text, 1
             texts[at + i, c] = text.tolist()
         batches.append({"input_ids": ids, "attention_mask": mask, "labels": torch.arange(8) % 3})
-    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=32, group=2)
+    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=32, group=2)
     seen = 0
     for batch in sieve(batches):
         real = batch["attention_mask"] == 1
@@ -56,7 +56,7 @@ def test_several_texts_have_a_width_each(left: bool) -> None:
                 texts[at + i, name] = text.tolist()
             batch |= {f"{name}input_ids": ids, f"{name}attention_mask": mask}
         batches.append(batch)
-    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=32, group=2)
+    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=32, group=2)
     seen = 0
     for batch in sieve(batches):
         assert batch["a_modality"] == "text"
@@ -87,7 +87,7 @@ def test_targets_have_a_width_of_their_own() -> None:
             "input_ids": torch.ones(8, width, dtype=torch.long),
             "attention_mask": torch.ones(8, width, dtype=torch.long), "labels": labels,
             "decoder_input_ids": labels.clamp(min=0)})
-    method = fs.methods.build("random", share=0.5)
+    method = fs.methods.registry.build("random", share=0.5)
     seen = 0
     for batch in fs.Sieve(method=method, pool=32, group=2)(batches):
         real = batch["labels"] != -100
@@ -119,7 +119,7 @@ def test_targets_as_wide_as_the_input_are_still_another_text(cut: bool) -> None:
             labels[i, 0] = 777
         batches.append({"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": labels,
                         "decoder_input_ids": labels.clamp(min=0)})
-    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=32, group=2)
+    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=32, group=2)
     seen = 0
     for batch in sieve(batches):
         assert batch["decoder_input_ids"].shape == batch["labels"].shape
@@ -135,7 +135,7 @@ def test_labels_that_go_with_the_input_stay_with_it() -> None:
     """Copied from the input, padding and all: one value there is padding."""
     ids = torch.tensor([[5, 6, 7, 0, 0], [5, 6, 0, 0, 0], [5, 8, 9, 0, 0], [4, 0, 0, 0, 0]])
     batch = {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": ids.clone()}
-    sieve = fs.Sieve(method=fs.methods.build("random", share=0.6), pool=16, group=1)
+    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.6), pool=16, group=1)
     for found in sieve([batch] * 12):
         assert found["labels"].equal(found["input_ids"])
         assert found["labels"].shape[1] <= 3
@@ -145,11 +145,12 @@ def test_positions_behind_padding_are_refused() -> None:
     ids = torch.tensor([[0, 0, 5, 6, 7], [0, 4, 5, 6, 7]])
     batch = {"input_ids": ids, "attention_mask": (ids > 0).long(),
              "start_positions": torch.tensor([3, 2]), "end_positions": torch.tensor([4, 3])}
-    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=8)
+    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=8)
     with pytest.raises(fs.BatchError, match=r"end_positions, start_positions count places from"):
         list(sieve([batch] * 8))
     right = {k: v.flip(1) if v.ndim == 2 else v for k, v in batch.items()}
-    assert list(fs.Sieve(method=fs.methods.build("random", share=0.5), pool=8)([right] * 8))
+    method = fs.methods.registry.build("random", share=0.5)
+    assert list(fs.Sieve(method=method, pool=8)([right] * 8))
 
 
 def test_a_value_a_class_is_no_value_a_token() -> None:
@@ -162,7 +163,7 @@ def test_a_value_a_class_is_no_value_a_token() -> None:
         labels[torch.arange(8), 8 + torch.arange(8)] = 1.0 + at
         batches.append({"input_ids": 5 * mask.long(), "attention_mask": mask.long(),
                         "labels": labels})
-    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=16, group=1)
+    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=16, group=1)
     seen = 0
     for batch in sieve(batches):
         assert batch["input_ids"].shape[1] <= 8

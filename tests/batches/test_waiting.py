@@ -8,6 +8,7 @@ import torch
 
 from finesieve import Sieve, methods
 from finesieve.scoring.batches import cut_by_length
+from finesieve.scoring.scorers import Scores
 
 
 def cheapest(lengths, most, overhead):
@@ -84,15 +85,20 @@ def batches(n, size=4):
                "labels": torch.zeros(min(n, i + size) - i, dtype=torch.long)}
 
 
+def zeros(batch):
+    nothing = np.zeros(len(batch["labels"]), np.float32)
+    return Scores(nothing, nothing)
+
+
 @pytest.mark.parametrize(
     ("method", "total", "size"),
     [("finesieve", 8000, 16), ("finesieve", None, 16), ("finesieve", 64_000, 32),
      ("finesieve", 63_000, 16), ("paper", 8000, 16), ("top-loss", 8000, 32)],
 )
 def test_survivors_batches_are_the_methods_share_of_the_loaders(method, total, size):
-    sieve = Sieve(lambda batch: None, methods.build(method), total=total)
+    sieve = Sieve(zeros, methods.registry.build(method), total=total)
     next(iter(sieve(batches(640, 32))))
     assert sieve._batch_size == size
-    given = Sieve(lambda batch: None, methods.build(method), total=8000, batch_size=7)
+    given = Sieve(zeros, methods.registry.build(method), total=8000, batch_size=7)
     next(iter(given(batches(640, 32))))
     assert given._batch_size == 7

@@ -16,7 +16,9 @@ import pytest
 
 from finesieve import ConfigError
 from finesieve.cli.comparing import bench as bench_module
-from finesieve.cli.comparing.bench import Bench, choose
+from finesieve.cli.comparing.bench import Bench
+from finesieve.cli.comparing.equal_time import ATTEMPTS
+from finesieve.cli.comparing.runner import choose
 from finesieve.cli.comparing.suite import Derived, Files, read_suite
 from finesieve.cli.comparing.tables import RIVAL
 from finesieve.cli.main import main
@@ -51,10 +53,10 @@ class Broken(Gate):
 
 def fake(seed):
     "A random subset that calls itself a filter."
-    return methods.random(seed + 100, share=0.4)
+    return methods.registry.build("random", seed + 100, share=0.4)
 
 def broken(seed):
-    random = methods.random(seed)
+    random = methods.registry.build("random", seed)
     return Method("broken", Broken(), random.backward, random.stages)
 """
 
@@ -210,7 +212,7 @@ def test_equal_time_keeps_the_nearest_try_on_a_noisy_machine(
     made, shares = fake_bench(tmp_path, monkeypatch, lambda s: 100 * s, lambda n: noise[n])
     records = {r["name"]: r for r in made.run()}
     equal = records[RIVAL]["equal_time"]
-    assert len(shares) == bench_module.ATTEMPTS * (1 + bench_module.REPEATS) == equal["attempts"]
+    assert len(shares) == ATTEMPTS * (1 + bench_module.REPEATS) == equal["attempts"]
     tried = [100 * s * f / 30 for s, f in zip(shares, noise[1:], strict=True)]
     assert equal["ratio"] == pytest.approx(min(tried, key=lambda r: abs(r - 1)), rel=1e-6)
     kept = read_all(tmp_path / "out")[0]
@@ -273,16 +275,15 @@ def test_records_from_before_a_field_without_effect_stay_valid(
 ) -> None:
     """Not those from before one whose default changed what is done, as `attention`'s did."""
     made, _ = fake_bench(tmp_path, monkeypatch, lambda s: 100 * s, lambda n: 1.0)
-    with monkeypatch.context() as patch:
-        patch.setattr(made, "_files", Files(made.suite, tmp_path, tmp_path), raising=False)
-        config = made.suite.config_of("two", "full", 0, {}, made._files)
-        record = {"config": made._files.hidden(json.loads(json.dumps(config.as_dict())))}
-        assert made._is_of(record, config)
-        del record["config"]["lora"]
-        assert made._is_of(record, config)
-        assert not made._is_of(record, replace(config, lora=8))
-        del record["config"]["attention"]
-        assert not made._is_of(record, config)
+    runs, files = made.runs(tmp_path), Files(made.suite, tmp_path, tmp_path)
+    config = made.suite.config_of("two", "full", 0, {}, files)
+    record = {"config": files.hidden(json.loads(json.dumps(config.as_dict())))}
+    assert runs.is_of(record, config)
+    del record["config"]["lora"]
+    assert runs.is_of(record, config)
+    assert not runs.is_of(record, replace(config, lora=8))
+    del record["config"]["attention"]
+    assert not runs.is_of(record, config)
 
 
 def test_two_rivals_both_match_a_time_that_was_measured_anew(
@@ -318,8 +319,7 @@ def test_all_methods_of_a_set_and_seed_share_their_cores(
     """Two workers in step must not give every full training one core and its rival the other."""
     made, _ = fake_bench(tmp_path, monkeypatch, lambda s: 100 * s, lambda n: 1.0)
     made.suite = replace(made.suite, seeds=6)
-    made.workers = 2
-    made._cores.put([1])
+    made.cores = [[0], [1]]
     where: dict[int, set[int]] = {}
     process = Bench._process
 

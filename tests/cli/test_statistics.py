@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finesieve.cli.comparing.statistics import compare_runs, overall, paired, t_quantile, words
-from finesieve.cli.comparing.tables import RIVAL, table, verdict
+from finesieve.cli.comparing.tables import RIVAL, saved, table, verdict
 from finesieve.cli.results import pack_examples, unpack_examples
 
 
@@ -109,22 +109,64 @@ def test_many_sets_of_one_seed_each_are_judged_by_their_spread() -> None:
     assert all("of 20 sets, one seed each" in t for t in none)
     assert sum(broad(0.08).endswith(": a gain.") for _ in range(4)) >= 3
     assert sum(broad(-0.08).endswith(": a loss.") for _ in range(4)) >= 3
-    half = [{**r, "stages": [{}]} if r["name"] == "finesieve" and r["set"] < "set15" else r
+    half = [{**r, **OPEN} if r["name"] == "finesieve" and r["set"] < "set15" else r
             for r in suite_of(dice, 0.1, sets=20) if r["seed"] == 0]
     # By name, set0, set1, set10 to set14 are seven.
-    assert "lower loss on 13, higher on 0, plain training on 7 of 20 sets" in verdict(half)
+    assert "lower loss on 13, higher on 0, same as full on 7 of 20 sets" in verdict(half)
 
 
-def test_open_gates_are_a_tie() -> None:
+OPEN = {"stages": [{"stage": 1}],  # what a run's record has if its gates never closed
+        "examples": {"drawn": 100, "trained": 100, "scored": 0}}
+
+
+def test_open_gates_are_the_same_as_full_training() -> None:
     dice = np.random.default_rng(9)
-    records = [{**r, "stages": [{}]} if r["name"] == "finesieve" else r
-               for r in suite_of(dice, 0.3)]
+    records = [{**r, **OPEN} if r["name"] == "finesieve" else r for r in suite_of(dice, 0.3)]
     told = verdict(records)
-    assert "better on 0, tie on 6" in told
+    assert "better on 0, tie on 0, worse on 0, same as full on 6 of 6 sets" in told
     assert told.endswith("no gain shown.")
+    assert "finesieve is the same as full here" in verdict(
+        [r for r in records if r["set"] == "set0"])
     # Tuned to other points of the grid they are different training, and the difference counts.
     points = [{**r, "point": {"lr": 1e-4 if r["name"] == "finesieve" else 2e-4}} for r in records]
     assert verdict(points).endswith(": a gain.")
+
+
+def test_a_run_that_was_plain_training_is_no_speed_up() -> None:
+    """It was quicker than full training by the clock alone."""
+    dice = np.random.default_rng(9)
+    records = suite_of(dice, 0.0)
+    records += [{**r, "name": "full", "seconds": {"total": 12.0}}
+                for r in records if r["name"] == RIVAL]
+    ours = {**OPEN, "seconds": {"total": 10.0, "decide": 0.1}}
+    records = [{**r, **ours} if r["name"] == "finesieve" else r for r in records]
+    row = [line for line in table(records).splitlines() if line.startswith("| set0 | finesieve")]
+    assert row[0].count("same as full") == 2  # of the speed-up, and against random
+    assert "1.00x as fast on average over 6 sets" in saved(records)
+    closed = [{**r, "stages": [{"stage": 1}, {"stage": 2}]} for r in records]
+    assert "1.20x as fast on average over 6 sets" in saved(closed)
+
+
+def test_an_open_gate_behind_a_budget_is_no_plain_training() -> None:
+    """Its random share alone was trained on."""
+    dice = np.random.default_rng(9)
+    budget = {**OPEN, "examples": {"drawn": 100, "trained": 10, "scored": 0}}
+    records = [{**r, **budget} if r["name"] == "finesieve" else r for r in suite_of(dice, 0.3)]
+    assert "better on 0, tie on 6, worse on 0 of 6 sets" in verdict(records)
+    assert "| gates stayed open |" in table(records)
+
+
+def test_cautions_stand_beside_the_verdict() -> None:
+    dice = np.random.default_rng(4)
+    sound = suite_of(dice, 0.2)
+    assert "Caution" not in verdict(sound)
+    two = [r for r in sound if r["seed"] < 2 or r["set"] != "set1"]
+    assert "Caution: fewer than 3 seeds on set1: an indication, no proof." in verdict(two)
+    for r in sound:
+        if (r["set"], r["name"], r["seed"]) == ("set2", RIVAL, 1):
+            r["seconds"] = {"total": 12.0}
+    told = verdict(sound)
+    assert f"the seconds of {RIVAL} are off by up to 20% on set2, so that is no comp" in told
 
 
 def test_few_sets_that_happen_to_agree_prove_nothing() -> None:
@@ -175,7 +217,7 @@ def test_no_verdict_where_a_method_took_another_time() -> None:
     assert "in 0.60 of its seconds: +0.3000" in text
     assert "worse: +0.3000" in text
     assert "no verdict" in verdict(records, ours="quick")
-    assert "worse on 1" in verdict(records, ours="level")
+    assert "level against random at equal time: worse;" in verdict(records, ours="level")
 
 
 def test_examples_come_back_as_they_were() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -40,6 +42,29 @@ GATES: dict[str, Callable[[], fs.Gate]] = {
 @pytest.mark.parametrize("factory", GATES.values(), ids=GATES.keys())
 def test_every_gate_through_every_law(factory: Callable[[], fs.Gate], law: Callable) -> None:
     law(factory)
+
+
+@pytest.mark.parametrize("factory", [
+    lambda share: fs.Random(share, systematic=True),
+    lambda share: fs.ThresholdSampling(share, 0.02),
+    lambda share: fs.PredictorGate(
+        fs.SizeRegression(10), fs.ThresholdSampling(share, 0.02), audit=0.1),
+])
+def test_a_share_that_is_offered_counts_and_the_gates_own_stays(
+    factory: Callable[[float], fs.Gate]
+) -> None:
+    """Asked for another share, a gate decides as one that was made with it; and forgets it."""
+    offer = next(checks.sample_offers(3))
+    gate, other = factory(0.5), factory(0.25)
+    before = gate.limits()
+    asked, made = gate.decide(replace(offer, share=0.25)), other.decide(offer)
+    np.testing.assert_array_equal(asked.keep, made.keep)
+    np.testing.assert_array_equal(asked.probability, made.probability)
+    assert gate.limits() == before != other.limits()
+    again = gate.decide(offer).probability
+    assert again.mean() > 1.5 * made.probability.mean()
+    assert offer.take(np.arange(4)).share is None
+    assert replace(offer, share=0.25).take(np.arange(4)).share == 0.25
 
 
 class Biased(fs.Gate):
@@ -123,6 +148,18 @@ def test_laws_catch_broken_gates(gate: type[fs.Gate], law: str) -> None:
         checks.check_gate(gate)
 
 
+def test_laws_hold_where_assertions_are_left_out() -> None:
+    """As under `python -O`."""
+    broken = "\n".join((
+        "import numpy as np", "from finesieve import Gate, LawError, Verdict",
+        "from finesieve.gates.laws import LAWS", "class Bad(Gate):", "    def decide(self, offer):",
+        "        return Verdict(np.ones(offer.n, bool), np.full(offer.n, 0.5, np.float32))",
+        "try:", "    LAWS['law_unbiased'](Bad)", "except LawError as error:",
+        "    print(__debug__, isinstance(error, AssertionError), error)"))
+    found = subprocess.run([sys.executable, "-O", "-c", broken], capture_output=True, text=True)
+    assert found.stdout.startswith("False True the weighted sum is off by"), found.stderr
+
+
 def test_wrong_verdicts_are_named() -> None:
     with pytest.raises(fs.GateError, match=r"WrongShape.decide returned keep of shape"):
         checks.check_gate(WrongShape)
@@ -180,9 +217,9 @@ def test_seeds_differ_and_so_do_uses() -> None:
 
 def test_unknown_method_names_the_nearest() -> None:
     with pytest.raises(fs.ConfigError, match="did you mean 'finesieve'"):
-        fs.methods.build("fine-sieve")
+        fs.methods.registry.build("fine-sieve")
     with pytest.raises(fs.ConfigError, match="trian"):
-        fs.methods.build("finesieve", trian=0.2)
+        fs.methods.registry.build("finesieve", trian=0.2)
 
 
 # ---- systematic sampling

@@ -24,7 +24,7 @@ PLAIN = {"head_start": 0}
 
 def build_method(name: str, seed: int = 0, **settings: Any) -> Any:
     """Return the method of this name; settings are those of its function in `methods`."""
-    return fs.methods.build(name, seed, **settings)
+    return fs.methods.registry.build(name, seed, **settings)
 
 
 def make_sieve(model: nn.Module, method: Any, **settings: Any) -> Any:
@@ -71,7 +71,7 @@ def mean_loss(sieve: Any, losses: Tensor, batch: Any) -> Tensor:
 
     sieve: or a filtered loader of Accelerate's, or a Lightning callback.
     """
-    return sieve.reduce(losses, batch)
+    return sieve.loss(losses, batch)
 
 
 # ---- reading

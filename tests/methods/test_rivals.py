@@ -10,12 +10,20 @@ import pytest
 import torch
 
 import finesieve as fs
-from finesieve import ConfigError, Gate, Method, Offer, checks, methods
-from finesieve.gates.simple import Open
+from finesieve import (
+    ConfigError,
+    Fixed,
+    Gate,
+    Method,
+    Offer,
+    Open,
+    Random,
+    checks,
+    methods,
+)
 from finesieve.methods.baselines.infobatch import InfoBatch
 from finesieve.methods.baselines.loss_rules import LossSampling, SelectiveBackprop, TopLoss
 from finesieve.methods.baselines.rho_loss import Reducible
-from finesieve.stages.policy import Fixed
 from tests.conftest import TableScorer, make_batches
 
 GATES = {
@@ -105,14 +113,14 @@ def passes(method: Method, count: int) -> tuple[fs.Sieve, list[np.ndarray]]:
         ids = []
         for batch in sieve(batches):
             ids.append(batch["sieve_ids"].numpy())
-            sieve.reduce(batch["input_ids"][:, 0].float().requires_grad_(), batch)
+            sieve.loss(batch["input_ids"][:, 0].float().requires_grad_(), batch)
         seen.append(np.concatenate(ids))
     return sieve, seen
 
 
 def test_infobatch_over_passes() -> None:
     """First pass on everything, then the easy half thinned out, the last stretch on everything."""
-    sieve, seen = passes(methods.build("infobatch", share=0.5, until=0.75), 4)
+    sieve, seen = passes(methods.registry.build("infobatch", share=0.5, until=0.75), 4)
     first = np.concatenate([b["input_ids"][:, 0].numpy() for b in make_batches(400)])
     easy = first < first.mean()
     assert len(seen[0]) == len(seen[3]) == 400
@@ -122,16 +130,16 @@ def test_infobatch_over_passes() -> None:
     assert sieve.ledger.examples.scored == 0
     assert [m["stage"] for m in sieve.moves] == [3, 1]
     with pytest.raises(ConfigError, match="`total`"):
-        list(fs.Sieve(method=methods.build("infobatch"))(make_batches(40)))
+        list(fs.Sieve(method=methods.registry.build("infobatch"))(make_batches(40)))
 
 
 def test_a_gate_of_ones_own_learns_from_training_losses_whatever_the_stages() -> None:
     """With stages that do not ask for losses themselves."""
     mine = Method("mine", InfoBatch(0.5), Open(), Fixed({3: 0.0}))
     assert mine.learns
-    assert not methods.build("random").learns
-    assert not methods.build("full").learns
-    by_itself = methods.build("finesieve", budget=None, train=None, systematic=None)
+    assert not methods.registry.build("random").learns
+    assert not methods.registry.build("full").learns
+    by_itself = methods.registry.build("finesieve", budget=None, train=None, systematic=None)
     assert by_itself.learns
     assert by_itself.name == "finesieve"
     _, seen = passes(mine, 2)
@@ -150,14 +158,14 @@ def test_rho_loss_goes_by_the_reducible_part() -> None:
 
 
 def test_the_authors_scripts_train_on_single_examples_in_stage_3() -> None:
-    method = methods.build("authors", warmup=0.1, window=100, log_loss=9.0)
+    method = methods.registry.build("authors", warmup=0.1, window=100, log_loss=9.0)
     assert method.schedule_by == "steps"
     sieve = fs.Sieve(TableScorer(), method, total=3000, pool=100)
     sizes: dict[int, set[int]] = {1: set(), 2: set(), 3: set()}
     for batch in sieve(make_batches(3000)):
         sizes[sieve.stage].add(len(batch["labels"]))
         first = batch["input_ids"][:, 0].float()
-        sieve.reduce(((first / 100 + 0.01) ** 3 * 2).requires_grad_(), batch)
+        sieve.loss(((first / 100 + 0.01) ** 3 * 2).requires_grad_(), batch)
     assert sieve.stage == 3
     assert sizes[1] == {8}
     assert sizes[3] <= {1, 8}
@@ -166,11 +174,11 @@ def test_the_authors_scripts_train_on_single_examples_in_stage_3() -> None:
 
 @pytest.mark.parametrize("name", ["selective-backprop", "top-loss", "loss-sampling", "rho-loss"])
 def test_they_are_methods_by_name(name: str) -> None:
-    made = methods.build(name, 3)
+    made = methods.registry.build(name, 3)
     assert isinstance(made, Method)
     assert made.scores
     with pytest.raises(ConfigError):
-        methods.build(name, 3, warmup=2.0)
+        methods.registry.build(name, 3, warmup=2.0)
 
 
 def test_every_method_has_its_card() -> None:
@@ -189,6 +197,17 @@ def test_bad_settings() -> None:
     with pytest.raises(ConfigError, match="must keep some"):
         InfoBatch(1.0)
     with pytest.raises(ConfigError, match="expected a finesieve Method"):
-        methods.build("builtins:dict")
+        methods.registry.build("builtins:dict")
     with pytest.raises(ConfigError, match="nowhere"):
-        methods.build("nowhere:nothing")
+        methods.registry.build("nowhere:nothing")
+
+
+def test_what_a_method_needs_is_told_by_its_parts_not_by_its_name() -> None:
+    built = {name: methods.registry.build(name, 0) for name in methods.REGISTRY}
+    assert [name for name, m in built.items() if not m.filters] == ["full"]
+    assert [name for name, m in built.items() if m.needs_ids] == ["infobatch"]
+    assert [name for name, m in built.items() if m.needs_reference] == ["rho-loss"]
+    assert {name: m.subset for name, m in built.items() if m.subset} == {"random": 0.3}
+    mine = Method("mine", Random(0.4), Open(), Fixed({3: 0.0}))
+    assert (mine.filters, mine.subset) == (True, 0.4)
+    assert Method("random", Random(0.4), Open(), Fixed({3: 0.1})).subset is None  # warms up first

@@ -223,7 +223,7 @@ def test_it_comes_before_the_first_step_and_the_examples_are_trained_on_like_all
         int(b["attention_mask"].sum()) for b in batches[:12]) + int(
         batches[12]["attention_mask"][:8].sum())
     assert sieve.ledger.seconds["score"] >= 0.5 * sieve.head_start.seconds > 0
-    assert sieve.ledger.relative("score") is None  # its first launches are no price
+    assert sieve.meter.relative("score") is None  # its first launches are no price
     assert all(p.grad is None for p in model.parameters())
     seen = [first, *islice(iterator, 24)]
     assert ids_of(seen) == list(range(400))
@@ -232,7 +232,7 @@ def test_it_comes_before_the_first_step_and_the_examples_are_trained_on_like_all
 
 @pytest.mark.parametrize(("total", "expected"), [(None, 512), (20_000, 512), (2000, 100)])
 def test_how_many_by_default(total: int | None, expected: int) -> None:
-    sieve, _, batches = stream(2000, total=total, method=methods.build("finesieve", 0))
+    sieve, _, batches = stream(2000, total=total, method=methods.registry.build("finesieve", 0))
     next(iter(sieve(batches)))
     assert sieve.head_start is not None
     assert sieve.head_start.examples == expected
@@ -556,7 +556,7 @@ def test_accelerate(total: int | None) -> None:
             given = fs.inputs(batch)
             labels = given.pop("labels")
             losses = F.cross_entropy(net(**given), labels, reduction="none")
-            accelerator.backward(filtered.reduce(losses, batch))
+            accelerator.backward(filtered.loss(losses, batch))
             optimizer.step()
             optimizer.zero_grad()
             synced.append(accelerator.sync_gradients)

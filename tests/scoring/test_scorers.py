@@ -123,9 +123,9 @@ def test_the_head_says_what_the_predictor_looks_at() -> None:
     torch.manual_seed(0)
     batches = [{"input_ids": torch.randint(1, 60, (8, 3, 5)), "labels": torch.randint(0, 3, (8,)),
                 "attention_mask": torch.ones(8, 3, 5, dtype=torch.long)} for _ in range(20)]
-    method = fs.methods.build("finesieve", 0, starts={2: 0.1, 3: 0.3}, predictor_bits=10)
+    method = fs.methods.registry.build("finesieve", 0, starts={2: 0.1, 3: 0.3}, predictor_bits=10)
     sieve = fs.Sieve(fs.scores.Task(Choosing(), fs.heads.Choice()), method, total=160, pool=32)
     for batch in sieve(batches):
-        sieve.reduce(torch.rand(len(batch["labels"])), batch)
+        sieve.loss(torch.rand(len(batch["labels"])), batch)
     assert sieve.stage == 3
     assert np.isfinite(sieve.window.column("predicted")).all()

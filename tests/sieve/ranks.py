@@ -29,7 +29,7 @@ def main(rank: int, store: str, method: str) -> None:
                            "cost_ratio": 0.02}}[method]
     method = "finesieve" if method == "budget" else method
     sieve = fs.Sieve(
-        fs.scores.Classification(model), fs.methods.build(method, rank, **settings), total=n,
+        fs.scores.Classification(model), fs.methods.registry.build(method, rank, **settings), total=n,
         pool=100, group=2, agreement=Ranks(),
     )
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=300)
@@ -39,7 +39,7 @@ def main(rank: int, store: str, method: str) -> None:
         bare = fs.inputs(batch)
         labels = bare.pop("labels")
         losses = F.cross_entropy(model(**bare), labels, reduction="none")
-        sieve.reduce(losses, batch).backward()
+        sieve.loss(losses, batch).backward()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()

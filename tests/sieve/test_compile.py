@@ -46,7 +46,7 @@ def batches(n: int = 60, size: int = 16, left: bool = False) -> list[dict[str, A
 
 
 def run(net: Any, **options: Any) -> tuple[fs.Sieve, set[tuple[int, ...]], list[Tensor]]:
-    method = methods.build("finesieve", 0, train=0.3, score=0.6, starts={2: 0.15, 3: 0.4},
+    method = methods.registry.build("finesieve", 0, train=0.3, score=0.6, starts={2: 0.15, 3: 0.4},
                            cost_ratio=0.2)
     data = batches(left=options.pop("left", False))
     sieve = fs.Sieve(scores.Classification(net), method, total=960, batch_size=8, pool=64, group=2,
@@ -57,7 +57,7 @@ def run(net: Any, **options: Any) -> tuple[fs.Sieve, set[tuple[int, ...]], list[
         shapes.add(tuple(batch["input_ids"].shape))
         given = {k: v for k, v in inputs(batch).items() if k != "labels"}
         losses = F.cross_entropy(net(**given), batch["labels"], reduction="none")
-        sieve.reduce(losses, batch).backward()
+        sieve.loss(losses, batch).backward()
         optimizer.step()
         optimizer.zero_grad()
     return sieve, shapes, [p.detach() for p in net.parameters()]
@@ -126,7 +126,7 @@ def test_batches_are_cut_at_the_lengths() -> None:
 def test_lengths_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match="lengths is"):
         fs.Sieve(method="full", lengths=[0, 8])
-    with pytest.raises(BatchError, match=r"has 29 tokens, .*\[8, 16\]"):
+    with pytest.raises(BatchError, match=r"has 25 tokens, .*\[8, 16\]"):
         run(Net(), lengths=[16, 8])
     bare = [{"input_ids": b["input_ids"]} for b in batches(1)]
     with pytest.raises(BatchError, match="attention_mask"):

@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import finesieve as fs
-from tests.conftest import make_batches
+from tests.conftest import ids_of, make_batches, small_sieve
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +51,50 @@ def test_two_ranks(method: str, tmp_path: Path) -> None:
     assert sorted(rank["fillers"] > 0 for rank in out) == [False, True]
 
 
+class Second:
+    """The second of two ranks, whose other says what it says itself."""
+
+    def __init__(self, rank: int = 1) -> None:
+        self.rank = rank
+
+    def mean(self, values: list[float]) -> list[float]:
+        return values
+
+
+@pytest.mark.parametrize("settings", [{"starts": {2: 0.0}}, {"starts": {3: 0.0}}, {"budget": 0.3}],
+                         ids=str)
+def test_ranks_with_the_same_method_roll_their_own_dice(settings: dict[str, Any]) -> None:
+    def kept(**more: Any) -> list[int]:
+        method = fs.methods.registry.build(
+            "finesieve", 0, predictor_bits=8, cost_ratio=0.2, **settings)
+        sieve = small_sieve(method=method, **more)
+        return ids_of(sieve(make_batches(400)))
+
+    first, second, third = (kept(agreement=Second(rank)) for rank in range(3))
+    assert first == kept()  # as one process does
+    assert len({tuple(first), tuple(second), tuple(third)}) == 3
+    assert second == kept(agreement=Second(1))
+    shared = len(set(first) & set(second)) / len(first)
+    assert shared < 0.9  # those of large gradients are kept by all
+
+
+def test_a_rank_that_resumes_goes_on_with_its_own_dice() -> None:
+    sieve = small_sieve(method="random", agreement=Second())
+    whole = ids_of(sieve(make_batches(400)))
+    sieve = small_sieve(method="random", agreement=Second())
+    stream = sieve(make_batches(400))
+    begun = ids_of([next(stream) for _ in range(5)])
+    late = Second(0)  # as if the process group were not there yet
+    again = small_sieve(method="random", agreement=late)
+    again.load_state_dict(sieve.state_dict())
+    late.rank = 1
+    assert begun + ids_of(again(make_batches(400))) == whole
+    late = Second(0)
+    fresh = small_sieve(method="random", agreement=late)
+    late.rank = 1
+    assert ids_of(fresh(make_batches(400))) == whole
+
+
 class Longer:
     """What the others say: they have `left` batches, and so long as they do, examples."""
 
@@ -66,12 +111,12 @@ def test_a_rank_with_nothing_left_yields_fillers() -> None:
     sieve = fs.Sieve(method="full", total=40, agreement=Longer(len(whole) + 3))
     found = list(sieve(make_batches(40)))
     assert [fs.is_filler(b) for b in found] == [False] * len(whole) + [True] * 3
-    counted, pace = sieve.ledger.examples, sieve.ledger.paces["open"].state_dict()
+    counted, pace = sieve.ledger.examples, sieve.meter.paces["open"].state_dict()
     assert len(pace["recent"]) == len(whole)  # what fillers take is no price of a token
     assert (counted.drawn, counted.yielded, sieve.held) == (40, 40, 0)
     for filler in found[-3:]:
         losses = torch.tensor([1.0, float("inf")], requires_grad=True)
-        loss = sieve.reduce(losses, filler)
+        loss = sieve.loss(losses, filler)
         loss.backward()
         assert loss == 0
         assert losses.grad is not None
@@ -106,12 +151,16 @@ class Empty:
         return [0.5, 0.5, *values[2:]]
 
 
-def test_ranks_that_know_nothing_of_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They would make different numbers of steps and wait for each other for ever."""
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    batches = make_batches(40)
-    with pytest.raises(fs.ConfigError, match=r"agreement=finesieve\.sieve\.ranks\.Ranks\(\)"):
-        next(iter(fs.Sieve(method="random", total=40)(batches)))
-    alone = fs.Sieve(method="random", total=40, agreement=fs.sieve.ranks.Alone())  # on purpose
-    assert next(iter(alone(batches)))
+def test_ranks_find_each_other_and_roll_their_own_dice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless they are told that they do not train together."""
+    alone = ids_of(fs.Sieve(method="random", total=400)(make_batches(400)))
+    for name, value in (("is_initialized", True), ("get_world_size", 2), ("get_rank", 1),
+                        ("get_backend", "gloo")):
+        monkeypatch.setattr(torch.distributed, name, lambda *_, value=value: value)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda values, **_: values.mul_(2))
+    second = ids_of(fs.Sieve(method="random", total=400)(make_batches(400)))
+    given = fs.SieveOptions(agreement=Second())
+    assert second == ids_of(fs.Sieve(method="random", total=400, options=given)(make_batches(400)))
+    assert second != alone
+    apart = fs.SieveOptions(agreement=fs.sieve.ranks.Alone())
+    assert alone == ids_of(fs.Sieve(method="random", total=400, options=apart)(make_batches(400)))

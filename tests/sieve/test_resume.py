@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,10 +43,10 @@ def test_resume_at_any_cut_gives_the_same_batches_to_the_bit(
 
     def fresh() -> tuple[fs.Sieve, Bag, Any]:
         model = Bag(dropout=0.0)
-        method = fs.methods.build(
+        method = fs.methods.registry.build(
             "finesieve", predictor_bits=10, budget=0.6, cost_ratio=0.02, patience=40, margin=0.0
         ) if warmup == "budget" else (
-            fs.methods.build("finesieve", predictor_bits=10, patience=60, warmup=warmup,
+            fs.methods.registry.build("finesieve", predictor_bits=10, patience=60, warmup=warmup,
                              train=0.3, margin=0.0, cost_ratio=0.01)
             if warmup is not None else by_hand()
         )
@@ -176,7 +177,7 @@ def test_what_a_host_read_ahead_comes_first(form: str) -> None:
     batches = [formed(b) for b in make_batches(160)]
 
     def fresh() -> fs.Sieve:
-        return fs.Sieve(None, fs.methods.build("random", 0, share=0.5), total=160, pool=30, group=1)
+        return fs.Sieve(None, fs.methods.registry.build("random", 0, share=0.5), total=160, pool=30, group=1)
 
     def plain(batch: Any) -> list[Any]:
         ids, weights = ride(batch)
@@ -226,3 +227,29 @@ def test_what_waited_is_put_where_the_loader_is(monkeypatch: pytest.MonkeyPatch)
     place(rows, batch)
     assert {k: v.device.type for k, v in rows.columns.items()} == {
         "input_ids": "meta", "attention_mask": "meta", "labels": "meta", "sieve_prefix": "cpu"}
+
+
+class Knows(fs.Gate):
+    """A gate that holds itself, and two parts that hold each other."""
+
+    def __init__(self, share: float = 0.5) -> None:
+        self.itself, self.left, self.right = self, Part(share), Part(share)
+        self.left.other, self.right.other = self.right, self.left
+
+    def decide(self, offer: fs.Offer) -> fs.Verdict:
+        return fs.Verdict(np.ones(offer.n, dtype=bool))
+
+
+class Part:
+    def __init__(self, share: float) -> None:
+        self.share, self.other = share, None
+
+
+def test_a_gate_whose_parts_hold_each_other_is_described() -> None:
+    state = fs.Sieve(None, fs.Method("mine", Knows(), fs.Open(), fs.Fixed({3: 0.0}))).state_dict()
+    told = state["fingerprint"]["forward"]
+    assert "itself=Knows," in told
+    assert told.count("share=0.5") == 4  # each of the two parts, and in it the other one
+    other = fs.Sieve(None, fs.Method("mine", Knows(0.4), fs.Open(), fs.Fixed({3: 0.0})))
+    with pytest.raises(fs.StateError, match=r"share=0\.5"):
+        other.load_state_dict(state)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from typing import Any
+
 import pytest
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LambdaLR,
+    LinearLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 
 import finesieve as fs
-from tests.conftest import TableScorer, make_batches
+from tests.conftest import TableScorer, by_hand, make_batches
 
 
 @pytest.mark.parametrize("shape", ["cosine", "onecycle", "transformers"])
@@ -23,7 +35,8 @@ def test_any_shape_is_fully_decayed_at_the_end_of_a_filtered_stream(shape: str) 
         from transformers import get_linear_schedule_with_warmup
 
         inner = get_linear_schedule_with_warmup(optimizer, 10, steps)
-    method = fs.methods.build("finesieve", train=0.2, starts={2: 0.1, 3: 0.3}, predictor_bits=8)
+    method = fs.methods.registry.build(
+        "finesieve", train=0.2, starts={2: 0.1, 3: 0.3}, predictor_bits=8)
     sieve = fs.Sieve(TableScorer(), method, total=800, pool=50, group=1, batch_size=8)
     schedule = fs.StreamSchedule(inner, steps, lambda: sieve.progress)
     rates, count = [], 0
@@ -76,3 +89,70 @@ def test_bad_use() -> None:
         fs.StreamSchedule(None, 0, lambda: 0.0)
     with pytest.raises(fs.ConfigError, match="`total`"):
         _ = fs.Sieve(method="full").progress
+
+
+# ---- a schedule that goes by steps
+
+STEPS = 100  # of plain training in each pass, of batches of 4
+
+
+def loop(make: Any, *, passes: int = 1, how: str = "step", size: int = 4, **more: Any) -> None:
+    """A plain loop over 400 examples with a schedule of its own; a warning is an error."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    schedule = make(optimizer)
+    sieve = fs.Sieve(TableScorer(), **{
+        "method": by_hand(), "total": 400 * passes,
+        "options": fs.SieveOptions(pool=50, group=2, batch_size=size), **more})
+    if how == "stream":
+        schedule = fs.StreamSchedule(schedule, STEPS * passes, lambda: sieve.progress)
+    made = 0
+    for _ in range(passes):
+        for _ in sieve(make_batches(400, batch=4)):
+            parameter.grad = torch.ones(1)
+            optimizer.step()
+            made += 1
+            if how in ("step", "stream"):
+                schedule.step()
+            elif how == "plateau" and made % 10 == 0:
+                schedule.step(1.0)
+        if how == "pass":
+            schedule.step()
+
+
+def linear(steps: int) -> Any:
+    return lambda optimizer: LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
+
+
+@pytest.mark.parametrize(("case", "said"), [
+    ({"make": linear(STEPS)}, "% of plain training's steps, .* ends at [1-9][0-9]% of its peak"),
+    ({"make": linear(3 * STEPS), "passes": 3}, "ends at [1-9][0-9]% of its peak"),
+    ({"make": lambda o: CosineAnnealingLR(o, STEPS)}, "ends at [1-9][0-9]% of its peak"),
+    ({"make": linear(STEPS // 2), "size": 1}, "was 0 for at least the last [1-9][0-9]* of"),
+], ids=["linear", "three passes", "cosine", "small batches"])
+def test_a_schedule_by_steps_is_noticed_once(case: dict[str, Any], said: str) -> None:
+    with pytest.warns(fs.FinesieveWarning, match=r"sieve\.schedule\(schedule\)") as found:
+        loop(**case)
+    (one,) = (w for w in found if w.category is fs.FinesieveWarning)
+    assert one.filename == __file__
+    assert re.search(said, str(one.message))
+
+
+@pytest.mark.parametrize("case", [
+    {"make": linear(STEPS), "how": "stream"},
+    {"make": linear(3 * STEPS), "how": "stream", "passes": 3},
+    {"make": linear(STEPS), "method": "full"},
+    {"make": linear(STEPS), "method": fs.methods.registry.build("finesieve", starts={})},
+    {"make": linear(STEPS), "total": None, "method": "random"},  # whoever counts steps
+    {"make": linear(30), "method": "random"},  # built for the steps that it makes
+    {"make": lambda o: ConstantLR(o, 1.0)},
+    {"make": lambda o: None, "how": "nothing"},
+    {"make": lambda o: LinearLR(o, 0.1, 1.0, total_iters=10)},  # a warm-up, then constant
+    {"make": lambda o: StepLR(o, 1, 0.1), "how": "pass", "passes": 3},
+    {"make": lambda o: ReduceLROnPlateau(o, patience=0), "how": "plateau"},
+    {"make": linear(STEPS), "method": fs.methods.registry.build("authors", window=50)},  # on purpose
+], ids=str)
+def test_other_rates_are_no_reason_to_warn(case: dict[str, Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", fs.FinesieveWarning)
+        loop(**case)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import OrderedDict, UserDict, defaultdict
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.scoring.scorers import Scores
+from finesieve.costs.pace import Pace
+from finesieve.scoring.scorers import Classification, Scores
 from tests.conftest import Bag, TableScorer, by_hand, ids_of, make_batches, small_sieve, train
 
 # ---- identity
@@ -63,7 +65,7 @@ def test_other_kinds_of_batches(kind: str) -> None:
         "strings": lambda s: {"text": [f"text {i}" for i in x[s, 0].tolist()], "x": x[s]},
     }[kind]
     batches = [make(slice(i, i + 10)) for i in range(0, 60, 10)]
-    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=20, group=1)
+    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=20, group=1)
     for batch in sieve(batches):
         bare = fs.inputs(batch)
         ids = fs.batches.carry.ride(batch).ids
@@ -80,7 +82,7 @@ def test_a_batch_encoding_stays_one() -> None:
     from transformers import BatchEncoding
 
     batches = [BatchEncoding(b) for b in make_batches(64)]
-    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=16, group=1)
+    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=16, group=1)
     for batch in sieve(batches):
         assert isinstance(batch.to("cpu"), BatchEncoding)
 
@@ -166,7 +168,7 @@ def test_conservation(
     n: int, batch: int, pool: int, group: int, size: int, starts: Any, stop: int
 ) -> None:
     """drawn = dropped + yielded + held, at any moment; in the end nothing is held."""
-    method = fs.methods.build("finesieve", predictor_bits=8, starts=starts)
+    method = fs.methods.registry.build("finesieve", predictor_bits=8, starts=starts)
     sieve = fs.Sieve(TableScorer(), method, total=n, pool=pool, group=group, batch_size=size)
     yielded = []
     for i, b in enumerate(sieve(make_batches(n, batch))):
@@ -210,14 +212,14 @@ def test_stages_by_hand_score_and_decide_what_they_should() -> None:
     assert [m["stage"] for m in sieve.moves] == [1, 2, 3]
     c = sieve.ledger.examples
     in_2 = sieve.moves[2]["from_example"] - sieve.moves[1]["from_example"]
-    assert sum(scorer.calls) == c.scored
+    assert sum(scorer.calls) == c.scored + 2  # before the first step, outside of the books
     assert in_2 < c.scored < 400 - sieve.moves[1]["from_example"]
     assert c.decided == 400 - sieve.moves[2]["from_example"]
 
 
 def test_group_holds_examples_of_like_length() -> None:
     batches = make_batches(4000, longest=40)
-    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=200, group=16)
+    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=200, group=16)
     waste = [
         1 - b["attention_mask"].float().mean().item() for b in sieve(batches)
     ]
@@ -234,7 +236,7 @@ def test_scoring_batches_are_of_like_length_and_larger_than_the_loaders() -> Non
             sizes.append(len(batch["labels"]))
             return super().__call__(batch)
 
-    method = fs.methods.build("finesieve", starts={2: 0.0})
+    method = fs.methods.registry.build("finesieve", starts={2: 0.0})
     batches = make_batches(4000, batch=40, longest=40)
     list(fs.Sieve(Watching(), method, total=4000, pool=1024)(batches))
     assert np.mean(waste) < 0.15  # about 0.45 unsorted
@@ -254,7 +256,7 @@ def test_weights_are_unbiased_through_both_gates(start: int) -> None:
     value = torch.cat([b["input_ids"][:, 0].float() for b in batches])
     estimates, plain = [], []
     for seed in range(150):
-        method = fs.methods.build("finesieve", seed, train=0.2, predictor_bits=12,
+        method = fs.methods.registry.build("finesieve", seed, train=0.2, predictor_bits=12,
                                   starts={start: 0.0})
         sieve = fs.Sieve(TableScorer(), method, total=960, pool=60, group=1)
         total, unweighted = 0.0, []
@@ -273,7 +275,7 @@ def test_weights_are_unbiased_through_both_gates(start: int) -> None:
 
 
 def test_random_survivors_weigh_one() -> None:
-    sieve = fs.Sieve(method=fs.methods.build("random", share=0.4), pool=50)
+    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.4), pool=50)
     weights = torch.cat([b["sieve_weights"] for b in sieve(make_batches(500))])
     assert weights == pytest.approx(torch.ones(len(weights)))
 
@@ -282,7 +284,7 @@ def test_reduce_is_the_weighted_mean() -> None:
     batch = {"sieve_ids": torch.arange(3), "sieve_weights": torch.tensor([0.5, 1.0, 2.0])}
     sieve = fs.Sieve(method="full")
     losses = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
-    reduced = sieve.reduce(losses, batch)
+    reduced = sieve.loss(losses, batch)
     assert reduced.item() == pytest.approx((0.5 + 2 + 6) / 3)
     reduced.backward()
     assert losses.grad.tolist() == pytest.approx([0.5 / 3, 1 / 3, 2 / 3])
@@ -296,7 +298,7 @@ def test_reading_ahead_keeps_batches_right(ahead: int) -> None:
     """A host takes batches before it trains on the earlier ones; ids and weights ride inside."""
     batches = make_batches(640)
     model = Bag(dropout=0.0)
-    method = fs.methods.build("finesieve", predictor_bits=12, starts={2: 0.5, 3: 0.7})
+    method = fs.methods.registry.build("finesieve", predictor_bits=12, starts={2: 0.5, 3: 0.7})
     sieve = fs.Sieve(fs.scores.Classification(model), method, total=640, pool=50, group=2)
     taken: list[Any] = []
     returned: dict[int, float] = {}
@@ -316,7 +318,7 @@ def test_reading_ahead_keeps_batches_right(ahead: int) -> None:
             expected.update(
                 zip(batch["sieve_ids"].tolist(), losses.tolist(), strict=True)
             )
-        sieve.reduce(losses, batch).backward()
+        sieve.loss(losses, batch).backward()
 
     for batch in sieve(batches):
         taken.append(batch)
@@ -332,7 +334,7 @@ def test_reading_ahead_keeps_batches_right(ahead: int) -> None:
 def test_no_losses_coming_back_is_an_error_not_a_leak() -> None:
     sieve = fs.Sieve(TableScorer(), "finesieve")
     endless = (b for _ in range(100) for b in make_batches(400))
-    with pytest.raises(fs.ConfigError, match=r"call sieve\.reduce"):
+    with pytest.raises(fs.ConfigError, match=r"call sieve\.loss"):
         list(sieve(endless))
 
 
@@ -342,11 +344,11 @@ def test_a_host_that_takes_many_batches_before_it_trains_says_so() -> None:
     for _ in range(2):  # steps of 20,000 examples, and what is left
         taken = [batch for _, batch in zip(range(200), stream, strict=False)]
         for batch in taken:
-            sieve.reduce(torch.ones(len(batch["labels"])), batch)
+            sieve.loss(torch.ones(len(batch["labels"])), batch)
     assert sieve.window.revealed == 20_000  # the last come back after the pass
 
     # What is decided on but was not handed out yet is not under way.
-    budget = fs.methods.build("finesieve", 0, budget=0.5, patience=2048, predictor_bits=12)
+    budget = fs.methods.registry.build("finesieve", 0, budget=0.5, patience=2048, predictor_bits=12)
     sieve = fs.Sieve(Even(), budget, read_ahead=17_000, total=40_000)
     stream = sieve(make_batches(40_000, batch=100))
     taken = [batch for _, batch in zip(range(170), stream, strict=False)]
@@ -358,11 +360,11 @@ def test_a_host_that_takes_many_batches_before_it_trains_says_so() -> None:
 def test_large_batches_and_losses_that_sometimes_stay_away_are_no_error() -> None:
     sieve = fs.Sieve(TableScorer(), "finesieve")
     for batch in sieve(make_batches(21000, batch=2100)):
-        sieve.reduce(torch.ones(len(batch["labels"])), batch)
+        sieve.loss(torch.ones(len(batch["labels"])), batch)
     sieve = fs.Sieve(Even(), "finesieve")
     for i, batch in enumerate(sieve(make_batches(64000, batch=64))):
         if i % 3 == 0:
-            sieve.reduce(torch.ones(64), batch)
+            sieve.loss(torch.ones(64), batch)
     assert len(sieve._learning._returns) <= 16384
 
 
@@ -390,7 +392,7 @@ def test_predictions_are_judged_before_they_are_learned() -> None:
          "labels": torch.zeros(8, dtype=torch.long)}
         for _ in range(250)
     ]
-    method = fs.methods.build("finesieve", starts={2: 0.0})
+    method = fs.methods.registry.build("finesieve", starts={2: 0.0})
     sieve = fs.Sieve(Chance(), method, total=2000, pool=50)
     list(sieve(batches))
     assert 0.45 < sieve.window.auc() < 0.55
@@ -403,11 +405,11 @@ def test_a_mean_loss_is_named() -> None:
     sieve = fs.Sieve(method="full")
     batch = next(iter(sieve(make_batches(8))))
     with pytest.raises(fs.ScoreError, match="reduction='none'"):
-        sieve.reduce(torch.tensor(0.3), batch)
+        sieve.loss(torch.tensor(0.3), batch)
     with pytest.raises(fs.ScoreError, match="all dimensions but the first"):
-        sieve.reduce(torch.zeros(8, 4), batch)
+        sieve.loss(torch.zeros(8, 4), batch)
     with pytest.raises(fs.BatchError, match="did not come from a sieve"):
-        sieve.reduce(torch.zeros(8), make_batches(8)[0])
+        sieve.loss(torch.zeros(8), make_batches(8)[0])
 
 
 class SomeNan(TableScorer):
@@ -426,7 +428,7 @@ class SomeNan(TableScorer):
 def test_scored_nans_are_kept_out_and_counted() -> None:
     batches = make_batches(400)
     events: list[Any] = []
-    sieve = fs.Sieve(SomeNan(96), fs.methods.build("finesieve", starts={2: 0.0}), total=400,
+    sieve = fs.Sieve(SomeNan(96), fs.methods.registry.build("finesieve", starts={2: 0.0}), total=400,
                      pool=50, group=1, listeners=[events.append])
     seen = ids_of(list(sieve(batches)))
     tokens = torch.cat([b["input_ids"][:, 0] for b in batches])
@@ -438,7 +440,7 @@ def test_scored_nans_are_kept_out_and_counted() -> None:
 
 
 def test_many_nans_stop_the_run() -> None:
-    sieve = fs.Sieve(SomeNan(50), fs.methods.build("finesieve", starts={2: 0.0}), total=400)
+    sieve = fs.Sieve(SomeNan(50), fs.methods.registry.build("finesieve", starts={2: 0.0}), total=400)
     with pytest.raises(fs.ScoreError, match=r"had a loss that is NaN or infinite.*more than 1 %"):
         list(sieve(make_batches(400)))
 
@@ -447,7 +449,7 @@ def test_an_infinite_training_loss_leaves_the_rest_of_its_batch_intact() -> None
     sieve = fs.Sieve(method="full")
     batch = next(iter(sieve(make_batches(4, batch=4))))
     losses = torch.tensor([1.0, float("inf"), 3.0, float("nan")], requires_grad=True)
-    reduced = sieve.reduce(losses, batch)
+    reduced = sieve.loss(losses, batch)
     assert reduced.item() == pytest.approx(2.0)
     reduced.backward()
     assert losses.grad.tolist() == [0.5, 0.0, 0.5, 0.0]
@@ -465,7 +467,7 @@ def test_bad_batches() -> None:
     with pytest.raises(fs.BatchError, match="a dict before and a tuple now"):
         list(fs.Sieve(method="full")([{"x": torch.zeros(3)}, (torch.zeros(3),)]))
     ragged = [(torch.ones(2, 3),), (torch.ones(2, 5),)]
-    random = fs.methods.build("random", share=0.9)
+    random = fs.methods.registry.build("random", share=0.9)
     with pytest.raises(fs.BatchError, match=r"give pad_values=\{0: \.\.\.\}"):
         list(fs.Sieve(method=random, pool=4)(ragged))
     padded = list(fs.Sieve(method=random, pool=4, pad_values={0: 7}, group=1)(ragged))
@@ -473,7 +475,7 @@ def test_bad_batches() -> None:
 
 
 def test_a_method_that_scores_needs_a_scorer() -> None:
-    with pytest.raises(fs.ConfigError, match=r"scores.Classification\(model\)"):
+    with pytest.raises(fs.ConfigError, match="give the sieve the model"):
         fs.Sieve(method="finesieve")
     with pytest.raises(fs.ConfigError, match="pool is 0"):
         fs.Sieve(method="full", pool=0)
@@ -521,7 +523,7 @@ def test_columns_that_only_look_like_token_columns_are_left_alone() -> None:
         boxes = b["input_ids"][:, :, None].expand(n, width, 4).clone()
         batches.append(dict(b, hot=torch.ones(n, 12), boxes=boxes))
     assert {b["input_ids"].shape[1] for b in batches} >= {11, 12}
-    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=100, group=2)
+    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=100, group=2)
     for batch in sieve(batches):
         assert (batch["hot"] == 1).all()
         assert batch["hot"].shape[1] == 12
@@ -555,7 +557,7 @@ def test_pad_values_are_learned_and_left_padding_stays_left() -> None:
         flipped = {k: v.flip(1) if v.ndim == 2 else v for k, v in b.items()}
         flipped["input_ids"][flipped["attention_mask"] == 0] = 77
         batches.append(flipped)
-    sieve = fs.Sieve(method=fs.methods.build("random", share=0.5), pool=64, group=2)
+    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=64, group=2)
     for batch in sieve(batches):
         mask = batch["attention_mask"]
         assert (mask.diff(dim=1) >= 0).all()  # zeros first
@@ -584,7 +586,7 @@ def test_listeners_hear_of_every_example() -> None:
 
 
 def test_losses_that_never_come_back_are_noticed_when_a_pass_is_over() -> None:
-    with pytest.warns(fs.errors.FinesieveWarning, match=r"call sieve\.reduce"):
+    with pytest.warns(fs.errors.FinesieveWarning, match=r"call sieve\.loss"):
         list(small_sieve(6000)(make_batches(6000)))
     list(small_sieve(400)(make_batches(400)))  # too few to tell; warnings are errors in the tests
     list(small_sieve(6000, method="random")(make_batches(6000)))  # of no use to it
@@ -623,6 +625,79 @@ def test_a_scorer_may_be_a_plain_function() -> None:
     """The size is the loss then, where losses come back from the training step."""
     sieve = fs.Sieve(lambda batch: TableScorer()(batch), by_hand(), total=400, pool=50)
     for batch in sieve(make_batches(400)):
-        sieve.reduce(torch.full((len(batch["labels"]),), 0.7), batch)
+        sieve.loss(torch.full((len(batch["labels"]),), 0.7), batch)
     assert sieve.stage == 3
     assert np.isclose(sieve.window.column("size"), 0.7).any()
+
+
+# ---- a scorer that does not fit
+
+
+class Unsteady(Classification):
+    """Scores rightly, and draws random numbers of every kind."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.calls: list[int] = []
+
+    def __call__(self, batch: Any) -> Scores:
+        random.random()
+        np.random.random()
+        torch.rand(1)
+        self.calls.append(len(batch["labels"]))
+        return super().__call__(batch)
+
+
+def test_a_scorer_that_does_not_fit_is_an_error_before_the_first_step() -> None:
+    """The same one as when gates close."""
+    batches = [{**b, "domain": torch.zeros(len(b["labels"]))} for b in make_batches(400)]
+    said = []
+    for starts in ({2: 0.5}, {2: 0.0}):
+        sieve = small_sieve(scorer=Classification(Bag()), method=fs.methods.registry.build(
+            "finesieve", starts=starts))
+        with pytest.raises(TypeError, match="unexpected keyword argument 'domain'") as error:
+            next(sieve(batches))
+        said.append(str(error.value))
+        assert sieve.ledger.examples.yielded == 0
+    assert said[0] == said[1]
+
+    def means(batch: Any) -> Scores:
+        return Scores(np.zeros(1, np.float32), np.zeros(1, np.float32))
+
+    with pytest.raises(fs.ScoreError, match="sizes for 2 examples"):
+        next(small_sieve(scorer=means)(make_batches(400)))
+
+
+def test_trying_the_scorer_leaves_no_trace() -> None:
+    model = Bag()
+    model.embed.eval()  # on purpose
+    scorer = Unsteady(model)
+    sieve = small_sieve(scorer=scorer)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    stream = sieve(make_batches(400))
+    next(stream)
+    assert scorer.calls == [2]
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+    assert (model.training, model.drop.training, model.embed.training) == (True, True, False)
+    assert sieve.ledger.examples.scored == sieve.ledger.tokens.scored == 0
+    assert sieve.ledger.seconds["score"] == 0.0
+    assert sieve.ledger.paces["score"].state_dict() == Pace().state_dict()
+    next(stream)
+    assert scorer.calls == [2]  # once
+
+    unscored = Unsteady(model)
+    next(small_sieve(scorer=unscored, method="random")(make_batches(400)))
+    assert unscored.calls == []
+    again = small_sieve(scorer=unscored)
+    again.load_state_dict(sieve.state_dict())
+    next(again(make_batches(400)))
+    assert unscored.calls == []
+
+
+def test_a_scorer_that_ran_for_the_head_start_is_not_tried_again() -> None:
+    for scorer, tried in ((Unsteady(Bag()), []), (TableScorer(), [2])):
+        sieve = small_sieve(scorer=scorer, head_start=16)
+        next(sieve(make_batches(400)))
+        assert scorer.calls == tried

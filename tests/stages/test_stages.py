@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import finesieve as fs
 from finesieve.scoring.scorers import Scores
-from finesieve.stages.policy import View
+from finesieve.stages.policy import OWN, Decision, GateLimits, View
 from finesieve.stages.window import Window
 from tests.conftest import Bag, TableScorer, make_batches
 
@@ -22,12 +22,12 @@ def feed(sieve: fs.Sieve, batches: Any) -> None:
     """Return losses that equal the size that TableScorer would give."""
     for batch in sieve(batches):
         losses = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
-        sieve.reduce(losses.requires_grad_(), batch)
+        sieve.loss(losses.requires_grad_(), batch)
 
 
 def auto(**settings: Any) -> fs.Method:
     kind = {"predictor_bits": 14, "patience": 300, "warmup": 0.0, "cost_ratio": 0.2}
-    return fs.methods.build("finesieve", **{**kind, **settings})
+    return fs.methods.registry.build("finesieve", **{**kind, **settings})
 
 
 def test_concentrated_and_predictable_sizes_reach_stage_3_by_themselves() -> None:
@@ -53,7 +53,7 @@ class Flat(TableScorer):
 def test_equal_sizes_keep_the_gates_open() -> None:
     sieve = fs.Sieve(Flat(), auto(), total=4000)
     for batch in sieve(make_batches(4000)):
-        sieve.reduce(torch.full((len(batch["labels"]),), 0.7), batch)
+        sieve.loss(torch.full((len(batch["labels"]),), 0.7), batch)
     assert sieve.stage == 1
     assert sieve.ledger.examples.yielded == 4000
     assert sieve.ledger.examples.scored == 0
@@ -81,7 +81,7 @@ def test_a_predictor_that_cannot_tell_stays_out() -> None:
     method = auto(cost_ratio=0.02, score=0.4, train=0.2)
     sieve = fs.Sieve(scorer, method, total=6000, pool=200)
     for batch in sieve(make_batches(6000)):
-        sieve.reduce(torch.from_numpy(scorer.sizes(len(batch["labels"]))), batch)
+        sieve.loss(torch.from_numpy(scorer.sizes(len(batch["labels"]))), batch)
     assert {m["stage"] for m in sieve.moves} == {1, 2}
 
 
@@ -107,7 +107,7 @@ def test_the_way_back_when_the_predictor_degrades() -> None:
     batches = make_batches(16000)
     for i, batch in enumerate(sieve(batches)):
         x = batch["input_ids"][:, 0].float() / 100
-        sieve.reduce((x + 0.01) ** 8 * 4, batch)
+        sieve.loss((x + 0.01) ** 8 * 4, batch)
         if sieve.stage == 3 and not scorer.turned and sieve.ledger.examples.drawn > 8000:
             scorer.turned = True
         assert i < 3000
@@ -122,42 +122,45 @@ def test_the_way_back_when_the_predictor_degrades() -> None:
 
 def test_stages_by_hand() -> None:
     fixed = fs.Fixed({2: 0.25, 3: 0.5})
-    assert fixed.next(1, [0.2]) is None
-    assert fixed.next(1, [0.3]) == (2, "25% of the stream, as set")
-    assert fixed.next(2, [0.6])[0] == 3
+    assert fixed.next(1, [0.2], OWN) == Decision()
+    assert fixed.next(1, [0.3], OWN) == Decision((2, "25% of the stream, as set"))
+    assert fixed.next(2, [0.6], OWN).move == (3, "50% of the stream, as set")
     with pytest.raises(fs.ConfigError, match="starts before"):
         fs.Fixed({2: 0.5, 3: 0.2})
     with pytest.raises(fs.ConfigError, match="expected stages 2 and 3"):
         fs.Fixed({1: 0.5})
-    sieve = fs.Sieve(TableScorer(), fs.methods.build("finesieve", starts={2: 0.1}))
+    sieve = fs.Sieve(TableScorer(), fs.methods.registry.build("finesieve", starts={2: 0.1}))
     with pytest.raises(fs.ConfigError, match="`total`"):
         list(sieve(make_batches(40)))
-    with pytest.raises(fs.ConfigError, match="no effect"):
-        fs.methods.build("finesieve", starts={2: 0.1}, margin=0.2)
+    with pytest.raises(fs.ConfigError, match="no setting .margin."):
+        fs.methods.registry.build("finesieve", starts={2: 0.1}, margin=0.2)
 
 
 def test_the_papers_rule() -> None:
     paper = fs.Paper(warmup=0.1, log_loss=0.5, window=4)
     window = Window(4)
     offer = fs.Offer(np.arange(4), loss=np.ones(4, np.float32), size=np.ones(4, np.float32))
-    early = View(1, 0.05, 0, 0, window)
-    assert paper.next(1, paper.evidence(early)) is None
+
+    def move(view: View) -> Any:
+        return paper.next(view.stage, paper.evidence(view), OWN).move
+
+    assert move(View(1, 0.05, 0, 0, window)) is None
     window.add(offer)
-    assert paper.next(1, paper.evidence(View(1, 0.1, 4, 0, window)))[0] == 2
+    assert move(View(1, 0.1, 4, 0, window))[0] == 2
     keep = np.asarray([True, True, False, False])
     bad = np.asarray([0.5, 0.5, 0.5, 0.5], np.float32)
     window.add(replace(offer, keep=keep, predicted=bad))
-    assert paper.next(2, paper.evidence(View(2, 0.2, 4, 0, window))) is None
+    assert move(View(2, 0.2, 4, 0, window)) is None
     good = np.asarray([0.9, 0.9, 0.1, 0.1], np.float32)
     window.add(replace(offer, keep=keep, predicted=good))
-    assert paper.next(2, paper.evidence(View(2, 0.2, 3, 0, window))) is None  # window not full
-    assert paper.next(2, paper.evidence(View(2, 0.2, 4, 0, window)))[0] == 3
-    assert paper.next(2, [0.5, float("inf"), 1.0, 1.0]) == (3, "second pass")
-    assert paper.next(3, [0.9, 9.0, 1.0, 1.0]) is None  # no way back
+    assert move(View(2, 0.2, 3, 0, window)) is None  # window not full
+    assert move(View(2, 0.2, 4, 0, window))[0] == 3
+    assert paper.next(2, [0.5, float("inf"), 1.0, 1.0], OWN) == Decision((3, "second pass"))
+    assert paper.next(3, [0.9, 9.0, 1.0, 1.0], OWN) == Decision()  # no way back
 
 
 def test_paper_method_end_to_end() -> None:
-    method = fs.methods.build("paper", warmup=0.1, window=200, log_loss=0.65)
+    method = fs.methods.registry.build("paper", warmup=0.1, window=200, log_loss=0.65)
     sieve = fs.Sieve(TableScorer(), method, total=4000, pool=100)
     feed(sieve, make_batches(4000))
     assert [m["stage"] for m in sieve.moves] == [1, 2, 3]
@@ -197,7 +200,7 @@ def test_the_audit_is_judged_apart() -> None:
 
 
 def test_records_have_the_threshold_and_the_audit() -> None:
-    method = fs.methods.build("finesieve", predictor_bits=12, starts={2: 0.0, 3: 0.3}, audit=0.2,
+    method = fs.methods.registry.build("finesieve", predictor_bits=12, starts={2: 0.0, 3: 0.3}, audit=0.2,
                               cost_ratio=0.2)
     sieve = fs.Sieve(TableScorer(), method, total=3000, pool=200)
     assert sieve.threshold is None
@@ -229,28 +232,28 @@ def collapse_run(method: fs.Method, lr: float) -> tuple[fs.Sieve, list[str]]:
             bare = fs.inputs(batch)
             labels = bare.pop("labels")
             losses = F.cross_entropy(model(**bare), labels, reduction="none")
-            sieve.reduce(losses, batch).backward()
+            sieve.loss(losses, batch).backward()
             optimizer.step()
             optimizer.zero_grad()
     return sieve, [str(w.message) for w in caught if w.category is fs.CollapseWarning]
 
 
 def test_collapse_of_the_quantile_gate_is_noticed_and_the_remedy_named() -> None:
-    _, warned = collapse_run(fs.methods.build("quantile", train=0.1, warmup=0.3), lr=1.0)
+    _, warned = collapse_run(fs.methods.registry.build("quantile", train=0.1, warmup=0.3), lr=1.0)
     assert len(warned) == 1
     assert "collapsing" in warned[0]
     assert "threshold sampling" in warned[0]
 
 
 def test_the_remedy_does_not_collapse() -> None:
-    method = fs.methods.build("finesieve", train=0.1, starts={2: 0.3}, predictor_bits=8)
+    method = fs.methods.registry.build("finesieve", train=0.1, starts={2: 0.3}, predictor_bits=8)
     sieve, warned = collapse_run(method, lr=1.0)
     assert warned == []
     assert sieve.window.mean_loss() < 0.55
 
 
 def test_every_move_of_the_automatic_policy() -> None:
-    policy = fs.Automatic(0.2, 0.4, margin=0.05, slack=0.25)
+    policy = fs.Automatic(margin=0.05, slack=0.25)
     ready = 1.0
     cases = {
         (1, ready, 0.96, 0.96): None,
@@ -274,22 +277,8 @@ def test_every_move_of_the_automatic_policy() -> None:
         (3, ready, 1.04, 1.08): None,
     }
     for (stage, agreed, *prices), target in cases.items():
-        move = policy.next(stage, [agreed, 0.5, *prices])
+        move = policy.next(stage, [agreed, 0.5, *prices], OWN).move
         assert (move[0] if move else None) == target, (stage, prices)
-
-
-def test_the_policy_sets_the_cheapest_share() -> None:
-    rule = fs.ThresholdSampling(0.4)
-    policy = fs.Automatic(None, rule)
-    prices = dict.fromkeys(policy.SHARES, 0.5)
-    prices.update({0.3: 0.4, 0.35: 0.407})
-    assert policy.next(2, [1.0, 0.5, 0.6, *prices.values()]) is not None
-    assert rule.share == 0.3
-    policy.next(3, [0.0, 0.0, *[float("inf")] * (1 + len(policy.SHARES))])  # nothing is known
-    assert rule.share == 0.3
-    twin = fs.ThresholdSampling(0.4)
-    twin.load_state_dict(rule.state_dict())
-    assert twin.share == 0.3
 
 
 def test_prices_count_the_audit_and_zero_sizes() -> None:
@@ -326,11 +315,11 @@ def test_the_sieve_follows_the_measured_cost_ratio_in_coarse_steps() -> None:
     sieve = fs.Sieve(Slow(), method, total=4000, pool=200, clock=lambda: now[0])
     for batch in sieve(make_batches(4000)):
         now[0] += float(batch["attention_mask"].sum())
-        sieve.reduce(torch.zeros(len(batch["labels"]), requires_grad=True), batch)
+        sieve.loss(torch.zeros(len(batch["labels"]), requires_grad=True), batch)
     assert seen[0] == fs.gates.COST_RATIO / fs.gates.SURVIVOR  # nothing measured yet
     assert seen[-1] == pytest.approx(0.4, rel=0.12)
     assert len(set(seen)) == 2
-    costs = sieve.state_dict()["costs"]
+    costs = sieve.state_dict()["meter"]
     assert costs["score"] / costs["train"] == seen[-1]
 
 
@@ -345,7 +334,7 @@ class Rising(TableScorer):
 
 @pytest.mark.parametrize("audit", [0.3, 0.0])
 def test_collapse_is_noticed_in_stage_3_too_on_the_audited(audit: float) -> None:
-    method = fs.methods.build("paper", warmup=0.05, window=100, log_loss=9.0, audit=audit)
+    method = fs.methods.registry.build("paper", warmup=0.05, window=100, log_loss=9.0, audit=audit)
     sieve = fs.Sieve(Rising(), method, total=20000, pool=100)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -378,13 +367,13 @@ def test_gates_open_again_when_survivors_turn_out_too_dear(dearer: float) -> Non
             now[0] += 0.3 * float(batch["attention_mask"].sum())
             return super().__call__(batch)
 
-    method = fs.methods.build("finesieve", predictor_bits=14, patience=300, warmup=0.0, train=0.5)
+    method = fs.methods.registry.build("finesieve", predictor_bits=14, patience=300, warmup=0.0, train=0.5)
     sieve = fs.Sieve(Timed(), method, total=8000, pool=200, clock=lambda: now[0])
     for batch in sieve(make_batches(8000)):
         each = 1.0 if sieve.stage == 1 else dearer
         now[0] += each * float(batch["attention_mask"].sum())
         losses = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
-        sieve.reduce(losses, batch)
+        sieve.loss(losses, batch)
     stages = [m["stage"] for m in sieve.moves]
     assert sieve.costs[1] == pytest.approx(dearer, rel=0.1)
     if dearer == 1.0:
@@ -408,18 +397,19 @@ def test_scoring_is_measured_before_gates_may_open_again() -> None:
             found = super().__call__(batch)
             return Scores(found.loss**2, found.loss**2)
 
-    method = fs.methods.build("finesieve", predictor_bits=14, warmup=0.0, train=0.3)
+    method = fs.methods.registry.build("finesieve", predictor_bits=14, warmup=0.0, train=0.3)
     sieve = fs.Sieve(Timed(), method, total=20000, clock=lambda: now[0], group=2)
     for batch in sieve(make_batches(20000)):
         each = 1.0 if sieve.stage == 1 else 1.2
         now[0] += each * float(batch["attention_mask"].sum())
         losses = ((batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2) ** 2
-        sieve.reduce(losses, batch)
+        sieve.loss(losses, batch)
         if sieve.stage == 2 and sieve.window.revealed - sieve._transitions._revealed_before >= 768:
             break
     assert sieve.stage == 2
     assert sieve.costs == pytest.approx((0.4, 1.2), rel=0.06)
-    view = View(2, 0.5, 1024, 0, sieve.window, sieve.costs)  # when the patience is over
+    view = View(2, 0.5, 1024, 0, sieve.window, sieve.costs,  # when the patience is over
+                limits=GateLimits(backward=sieve.method.backward.limits()))
     price = sieve.method.stages.evidence(view)[2]
     size = sieve.window.column("size")[-1024:]
     p = np.concatenate([  # the gates decide on 256 at a time
@@ -433,9 +423,9 @@ def test_scoring_is_measured_before_gates_may_open_again() -> None:
 
 def test_gates_never_stay_where_it_costs_more_than_plain_training() -> None:
     """Scoring everything is dear and the predictor is of no use: the way back, at once."""
-    policy = fs.Automatic(0.2, 0.4, margin=0.05)
+    policy = fs.Automatic(margin=0.05)
     for backward in (1.1, 1.3, 2.0):
         for forward in (0.96, 1.0, 5.0):
-            move = policy.next(2, [1.0, 0.5, backward, forward])
+            move = policy.next(2, [1.0, 0.5, backward, forward], OWN).move
             assert move is not None
             assert move[0] == 1

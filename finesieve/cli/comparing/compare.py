@@ -1,29 +1,34 @@
-"""Several methods on the same data and seeds, and a random subset at equal total time."""
+"""Several methods on the user's own data, and a random subset at equal total time.
+
+A comparison is a suite of one set. It goes through the same runner, the same procedure for equal
+time and the same verdict as a benchmark; only its runs are made in this process, on data that are
+read and tokenised once, and each keeps its model and its books.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from statistics import stdev
 from typing import Any
 
 from finesieve import methods
-from finesieve.cli.comparing.tables import RIVAL, mean, titled
+from finesieve.cli.comparing.runner import run_suite
+from finesieve.cli.comparing.runs import Cores, Job, Runs, Summary
+from finesieve.cli.comparing.suite import CONFIG, Files, Suite, title_of
+from finesieve.cli.comparing.tables import RIVAL, set_table, verdict
 from finesieve.cli.config import Config
+from finesieve.cli.results import Record
 from finesieve.cli.training.prepare import Prepared, prepare
 from finesieve.cli.training.runfiles import SUMMARY
 from finesieve.cli.training.train import train
-from finesieve.errors import ConfigError
+from finesieve.errors import ConfigError, DataError, FinesieveError
 
-TABLE = "compare.md"
-EQUAL = RIVAL
-CLOSE = 0.05  # total times may differ by this share and still be called equal
-Summary = dict[str, Any]
+TABLE, RECORDS = "compare.md", "compare.json"
 
 
 def compare(
@@ -34,143 +39,146 @@ def compare(
     output: str | None,
     equal_time: bool = True,
     quiet: bool = False,
-    tuned: Mapping[str, Mapping[str, Any]] | None = None,
-) -> list[Summary]:
+) -> list[Record]:
     """Run every method for every seed, one after another in this process; print one table.
 
-    settings: of the method `finesieve`; other methods run with their defaults.
-    equal_time: adds, for each run of finesieve, a random subset of such a share that its total
-    seconds come out the same, its learning rate decayed in full over what it sees.
-    tuned: fields of the configuration by method, e.g. {"full": {"lr": 1e-4}}.
+    Args:
+        config: of every run; `method`, `settings` and `seed` are set here.
+        settings: of the method `finesieve`; other methods run with their defaults.
+        output: a new or empty folder that keeps every run's folder and the table.
+        equal_time: adds, for each run of finesieve, a random subset of such a share that its total
+            seconds come out the same, its learning rate decayed in full over what it sees.
+
+    Returns the records, those of runs that failed included.
+    Raises `ConfigError` and `DataError` for what is wrong with the call or the data.
     """
-    per_method = tuned or {}
+    suite = suite_of(config, names, seeds, settings, equal_time)
+    if output is not None and Path(output).is_dir() and any(Path(output).iterdir()):
+        raise ConfigError(f"output folder {output} is not empty: choose another, or remove it")
+    data = prepare(config)
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    for note in data.notes:
+        print(note, file=sys.stderr)
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = Folders(Path(scratch) if output is None else Path(output), data, quiet)
+        runs = Runs(suite, Files(suite, None, Path(scratch)), folders, folders.run,
+                    "finesieve compare", say)
+        try:
+            records = run_suite(runs)  # finesieve's runs are fresh: none is repeated
+        finally:
+            folders.tidy()
+    text = told(records, config)
+    print(text)
+    if output is not None:
+        root = Path(output)
+        (root / TABLE).write_text(text + "\n", encoding="utf-8")
+        (root / RECORDS).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+        print(f"\nfiles: {os.path.join(output, '')} (this table: {TABLE}; each run: model/, "
+              f"{SUMMARY}, run.jsonl, examples.parquet)")
+    return records
+
+
+def suite_of(
+    config: Config, names: list[str], seeds: int, settings: Mapping[str, Any], equal_time: bool
+) -> Suite:
+    """Return the suite that a comparison is. Raises `ConfigError` before anything is run."""
     if not names:
         raise ConfigError("--methods names none; expected e.g. full,finesieve")
     if seeds < 1:
         raise ConfigError(f"--seeds is {seeds}; expected 1 or more")
-    for name in names:  # at the door, before anything is run
-        methods.build(name, 0, **(settings if name == "finesieve" else {}))
-    if output is not None and Path(output).is_dir() and any(Path(output).iterdir()):
-        raise ConfigError(f"output folder {output} is not empty: choose another, or remove it")
-    data = prepare(config)
-    for note in data.notes:
-        print(note, file=sys.stderr)
-    results: list[Summary] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Path(output) if output is not None else Path(scratch)
-        for seed in range(seeds):
-            for name in names:
-                given = settings if name == "finesieve" else {}
-                own = per_method.get(name, {})
-                run = replace(config, method=name, settings=given, seed=seed, **own)
-                results.append(_run(run, root, name, data, quiet))
-            ours = [r for r in results if r["method"] == "finesieve" and r["seed"] == seed]
-            if equal_time and ours:
-                own = per_method.get("random", {})
-                rival = replace(config, seed=seed, **own)
-                results.append(_equal_time(rival, ours[0], results, root, data, quiet))
-        text = table(results, config)
-        print(text)
-        if output is not None:
-            (root / TABLE).write_text(text + "\n", encoding="utf-8")
-            (root / "compare.json").write_text(
-                json.dumps(results, indent=1) + "\n", encoding="utf-8"
-            )
-            print(f"\nfiles: {os.path.join(output, '')} (this table: {TABLE}; each run: model/, "
-                  f"{SUMMARY}, run.jsonl, examples.parquet)")
-    return results
-
-
-def _run(config: Config, root: Path, name: str, data: Prepared, quiet: bool) -> Summary:
-    folder = root / f"{name.replace(' ', '-')}-seed{config.seed}"
-    summary = train(config, str(folder), data=data, quiet=quiet, label=name)
-    return {**summary, "name": name}
-
-
-def seconds_per_example(results: list[Summary], seed: int) -> float:
-    """Training seconds an example, from this seed's run that trained on most of them."""
-    runs = [r for r in results if r["seed"] == seed and r["examples"]["trained"]]
-    best = max(runs, key=lambda r: r["examples"]["trained"])
-    return float(best["seconds"]["train"] / best["examples"]["trained"])
-
-
-def _equal_time(
-    config: Config, ours: Summary, results: list[Summary], root: Path, data: Prepared, quiet: bool
-) -> Summary:
-    """Random, its share set so that share x drawn x seconds an example is our total time, less
-    what the head start takes, which random has, too."""
-    each = seconds_per_example(results, config.seed)
-    seconds = ours["seconds"]["total"] - (ours["head_start"] or {}).get("seconds", 0.0)
-    share = min(1.0, max(0.001, seconds / (each * ours["examples"]["drawn"])))
-    settings = {"share": round(share, 4)}
-    return _run(
-        replace(config, method="random", settings=settings), root, EQUAL, data, quiet
+    for name in names:
+        methods.registry.build(name, 0, **(settings if name == "finesieve" else {}))
+    given = config.as_dict()
+    title = title_of(config.train)
+    timed = [RIVAL] if equal_time and "finesieve" in names else []
+    return Suite(
+        name=title,
+        methods=(*names, *timed),
+        sets={title: {"train": config.train, "eval": config.eval}},
+        claim=(title,),
+        seeds=seeds,
+        config={k: v for k, v in given.items() if k in CONFIG},
+        settings={"finesieve": settings},
     )
+
+
+class Folders:
+    """Runs jobs in this process, each with a folder of its own, and keeps their records.
+
+    A rival may need several tries until its time is right: the one whose record is written last
+    is kept under the run's name, the others are removed.
+
+    Args:
+        root: the folder of the runs' folders.
+        data: what all of them train on; the same, whatever the seed.
+    """
+
+    def __init__(self, root: Path, data: Prepared, quiet: bool) -> None:
+        self.root, self._data, self._quiet = root, data, quiet
+        self._records: dict[Job, Record] = {}
+        self._tries: dict[Job, list[Path]] = {}
+
+    def read(self, job: Job) -> tuple[Record | None, str]:
+        return self._records.get(job), ""
+
+    def write(self, job: Job, record: Record) -> Record:
+        self._records[job] = record
+        return record
+
+    def run(self, job: Job, config: Config, cores: Cores) -> Summary:
+        """Run one job. What is wrong with the call is raised, what goes wrong in it recorded."""
+        folder = self._folder(job)
+        tries = self._tries.setdefault(job, [])
+        if tries:
+            folder = folder.with_name(f"{folder.name}.try{len(tries) + 1}")
+        tries.append(folder)
+        try:
+            summary = train(config, str(folder), data=self._data, quiet=self._quiet,
+                            label=job.method)
+        except (ConfigError, DataError):
+            raise
+        except FinesieveError as error:
+            return {"failed": str(error)}
+        except (MemoryError, RuntimeError) as error:  # torch raises it when out of memory
+            return {"failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+        return {**summary, "folder": folder.name}
+
+    def tidy(self) -> None:
+        """Leave one folder for each finished run, under the run's name, and no other try."""
+        for job, tries in self._tries.items():
+            record, wanted = self._records.get(job), self._folder(job)
+            kept = None if record is None else record.pop("folder", None)
+            if kept is None:
+                continue
+            for folder in tries:
+                if folder.name != kept:
+                    shutil.rmtree(folder, ignore_errors=True)
+            if kept != wanted.name:
+                (self.root / kept).rename(wanted)
+
+    def _folder(self, job: Job) -> Path:
+        return self.root / f"{job.method.replace(' ', '-')}-seed{job.seed}"
 
 
 # ---- the table
 
 
-def _spread(runs: list[Summary], *path: str) -> str:
-    """The standard deviation over seeds, " ± s", where there are several."""
-    if len(runs) < 2:
-        return ""
-    return f" ± {stdev(r['eval'][path[-1]] for r in runs):.3f}"
-
-
-def table(results: list[Summary], config: Config) -> str:
-    """Markdown: one row a method, means over seeds."""
-    names = list(dict.fromkeys(r["name"] for r in results))
-    groups = {name: [r for r in results if r["name"] == name] for name in names}
-    full = groups.get("full")
-    head = ["method", "accuracy", "held-out loss", "seconds", "speed-up", "trained", "scored"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for name, runs in groups.items():
-        drawn = mean(runs, "examples", "drawn")
-        seconds = mean(runs, "seconds", "total")
-        speed = f"{mean(full, 'seconds', 'total') / seconds:.1f}x" if full else "-"
+def told(records: list[Record], config: Config) -> str:
+    """Return the table of a comparison in Markdown, what it is of, and the verdict."""
+    sound = [r for r in records if "failed" not in r]
+    lines = [set_table(records), ""]
+    if sound:
+        size = int(sound[0]["examples"]["drawn"]) // config.epochs
         lines.append(
-            "| " + " | ".join([
-                titled(name, runs),
-                f"{mean(runs, 'eval', 'accuracy'):.3f}{_spread(runs, 'accuracy')}",
-                f"{mean(runs, 'eval', 'loss'):.3f}{_spread(runs, 'loss')}",
-                f"{seconds:.1f}",
-                speed,
-                f"{mean(runs, 'examples', 'trained') / drawn:.0%}",
-                f"{mean(runs, 'examples', 'scored') / drawn:.0%}",
-            ]) + " |"
-        )
-    n = results[0]["eval"]["n"]
-    seeds = len({r["seed"] for r in results})
-    size = int(results[0]["examples"]["drawn"]) // config.epochs
-    notes = [
-        "",
-        f"{config.train}: {size} examples x {config.epochs} epoch(s), evaluated on {n}; "
-        f"{seeds} seed(s); seconds = deciding + scoring + training + waiting for data.",
-    ]
-    return "\n".join(lines + notes + verdict(groups))
-
-
-def verdict(groups: dict[str, list[Summary]]) -> list[str]:
-    """What the table says of finesieve against random at equal time; it may be "no gain"."""
-    ours, rival = groups.get("finesieve"), groups.get(EQUAL)
-    if not ours or not rival:
-        return []
-    a, b = mean(ours, "eval", "loss"), mean(rival, "eval", "loss")
-    times = mean(rival, "seconds", "total") / mean(ours, "seconds", "total")
-    lines = []
-    if all(len(r["stages"]) == 1 for r in ours):
-        lines.append("The gates stayed open: skipping would not have paid on this stream.")
-    if a < b:
-        lines.append(f"Held-out loss: finesieve {a:.3f}, random {b:.3f}: better.")
-    else:
-        lines.append(f"Held-out loss: finesieve {a:.3f}, random {b:.3f}: no gain here.")
-    if abs(times - 1) > CLOSE:
-        lines.append(
-            f"Caution: random took {times:.2f} times finesieve's time, so the comparison is not "
-            "at equal time (a noisy machine?)."
-        )
-    if len(ours) < 3:
-        lines.append("Fewer than 3 seeds: an indication, no proof.")
-    return lines
-
+            f"{config.train}: {size} examples x {config.epochs} epoch(s), evaluated on "
+            f"{sound[0]['eval']['n']}; {len({r['seed'] for r in records})} seed(s); seconds = "
+            "deciding + scoring + training + waiting for data.")
+    lines += [f"failed: {r['name']} seed {r['seed']}: {r['failed']}"
+              for r in records if "failed" in r]
+    if {"finesieve", RIVAL} <= {r["name"] for r in records}:
+        lines.append(verdict(records))
+    return "\n".join(lines)

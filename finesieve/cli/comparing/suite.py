@@ -45,7 +45,7 @@ EQUAL = {"random at equal time": "random", "truncated at equal time": "truncated
 WITHOUT = " without head start"
 _TOP = ("name", "methods", "seeds", "seeds_of", "tuning", "tuned_by", "claim", "config", "grid",
         "sets", "derived", "settings", "points")
-_CONFIG = {f.name for f in fields(Config)} - {"train", "eval", "method", "seed", "settings"}
+CONFIG = {f.name for f in fields(Config)} - {"train", "eval", "method", "seed", "settings"}
 
 
 @dataclass(frozen=True)
@@ -121,22 +121,31 @@ class Suite:
 
 
 class Files:
-    """Where a suite's files lie: in the data folder, or derived from it in a scratch folder."""
+    """Where a suite's files lie: in the data folder, or derived from it in a scratch folder.
 
-    def __init__(self, suite: Suite, data_dir: Path, scratch: Path) -> None:
+    Without a data folder every name stands for itself: a path, or what else `load` understands.
+    """
+
+    def __init__(self, suite: Suite, data_dir: Path | None, scratch: Path) -> None:
         self.data_dir, self.scratch = data_dir, scratch
         self._derived = {}
         for name, derived in suite.derived.items():
+            if data_dir is None:
+                raise ConfigError(f"derived file {name} needs a data folder to be derived from")
             target = scratch / name
             target.parent.mkdir(parents=True, exist_ok=True)
             derived.write(data_dir, target)
             self._derived[name] = str(target)
 
     def path(self, name: str) -> str:
+        if self.data_dir is None:
+            return name
         return self._derived.get(name) or str(self.data_dir / name)
 
     def hidden(self, value: Any) -> Any:
-        """The value with the folders' paths left out of every string."""
+        """The value with the data folder's paths left out of every string."""
+        if self.data_dir is None:
+            return value
         if isinstance(value, str):
             shown = value.replace(str(self.scratch), "DERIVED")
             return shown.replace(str(self.data_dir), "DATA")
@@ -158,11 +167,11 @@ def read_suite(path: str | Path) -> Suite:
     _known(raw, _TOP, f"suite {path}")
     sets = raw.get("sets", {})
     for name, one in sets.items():
-        _known(one, {*_CONFIG, "train", "eval", "settings"}, f"set {name}")
+        _known(one, {*CONFIG, "train", "eval", "settings"}, f"set {name}")
         if "train" not in one:
             raise ConfigError(f"set {name} has no `train`; expected a path in the data folder")
-    _known(raw.get("config", {}), _CONFIG, "[config]")
-    _known(raw.get("grid", {}), _CONFIG, "[grid]")
+    _known(raw.get("config", {}), CONFIG, "[config]")
+    _known(raw.get("grid", {}), CONFIG, "[grid]")
     names = tuple(raw.get("methods", ()))
     if not names:
         raise ConfigError(f"suite {path} names no methods")
@@ -171,7 +180,7 @@ def read_suite(path: str | Path) -> Suite:
         for method in names:
             if method not in EQUAL:
                 given = {**raw.get("settings", {}).get(method, {}), **own.get(method, {})}
-                methods.build(method.removesuffix(WITHOUT), 0, **given)
+                methods.registry.build(method.removesuffix(WITHOUT), 0, **given)
     if any(m in EQUAL for m in names) and not {"finesieve", "full"} <= set(names):
         raise ConfigError(
             "methods at equal time get finesieve's seconds and full training's pace: both must be "
@@ -180,7 +189,7 @@ def read_suite(path: str | Path) -> Suite:
     _known(raw.get("settings", {}), names, "[settings]")
     _known(raw.get("points", {}), names, "[points]")
     for method, point in raw.get("points", {}).items():
-        _known(point, _CONFIG, f"[points.{method}]")
+        _known(point, CONFIG, f"[points.{method}]")
     for role in ("tuning", "claim"):
         for name in raw.get(role, ()):
             _known([name], sets, f"{role} names")
@@ -210,6 +219,11 @@ def read_suite(path: str | Path) -> Suite:
         tuple(raw["claim"]), seeds, raw.get("config", {}), grid, raw.get("settings", {}),
         raw.get("points", {}), seeds_of, derived, tuned_by,
     )
+
+
+def title_of(train: str) -> str:
+    """Return a short name for the set that these training data are."""
+    return Path(train).name.split(".")[0] or train
 
 
 def _known(given: Any, known: Any, where: str) -> None:

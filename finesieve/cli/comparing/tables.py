@@ -1,16 +1,29 @@
-"""Tables and verdicts from benchmark records: generated, never typed."""
+"""Tables and the verdict, made of records; the same for a comparison, a benchmark and a report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
-from finesieve.cli.comparing.statistics import Difference, compare_runs, overall, words
+from finesieve.cli.comparing.equal_time import CLOSE
+from finesieve.cli.comparing.statistics import (
+    SAME,
+    Difference,
+    broad,
+    compare_runs,
+    overall,
+    words,
+)
+from finesieve.cli.comparing.suite import EQUAL
 from finesieve.cli.results import Record
 
 RIVAL = "random at equal time"
 _CLOSE = 0.05  # by how much the seconds of two methods may differ for a verdict
+SEEDS = 3  # fewer prove little
+IDLE = "gates stayed open"
+
+Groups = Mapping[str, Sequence[Record]]  # method -> its runs on one set
 
 
 def mean(runs: Sequence[Record], *path: str) -> float:
@@ -42,27 +55,38 @@ def grouped(records: Sequence[Record], role: str = "claim") -> dict[str, dict[st
     return out
 
 
-def _plain(ours: Sequence[Record], rival: Sequence[Record]) -> bool:
-    """With open gates it is plain training: that its run came out better or worse than a subset of
-    nearly everything is no merit, unless the two were tuned to different points of the grid."""
+def idle(ours: Sequence[Record], rival: Sequence[Record] = ()) -> str:
+    """Return `SAME` if no gate ever closed in these runs of a method and all was trained on.
+
+    Such runs are plain training: that they came out better or worse than a subset of nearly
+    everything, or quicker by the clock, is no merit. `IDLE` if no gate closed and only a part was
+    trained on (a budget's random share); "" if a gate closed, if the method has none that close,
+    or if the two were tuned to different points of the grid, so that the difference counts.
+    """
     points = [r.get("point") for r in (*ours, *rival)]
-    return all(len(r["stages"]) == 1 for r in ours) and points.count(points[0]) == len(points)
+    if not ours or ours[0]["name"] in ("full", *EQUAL) or points.count(points[0]) < len(points):
+        return ""
+    if any(len(r["stages"]) > 1 or r["stages"][0].get("stage", 1) != 1 or
+           r.get("subset") is not None for r in ours):
+        return ""
+    whole = all(r["examples"]["trained"] >= 0.99 * r["examples"]["drawn"] for r in ours)
+    return SAME if whole else IDLE
 
 
-def _against(ours: Sequence[Record], rival: Sequence[Record], name: str) -> str:
-    """One cell: the paired difference in held-out loss against the rival."""
-    # From the seconds: a bench stopped between two tries leaves the one that it had.
-    off = [abs(r["seconds"]["total"] / r["equal_time"]["target"] - 1)
-           for r in ours if "equal_time" in r]
-    if off and max(off) > 0.03:
-        return f"time off by up to {max(off):.0%}"
-    if name == RIVAL or not rival or not ours:
+def _against(groups: Groups, name: str) -> str:
+    """Return one cell: the paired difference in held-out loss against the rival."""
+    ours, rival = groups[name], groups.get(RIVAL, [])
+    if name in EQUAL:
+        off = max(_off_target(ours, groups.get("finesieve", [])), default=0.0)
+        if off > CLOSE:
+            return f"time off by up to {off:.0%}"
+    if name == RIVAL or not rival:
         return ""
     difference = compare_runs(ours, rival)
     if difference is None:
         return ""
-    if name == "finesieve" and _plain(ours, rival):
-        return "gates stayed open"
+    if found := idle(ours, rival):
+        return found
     times = _times(ours, rival)
     # Its seconds are finesieve's: other methods may have taken more or fewer.
     told = difference.verdict if name == "finesieve" or abs(times - 1) <= _CLOSE else (
@@ -70,13 +94,29 @@ def _against(ours: Sequence[Record], rival: Sequence[Record], name: str) -> str:
     return f"{told}: {difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
 
 
+def _off_target(rival: Sequence[Record], ours: Sequence[Record]) -> list[float]:
+    """Return for each run at equal time how far its seconds are from those that it was given."""
+    # From the seconds: a bench stopped between two tries leaves the one that it had. The folders of
+    # a comparison do not say what was given: it is what finesieve took with the same seed.
+    seconds = {r["seed"]: r["seconds"]["total"] for r in ours}
+    out = []
+    for run in rival:
+        target = run.get("equal_time", {}).get("target") or seconds.get(run["seed"])
+        if target:
+            out.append(abs(run["seconds"]["total"] / target - 1))
+    return out
+
+
 HEADS = ("method", "seeds", "accuracy", "held-out loss", "seconds", "speed-up", "trained", "scored",
          f"loss against {RIVAL} [95 % interval]")
 
 
-def rows(groups: Mapping[str, Sequence[Record]]) -> list[list[str]]:
-    """One set: a row a method, a cell for each of `HEADS`; means over seeds."""
-    full, rival = groups.get("full", []), groups.get(RIVAL, [])
+def rows(groups: Groups, spread: bool = False) -> list[list[str]]:
+    """Return a row a method of one set, a cell for each of `HEADS`; means over seeds.
+
+    spread: adds the standard deviation over seeds to accuracy and loss, where there are several.
+    """
+    full = groups.get("full", [])
     plain = mean(full, "seconds", "total") if full else None
     out = []
     for method, runs in groups.items():
@@ -84,14 +124,34 @@ def rows(groups: Mapping[str, Sequence[Record]]) -> list[list[str]]:
             out.append([method, "failed", *[""] * (len(HEADS) - 2)])
             continue
         drawn, seconds = mean(runs, "examples", "drawn"), mean(runs, "seconds", "total")
+        speed = f"{plain / seconds:.1f}x" if plain else ""
+        if plain and plain > seconds and idle(runs, full) == SAME:  # slower, it shows
+            speed = SAME
         out.append([
-            titled(method, runs), str(len(runs)), f"{mean(runs, 'eval', 'accuracy'):.3f}",
-            f"{mean(runs, 'eval', 'loss'):.4f}", f"{seconds:.1f}",
-            f"{plain / seconds:.1f}x" if plain else "",
+            titled(method, runs), str(len(runs)),
+            f"{mean(runs, 'eval', 'accuracy'):.3f}{_spread(runs, 'accuracy') if spread else ''}",
+            f"{mean(runs, 'eval', 'loss'):.4f}{_spread(runs, 'loss') if spread else ''}",
+            f"{seconds:.1f}", speed,
             f"{mean(runs, 'examples', 'trained') / drawn:.0%}",
-            f"{mean(runs, 'examples', 'scored') / drawn:.0%}", _against(runs, rival, method),
+            f"{mean(runs, 'examples', 'scored') / drawn:.0%}", _against(groups, method),
         ])
     return out
+
+
+def _spread(runs: Sequence[Record], what: str) -> str:
+    return f" ± {stdev(r['eval'][what] for r in runs):.3f}" if len(runs) > 1 else ""
+
+
+def set_table(records: Sequence[Record]) -> str:
+    """Return Markdown: the methods of a single set, with the spread over seeds.
+
+    The last column, which is about the rival, is left out where there is none.
+    """
+    (groups,) = grouped(records).values()
+    cut = len(HEADS) if groups.get(RIVAL) else len(HEADS) - 1
+    lines = ["| " + " | ".join(HEADS[:cut]) + " |", "|" + "---|" * cut]
+    lines += ["| " + " | ".join(row[:cut]) + " |" for row in rows(groups, spread=True)]
+    return "\n".join(lines)
 
 
 def table(records: Sequence[Record], sets: Sequence[str] | None = None) -> str:
@@ -104,25 +164,43 @@ def table(records: Sequence[Record], sets: Sequence[str] | None = None) -> str:
 
 
 def verdict(records: Sequence[Record], ours: str = "finesieve", rival: str = RIVAL) -> str:
-    """In words, over all claim sets that have both methods."""
+    """Return in words what all claim sets that have both methods say, and what to beware of."""
     told, relative, halves, times = [], [], [], []
-    for groups in grouped(records).values():
+    few: list[str] = []  # sets of few seeds
+    off: dict[str, float] = {}  # by how much the rival's time is off, on which sets
+    for name, groups in grouped(records).items():
         mine, theirs = groups.get(ours, []), groups.get(rival, [])
         difference: Difference | None = compare_runs(mine, theirs) if mine and theirs else None
-        if difference is not None:
-            plain = ours == "finesieve" and _plain(mine, theirs)
-            told.append("tie" if plain else difference.verdict)
-            loss = mean(theirs, "eval", "loss")
-            relative.append(0.0 if plain else difference.mean / loss)
-            halves.append(0.0 if plain else (difference.high - difference.low) / 2 / loss)
-            times.append(_times(mine, theirs))
+        if difference is None:
+            continue
+        plain = idle(mine, theirs)
+        told.append({SAME: SAME, IDLE: "tie"}.get(plain, difference.verdict))
+        loss = mean(theirs, "eval", "loss")
+        relative.append(0.0 if plain else difference.mean / loss)
+        halves.append(0.0 if plain else (difference.high - difference.low) / 2 / loss)
+        times.append(_times(mine, theirs))
+        if difference.seeds < SEEDS:
+            few.append(name)
+        far = max(_off_target(theirs, mine), default=0.0) if ours == "finesieve" else 0.0
+        if far > CLOSE:
+            off[name] = far
     if not told:
         return f"No set has both {ours} and {rival}."
     if ours != "finesieve" and max(abs(t - 1) for t in times) > _CLOSE:
         took = sorted({f"{t:.2f}" for t in times})
         return (f"{ours} took {' to '.join((took[0], took[-1])[: len(took)])} of the seconds of "
                 f"{rival}: no verdict; held-out loss {fmean(relative):+.0%} against it")
-    return words(told, overall(relative, halves), ours, rival, relative)
+    lines = [words(told, overall(relative, halves), ours, rival, relative)]
+
+    def where(sets: Sequence[str]) -> str:
+        return f" on {', '.join(sets)}" if len(told) > 1 else ""
+
+    if few and not broad(told):  # which says so itself
+        lines.append(f"Caution: fewer than {SEEDS} seeds{where(few)}: an indication, no proof.")
+    if off:
+        lines.append(f"Caution: the seconds of {rival} are off by up to {max(off.values()):.0%}"
+                     f"{where([*off])}, so that is no comparison at equal time (a noisy machine?).")
+    return " ".join(lines)
 
 
 def _times(ours: Sequence[Record], rival: Sequence[Record]) -> float:
@@ -138,7 +216,9 @@ def saved(records: Sequence[Record], ours: str = "finesieve", full: str = "full"
         difference = compare_runs(mine, theirs, "right") if mine and theirs else None
         if difference is None:
             continue
-        speed.append(1.0 / _times(mine, theirs))
+        quicker = 1.0 / _times(mine, theirs)
+        # Runs that were plain training are quicker by the clock's noise alone.
+        speed.append(min(1.0, quicker) if idle(mine, theirs) == SAME else quicker)
         right.append(difference.mean)
         halves.append((difference.high - difference.low) / 2)
         deciding.append(mean(mine, "seconds", "decide") / mean(mine, "seconds", "total"))

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from finesieve import __version__
-from finesieve.cli.comparing.compare import EQUAL
+from finesieve.cli.comparing.suite import title_of
 from finesieve.cli.comparing.tables import HEADS, RIVAL, grouped, mean, rows, verdict
 from finesieve.cli.report.charts import Series, chart, histogram, stacked
 from finesieve.cli.results import Record, read_record
@@ -53,9 +53,9 @@ def gather(paths: Sequence[str]) -> tuple[list[Record], dict[int, Path], list[st
             if file.name == SUMMARY:
                 try:
                     record = json.loads(file.read_text(encoding="utf-8"))
-                    equal = EQUAL.replace(" ", "-") in file.parent.name
-                    name = EQUAL if equal else record["method"]
-                    title = Path(record["config"]["train"]).name.split(".")[0]
+                    equal = RIVAL.replace(" ", "-") in file.parent.name
+                    name = RIVAL if equal else record["method"]
+                    title = title_of(record["config"]["train"])
                 except (json.JSONDecodeError, KeyError, TypeError):
                     complaints.append(f"{file} is half-written or of another version")
                     continue

@@ -8,6 +8,8 @@ import time
 from typing import Any, TextIO
 
 from finesieve.sieve.sieve import Sieve
+from finesieve.stages.automatic import Automatic
+from finesieve.stages.policy import Stages, View
 
 
 def duration(seconds: float) -> str:
@@ -32,7 +34,7 @@ def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
     progress, window = sieve.progress, sieve.window
     saved = None
     if tokens.yielded:
-        plain = sieve.ledger.paces["open"].per_token or seconds["train"] / tokens.yielded
+        plain = sieve.meter.paces["open"].per_token or seconds["train"] / tokens.yielded
         saved = plain * tokens.drawn * (
             progress * total / max(1, examples.drawn)
         ) - elapsed
@@ -73,6 +75,21 @@ def line(now: dict[str, Any]) -> str:
     if now["left"] is not None:
         parts.append(f"{duration(now['left'])} left")
     return "  ·  ".join(parts)
+
+
+def why_open(sieve: Sieve, stages: Stages) -> str:
+    """Return why the gates were still open when the stream ended, in words."""
+    if not isinstance(stages, Automatic):
+        return "the method closed no gate before the stream ended"
+    revealed = sieve.window.revealed
+    if revealed < stages.patience:
+        return (f"no gate closes in the first {stages.patience} examples, and the stream had "
+                f"{revealed}")
+    view = View(1, 1.0, revealed, sieve.passes, sieve.window, sieve.costs, sieve.work())
+    _, concentration, *prices = stages.evidence(view)
+    return (f"skipping would have cost {min(prices):.2f} of plain training for the same "
+            f"information at the end, and gates close below {1 - stages.margin:.2f} "
+            f"(concentration of sizes {concentration:.2f}: 1 is all alike)")
 
 
 class Live:

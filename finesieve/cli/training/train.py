@@ -31,10 +31,11 @@ from finesieve.cli.training.models import (
     pick_device,
 )
 from finesieve.cli.training.prepare import Prepared, prepare
-from finesieve.cli.training.progress import Live, rounded, snapshot
+from finesieve.cli.training.progress import Live, rounded, snapshot, why_open
 from finesieve.cli.training.runfiles import ExampleLog, RunFolder
+from finesieve.costs.clock import TrainingClock
 from finesieve.errors import ConfigError, ScoreError, StateError
-from finesieve.gates.simple import Open, Random
+from finesieve.gates.simple import Open
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.head_start import default_examples
 from finesieve.scoring.scorers import Classification
@@ -116,13 +117,14 @@ class Run:
         if config.clock == "processor" and self.device.type != "cpu":
             raise ConfigError(f"clock is 'processor', which does not see what {self.device} does: "
                               "use 'wall'")
+        self.clock = TrainingClock(self._clock)
         model = self._load(config.seed)
         check_length(data.tokenizer, model, config.max_length)
         if getattr(model.config, "pad_token_id", None) is None:
             model.config.pad_token_id = data.tokenizer.pad_token_id
         self.model = model.to(self.device)
         self.log = ExampleLog(len(data.train), config.epochs)
-        self.method = method = methods.build(config.method, config.seed, **config.settings)
+        self.method = method = methods.registry.build(config.method, config.seed, **config.settings)
         order = np.random.default_rng([config.seed, 79]).permutation(len(data.train))
         held = round(method.reference * len(order))
         self.holdout: npt.NDArray[np.int64] | None = order[:held] if held else None
@@ -130,9 +132,9 @@ class Run:
         # A random subset is drawn beforehand, anew for each epoch, and loaded as plain training is:
         # its batches are of one length without being taken apart, as cheap as they can be.
         self.subset: int | None = None
-        if method.name == "random" and isinstance(method.forward, Random):
-            self.subset = max(1, round(method.forward.share * len(order)))
-            method = methods.full(config.seed)
+        if method.subset is not None:
+            self.subset = max(1, round(method.subset * len(order)))
+            method = methods.registry.build("full", config.seed)
         drawn = len(order) - held if self.subset is None else self.subset
         self.total = drawn * config.epochs
         if config.precision == "bf16":
@@ -144,7 +146,7 @@ class Run:
         # Frozen layers are run once an example, unless dropout makes each pass another one.
         shares = config.freeze > 0 and config.dropout == 0.0 and method.scores
         self.prefix = FrozenPrefix(self.model, config.freeze) if shares else None
-        self.sieve = Sieve(
+        self.sieve = Sieve.of_host(
             Classification(self.model, autocast=self.autocast, prefix=self.prefix),
             method,
             total=self.total,
@@ -153,7 +155,7 @@ class Run:
             id_key=EXAMPLE,
             head_start=self._head_start(len(order) * config.epochs),
             seed=config.seed,
-            clock=self._clock,
+            clock=self.clock,
             listeners=[self.log, self._listen],
         )
         self.trainable = [p for p in self.model.parameters() if p.requires_grad]
@@ -209,7 +211,7 @@ class Run:
         """All epochs; raises `Interrupted` after writing a checkpoint if a signal comes."""
         self.model.train()
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
-        last_log = last_checkpoint = start = self._clock()
+        last_log = last_checkpoint = start = self.clock()
         before, cpu = self.elapsed, time.process_time() - self.cpu
         try:
             if self.holdout is not None and before == 0:
@@ -218,7 +220,7 @@ class Run:
                 self.log.epoch = epoch
                 for batch in self.sieve(self._loader(epoch)):
                     self._step(batch)
-                    now = self._clock()
+                    now = self.clock()
                     self.elapsed = before + now - start
                     self.cpu = time.process_time() - cpu
                     self.live.show(self.sieve, self.total, self.elapsed)
@@ -231,14 +233,14 @@ class Run:
                         state = snapshot(self.sieve, self.total, self.elapsed)
                         self.folder.log({"event": "progress", **state})
                     if self._stop is not None or now - last_checkpoint > checkpoint_every:
-                        self.save()
-                        last_checkpoint = self._clock()
                         # Saving is no part of the run's time, nor of the step it comes after.
-                        start += last_checkpoint - now
-                        self.sieve.ledger.seconds["train"] -= last_checkpoint - now
+                        self.clock.pause()
+                        self.save()
+                        self.clock.go_on()
+                        last_checkpoint = now
                         if self._stop is not None:
                             raise Interrupted(self._stop)
-                self.elapsed = before + self._clock() - start
+                self.elapsed = before + self.clock() - start
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -292,7 +294,7 @@ class Run:
 
     def _step(self, batch: Any) -> None:
         losses = self._losses(self.model, batch)
-        self.sieve.reduce(losses, batch).backward()  # type: ignore[no-untyped-call]
+        self.sieve.loss(losses, batch).backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.trainable, 1.0)
         if bool(torch.isfinite(norm)):
             self.optimizer.step()
@@ -415,7 +417,7 @@ class Run:
                 "concentration": rounded(window.concentration()),
             },
             "cost_ratio": self.sieve.cost_ratio,
-            "costs_measured": {name: ledger.relative(name) for name in ("score", "closed")},
+            "costs_measured": {k: self.sieve.meter.relative(k) for k in ("score", "closed")},
             "eval": {**pooled, "n": len(loss)},
             "eval_sets": sets,
             "eval_examples": pack_examples(loss, right),  # in the order of `eval_sets`
@@ -451,7 +453,7 @@ def train(
     folder = RunFolder(output, resume) if output is not None else None
     live = Live(label or config.method, quiet=quiet)
     # Built before the data is read: a bad setting should not cost the reading.
-    method = methods.build(config.method, config.seed, **config.settings)
+    method = methods.registry.build(config.method, config.seed, **config.settings)
     if data is None:
         data = prepare(config)
         for note in data.notes:
@@ -468,6 +470,8 @@ def train(
     run.train()
     if folder:
         run.save()  # what follows can be interrupted too; resuming then goes on from here
-    if method.scores and len(run.sieve.moves) == 1 and isinstance(method.opening, Open):
-        live.say("the stream ended in warm-up: skipping would not have paid, nothing was saved")
+    open_throughout = len(run.sieve.moves) == 1 and run.sieve.stage == 1
+    if method.scores and open_throughout and isinstance(method.opening, Open):
+        why = why_open(run.sieve, method.stages)
+        live.say(f"no time was saved: trained on everything, because {why}")
     return run.finish()

@@ -29,8 +29,8 @@ except ImportError as error:
         "pip install 'finesieve[hf]'"
     ) from None
 
-from finesieve import methods
 from finesieve.batches.carry import IDS, PREFIX, WEIGHTS
+from finesieve.costs.clock import TrainingClock
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
 from finesieve.integrations import common as hosts
@@ -43,12 +43,14 @@ from finesieve.integrations.transformers.tasks import (
     decoder_needs_targets,
     head_of,
 )
+from finesieve.methods.method import Method
+from finesieve.methods.recipes import Recipe
 from finesieve.scoring import heads
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.scorers import SIZE_ALONE, PerExample, Scorer, SizeFunction, Task
+from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
-from finesieve.sieve.schedule import StreamSchedule
-from finesieve.sieve.sieve import Listener, Sieve
+from finesieve.sieve.sieve import Sieve, built
 
 __all__ = ["Attached", "attach", "head_of"]
 HOOKS = ("train", "get_train_dataloader", "create_scheduler", "compute_loss", "log")
@@ -57,7 +59,7 @@ LossFunction = Callable[[nn.Module, Any], Tensor]
 
 def attach(
     trainer: Any,
-    method: methods.Method | str = "finesieve",
+    method: Recipe | Method | str | None = None,
     *,
     head: heads.Head | None = None,
     losses: LossFunction | None = None,
@@ -97,7 +99,7 @@ def attach(
     attached = Attached(trainer, method, head, losses, size, features, prefix, listeners, options)
     for name in HOOKS:
         setattr(trainer, name, getattr(attached, name))
-    trainer.add_callback(_Callback(attached))
+    trainer.add_callback(attached._callback)
     if attached.filters:
         trainer.args.ignore_data_skip = True
     return attached
@@ -109,7 +111,7 @@ class Attached:
     def __init__(
         self,
         trainer: Any,
-        method: methods.Method | str,
+        method: Recipe | Method | str | None,
         head: heads.Head | None,
         losses: LossFunction | None,
         size: SizeFunction | None,
@@ -123,14 +125,15 @@ class Attached:
         if any(isinstance(c, _Callback) for c in trainer.callback_handler.callbacks):
             raise ConfigError("a sieve is attached to this trainer already")
         self._host = {name: getattr(trainer, name) for name in HOOKS}
+        self._callback, self._skips = _Callback(self), trainer.args.ignore_data_skip
         self.trainer: Any = trainer
         self._method, self._options = method, options
         self._features, self._prefix, self._listeners = features, prefix, listeners
         if size is not None and losses is None:
             raise ConfigError(SIZE_ALONE)
         self._losses, self._size = losses, size
-        built = methods.build(method, 0) if isinstance(method, str) else method
-        self.filters = built.name != "full"
+        made = built(method, 0)
+        self.filters = made.filters
         self.head = head
         self._own_loss = hf_trl.loss_of(trainer)
         self._sft = losses is None and self._own_loss == "trl.SFTTrainer"
@@ -147,7 +150,7 @@ class Attached:
         taken = sorted({"clock", "agreement", "scorer"} & options.keys())
         if taken:
             raise ConfigError(f"{', '.join(taken)}: the trainer's own is used; leave it out")
-        hosts.check_method(built, options.get("id_key"), "an attached sieve", by_steps=True)
+        hosts.check_method(made, options.get("id_key"), "an attached sieve", by_steps=True)
         self._per: TokensPerExample | None = None
         if head is None and isinstance(self.head, heads.Tokens):
             self._per = TokensPerExample(self.head, self._all_labels())
@@ -160,10 +163,9 @@ class Attached:
             trainer, self._host["compute_loss"], self.head, losses, sft=self._sft,
             # A loss of the user's choice is trained on with gates open too: one objective.
             own=self.filters and (losses is not None or (head is not None and not self._sft)),
-            watches=built.scores or built.learns)
+            watches=made.scores or made.learns)
         self._finer = 1  # batches of survivors that make up one of the loader's
-        self._device_clock, self._idle = time.perf_counter, 0.0
-        self._stopped: float | None = None
+        self.clock = TrainingClock(time.perf_counter)
 
     def _find_head(self, given: heads.Head | None) -> None:
         trainer: Any = self.trainer
@@ -204,10 +206,8 @@ class Attached:
         args = self.trainer.args
         ranks, batch_size = args.world_size, self._batch_size(inner)
         if self.filters and ranks > 1 and isinstance(inner, DataLoaderDispatcher):
-            raise ConfigError(
-                "batches dispatched by the first rank are drawn by all ranks at the same time, but "
-                "each sieve draws as many as it needs: set "
-                "accelerator_config={'dispatch_batches': False}")
+            raise ConfigError(*hosts.unserved(
+                dispatched="set accelerator_config={'dispatch_batches': False}"))
         length = len(inner) if hosts.sized(inner) else None
         self.epochs = self._epochs()
         options = dict(self._options)
@@ -217,17 +217,18 @@ class Attached:
             total = self.epochs * drawn
         device = args.device
         # A method of the user's own is copied: gates and predictor are new in each training.
-        method = self._method if isinstance(self._method, str) else copy.deepcopy(self._method)
-        self._device_clock = hosts.clock(device)
+        method = copy.deepcopy(self._method)
+        self.clock = TrainingClock(hosts.clock(device))
         # The trainer takes all batches of an optimizer step before it trains on the first.
         step = max(batch_size, options.get("batch_size") or 0) * args.gradient_accumulation_steps
-        self.sieve = Sieve(
-            self._scorer(), method, total=total, clock=self._clock,
+        self.sieve = Sieve.of_host(
+            self._scorer(), method, total=total, clock=self.clock,
             features=self._features or self._default_features(),
             agreement=Ranks(device=str(device)) if ranks > 1 else Alone(),
             listeners=self._listeners,
             **{"seed": args.seed + args.process_index, "read_ahead": step, **options},
         )
+        self.sieve.rates.known()  # the trainer's steps are counted, or the schedule is driven
         self.begun = {}
         if self.checkpoint and self.filters:
             self._load(Path(self.checkpoint))
@@ -258,9 +259,10 @@ class Attached:
             num_training_steps = -(-num_training_steps // self._finer)
         plain = self._host["create_scheduler"](num_training_steps, *rest, **more)
         by_metric = "metrics" in signature(plain.step).parameters
-        if not self.filters or self.epochs is None or by_metric or isinstance(plain, _Driven):
+        if not self.filters or self.epochs is None or by_metric or isinstance(plain, hosts.Driven):
             return plain
-        self.trainer.lr_scheduler = _Driven(plain, num_training_steps, self._progress)
+        self.trainer.lr_scheduler = hosts.Driven(
+            plain, max(1, num_training_steps), self._progress)
         return self.trainer.lr_scheduler
 
     def compute_loss(
@@ -291,7 +293,17 @@ class Attached:
     def figures(self) -> dict[str, float]:
         """Stage; shares trained on and scored of what was drawn; savings in training cost."""
         assert self.sieve is not None
-        return hosts.figures(self.sieve)
+        return self.sieve.figures()
+
+    def detach(self) -> None:
+        """Give the trainer back as it was: its own methods, without the sieve's callback."""
+        for name, own in self._host.items():
+            if getattr(own, "__self__", None) is self.trainer:
+                self.trainer.__dict__.pop(name, None)  # a method of its class again
+            else:
+                setattr(self.trainer, name, own)
+        self.trainer.remove_callback(self._callback)
+        self.trainer.args.ignore_data_skip = self._skips
 
     def _all_labels(self) -> bool:
         """Are the first labels of texts among the items that the trainer counts and divides by, as
@@ -319,20 +331,6 @@ class Attached:
                 model, self.head, keep_targets=True, prefix=self._prefix, more=self.head.given)
         return Task(
             model, self.head, keep_targets=decoder_needs_targets(model), prefix=self._prefix)
-
-    def _clock(self) -> float:
-        """Seconds without what comes between two steps: evaluating, saving, logging."""
-        return self._device_clock() - self._idle
-
-    def stopping(self) -> None:
-        """A step is done."""
-        self._stopped = self._device_clock()
-
-    def going_on(self) -> None:
-        """The trainer asks for a batch."""
-        if self._stopped is not None:
-            self._idle += self._device_clock() - self._stopped
-            self._stopped = None
 
     def _progress(self) -> float:
         assert self.sieve is not None
@@ -379,26 +377,6 @@ class Attached:
         return hf_trl.unfold(batch) if self._pairs else batch
 
 
-class _Driven:
-    """A schedule that the trainer steps once a step, and that follows the share consumed."""
-
-    def __init__(self, plain: Any, steps: int, progress: Callable[[], float]) -> None:
-        self._plain = plain
-        self._driver = StreamSchedule(plain, max(1, steps), progress)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._plain, name)
-
-    def step(self, *_: Any) -> None:
-        self._driver.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._driver.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._driver.load_state_dict(state)
-
-
 class _Callback(TrainerCallback):
     """Saves the sieve with the trainer's checkpoints; keeps the epoch right; ends the training."""
 
@@ -409,7 +387,7 @@ class _Callback(TrainerCallback):
         attached = self._attached
         if attached.filters and attached.epochs is not None and attached.sieve is not None:
             state.epoch = attached.sieve.progress * attached.epochs
-        attached.stopping()
+        attached.clock.pause()  # until the trainer asks for a batch: it evaluates, saves, logs
         return control
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:

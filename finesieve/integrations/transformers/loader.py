@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from accelerate import skip_first_batches
 
 from finesieve.batches.carry import WEIGHTS
+from finesieve.costs.clock import TrainingClock
 from finesieve.integrations import common as hosts
 from finesieve.integrations.accelerate import generators
 from finesieve.sieve.sieve import Sieve
@@ -19,7 +20,7 @@ class Host(Protocol):
 
     sieve: None before training begins. filters: whether the method ever leaves anything out.
     epochs: passes over the data; None if the trainer was given a number of steps. begun: random
-    states when the pass under way began.
+    states when the pass under way began. clock: paused by the trainer after each step.
     """
 
     trainer: Any
@@ -27,15 +28,14 @@ class Host(Protocol):
     filters: bool
     epochs: int | None
     begun: dict[str, Any]
+    clock: TrainingClock
 
     def yielded(self, batch: Any) -> Any: ...
-
-    def going_on(self) -> None: ...
 
     def drawn(self, batches: Any) -> Iterator[Any]: ...
 
 
-class FilteredLoader:
+class FilteredLoader(hosts.Wrapper):
     """The train loader as the trainer sees it: filtered, and else the one that it wraps.
 
     Its length is an upper bound, reached if all examples came in batches of survivors, and only
@@ -46,9 +46,6 @@ class FilteredLoader:
         self._attached, self._inner, self._length = attached, inner, length
         self._under_way: Generator[Any, None, None] | None = None
         self._skip = attached.sieve.position if attached.sieve is not None else 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
     def __len__(self) -> int:
         if self._length is None:
@@ -74,7 +71,7 @@ class FilteredLoader:
                     del batch[WEIGHTS]
                 count += 1
                 yield attached.yielded(batch)
-                attached.going_on()
+                attached.clock.go_on()
             self._under_way = None
         every = attached.trainer.args.gradient_accumulation_steps
         if attached.filters and count not in (0, self._length):

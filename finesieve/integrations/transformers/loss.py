@@ -83,7 +83,7 @@ class TrainedLoss:
             if not self._own:
                 self._ask(inputs, items)
             each, outputs = self._ours(model, inputs)
-        return self.scale.scaled(sieve.reduce(each, carried), items), outputs
+        return self.scale.scaled(sieve.loss(each, carried), items), outputs
 
     def _nothing(self, model: nn.Module, inputs: Any, items: Any) -> tuple[Tensor, Any]:
         """Of a filler: 0, through the model all the same, whose other ranks wait for it."""

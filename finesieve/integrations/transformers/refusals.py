@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from finesieve.integrations import common as hosts
 from finesieve.integrations.transformers import trl as hf_trl
 from finesieve.scoring.frozen import FrozenPrefix
 
@@ -28,17 +29,13 @@ def unfit(trainer: Any, own_loss: str, losses: bool, head: bool = False) -> list
 
 
 def _sharded(trainer: Any) -> list[str]:
-    wrong = []
+    sharded = ""
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        wrong.append("FSDP and DeepSpeed shard the model, which cannot be scored by one rank "
-                     "alone: use plain data-parallel training (torchrun)")
-    if trainer.args.n_gpu > 1:
-        wrong.append("several GPUs in one process (DataParallel): start one process a GPU "
-                     "(torchrun), or show it one GPU (CUDA_VISIBLE_DEVICES)")
-    if getattr(trainer.accelerator, "torch_device_mesh", None) is not None:
-        wrong.append("a parallelism_config shards the model or gives several ranks the same "
-                     "batches: use plain data-parallel training, without one")
-    return wrong
+        sharded = ("FSDP and DeepSpeed shard the model, which cannot be scored by one rank alone: "
+                   "use plain data-parallel training (torchrun)")
+    return hosts.unserved(
+        sharded=sharded, several_gpus=trainer.args.n_gpu > 1,
+        mesh=getattr(trainer.accelerator, "torch_device_mesh", None) is not None)
 
 
 def by_steps(strategy: Any) -> bool:

@@ -1,54 +1,16 @@
-"""Which task a Hugging Face model has: found from its class and configuration, nothing imported."""
+"""How many target tokens an example has, measured for the tasks whose targets are tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from finesieve.errors import ConfigError
 from finesieve.scoring import heads
+from finesieve.scoring.task_of import decoder_needs_targets, head_of
 
-
-def head_of(model: nn.Module, smoothing: float = 0.0) -> heads.Head:
-    """The task of a Hugging Face model, by its class; `ConfigError` if that tells nothing."""
-    adapted: Any = model
-    inner = adapted.get_base_model() if hasattr(model, "get_base_model") else model
-    name, config = type(inner).__name__, getattr(inner, "config", None)
-    if name.endswith("ForSequenceClassification"):
-        kind = getattr(config, "problem_type", None)
-        if kind == "multi_label_classification":
-            return _unsmoothed(heads.MultiLabel(), name, smoothing)
-        if kind == "regression" or (kind is None and getattr(config, "num_labels", 0) == 1):
-            return _unsmoothed(heads.Regression(), name, smoothing)
-        return heads.SingleLabel(smoothing=smoothing)
-    if name.endswith("ForMultipleChoice"):
-        return heads.Choice(smoothing=smoothing)
-    if name.endswith("ForQuestionAnswering"):
-        return _unsmoothed(heads.Spans(), name, smoothing)
-    if name.endswith("ForTokenClassification"):
-        return heads.Tokens(smoothing=smoothing)
-    if name.endswith(("ForCausalLM", "LMHeadModel")):
-        return heads.Tokens(shift=True, smoothing=smoothing)
-    if getattr(config, "is_encoder_decoder", False):
-        return heads.Tokens(smoothing=smoothing)
-    raise ConfigError(
-        f"{name} tells no task: give attach(trainer, head=...), one of finesieve.heads, or "
-        "attach(trainer, losses=function), a function (model, batch) -> loss per example"
-    )
-
-
-def _unsmoothed(head: heads.Head, name: str, smoothing: float) -> heads.Head:
-    if smoothing:
-        raise ConfigError(f"label_smoothing_factor={smoothing} with {name}: set it to 0, or give "
-                          "attach(trainer, losses=...)")
-    return head
-
-
-def decoder_needs_targets(model: Any) -> bool:
-    """Whether the model makes its decoder's input of the labels, so must be given them."""
-    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+__all__ = ["TokensPerExample", "decoder_needs_targets", "head_of"]
 
 
 class TokensPerExample:

@@ -11,7 +11,7 @@ import torch
 from finesieve.errors import ConfigError, check_share
 from finesieve.gates.dice import Dice
 from finesieve.gates.protocol import FloatArray, Gate, IntArray, Offer, State, Verdict
-from finesieve.stages.policy import Move, Stages, View
+from finesieve.stages.policy import Decision, Shares, Stages, View
 
 
 class Known:
@@ -95,7 +95,7 @@ class Annealed(Stages):
             raise ConfigError("InfoBatch anneals at a share of the stream: give the sieve `total`")
         return [view.share]
 
-    def next(self, stage: int, numbers: list[float]) -> Move | None:
+    def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
         if stage == 3 and numbers[0] >= self.until:
-            return 1, f"{self.until:.1%} of the stream seen: the rest on everything"
-        return None
+            return Decision((1, f"{self.until:.1%} of the stream seen: the rest on everything"))
+        return Decision()

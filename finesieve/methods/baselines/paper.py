@@ -10,7 +10,7 @@ import numpy as np
 from finesieve.errors import ConfigError, check_share
 from finesieve.gates.protocol import Gate, Offer, State, Verdict
 from finesieve.methods.baselines.loss_rules import History
-from finesieve.stages.policy import Move, Stages, View
+from finesieve.stages.policy import Decision, Shares, Stages, View
 
 
 class LossThreshold(Gate):
@@ -101,12 +101,12 @@ class Paper(Stages):
         quality = view.window.log_loss() if seen else float("inf")
         return [view.share, quality, float(view.passes), float(len(view.window) > 0)]
 
-    def next(self, stage: int, numbers: list[float]) -> Move | None:
+    def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
         share, quality, passes, observed = numbers
         if stage == 1 and share >= self.warmup and observed >= 1:
-            return 2, f"{self.warmup:.0%} of the stream seen; threshold frozen"
+            return Decision((2, f"{self.warmup:.0%} of the stream seen; threshold frozen"))
         if stage == 2 and quality <= self.log_loss:
-            return 3, f"predictor's log-loss {quality:.3f} <= {self.log_loss}"
+            return Decision((3, f"predictor's log-loss {quality:.3f} <= {self.log_loss}"))
         if stage == 2 and passes >= 1:
-            return 3, "second pass"
-        return None
+            return Decision((3, "second pass"))
+        return Decision()

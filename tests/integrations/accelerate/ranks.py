@@ -24,7 +24,7 @@ OPTIONS = {"pool": 32, "group": 2}
 
 def closed(seed: int = 0, **settings: Any) -> fs.Method:
     """Ours, with gates that close early and by hand; the clock decides nothing."""
-    return fs.methods.build("finesieve", seed, **{
+    return fs.methods.registry.build("finesieve", seed, **{
         "train": 0.3, "score": 0.6, "starts": {2: 0.15, 3: 0.4}, "cost_ratio": 0.2,
         "predictor_bits": 12, **settings})
 
@@ -118,7 +118,7 @@ class Run:
                     bare = fs.inputs(batch)
                     labels = bare.pop("labels")
                     each = F.cross_entropy(net(**bare), labels, reduction="none")
-                    loss = each.mean() if method is None else self.stream.reduce(each, batch)
+                    loss = each.mean() if method is None else self.stream.loss(each, batch)
                     accelerator.backward(loss)
                     self.rates.append(optimizer.param_groups[0]["lr"])
                     optimizer.step()

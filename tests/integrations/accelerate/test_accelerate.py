@@ -149,13 +149,13 @@ def test_a_filler_s_bad_loss_does_no_harm() -> None:
     run = Run("full", n=16, epochs=1)
     filler = run.stream.sieve.filler()
     losses = torch.tensor([float("nan"), 2.0], requires_grad=True)
-    loss = run.stream.reduce(losses, filler)
+    loss = run.stream.loss(losses, filler)
     loss.backward()
     assert loss == 0
     assert losses.grad is not None
     assert losses.grad.tolist() == [0, 0]
     with pytest.raises(fs.ScoreError, match="reduction='none'"):
-        run.stream.reduce(losses.sum(), filler)
+        run.stream.loss(losses.sum(), filler)
 
 
 @pytest.mark.parametrize("where", [4, "end", "between", "second pass"])

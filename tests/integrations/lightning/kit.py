@@ -66,12 +66,12 @@ class Classifier(L.LightningModule):
         if self.sieved is None:
             return losses.mean()
         self.seen.append(batch[IDS].tolist() if IDS in batch else [])
-        return self.sieved.reduce(losses, batch)
+        return self.sieved.loss(losses, batch)
 
     def validation_step(self, batch: Any, index: int) -> None:
         losses = self.losses(batch)
         assert IDS not in batch
-        loss = losses.mean() if self.sieved is None else self.sieved.reduce(losses, batch)
+        loss = losses.mean() if self.sieved is None else self.sieved.loss(losses, batch)
         self.log("val_loss", loss)
 
     def configure_optimizers(self) -> Any:
@@ -87,7 +87,7 @@ class Classifier(L.LightningModule):
 
 def by_hand(starts: dict[int, float]) -> fs.Method:
     """Ours, with gates that close at fixed places; the clock decides nothing."""
-    return fs.methods.build("finesieve", 0, predictor_bits=12, starts=starts, cost_ratio=0.2,
+    return fs.methods.registry.build("finesieve", 0, predictor_bits=12, starts=starts, cost_ratio=0.2,
                             train=0.4, score=0.6)
 
 

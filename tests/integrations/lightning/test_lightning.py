@@ -199,7 +199,7 @@ def test_a_pass_resumed_without_a_seed_has_every_example_once(tmp_path: Path) ->
 
 def test_steps_are_made_as_told_and_a_cut_epoch_goes_on(tmp_path: Path) -> None:
     """`limit_train_batches` and `max_steps` count what is trained on; no example comes twice."""
-    callback, watch = sieved(fs.methods.build("random", 0, share=0.4)), Watch()
+    callback, watch = sieved(fs.methods.registry.build("random", 0, share=0.4)), Watch()
     module = Classifier(callback, decay=True)
     host = trainer(tmp_path, callback, watch, limit_train_batches=7, max_epochs=6)
     host.fit(module, callback(loader()))
@@ -215,7 +215,7 @@ def test_steps_are_made_as_told_and_a_cut_epoch_goes_on(tmp_path: Path) -> None:
 
     saved = tmp_path / "steps"
     for stop, ckpt in ((23, None), (61, saved / "step=23.ckpt")):
-        callback = sieved(fs.methods.build("random", 0, share=0.4))
+        callback = sieved(fs.methods.registry.build("random", 0, share=0.4))
         save = ModelCheckpoint(saved, every_n_train_steps=23, save_top_k=-1, filename="{step}")
         host = trainer(tmp_path, callback, save, max_steps=stop, max_epochs=-1)
         module = Classifier(callback, decay=True)
@@ -253,7 +253,7 @@ class Pairs(Classifier):
     def training_step(self, batch: Any, index: int) -> Tensor:
         assert self.sieved is not None
         self.seen.append(batch[-1].ids.tolist())
-        return self.sieved.reduce(self.losses(batch), batch)
+        return self.sieved.loss(self.losses(batch), batch)
 
     def train_dataloader(self) -> Any:
         assert self.sieved is not None

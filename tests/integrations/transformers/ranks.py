@@ -273,14 +273,14 @@ def loaders(folder: Path) -> Facts:
         return trainer(folder, causal(), Stream(), max_steps=12, accelerator_config=config)
 
     refused = streamed()
-    hf.attach(refused, fs.methods.build("random", 0, share=0.5))
+    hf.attach(refused, fs.methods.registry.build("random", 0, share=0.5))
     off = streamed()
     hf.attach(off, "full")
     off.train()
     return {
         "dispatched": refusal(refused.train), "full": off.state.global_step,
         "sharded": trained(streamed(dispatch_batches=False),
-                           fs.methods.build("random", 0, share=0.5)),
+                           fs.methods.registry.build("random", 0, share=0.5)),
         "split": trained(trainer(folder, accelerator_config={"split_batches": True}), closed()),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from transformers import (  # noqa: E402
 
 from benchmarks.tasks import renamed  # noqa: E402
 from finesieve.batches.carry import WEIGHTS  # noqa: E402
+from finesieve.integrations import common as hosts  # noqa: E402
 from finesieve.integrations.transformers import attach as hf  # noqa: E402
 from tests.integrations.transformers.kit import (  # noqa: E402
     OPTIONS,
@@ -176,7 +178,7 @@ def test_resuming_from_the_last_step_of_a_pass(tmp_path: Path, more: dict[str, A
     """Nothing is left of that pass: the next one follows."""
     ends = Ends()
     more = {"save_strategy": "steps", "save_steps": 1, "gradient_accumulation_steps": 1, **more}
-    method = closed() if "max_steps" not in more else methods.build("random", 0, share=0.5)
+    method = closed() if "max_steps" not in more else methods.registry.build("random", 0, share=0.5)
     whole = trainer(tmp_path, callbacks=[ends], **more)
     hf.attach(whole, method, **OPTIONS)
     whole.train()
@@ -265,7 +267,7 @@ def test_the_pace_counts_every_example_drawn(tmp_path: Path) -> None:
 def test_max_steps_are_made(tmp_path: Path) -> None:
     watch = Watch()
     host = trainer(tmp_path, max_steps=31, callbacks=[watch])
-    attached = hf.attach(host, methods.build("random", 0, share=0.4), **OPTIONS)
+    attached = hf.attach(host, methods.registry.build("random", 0, share=0.4), **OPTIONS)
     host.train()
     assert host.state.global_step == 31
     assert attached.sieve is not None
@@ -416,7 +418,7 @@ def test_a_random_subset_trains_on_the_head_that_is_given(tmp_path: Path, share:
     ends = []
     for head in (fs.heads.SingleLabel(class_weights=torch.tensor([1.0, 30.0])), None):
         host = trainer(tmp_path, lr_scheduler_type="constant", gradient_accumulation_steps=1)
-        attached = hf.attach(host, methods.build("random", 0, share=share), head=head, **OPTIONS)
+        attached = hf.attach(host, methods.registry.build("random", 0, share=share), head=head, **OPTIONS)
         host.train()
         assert attached.sieve is not None
         # From a few steps on, all are said to be of the class of the heavy weight.
@@ -435,6 +437,21 @@ def test_a_schedule_made_before_training(tmp_path: Path) -> None:
     assert host.lr_scheduler.get_last_lr()[0] < 1e-4
 
 
+def test_what_stands_for_a_schedule_or_a_loader_can_be_copied(tmp_path: Path) -> None:
+    """Python asks a copy that is being made for names before it has any field."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = hosts.Driven(torch.optim.lr_scheduler.StepLR(optimizer, 1), 10, float)
+    host = trainer(tmp_path)
+    hf.attach(host, closed(), **OPTIONS)
+    loader = host.get_train_dataloader()
+    for found in (copy.copy(schedule), copy.deepcopy(schedule), copy.copy(loader)):
+        assert type(found) in (type(schedule), type(loader))
+    assert copy.deepcopy(schedule).get_last_lr() == schedule.get_last_lr() == [0.1]
+    assert copy.copy(loader).batch_sampler is loader.batch_sampler
+    with pytest.raises(AttributeError, match="nothing_of_this_name"):
+        _ = loader.nothing_of_this_name
+
+
 def test_a_total_for_counted_steps(tmp_path: Path) -> None:
     """A method that goes by shares of the stream needs the stream's length."""
     host = trainer(tmp_path, max_steps=20)
@@ -451,6 +468,20 @@ def test_a_total_for_counted_steps(tmp_path: Path) -> None:
 def test_methods_that_need_more_than_a_stream(tmp_path: Path, method: str, said: str) -> None:
     with pytest.raises(fs.ConfigError, match=said):
         hf.attach(trainer(tmp_path), method)
+
+
+@pytest.mark.parametrize("name", ["full", "infobatch", "mine"])
+def test_nothing_hangs_on_a_methods_name(tmp_path: Path, name: str) -> None:
+    """A random half is filtered whatever it is called: the rate decays in full."""
+    half = fs.Method(name, fs.Random(0.5), fs.Open(), fs.Fixed({3: 0.0}))
+    host = trainer(tmp_path)
+    attached = hf.attach(host, half, **OPTIONS)
+    host.train()
+    assert attached.filters
+    assert host.state.epoch == pytest.approx(2)
+    assert host.lr_scheduler.get_last_lr()[0] < 1e-4
+    plain = fs.Method(name, fs.Open(), fs.Open(), fs.Fixed({}))
+    assert not hf.attach(trainer(tmp_path), plain).filters
 
 
 def test_ids_of_the_users_own(tmp_path: Path) -> None:

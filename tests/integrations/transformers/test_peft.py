@@ -200,7 +200,7 @@ def test_a_plain_loop() -> None:
         given = fs.inputs(batch)
         labels = given.pop("labels")
         each = F.cross_entropy(model(**given).logits, labels, reduction="none")
-        loss = sieve.reduce(each, batch)
+        loss = sieve.loss(each, batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -133,14 +133,14 @@ class Endless(torch.utils.data.IterableDataset[dict[str, Tensor]]):
 def test_a_stream_without_length(tmp_path: Path) -> None:
     """By hand stages need a length, so the automatic ones; the trainer counts steps."""
     host = trainer(tmp_path, data=Endless(), max_steps=30)
-    attached = hf.attach(host, fs.methods.build("random", 0, share=0.5), **OPTIONS)
+    attached = hf.attach(host, fs.methods.registry.build("random", 0, share=0.5), **OPTIONS)
     host.train()
     assert host.state.global_step == 30
     assert attached.sieve is not None
     assert attached.sieve.ledger.examples.drawn > 800
     host = trainer(tmp_path, data=Endless(), max_steps=150)
     attached = hf.attach(
-        host, fs.methods.build("finesieve", 0, patience=256, cost_ratio=0.05), **OPTIONS)
+        host, fs.methods.registry.build("finesieve", 0, patience=256, cost_ratio=0.05), **OPTIONS)
     host.train()
     assert host.state.global_step == 150
     assert attached.sieve is not None

@@ -1,0 +1,170 @@
+"""The options of a sieve that most users never set, and what is found where nothing is said."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import nn
+
+from finesieve.costs.ledger import Clock
+from finesieve.errors import ConfigError, SettingError
+from finesieve.gates.features import FeatureFunction
+from finesieve.scoring.frozen import FrozenPrefix
+from finesieve.scoring.heads import Head
+from finesieve.scoring.scorers import Scorer, Task, unwrapped
+from finesieve.scoring.task_of import decoder_needs_targets, default_head
+from finesieve.sieve.ranks import Agreement
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SieveOptions:
+    """Further settings of a `Sieve`.
+
+    Args:
+        features: batch -> Features for the predictor; by default the task's own: for most tasks
+            token ids crossed with `labels`.
+        batch_size: survivors a batch; by default the loader's own times the method's `batch_share`
+            (half for our own), which keeps optimizer steps; the loader's own if `total` is so large
+            that 400 steps and more remain.
+        pool: examples decided on together.
+        group: batches of survivors gathered before they are sorted by length and cut, so that a
+            batch holds examples of like length. Pool and group are small on purpose: what waits was
+            scored by a model that trains on meanwhile.
+        scoring_batch: examples a scoring forward at the most; by default twice the loader's batch,
+            64 at least: without a backward pass there is room for more.
+        scoring_overhead: fixed cost of a scoring forward, in tokens: cutting the candidates into
+            batches of like length weighs it against padding. About 50 on a CPU; thousands on a GPU.
+        pad_values: what to pad columns with; learned from the loader's own padding by default.
+        lengths: pad every batch to one of these lengths, and score in batches of `scoring_batch`
+            exactly: a few fixed shapes, for `torch.compile`. Batches need an `attention_mask`.
+        id_key: column with the examples' own ids; by default they are numbered as drawn.
+        read_ahead: examples that the host takes before it trains on the first of them, where it
+            takes more than a few batches: all those of one optimizer step, say.
+        autocast: a function that gives the context in which training runs, e.g.
+            `lambda: torch.autocast("cuda", torch.bfloat16)`; the scoring pass runs in it, too.
+        prefix: frozen first layers of the model, whose output training shares.
+        clock: seconds, for the books; by default one that waits for the model's device.
+        agreement: how ranks agree; by default found from `torch.distributed`.
+        listeners: called with a dict for every event; nothing flows back from them.
+
+    Raises:
+        ConfigError: for values out of range, all of them in one message.
+    """
+
+    features: FeatureFunction | None = None
+    batch_size: int | None = None
+    pool: int = 256
+    group: int = 16
+    scoring_batch: int | None = None
+    scoring_overhead: float = 64.0
+    pad_values: Mapping[Any, float] | None = None
+    lengths: Sequence[int] | None = None
+    id_key: Hashable | None = None
+    read_ahead: int = 0
+    autocast: Callable[[], AbstractContextManager[Any]] | None = None
+    prefix: FrozenPrefix | None = None
+    clock: Clock | None = None
+    agreement: Agreement | None = None
+    listeners: Sequence[Listener] = ()
+
+    def __post_init__(self) -> None:
+        wrong = []
+        for name in ("pool", "group", "scoring_batch", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                wrong.append(f"{name} is {value!r}; expected a whole number, 1 or more")
+        if not isinstance(self.read_ahead, int) or self.read_ahead < 0:
+            wrong.append(f"read_ahead is {self.read_ahead!r}; expected a number of examples, 0 or "
+                         "more")
+        if not self.scoring_overhead >= 0:
+            wrong.append(f"scoring_overhead is {self.scoring_overhead!r}; expected 0 or more")
+        if self.lengths is not None and (not self.lengths or any(
+                not isinstance(x, int) or x < 1 for x in self.lengths)):
+            wrong.append(f"lengths is {self.lengths!r}; expected whole numbers, 1 or more")
+        if wrong:
+            raise ConfigError("; ".join(wrong))
+
+
+def options_of(
+    options: SieveOptions | None, old: Mapping[str, Any], warn: bool = True
+) -> SieveOptions:
+    """Returns the options, with those that were given one by one, as in version 0.1.
+
+    Args:
+        options: as the user gave them.
+        old: settings by name.
+        warn: whether they come from a user, who should know the new way.
+
+    Raises:
+        SettingError: for a name that is none, with the nearest one.
+    """
+    known = [one.name for one in fields(SieveOptions)]
+    for name in old:
+        if name not in known:
+            near = get_close_matches(name, [*known, *_OWN], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise SettingError(f"Sieve has no setting {name!r}; there are {', '.join(_OWN)}, and "
+                               f"in SieveOptions {', '.join(known)}{hint}")
+    if old and warn:
+        names = ", ".join(f"{name}=..." for name in old)
+        warnings.warn(f"Sieve({names}) goes with version 0.3: use Sieve(..., options="
+                      f"SieveOptions({names}))", DeprecationWarning, stacklevel=3)
+    return replace(options or SieveOptions(), **old)
+
+
+_OWN = ("model", "method", "total", "head", "scorer", "head_start", "seed", "options")
+
+
+def scorer_of(
+    model: Any, head: Head | None, scorer: Scorer | None, options: SieveOptions
+) -> Scorer | None:
+    """Returns the scoring pass of a model: the one that is given, or the task's.
+
+    Raises:
+        ConfigError: if nothing tells the task, or two things do.
+    """
+    if isinstance(model, Scorer) or (callable(model) and not isinstance(model, nn.Module)):
+        warnings.warn("Sieve(scorer) goes with version 0.3: use Sieve(model), or Sieve(model, "
+                      "scorer=scorer)", DeprecationWarning, stacklevel=3)
+        model, scorer = None, model
+    if scorer is not None:
+        if head is not None:
+            raise ConfigError("head= and scorer= both say what an example's loss is: give one")
+        return scorer
+    if model is None:
+        return None
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
+    inner = unwrapped(model)
+    return Task(
+        model, default_head(inner) if head is None else head, options.autocast,
+        keep_targets=head is None and decoder_needs_targets(inner), prefix=options.prefix,
+    )
+
+
+def clock_of(model: Any) -> Clock:
+    """Returns a clock, in seconds, that waits for the model's device if that runs ahead.
+
+    Where the model is, is looked up at each call: it may be moved after the sieve was made.
+    """
+    parameter = None
+    if isinstance(model, nn.Module):
+        parameter = next(model.parameters(), None)
+    if parameter is None:
+        return time.perf_counter
+
+    def seconds() -> float:
+        if parameter.device.type == "cuda":
+            torch.cuda.synchronize(parameter.device)
+        return time.perf_counter()
+
+    return seconds

@@ -1,0 +1,49 @@
+"""What a run whose gates stayed open says of itself."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import finesieve as fs
+from finesieve.cli.main import main
+from finesieve.cli.training.progress import why_open
+from finesieve.methods.registry import build
+from tests.conftest import Bag, arguments, make_batches, small_sieve, train
+
+
+def reason(method: fs.Method) -> str:
+    """Of a run over 400 examples that nothing closed a gate in."""
+    model = Bag()
+    sieve = small_sieve(method=method)
+    train(sieve, make_batches(400), model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert [m["stage"] for m in sieve.moves] == [1]
+    return why_open(sieve, method.stages)
+
+
+def test_the_reason_is_the_stream_the_price_or_the_method() -> None:
+    assert reason(build("finesieve", predictor_bits=12)) == (
+        "no gate closes in the first 1024 examples, and the stream had 400")
+    dear = reason(build("finesieve", predictor_bits=12, patience=100, cost_ratio=5.0))
+    found = re.match(r"skipping would have cost ([\d.]+) of plain training .* below 0\.95 \(conc",
+                     dear)
+    assert found is not None
+    assert float(found[1]) > 0.95
+    assert why_open(small_sieve(), fs.Fixed({2: 1.0})) == (
+        "the method closed no gate before the stream ended")
+
+
+@pytest.mark.parametrize(("more", "said"), [
+    ([], True), (["--set", 'starts={"3": 0}', "--set", "predictor_bits=12"], False),
+    (["--method", "full"], False)])
+def test_it_is_said_where_all_was_trained_on_and_there_alone(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: bool
+) -> None:
+    command = [w for w in arguments(files, tmp_path / "o", *more) if w != "--quiet"]
+    assert main([*command, "--limit", "64"]) == 0
+    told = capsys.readouterr().err
+    assert ("no time was saved: trained on everything, because no gate closes in the first 1024 "
+            "examples, and the stream had 64" in told) == said

@@ -1,0 +1,115 @@
+"""The meter: what decisions go by, and the ledger that they do not read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import finesieve as fs
+from finesieve.costs.meter import COST_RATIO, SURVIVOR, Meter, Work
+from finesieve.scoring.scorers import Scores
+from tests.conftest import TableScorer, make_batches
+
+
+def timed(meter: Meter, name: str, seconds: float) -> None:
+    """Enough batches of ten tokens to be a measurement."""
+    for _ in range(12):
+        meter.paces[name].add(10 * seconds, 10)
+
+
+def test_costs_are_guesses_until_they_are_measured() -> None:
+    meter = Meter()
+    meter.follow()
+    assert (meter.score, meter.train) == (COST_RATIO, SURVIVOR)
+    assert meter.ratio == COST_RATIO / SURVIVOR
+    timed(meter, "score", 0.5)
+    assert meter.relative("score") is None  # over nothing
+    timed(meter, "open", 2.0)
+    assert meter.relative("score") == pytest.approx(0.25)
+    meter.follow()
+    assert meter.score == pytest.approx(0.25, rel=0.05)
+    assert meter.train == SURVIVOR
+
+
+def test_survivors_stand_in_where_nothing_was_trained_on_plainly() -> None:
+    meter = Meter()
+    timed(meter, "score", 0.5)
+    timed(meter, "closed", 1.0)
+    assert meter.relative("closed") == 1.0
+    assert meter.relative("score") == pytest.approx(0.5)
+
+
+def test_work_is_counted_and_what_waits_with_it() -> None:
+    meter = Meter()
+    assert meter.work(None) == Work()
+    meter.draw(10, 50)
+    meter.hand_out(20, opened=True)
+    meter.hand_out(6, opened=False)
+    meter.scored += 15
+    work = meter.work(100, opened=3, closed=4)
+    assert work == Work(open=23, closed=10, scored=15, whole=500.0)
+    assert work.spent(0.2, 1.5) == pytest.approx((23 + 15 + 3) / 500)
+    assert work.spent(0.2, 1.5, of=50) == pytest.approx(41 / 50)
+    assert meter.work(None).whole == 0
+
+
+def test_a_meter_takes_up_its_state() -> None:
+    meter, twin = Meter(), Meter()
+    timed(meter, "open", 1.0)
+    timed(meter, "closed", 2.0)
+    meter.draw(10, 50)
+    meter.hand_out(20, opened=True)
+    meter.hand_out(7, opened=False)
+    meter.scored += 3
+    meter.follow()
+    twin.load_state_dict(meter.state_dict())
+    assert twin.state_dict() == meter.state_dict()
+    assert twin.work(20) == meter.work(20)
+    assert twin.relative("closed") == 2.0
+
+
+def test_nothing_flows_back_from_the_ledger() -> None:
+    """With its counts and seconds spoiled at every batch, the same is done, to the bit."""
+    def run(spoil: bool) -> list[Any]:
+        now = [0.0]
+
+        class Slow(TableScorer):
+            def __call__(self, batch: Any) -> Scores:
+                now[0] += 0.4 * float(batch["attention_mask"].sum())
+                return super().__call__(batch)
+
+        method = fs.methods.registry.build("finesieve", 0, budget=0.2, predictor_bits=12, margin=0.1)
+        sieve = fs.Sieve(Slow(), method, total=4000, clock=lambda: now[0])
+        made: list[Any] = []
+        for batch in sieve(make_batches(4000)):
+            now[0] += float(batch["attention_mask"].sum())
+            losses = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
+            sieve.reduce(losses, batch)
+            made.append((batch["sieve_ids"].tolist(), batch["sieve_weights"].tolist()))
+            if spoil:
+                for counts in (sieve.ledger.examples, sieve.ledger.tokens):
+                    counts.drawn += 1000
+                    counts.scored += 1000
+                    counts.yielded += 1000
+                for name in sieve.ledger.seconds:
+                    sieve.ledger.seconds[name] += 1.0
+        return [made, sieve.moves, sieve.costs, sieve.progress]
+
+    plain, spoiled = run(spoil=False), run(spoil=True)
+    assert [move["stage"] for move in plain[1]] == [1, 3]
+    assert spoiled == plain
+
+
+def test_the_meter_agrees_with_the_ledger() -> None:
+    sieve = fs.Sieve(TableScorer(), fs.methods.registry.build(
+        "finesieve", 0, predictor_bits=12, starts={2: 0.2, 3: 0.5}, cost_ratio=0.2), total=2000)
+    for batch in sieve(make_batches(2000)):
+        sieve.reduce((batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2, batch)
+    meter, tokens = sieve.meter, sieve.ledger.tokens
+    assert meter.drawn == sieve.ledger.examples.drawn == 2000
+    assert meter.drawn_tokens == tokens.drawn
+    assert meter.opened + meter.closed == tokens.yielded
+    assert 0 < meter.scored == tokens.scored
+    assert np.isclose(meter.work(2000).whole, tokens.drawn)
