@@ -96,12 +96,13 @@ class Holding:
         enough = self.group * batch_size
         while (count := sum(map(len, self._held))) >= enough or (everything and count):
             rows = self._codec.concat(self._held)
+            take = self._codec.chooser(rows)
             now, rest = np.arange(min(enough, count)), np.arange(min(enough, count), count)
-            self._held = [self._codec.take(rows, rest)] if len(rest) else []
+            self._held = [take(rest)] if len(rest) else []
             order = now[np.argsort(rows.lengths[now], kind="stable")]
             cuts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
             for i in self._dice.permutation(len(cuts)):
-                self._line_up(self._codec.take(rows, cuts[i]), self.opened)
+                self._line_up(take(cuts[i]), self.opened)
 
     def take_idle(self) -> float:
         """Examples drawn at the end of a pass of which nothing survived; asked for once."""
