@@ -9,7 +9,6 @@ from accelerate import Accelerator
 from common import Texts
 from torch.nn import functional as F
 
-from finesieve import scores
 from finesieve.integrations.accelerate import FilteredLoader
 
 accelerator = Accelerator(gradient_accumulation_steps=1)
@@ -20,7 +19,7 @@ optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=len(loader))
 model, optimizer, loader, decay = accelerator.prepare(model, optimizer, loader, decay)
 
-stream = FilteredLoader(accelerator, loader, scores.Classification(model))
+stream = FilteredLoader(accelerator, loader, model)
 decay = stream.schedule(decay)
 
 model.train()

@@ -5,7 +5,7 @@ from common import Texts
 from lightning.fabric import Fabric
 from torch.nn import functional as F
 
-from finesieve import Sieve, StreamSchedule, scores
+from finesieve import Sieve, SieveOptions
 
 fabric = Fabric(devices=1)
 fabric.seed_everything(0)
@@ -16,9 +16,9 @@ model, optimizer = fabric.setup(model, optimizer)
 loader = fabric.setup_dataloaders(texts.loader())
 decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=len(loader))
 
-scorer = scores.Classification(model.module, autocast=fabric.autocast)
-sieve = Sieve(scorer, total=len(texts.data), batch_size=16)
-decay = StreamSchedule(decay, len(loader), lambda: sieve.progress)
+options = SieveOptions(autocast=fabric.autocast)
+sieve = Sieve(model.module, total=len(texts.data), options=options)
+decay = sieve.schedule(decay)
 
 model.train()
 for batch in sieve(loader):

@@ -16,9 +16,9 @@ from transformers import (
     TrainingArguments,
 )
 
+from finesieve import attach
 from finesieve.cli.training.docstrings import rows
 from finesieve.cli.training.models import resolve
-from finesieve.integrations.transformers.attach import attach
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")

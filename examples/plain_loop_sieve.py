@@ -4,7 +4,7 @@ import torch
 from common import Texts
 from torch.nn import functional as F
 
-from finesieve import Sieve, StreamSchedule, scores
+from finesieve import Sieve
 
 torch.manual_seed(0)
 texts = Texts()
@@ -12,8 +12,8 @@ model, loader = texts.model(), texts.loader()
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=len(loader))
 
-sieve = Sieve(scores.Classification(model), total=len(texts.data), batch_size=16)
-decay = StreamSchedule(decay, len(loader), lambda: sieve.progress)
+sieve = Sieve(model, total=len(texts.data))
+decay = sieve.schedule(decay)
 
 model.train()
 for batch in sieve(loader):

@@ -16,8 +16,8 @@ from torch.nn.functional import logsigmoid
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer
 
+from finesieve import attach
 from finesieve.cli.training.docstrings import rows
-from finesieve.integrations.transformers.attach import attach
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")

@@ -17,10 +17,10 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer import losses, modules
 from torch.nn.functional import cosine_similarity
 
+from finesieve import attach
 from finesieve.cli.training.docstrings import rows
 from finesieve.cli.training.models import resolve
 from finesieve.gates.features import token_features
-from finesieve.integrations.transformers.attach import attach
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")

@@ -15,10 +15,10 @@ from setfit import SetFitModel, Trainer, TrainingArguments
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cosine_similarity
 
+from finesieve import attach
 from finesieve.cli.training.docstrings import rows
 from finesieve.cli.training.models import resolve
 from finesieve.gates.features import token_features
-from finesieve.integrations.transformers.attach import attach
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
+from finesieve import attach
 from finesieve.cli.training.docstrings import rows
-from finesieve.integrations.transformers.attach import attach
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")

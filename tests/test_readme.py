@@ -148,14 +148,11 @@ def test_gates_close_by_themselves_in_the_examples(
 
 CLOSED = """
 import runpy, sys
-from finesieve import methods
-build = methods.build
-def by_hand(name, seed=0, **settings):
-    if name == "finesieve":
-        settings.update(starts={2: 0.2, 3: 0.4}, cost_ratio=0.3, predictor_bits=12, train=0.3,
-                        score=0.6)
-    return build(name, seed, **settings)
-methods.build = by_hand
+from finesieve.methods.recipes import Adaptive, Manual
+def by_hand(recipe, seed=0):
+    starts = {2: 0.2, 3: 0.4}
+    return Manual(starts, cost_ratio=0.3, predictor_bits=12, train=0.3, score=0.6).build(seed)
+Adaptive.build = by_hand
 sys.argv = sys.argv[1:]
 sys.path.insert(0, sys.argv[0].rpartition("/")[0])
 runpy.run_path(sys.argv[0], run_name="__main__")
