@@ -428,8 +428,9 @@ class SomeNan(TableScorer):
 def test_scored_nans_are_kept_out_and_counted() -> None:
     batches = make_batches(400)
     events: list[Any] = []
-    sieve = fs.Sieve(SomeNan(96), fs.methods.registry.build("finesieve", starts={2: 0.0}), total=400,
-                     pool=50, group=1, listeners=[events.append])
+    method = fs.methods.registry.build("finesieve", starts={2: 0.0})
+    sieve = fs.Sieve(
+        SomeNan(96), method, total=400, pool=50, group=1, listeners=[events.append])
     seen = ids_of(list(sieve(batches)))
     tokens = torch.cat([b["input_ids"][:, 0] for b in batches])
     bad = int((tokens > 96).sum())
@@ -440,7 +441,8 @@ def test_scored_nans_are_kept_out_and_counted() -> None:
 
 
 def test_many_nans_stop_the_run() -> None:
-    sieve = fs.Sieve(SomeNan(50), fs.methods.registry.build("finesieve", starts={2: 0.0}), total=400)
+    method = fs.methods.registry.build("finesieve", starts={2: 0.0})
+    sieve = fs.Sieve(SomeNan(50), method, total=400)
     with pytest.raises(fs.ScoreError, match=r"had a loss that is NaN or infinite.*more than 1 %"):
         list(sieve(make_batches(400)))
 
@@ -683,7 +685,7 @@ def test_trying_the_scorer_leaves_no_trace() -> None:
     assert (model.training, model.drop.training, model.embed.training) == (True, True, False)
     assert sieve.ledger.examples.scored == sieve.ledger.tokens.scored == 0
     assert sieve.ledger.seconds["score"] == 0.0
-    assert sieve.ledger.paces["score"].state_dict() == Pace().state_dict()
+    assert sieve.meter.paces["score"].state_dict() == Pace().state_dict()
     next(stream)
     assert scorer.calls == [2]  # once
 
