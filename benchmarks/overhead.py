@@ -116,8 +116,8 @@ def whole(starts: dict[int, float], batches: list[Any], seed: int) -> float:
     table = Table()
     losses = torch.from_numpy(table.values)
     n = len(batches) * BATCH
-    sieve = fs.Sieve(scorer=table, method=fs.methods.registry.build("finesieve", seed, starts=starts),
-                     total=2 * n, head_start=0)
+    method = fs.methods.registry.build("finesieve", seed, starts=starts)
+    sieve = fs.Sieve(scorer=table, method=method, total=2 * n, head_start=0)
     spent = 0.0
     for _ in range(2):
         start = time.process_time()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -126,25 +126,37 @@ class Codec:
 
     def take(self, rows: Rows, index: IntArray) -> Rows:
         """Return the chosen rows, in this order, cut to the longest of them: one copy of each."""
-        self._padding.check_places(rows.columns)
-        lengths = rows.lengths[index]
-        longest = int(lengths.max()) if len(lengths) else 0
-        where = torch.from_numpy(index)
-        cuts: dict[Hashable, tuple[int, int]] = {}  # column -> dimension, width
+        return self.chooser(rows)(index)
+
+    def chooser(self, rows: Rows) -> Callable[[IntArray], Rows]:
+        """Return a function that takes from these rows as `take` does, for many choices from the
+        same rows: what is the same for all of them is found once."""
+        padding = self._padding
+        padding.check_places(rows.columns)
+        texts = padding.texts(rows.columns)
         plain = text_mask(rows.columns) is not None
-        for i, text in enumerate(self._padding.texts(rows.columns)):
-            width = longest
-            if i or not plain:
-                width = self._padding.width(text.real[where.to(text.mask.device)])
-            cuts.update({key: (text.mask.ndim - 1, width) for key in text.keys})
-        columns: dict[Hashable, Column] = {}
-        for key, column in rows.columns.items():
-            if isinstance(column, list):
-                columns[key] = [column[i] for i in index]
-                continue
-            inner = self._padding.inner(column, *cuts[key]) if key in cuts else column
-            columns[key] = inner.index_select(0, where.to(column.device))
-        return Rows(columns, lengths, rows.ids[index], rows.weights[index], rows.spans[index])
+        at = {key: i for i, text in enumerate(texts) for key in text.keys}
+        sources = [(key, column, at.get(key)) for key, column in rows.columns.items()]
+
+        def chosen(index: IntArray) -> Rows:
+            lengths = rows.lengths[index]
+            where = torch.from_numpy(index)
+            widths = [
+                int(lengths.max(initial=0)) if plain and i == 0
+                else padding.width(text.real[where.to(text.mask.device)])
+                for i, text in enumerate(texts)
+            ]
+            columns: dict[Hashable, Column] = {}
+            for key, column, text in sources:
+                if isinstance(column, list):
+                    columns[key] = [column[i] for i in index]
+                    continue
+                if text is not None:
+                    column = padding.inner(column, texts[text].mask.ndim - 1, widths[text])
+                columns[key] = column.index_select(0, where.to(column.device))
+            return Rows(columns, lengths, rows.ids[index], rows.weights[index], rows.spans[index])
+
+        return chosen
 
     def place(
         self, rows: Rows, column: Tensor | None, n: int, index: IntArray, part: Tensor

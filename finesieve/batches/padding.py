@@ -115,9 +115,9 @@ class Padding:
             whole = whole and bool(real.all())
             if real.shape[-1]:
                 total += self._real(real if mask.ndim == 2 else np.asarray(real.any(axis=1)))
-        texts = self.texts(columns)
-        if not whole or len(texts) > len(masks):
-            for text in texts:
+        unknown = any(k not in self._found and k not in self._apart for k in columns)
+        if self._labels is not None or (unknown and not whole):
+            for text in self.texts(columns):
                 self._learn(columns, text)
         return total
 

@@ -31,6 +31,8 @@ class Holding:
         self._dice = Dice(seed, "order of batches")
         self._held: list[Rows] = []
         self._ready: deque[tuple[Rows, bool]] = deque()  # and whether they passed open gates
+        self._count = 0  # examples in `_ready`
+        self._tokens = {False: 0, True: 0}  # and tokens, by whether they passed open gates
         self._idle = 0.0  # examples drawn of which nothing survived yet
 
     def for_rank(self, rank: int) -> None:
@@ -39,16 +41,22 @@ class Holding:
 
     def __len__(self) -> int:
         """Examples held, in batches or not yet."""
-        return sum(len(rows) for rows, _ in self._all())
+        return self._count + sum(map(len, self._held))
 
-    def _all(self) -> Iterator[tuple[Rows, bool]]:
-        yield from self._ready
-        for rows in self._held:
-            yield rows, self.opened
+    def _all(self) -> Iterator[Rows]:
+        yield from (rows for rows, _ in self._ready)
+        yield from self._held
 
     def tokens(self, opened: bool) -> int:
         """Tokens held that passed open gates, or closed ones; in batches or not yet."""
-        return sum(int(rows.lengths.sum()) for rows, kind in self._all() if kind == opened)
+        held = self._held if opened == self.opened else []
+        return self._tokens[opened] + sum(int(rows.lengths.sum()) for rows in held)
+
+    def _line_up(self, rows: Rows, opened: bool) -> None:
+        """Make this the last of the batches that are ready."""
+        self._ready.append((rows, opened))
+        self._count += len(rows)
+        self._tokens[opened] += int(rows.lengths.sum())
 
     @property
     def ready(self) -> bool:
@@ -56,11 +64,14 @@ class Holding:
 
     def next(self) -> tuple[Rows, bool]:
         """The next batch, and whether it passed open gates."""
-        return self._ready.popleft()
+        rows, opened = self._ready.popleft()
+        self._count -= len(rows)
+        self._tokens[opened] -= int(rows.lengths.sum())
+        return rows, opened
 
     def each(self, change: Callable[[Rows], None]) -> None:
         """Change what is held, in place."""
-        for rows, _ in self._all():
+        for rows in self._all():
             change(rows)
 
     def next_span(self) -> float:
@@ -69,7 +80,7 @@ class Holding:
 
     def pass_through(self, rows: Rows) -> None:
         """A batch of the loader's, as it is."""
-        self._ready.append((rows, self.opened))
+        self._line_up(rows, self.opened)
 
     def add(self, survivors: Rows, drawn: int, batch_size: int) -> None:
         """Hold the survivors of `drawn` examples; cut batches once there are enough."""
@@ -85,12 +96,13 @@ class Holding:
         enough = self.group * batch_size
         while (count := sum(map(len, self._held))) >= enough or (everything and count):
             rows = self._codec.concat(self._held)
+            take = self._codec.chooser(rows)
             now, rest = np.arange(min(enough, count)), np.arange(min(enough, count), count)
-            self._held = [self._codec.take(rows, rest)] if len(rest) else []
+            self._held = [take(rest)] if len(rest) else []
             order = now[np.argsort(rows.lengths[now], kind="stable")]
             cuts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
             for i in self._dice.permutation(len(cuts)):
-                self._ready.append((self._codec.take(rows, cuts[i]), self.opened))
+                self._line_up(take(cuts[i]), self.opened)
 
     def take_idle(self) -> float:
         """Examples drawn at the end of a pass of which nothing survived; asked for once."""
@@ -112,7 +124,8 @@ class Holding:
     ) -> None:
         self._dice.load_state_dict(state["dice"])
         self._held = [rows_from_state(s, device) for s in state["held"]]
-        ready = (rows_from_state(s, device) for s in state["ready"])
-        self._ready = deque(zip(ready, state["passed"], strict=True))
+        self._ready, self._count, self._tokens = deque(), 0, {False: 0, True: 0}
+        for saved, opened in zip(state["ready"], state["passed"], strict=True):
+            self._line_up(rows_from_state(saved, device), opened)
         self.opened = state["opened"]
         self._idle = state["idle"]

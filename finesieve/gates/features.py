@@ -85,7 +85,7 @@ def _labels(batch: Any, key: str | int | None, shape: tuple[int, ...]) -> IntArr
     if labels is None:
         return np.zeros(n, dtype=np.int64)
     values = labels.detach().cpu().numpy() if torch.is_tensor(labels) else np.asarray(labels)
-    if np.issubdtype(values.dtype, np.floating):
+    if values.dtype.kind == "f":
         values = np.rint(values * 10)
     values = np.asarray(values, dtype=np.int64)
     if values.ndim == 1:
@@ -151,11 +151,14 @@ def token_features(
         ids = torch.as_tensor(given).detach().cpu().numpy()
         if ids.ndim != 2:
             raise BatchError(f"{tokens!r} has shape {ids.shape}; expected token ids [n, length]")
-        ids = ids.astype(np.int64, copy=True)
-        if mask is not None and not _nameless(batch, mask) and (
-                not isinstance(batch, Mapping) or mask in batch):
+        # A copy in any case: neither is changed when the other is.
+        masked = mask is not None and not _nameless(batch, mask) and (
+            not isinstance(batch, Mapping) or mask in batch)
+        ids = ids.astype(np.int64, copy=not masked)
+        if masked:
+            assert mask is not None
             real = torch.as_tensor(_column(batch, mask)).detach().cpu().numpy() != 0
-            ids[~real] = -1
+            ids = np.where(real, ids, -1)
             if not real[:, :1].all():  # padded on the left: what is real comes first
                 ids = np.take_along_axis(ids, np.argsort(~real, axis=1, kind="stable"), axis=1)
         count = None if targets is None else _count(batch, targets)

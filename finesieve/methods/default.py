@@ -37,15 +37,13 @@ def finesieve(
     variance x cost is least. least: share trained on at least, where it is not given: for the
     number of optimizer steps. budget: instead of all these, the total cost as a share of plain
     training's (see `Budget`). cost_ratio: see `Automatic`; measured by default. starts: stages by
-    hand (see `Fixed`); 0.4 of the stream is then scored in stage 3, unless `score` says otherwise.
+    hand (see `Fixed`), which choose no share, so give `score` too.
     systematic: keep of every label and size as many as expected instead of rolling for each example
     alone; by default with a budget. Further settings go to `Automatic` or `Budget`.
     """
     if budget is not None and (train, score, starts) != (None, None, None):
         raise ConfigError("budget sets shares and stages: leave out train, score and starts")
     systematic = budget is not None if systematic is None else systematic
-    if score is None and starts is not None:
-        score = 0.4  # other policies choose
     rule = ThresholdSampling(score, floor_forward, seed=2 * seed, systematic=systematic)
     forward = PredictorGate(SizeRegression(predictor_bits), rule, audit, seed)
     backward = ThresholdSampling(

@@ -130,12 +130,12 @@ class ScoringPass:
         codec = self._codec
         assert self.most is not None
         lengths = rows.lengths[chosen]
-        order = np.argsort(lengths, kind="stable")
+        order, take = np.argsort(lengths, kind="stable"), codec.chooser(rows)
         for cut in self._cuts(lengths[order], self.most):
             index = given = order[cut]
             if codec.buckets:  # of one size, for compiled models: the last one is repeated
                 given = np.pad(index, (0, self.most - len(index)), mode="edge")
-            yield index, len(given), codec.for_model(codec.take(rows, chosen[given]))
+            yield index, len(given), codec.for_model(take(chosen[given]))
 
     def last_layer(self, rows: Rows) -> LastLayer | None:
         """What the last linear layer is given for these rows, in the order of their lengths.

@@ -107,12 +107,12 @@ class Learning:
             self._tell({"event": "trained", "ids": ids, "loss": losses})
             if offer is None:
                 continue
-            offer = replace(offer, stage=stage)
             size = offer.size
             assert offer.loss is not None
             if size is None:
                 size = self._size_of_loss(offer.loss)
-            offer = replace(offer, size=size)
+            offer = Offer(offer.ids, stage, features=offer.features, loss=offer.loss, size=size,
+                          probability=offer.probability)
             sound = np.flatnonzero(np.isfinite(size))
             if len(sound) < offer.n:
                 self.bad(offer.n - len(sound))

@@ -8,7 +8,7 @@ a sorted index over the ids of all chunks is made whenever losses are collected.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -165,10 +165,11 @@ class Returns:
                 yield own, loss, None
                 continue
             features, probability = _joined(chunks, which[part][used], row[part][used])
-            offer = Offer(own, 1, loss=loss, size=size)
-            if len(used) < len(own):
-                offer = offer.take(used)
-            yield own, loss, replace(offer, features=features, probability=probability)
+            whole = len(used) == len(own)
+            yield own, loss, Offer(
+                own if whole else own[used], 1, features=features, probability=probability,
+                loss=loss if whole else loss[used],
+                size=size if whole or size is None else size[used])
 
     def state_dict(self) -> State:
         """Return what is out, example by example, and what came back."""

@@ -8,6 +8,7 @@ pass together, when none has anything left: one that has nothing yields fillers 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -209,7 +210,7 @@ class Sieve:
 
     def _one_pass(self, batches: Iterable[Any], positioned: bool) -> Iterator[Any]:
         self._find_ranks()
-        if self.ledger.examples.drawn == 0 and not self._resumed:
+        if self.meter.drawn == 0 and not self._resumed:
             self._roll_apart()  # where the process group was not there before
         iterator = iter(batches)
         with self.ledger.spending("data"):
@@ -411,6 +412,9 @@ class Sieve:
         if is_filler(batch):
             return 0.0 * losses.nan_to_num(0.0, 0.0, 0.0).sum()
         self.observe(losses, batch, sizes)
+        # Where nothing has to be waited for: most often all are finite, which their sum tells.
+        if losses.device.type == "cpu" and math.isfinite(losses.detach().sum().item()):
+            return (losses * weights.to(losses)).mean()
         finite = torch.isfinite(losses.detach())
         clean = torch.where(finite, losses, torch.zeros_like(losses))
         share = len(ids) / finite.sum().clamp(min=1).to(losses.dtype)  # 1 if all are finite

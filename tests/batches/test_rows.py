@@ -149,7 +149,8 @@ def test_positions_behind_padding_are_refused() -> None:
     with pytest.raises(fs.BatchError, match=r"end_positions, start_positions count places from"):
         list(sieve([batch] * 8))
     right = {k: v.flip(1) if v.ndim == 2 else v for k, v in batch.items()}
-    assert list(fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=8)([right] * 8))
+    method = fs.methods.registry.build("random", share=0.5)
+    assert list(fs.Sieve(method=method, pool=8)([right] * 8))
 
 
 def test_a_value_a_class_is_no_value_a_token() -> None:

@@ -80,13 +80,13 @@ def test_nothing_flows_back_from_the_ledger() -> None:
                 now[0] += 0.4 * float(batch["attention_mask"].sum())
                 return super().__call__(batch)
 
-        method = fs.methods.registry.build("finesieve", 0, budget=0.2, predictor_bits=12, margin=0.1)
+        method = fs.Budget(0.2, predictor_bits=12, margin=0.1)
         sieve = fs.Sieve(Slow(), method, total=4000, clock=lambda: now[0])
         made: list[Any] = []
         for batch in sieve(make_batches(4000)):
             now[0] += float(batch["attention_mask"].sum())
             losses = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
-            sieve.reduce(losses, batch)
+            sieve.loss(losses, batch)
             made.append((batch["sieve_ids"].tolist(), batch["sieve_weights"].tolist()))
             if spoil:
                 for counts in (sieve.ledger.examples, sieve.ledger.tokens):
@@ -106,7 +106,7 @@ def test_the_meter_agrees_with_the_ledger() -> None:
     sieve = fs.Sieve(TableScorer(), fs.methods.registry.build(
         "finesieve", 0, predictor_bits=12, starts={2: 0.2, 3: 0.5}, cost_ratio=0.2), total=2000)
     for batch in sieve(make_batches(2000)):
-        sieve.reduce((batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2, batch)
+        sieve.loss((batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2, batch)
     meter, tokens = sieve.meter, sieve.ledger.tokens
     assert meter.drawn == sieve.ledger.examples.drawn == 2000
     assert meter.drawn_tokens == tokens.drawn
