@@ -29,8 +29,8 @@ def main(rank: int, store: str, method: str) -> None:
                            "cost_ratio": 0.02}}[method]
     method = "finesieve" if method == "budget" else method
     sieve = fs.Sieve(
-        fs.scores.Classification(model), fs.methods.registry.build(method, rank, **settings), total=n,
-        pool=100, group=2, agreement=Ranks(),
+        fs.scores.Classification(model), fs.methods.registry.build(method, rank, **settings),
+        total=n, pool=100, group=2, agreement=Ranks(),
     )
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=300)
     schedule = fs.StreamSchedule(decay, 300, lambda: sieve.progress)

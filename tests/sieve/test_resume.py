@@ -177,7 +177,8 @@ def test_what_a_host_read_ahead_comes_first(form: str) -> None:
     batches = [formed(b) for b in make_batches(160)]
 
     def fresh() -> fs.Sieve:
-        return fs.Sieve(None, fs.methods.registry.build("random", 0, share=0.5), total=160, pool=30, group=1)
+        method = fs.methods.registry.build("random", 0, share=0.5)
+        return fs.Sieve(None, method, total=160, pool=30, group=1)
 
     def plain(batch: Any) -> list[Any]:
         ids, weights = ride(batch)

@@ -150,7 +150,7 @@ def test_a_schedule_by_steps_is_noticed_once(case: dict[str, Any], said: str) ->
     {"make": lambda o: LinearLR(o, 0.1, 1.0, total_iters=10)},  # a warm-up, then constant
     {"make": lambda o: StepLR(o, 1, 0.1), "how": "pass", "passes": 3},
     {"make": lambda o: ReduceLROnPlateau(o, patience=0), "how": "plateau"},
-    {"make": linear(STEPS), "method": fs.methods.registry.build("authors", window=50)},  # on purpose
+    {"make": linear(STEPS), "method": fs.methods.registry.build("authors", window=50)},
 ], ids=str)
 def test_other_rates_are_no_reason_to_warn(case: dict[str, Any]) -> None:
     with warnings.catch_warnings():

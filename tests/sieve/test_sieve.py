@@ -428,8 +428,9 @@ class SomeNan(TableScorer):
 def test_scored_nans_are_kept_out_and_counted() -> None:
     batches = make_batches(400)
     events: list[Any] = []
-    sieve = fs.Sieve(SomeNan(96), fs.methods.registry.build("finesieve", starts={2: 0.0}), total=400,
-                     pool=50, group=1, listeners=[events.append])
+    method = fs.methods.registry.build("finesieve", starts={2: 0.0})
+    sieve = fs.Sieve(
+        SomeNan(96), method, total=400, pool=50, group=1, listeners=[events.append])
     seen = ids_of(list(sieve(batches)))
     tokens = torch.cat([b["input_ids"][:, 0] for b in batches])
     bad = int((tokens > 96).sum())
@@ -440,7 +441,8 @@ def test_scored_nans_are_kept_out_and_counted() -> None:
 
 
 def test_many_nans_stop_the_run() -> None:
-    sieve = fs.Sieve(SomeNan(50), fs.methods.registry.build("finesieve", starts={2: 0.0}), total=400)
+    method = fs.methods.registry.build("finesieve", starts={2: 0.0})
+    sieve = fs.Sieve(SomeNan(50), method, total=400)
     with pytest.raises(fs.ScoreError, match=r"had a loss that is NaN or infinite.*more than 1 %"):
         list(sieve(make_batches(400)))
 

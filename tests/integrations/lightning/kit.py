@@ -87,8 +87,8 @@ class Classifier(L.LightningModule):
 
 def by_hand(starts: dict[int, float]) -> fs.Method:
     """Ours, with gates that close at fixed places; the clock decides nothing."""
-    return fs.methods.registry.build("finesieve", 0, predictor_bits=12, starts=starts, cost_ratio=0.2,
-                            train=0.4, score=0.6)
+    return fs.methods.registry.build(
+        "finesieve", 0, predictor_bits=12, starts=starts, cost_ratio=0.2, train=0.4, score=0.6)
 
 
 def closed() -> fs.Method:

@@ -418,7 +418,8 @@ def test_a_random_subset_trains_on_the_head_that_is_given(tmp_path: Path, share:
     ends = []
     for head in (fs.heads.SingleLabel(class_weights=torch.tensor([1.0, 30.0])), None):
         host = trainer(tmp_path, lr_scheduler_type="constant", gradient_accumulation_steps=1)
-        attached = hf.attach(host, methods.registry.build("random", 0, share=share), head=head, **OPTIONS)
+        method = methods.registry.build("random", 0, share=share)
+        attached = hf.attach(host, method, head=head, **OPTIONS)
         host.train()
         assert attached.sieve is not None
         # From a few steps on, all are said to be of the class of the heavy weight.
