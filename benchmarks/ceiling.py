@@ -35,9 +35,11 @@ def against(runs: list[Record], rival: list[Record]) -> tuple[float, float, str]
 
 def told(name: str, values: list[tuple[float, float]]) -> str:
     total: Difference = overall([v for v, _ in values], [h for _, h in values])
-    return (f"{name}: {total.mean:+.1%} on average over {len(values)} sets "
-            f"(95 % interval over sets {total.low:+.1%} to {total.high:+.1%}), lower on "
-            f"{sum(v < 0 for v, _ in values)}")
+    return (
+        f"{name}: {total.mean:+.1%} on average over {len(values)} sets "
+        f"(95 % interval over sets {total.low:+.1%} to {total.high:+.1%}), lower on "
+        f"{sum(v < 0 for v, _ in values)}"
+    )
 
 
 def main(suites: list[str]) -> None:
@@ -55,11 +57,15 @@ def main(suites: list[str]) -> None:
             if closed:
                 full.append(most[:2])
                 ours.append(here[:2])
-            print(f"| {suite} | {name} | {'yes' if closed else 'no'} | {times:.2f} of random's | "
-                  f"{most[2]} | {here[2] if closed else ''} |")
+            print(
+                f"| {suite} | {name} | {'yes' if closed else 'no'} | {times:.2f} of random's | "
+                f"{most[2]} | {here[2] if closed else ''} |"
+            )
         if len(ours) > 1:
-            said += [told(f"{suite}, where gates closed: full training", full),
-                     told(f"{suite}, where gates closed: finesieve", ours)]
+            said += [
+                told(f"{suite}, where gates closed: full training", full),
+                told(f"{suite}, where gates closed: finesieve", ours),
+            ]
     print("\n" + "\n".join(f"- {line}" for line in said))
 
 

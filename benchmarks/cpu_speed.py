@@ -78,8 +78,17 @@ def quantised(shapes: Shapes, steps: int) -> list[dict[str, Any]]:
                 small(input_ids=ids, attention_mask=torch.ones_like(ids))
             taken.append(time.perf_counter() - start)
         score = round(1e3 * statistics.median(taken[WARM:]), 2)
-        rows.append({"memory": "kept", "precision": "int8", "examples": n, "tokens": length,
-                     "attention": "eager", "score": score, "quantise": once})
+        rows.append(
+            {
+                "memory": "kept",
+                "precision": "int8",
+                "examples": n,
+                "tokens": length,
+                "attention": "eager",
+                "score": score,
+                "quantise": once,
+            }
+        )
     return rows
 
 
@@ -92,9 +101,17 @@ def all_of(memory: str, shapes: Shapes, steps: int) -> list[dict[str, Any]]:
         for n, length in shapes:
             for attention in ("sdpa", "eager"):
                 found = measure(attention, precision, n, length, steps)
-                rows.append({"memory": memory, "precision": precision, "examples": n,
-                             "tokens": length, "attention": attention, **found,
-                             "ratio": round(found["score"] / found["train"], 3)})
+                rows.append(
+                    {
+                        "memory": memory,
+                        "precision": precision,
+                        "examples": n,
+                        "tokens": length,
+                        "attention": attention,
+                        **found,
+                        "ratio": round(found["score"] / found["train"], 3),
+                    }
+                )
     return rows + (quantised(shapes, steps) if memory == "kept" else [])
 
 
@@ -102,8 +119,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--memory", choices=("default", "kept"), help="this one alone, to stdout")
-    parser.add_argument("--shapes", nargs="+", default=[f"{n}x{length}" for n, length in SHAPES],
-                        help="examples x tokens of a batch")
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        default=[f"{n}x{length}" for n, length in SHAPES],
+        help="examples x tokens of a batch",
+    )
     parser.add_argument("--output")
     args = parser.parse_args()
     if args.memory:
@@ -112,12 +133,20 @@ def main() -> None:
         return
     rows: list[dict[str, Any]] = []
     for memory in ("default", "kept"):
-        words = [sys.executable, __file__, "--memory", memory, "--steps", str(args.steps),
-                 "--shapes", *args.shapes]
+        words = [
+            sys.executable,
+            __file__,
+            "--memory",
+            memory,
+            "--steps",
+            str(args.steps),
+            "--shapes",
+            *args.shapes,
+        ]
         rows += json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
     result = {
         "command": f"python benchmarks/cpu_speed.py --shapes {' '.join(args.shapes)} "
-                   f"--steps {args.steps}",
+        f"--steps {args.steps}",
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "unit": "milliseconds, medians",
         "python": platform.python_version(),

@@ -17,8 +17,20 @@ from finesieve.cli.results import Record, read_all
 
 ROOT = Path(__file__).parent.parent
 SUITES = ("sst2", "one-epoch", "three-epochs", "frontier", "small-batches", "wide")
-HEADS = ("suite", "set", "stage 1", "trained after", "scored", "training a survivor", "scoring one",
-         "time: stage 1", "+ survivors", "+ scoring", "+ deciding", "= in all")
+HEADS = (
+    "suite",
+    "set",
+    "stage 1",
+    "trained after",
+    "scored",
+    "training a survivor",
+    "scoring one",
+    "time: stage 1",
+    "+ survivors",
+    "+ scoring",
+    "+ deciding",
+    "= in all",
+)
 
 
 def parts(ours: Record, full: Record) -> list[float]:
@@ -32,9 +44,18 @@ def parts(ours: Record, full: Record) -> list[float]:
     survivor = (seconds["train"] - first * plain) / after / plain
     scoring = seconds["score"] / max(1, count["scored"]) / plain
     whole = n * plain
-    return [begin / n, after / n, count["scored"] / n, survivor, scoring, first / n,
-            after / n * survivor, seconds["score"] / whole,
-            (seconds["decide"] + seconds["data"]) / whole, seconds["total"] / whole]
+    return [
+        begin / n,
+        after / n,
+        count["scored"] / n,
+        survivor,
+        scoring,
+        first / n,
+        after / n * survivor,
+        seconds["score"] / whole,
+        (seconds["decide"] + seconds["data"]) / whole,
+        seconds["total"] / whole,
+    ]
 
 
 def main(suites: list[str]) -> None:
@@ -46,9 +67,11 @@ def main(suites: list[str]) -> None:
                 runs[r["set"]][r["name"]][r["seed"]] = r
         for name, methods in sorted(runs.items()):
             full = methods.get("full", {})
-            found = [parts(r, full.get(seed) or full[min(full)])
-                     for seed, r in methods.get("finesieve", {}).items()
-                     if full and len(r["stages"]) > 1]
+            found = [
+                parts(r, full.get(seed) or full[min(full)])
+                for seed, r in methods.get("finesieve", {}).items()
+                if full and len(r["stages"]) > 1
+            ]
             if found:
                 row = [f"{fmean(x):.2f}" for x in zip(*found, strict=True)]
                 print("| " + " | ".join((suite, name, *row)) + " |")

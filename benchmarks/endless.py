@@ -45,8 +45,11 @@ def stream(seed: int = 0) -> Iterator[dict[str, Tensor]]:
     while True:
         ids = np.minimum(dice.zipf(1.2, (BATCH, TOKENS)), VOCABULARY - 1)
         labels = (ids[:, :4] % 7 < 3).sum(axis=1) > 2
-        yield {"input_ids": torch.from_numpy(ids), "attention_mask": mask,
-               "labels": torch.from_numpy(labels.astype(np.int64))}
+        yield {
+            "input_ids": torch.from_numpy(ids),
+            "attention_mask": mask,
+            "labels": torch.from_numpy(labels.astype(np.int64)),
+        }
 
 
 def resident() -> float:
@@ -66,8 +69,14 @@ def main() -> None:
     torch.manual_seed(0)
     model = Bag()
     optimizer = torch.optim.Adagrad(model.parameters(), lr=0.05)
-    method = methods.registry.build("finesieve", 0, train=0.2, score=0.4, cost_ratio=0.2,
-                           starts={2: 20_000 / args.examples, 3: 60_000 / args.examples})
+    method = methods.registry.build(
+        "finesieve",
+        0,
+        train=0.2,
+        score=0.4,
+        cost_ratio=0.2,
+        starts={2: 20_000 / args.examples, 3: 60_000 / args.examples},
+    )
     sieve = Sieve(scores.Classification(model), method, total=args.examples, batch_size=128)
     points: list[dict[str, Any]] = []
     start = time.perf_counter()
@@ -80,23 +89,41 @@ def main() -> None:
         drawn = sieve.ledger.examples.drawn
         if drawn >= args.examples * (len(points) + 1) // 10:
             gc.collect()
-            points.append({"drawn": drawn, "mib": round(resident(), 1),
-                           "seconds": round(time.perf_counter() - start, 1)})
-            print(f"{drawn:>9,} examples: {points[-1]['mib']:.1f} MiB, "
-                  f"{points[-1]['seconds']:.0f} s", flush=True)
+            points.append(
+                {
+                    "drawn": drawn,
+                    "mib": round(resident(), 1),
+                    "seconds": round(time.perf_counter() - start, 1),
+                }
+            )
+            print(
+                f"{drawn:>9,} examples: {points[-1]['mib']:.1f} MiB, {points[-1]['seconds']:.0f} s",
+                flush=True,
+            )
         if drawn >= args.examples:
             break
     done = sieve.ledger.examples
     result = {
         "command": f"python benchmarks/endless.py --examples {args.examples}",
-        "examples": {"drawn": done.drawn, "scored": done.scored, "trained": done.yielded,
-                     "held": sieve.held},
-        "stage": sieve.stage, "growth_mib": round(points[-1]["mib"] - points[0]["mib"], 1),
-        "points": points, "machine": platform.machine(), "python": platform.python_version(),
-        "torch": torch.__version__, "numpy": np.__version__, "threads": 1,
+        "examples": {
+            "drawn": done.drawn,
+            "scored": done.scored,
+            "trained": done.yielded,
+            "held": sieve.held,
+        },
+        "stage": sieve.stage,
+        "growth_mib": round(points[-1]["mib"] - points[0]["mib"], 1),
+        "points": points,
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "threads": 1,
     }
-    print(f"stage {sieve.stage}; trained on {done.yielded:,}, scored {done.scored:,}; from the "
-          f"first tenth to the last {result['growth_mib']:+.1f} MiB")
+    print(
+        f"stage {sieve.stage}; trained on {done.yielded:,}, scored {done.scored:,}; from the "
+        f"first tenth to the last {result['growth_mib']:+.1f} MiB"
+    )
     if args.output:
         Path(args.output).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -32,8 +32,15 @@ SETS: dict[str, int] = {"webnlg": 8000, "gsm8k": 6000}  # examples
 
 def recorded(name: str, folder: Path) -> dict[str, replay.Stream]:
     """What was recorded, by what the predictor is shown."""
-    config = Config(train=str(folder / name / "train.jsonl.gz"), eval=("none",), method="full",
-                    limit=SETS[name], max_length=128, threads=1, lr=1e-3)
+    config = Config(
+        train=str(folder / name / "train.jsonl.gz"),
+        eval=("none",),
+        method="full",
+        limit=SETS[name],
+        max_length=128,
+        threads=1,
+        lr=1e-3,
+    )
     torch.set_num_threads(config.threads)
     rows = tasks.read(config.train, config.limit, config.seed)
     job = tasks.sentences(config, rows, [])
@@ -65,9 +72,15 @@ def recorded(name: str, folder: Path) -> dict[str, replay.Stream]:
         for row, i in zip(table, order, strict=True):
             ids = tokens(job.train[i])
             row[: len(ids)] = ids
-        return replay.Stream(order, table, np.zeros(len(order), np.int64),
-                             np.concatenate(size).astype(np.float64), {}, replay.BEGIN,
-                             np.float32([targets[i] for i in order]) if counted else None)
+        return replay.Stream(
+            order,
+            table,
+            np.zeros(len(order), np.int64),
+            np.concatenate(size).astype(np.float64),
+            {},
+            replay.BEGIN,
+            np.float32([targets[i] for i in order]) if counted else None,
+        )
 
     def told(row: dict[str, Any]) -> list[int]:
         return [x for x in row["labels"] if x != tasks.IGNORED]
@@ -77,7 +90,8 @@ def recorded(name: str, folder: Path) -> dict[str, replay.Stream]:
 
     return {
         "prompt, completion, number of targets": stream(lambda r: r["input_ids"], counted=True),
-        "prompt and completion": stream(lambda r: r["input_ids"]), "completion": stream(told),
+        "prompt and completion": stream(lambda r: r["input_ids"]),
+        "completion": stream(told),
         "prompt": stream(asked),
         "number of targets": stream(lambda r: [0], counted=True),
     }
@@ -96,23 +110,40 @@ def main() -> None:
         ways = {"all scored": replay.best(whole, replay.Nothing, RATIO, (1.0,))}
         for seen, stream in streams.items():
             ways[seen] = replay.best(
-                stream, lambda stream=stream: replay.Hashed(stream, crossed=False), RATIO)
+                stream, lambda stream=stream: replay.Hashed(stream, crossed=False), RATIO
+            )
         ways["a predictor that knows"] = replay.best(
-            whole, lambda whole=whole: replay.Known(whole), RATIO)
+            whole, lambda whole=whole: replay.Known(whole), RATIO
+        )
         size = whole.size[len(whole.size) // 10 :]
         found[name] = {
-            "examples": len(whole.size), "concentration": round(float(
-                size.mean() ** 2 / (size**2).mean()), 3), "ways": ways}
+            "examples": len(whole.size),
+            "concentration": round(float(size.mean() ** 2 / (size**2).mean()), 3),
+            "ways": ways,
+        }
         for way, row in ways.items():
-            print(f"  {way:38s} price {row['price']:.3f}  auc {row['auc']:.3f}  "
-                  f"share scored {row['share']:.2f}", flush=True)
+            print(
+                f"  {way:38s} price {row['price']:.3f}  auc {row['auc']:.3f}  "
+                f"share scored {row['share']:.2f}",
+                flush=True,
+            )
     if args.output:
-        Path(args.output).write_text(json.dumps({
-            "command": "python benchmarks/generation.py --data-dir DATA "
-                       "--output results/research/generation.json",
-            "ratio": RATIO, "precision": "fp32", "versions": versions(),
-            "hardware": hardware(torch.device("cpu")),
-            "sets": found}, indent=1) + "\n", encoding="utf-8")
+        Path(args.output).write_text(
+            json.dumps(
+                {
+                    "command": "python benchmarks/generation.py --data-dir DATA "
+                    "--output results/research/generation.json",
+                    "ratio": RATIO,
+                    "precision": "fp32",
+                    "versions": versions(),
+                    "hardware": hardware(torch.device("cpu")),
+                    "sets": found,
+                },
+                indent=1,
+            )
+            + "\n",
+            encoding="utf-8",
+        )
 
 
 if __name__ == "__main__":

@@ -47,8 +47,9 @@ def norms(run: Run, count: int, dropout: float) -> tuple[Any, Any]:
         model.zero_grad()
         F.cross_entropy(model(**batch).logits, label).backward()
         sizes.append(float(error.norm()))
-        squares.append(sum(float(p.grad.square().sum()) for p in run.trainable
-                           if p.grad is not None))
+        squares.append(
+            sum(float(p.grad.square().sum()) for p in run.trainable if p.grad is not None)
+        )
     return np.asarray(sizes), np.asarray(squares)
 
 
@@ -57,9 +58,15 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    config = Config(train=str(Path(args.data_dir) / "sst2" / "train.jsonl.gz"), limit=12000,
-                    method="full", max_length=64, lr=1e-4, precision="bf16",
-                    threads=args.threads)
+    config = Config(
+        train=str(Path(args.data_dir) / "sst2" / "train.jsonl.gz"),
+        limit=12000,
+        method="full",
+        max_length=64,
+        lr=1e-4,
+        precision="bf16",
+        threads=args.threads,
+    )
     run = Run(config, prepare(config), None, Live("training"))
     torch.manual_seed(1)
     run.train()
@@ -70,12 +77,24 @@ def main() -> None:
             p = inclusion(size, solve_threshold(size, share * len(size), FLOOR), FLOOR)
             expected = float((size**2 / p).sum() / (size**2).sum() * share)
             real = float((square / p).sum() / square.sum() * share)
-            found.append({"dropout": dropout, "share": share, "variance by sizes": expected,
-                          "variance by gradients": real})
-            print(f"dropout {dropout}: at {share:.0%}, variance against random "
-                  f"{real:.2f} (the sizes promise {expected:.2f})")
-    out = {"command": "python benchmarks/gradient_noise.py --data-dir DATA", "found": found,
-           "versions": versions(), "hardware": hardware(run.device)}
+            found.append(
+                {
+                    "dropout": dropout,
+                    "share": share,
+                    "variance by sizes": expected,
+                    "variance by gradients": real,
+                }
+            )
+            print(
+                f"dropout {dropout}: at {share:.0%}, variance against random "
+                f"{real:.2f} (the sizes promise {expected:.2f})"
+            )
+    out = {
+        "command": "python benchmarks/gradient_noise.py --data-dir DATA",
+        "found": found,
+        "versions": versions(),
+        "hardware": hardware(run.device),
+    }
     TARGET.write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")
 
 

@@ -58,7 +58,9 @@ def gates(kind: str) -> fs.Method | str:
     if kind == "plain":
         return "full"
     starts = {} if kind == "open" else {2: 0.0, 3: 0.2}
-    return methods.registry.build("finesieve", 0, starts=starts, cost_ratio=0.3, train=0.3, score=0.6)
+    return methods.registry.build(
+        "finesieve", 0, starts=starts, cost_ratio=0.3, train=0.3, score=0.6
+    )
 
 
 def losses_of(model: Any, batch: Any) -> Tensor:
@@ -78,10 +80,18 @@ class Hosts:
 
     def model(self) -> Any:
         torch.manual_seed(0)
-        return BertForSequenceClassification(BertConfig(
-            vocab_size=WORDS, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-            intermediate_size=16, num_labels=len(self.names),
-            hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).train()
+        return BertForSequenceClassification(
+            BertConfig(
+                vocab_size=WORDS,
+                hidden_size=16,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                intermediate_size=16,
+                num_labels=len(self.names),
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
+            )
+        ).train()
 
     def loader(self) -> Any:
         return DataLoader(self.data, BATCH, shuffle=True, collate_fn=self.collate)
@@ -89,8 +99,16 @@ class Hosts:
     def loop(self, kind: str) -> Made:
         model = self.model()
         optimizer, loader, steps = adam(model), self.loader(), 0
-        sieve = None if kind == "plain" else fs.Sieve(
-            scores.Classification(model), gates(kind), total=len(self.data), batch_size=SURVIVORS)
+        sieve = (
+            None
+            if kind == "plain"
+            else fs.Sieve(
+                scores.Classification(model),
+                gates(kind),
+                total=len(self.data),
+                batch_size=SURVIVORS,
+            )
+        )
         begin = time.perf_counter()
         for batch in sieve(loader) if sieve else loader:
             losses = losses_of(model, batch)
@@ -103,11 +121,22 @@ class Hosts:
 
     def trainer(self, kind: str) -> Made:
         with tempfile.TemporaryDirectory() as folder:
-            host = Trainer(self.model(), TrainingArguments(
-                folder, per_device_train_batch_size=BATCH, num_train_epochs=1, report_to=[],
-                save_strategy="no", logging_strategy="no", disable_tqdm=True, use_cpu=True,
-                dataloader_pin_memory=False,
-            ), data_collator=self.collate, train_dataset=self.data)
+            host = Trainer(
+                self.model(),
+                TrainingArguments(
+                    folder,
+                    per_device_train_batch_size=BATCH,
+                    num_train_epochs=1,
+                    report_to=[],
+                    save_strategy="no",
+                    logging_strategy="no",
+                    disable_tqdm=True,
+                    use_cpu=True,
+                    dataloader_pin_memory=False,
+                ),
+                data_collator=self.collate,
+                train_dataset=self.data,
+            )
             if kind != "plain":
                 hf.attach(host, gates(kind), batch_size=SURVIVORS)
             begin = time.perf_counter()
@@ -120,8 +149,9 @@ class Hosts:
         model, optimizer, loader = host.prepare(model, adam(model), self.loader())
         stream, steps = None, 0
         if kind != "plain":
-            stream = FilteredLoader(host, loader, scores.Classification(model), gates(kind),
-                                    batch_size=SURVIVORS)
+            stream = FilteredLoader(
+                host, loader, scores.Classification(model), gates(kind), batch_size=SURVIVORS
+            )
         begin = time.perf_counter()
         for batch in stream if stream else loader:
             with host.accumulate(model):
@@ -138,9 +168,16 @@ class Hosts:
         model = self.model()
         wrapped, optimizer = host.setup(model, adam(model))
         loader, steps = host.setup_dataloaders(self.loader()), 0
-        sieve = None if kind == "plain" else fs.Sieve(
-            scores.Classification(model, autocast=host.autocast), gates(kind), total=len(self.data),
-            batch_size=SURVIVORS)
+        sieve = (
+            None
+            if kind == "plain"
+            else fs.Sieve(
+                scores.Classification(model, autocast=host.autocast),
+                gates(kind),
+                total=len(self.data),
+                batch_size=SURVIVORS,
+            )
+        )
         begin = time.perf_counter()
         for batch in sieve(loader) if sieve else loader:
             losses = losses_of(wrapped, batch)
@@ -157,13 +194,21 @@ class Hosts:
         callbacks: list[Any] = []
         if kind != "plain":
             module.sieved = SieveCallback(
-                gates(kind), head=heads.SingleLabel(), batch_size=SURVIVORS)
+                gates(kind), head=heads.SingleLabel(), batch_size=SURVIVORS
+            )
             loader, callbacks = module.sieved(loader), [module.sieved]
         with tempfile.TemporaryDirectory() as folder:
             host = lightning.Trainer(
-                callbacks=callbacks, max_epochs=1, accelerator="cpu", logger=False,
-                default_root_dir=folder, enable_progress_bar=False, enable_checkpointing=False,
-                enable_model_summary=False, gradient_clip_val=1.0)
+                callbacks=callbacks,
+                max_epochs=1,
+                accelerator="cpu",
+                logger=False,
+                default_root_dir=folder,
+                enable_progress_bar=False,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                gradient_clip_val=1.0,
+            )
             begin = time.perf_counter()
             host.fit(module, loader)
             return time.perf_counter() - begin, int(host.global_step)
@@ -187,18 +232,23 @@ class Module(lightning.LightningModule):
         return adam(self)
 
 
-def minilm_steps(
-    table: list[dict[str, Any]], names: list[str], precision: str
-) -> dict[int, float]:
+def minilm_steps(table: list[dict[str, Any]], names: list[str], precision: str) -> dict[int, float]:
     """Seconds of a training step, as the command line trains: median of 15, by batch."""
     tokenizer, model = load_tokenizer("minilm"), load_model("minilm", names, seed=0, dropout=0.0)
     optimizer, found = adam(model.train()), {}
     for size in (BATCH, SURVIVORS):
         taken = []
         for i in range(18):
-            part = table[i * size: (i + 1) * size]
-            batch = dict(tokenizer([r["text"] for r in part], truncation=True, max_length=48,
-                                   padding=True, return_tensors="pt"))
+            part = table[i * size : (i + 1) * size]
+            batch = dict(
+                tokenizer(
+                    [r["text"] for r in part],
+                    truncation=True,
+                    max_length=48,
+                    padding=True,
+                    return_tensors="pt",
+                )
+            )
             batch["labels"] = torch.tensor([names.index(r["label"]) for r in part])
             begin = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -215,8 +265,12 @@ def minilm_steps(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
-                        help="of MiniLM's step; bf16 where the processor has its instructions")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="of MiniLM's step; bf16 where the processor has its instructions",
+    )
     parser.add_argument("--output", default=None)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -224,12 +278,18 @@ def main() -> None:
     names = sorted({r["label"] for r in table})
     tokenizer = load_tokenizer("minilm")
     texts = [tokenizer(r["text"], truncation=True, max_length=48)["input_ids"] for r in table]
-    data = [{"input_ids": [i % WORDS for i in ids],
-             "labels": names.index(r["label"])} for ids, r in zip(texts, table, strict=True)]
+    data = [
+        {"input_ids": [i % WORDS for i in ids], "labels": names.index(r["label"])}
+        for ids, r in zip(texts, table, strict=True)
+    ]
     hosts = Hosts(data, DataCollatorWithPadding(tokenizer), names)
     runs: dict[str, Callable[[str], Made]] = {
-        "loop": hosts.loop, "trainer": hosts.trainer, "accelerate": hosts.accelerate,
-        "lightning": hosts.lightning, "fabric": hosts.fabric}
+        "loop": hosts.loop,
+        "trainer": hosts.trainer,
+        "accelerate": hosts.accelerate,
+        "lightning": hosts.lightning,
+        "fabric": hosts.fabric,
+    }
     made: dict[tuple[str, str], list[Made]] = {}
     for turn in range(args.rounds + 1):
         for name, run in runs.items():
@@ -246,15 +306,24 @@ def main() -> None:
     step_of = minilm_steps(table, names, args.precision)
     for name in runs:
         opened = statistics.median(
-            a - b for a, b in zip(step(name, "open"), step(name, "plain"), strict=True))
+            a - b for a, b in zip(step(name, "open"), step(name, "plain"), strict=True)
+        )
         closed = statistics.median(
-            a - b - (c - d) for a, b, c, d in zip(
-                step(name, "closed"), step("loop", "closed"),
-                step(name, "plain"), step("loop", "plain"), strict=True))
+            a - b - (c - d)
+            for a, b, c, d in zip(
+                step(name, "closed"),
+                step("loop", "closed"),
+                step(name, "plain"),
+                step("loop", "plain"),
+                strict=True,
+            )
+        )
         found[name] = {
             "steps": {k: made[name, k][0][1] for k in ("plain", "open", "closed")},
-            "ms_a_step": {k: round(1e3 * statistics.median(step(name, k)), 3)
-                          for k in ("plain", "open", "closed")},
+            "ms_a_step": {
+                k: round(1e3 * statistics.median(step(name, k)), 3)
+                for k in ("plain", "open", "closed")
+            },
             "open_ms": round(1e3 * opened, 3),
             "open_of_minilm_step": round(opened / step_of[BATCH], 4),
             "closed_ms": round(1e3 * closed, 3),
@@ -262,16 +331,30 @@ def main() -> None:
         }
         print(name, json.dumps(found[name]))
     if args.output:
-        Path(args.output).write_text(json.dumps({
-            "command": f"python benchmarks/integration.py --rounds {args.rounds} "
-                       f"--precision {args.precision}",
-            "examples": len(data), "batch": BATCH, "survivors_a_batch": SURVIVORS,
-            "rounds": args.rounds, "threads": 1, "hosts": found,
-            "minilm_ms_a_step": {str(k): round(1e3 * v, 1) for k, v in step_of.items()},
-            "machine": platform.machine(), "python": platform.python_version(),
-            "torch": torch.__version__, "transformers": transformers.__version__,
-            "accelerate": accelerate.__version__, "lightning": lightning.__version__,
-        }, indent=1) + "\n", encoding="utf-8")
+        Path(args.output).write_text(
+            json.dumps(
+                {
+                    "command": f"python benchmarks/integration.py --rounds {args.rounds} "
+                    f"--precision {args.precision}",
+                    "examples": len(data),
+                    "batch": BATCH,
+                    "survivors_a_batch": SURVIVORS,
+                    "rounds": args.rounds,
+                    "threads": 1,
+                    "hosts": found,
+                    "minilm_ms_a_step": {str(k): round(1e3 * v, 1) for k, v in step_of.items()},
+                    "machine": platform.machine(),
+                    "python": platform.python_version(),
+                    "torch": torch.__version__,
+                    "transformers": transformers.__version__,
+                    "accelerate": accelerate.__version__,
+                    "lightning": lightning.__version__,
+                },
+                indent=1,
+            )
+            + "\n",
+            encoding="utf-8",
+        )
 
 
 if __name__ == "__main__":

@@ -91,7 +91,8 @@ def side_by_side(config: Config, data: Prepared) -> dict[str, Any]:
     for name, side in (("plain", plain), ("finesieve", ours)):
         each = [evaluate(side.run.model, e, side.run.device) for e in data.evals.values()]
         told[name] = {
-            "seconds": round(side.seconds, 3), "steps": side.steps,
+            "seconds": round(side.seconds, 3),
+            "steps": side.steps,
             "accuracy": float(sum(right.sum() for _, right in each) / sum(len(r) for _, r in each)),
             "loss": float(sum(loss.sum() for loss, _ in each) / sum(len(x) for x, _ in each)),
         }
@@ -101,10 +102,14 @@ def side_by_side(config: Config, data: Prepared) -> dict[str, Any]:
         "ratio": round(ours.seconds / plain.seconds, 4),
         "deciding": round(ledger.seconds["decide"] / ours.seconds, 4),
         "same_weights": all(
-            torch.equal(a, b) for a, b in zip(
-                plain.run.model.parameters(), ours.run.model.parameters(), strict=True)),
-        "examples": {"drawn": ledger.examples.drawn, "scored": ledger.examples.scored,
-                     "trained": ledger.examples.yielded},
+            torch.equal(a, b)
+            for a, b in zip(plain.run.model.parameters(), ours.run.model.parameters(), strict=True)
+        ),
+        "examples": {
+            "drawn": ledger.examples.drawn,
+            "scored": ledger.examples.scored,
+            "trained": ledger.examples.yielded,
+        },
         "stages": ours.run.sieve.moves,
     }
 
@@ -127,12 +132,23 @@ def main() -> None:
                 runs.append({"set": name, "seed": seed, **side_by_side(config, prepare(config))})
                 print(json.dumps(runs[-1]), flush=True)
     if args.output:
-        args.output.write_text(json.dumps({
-            "command": "python benchmarks/never_slower.py --data-dir DATA",
-            "suite": f"benchmarks/{SUITE.name}", "config": dict(suite.config),
-            "machine": platform.machine(), "python": platform.python_version(),
-            "torch": torch.__version__, "threads": 1, "runs": runs,
-        }, indent=1) + "\n", encoding="utf-8")
+        args.output.write_text(
+            json.dumps(
+                {
+                    "command": "python benchmarks/never_slower.py --data-dir DATA",
+                    "suite": f"benchmarks/{SUITE.name}",
+                    "config": dict(suite.config),
+                    "machine": platform.machine(),
+                    "python": platform.python_version(),
+                    "torch": torch.__version__,
+                    "threads": 1,
+                    "runs": runs,
+                },
+                indent=1,
+            )
+            + "\n",
+            encoding="utf-8",
+        )
 
 
 if __name__ == "__main__":

@@ -66,13 +66,26 @@ def once(method: fs.Method, offers: list[Offer]) -> float:
             Offer(offer.ids, 3, offer.drawn, features=offer.features, predicted=predicted)
         )
         full = Offer(
-            offer.ids, 3, offer.drawn, offer.features, first.probability, predicted,
-            offer.loss, offer.size,
+            offer.ids,
+            3,
+            offer.drawn,
+            offer.features,
+            first.probability,
+            predicted,
+            offer.loss,
+            offer.size,
         )
         second = backward.decide(full)
         learned = Offer(
-            full.ids, 3, full.drawn, full.features, full.probability, predicted, full.loss,
-            full.size, second.keep,
+            full.ids,
+            3,
+            full.drawn,
+            full.features,
+            full.probability,
+            predicted,
+            full.loss,
+            full.size,
+            second.keep,
         )
         forward.learn(learned)
         backward.learn(learned)
@@ -99,8 +112,13 @@ def loader(count: int, tokens: int) -> list[dict[str, torch.Tensor]]:
         lengths[0] = tokens
         mask = (torch.arange(tokens)[None] < lengths[:, None]).long()
         ids = torch.randint(1, VOCABULARY, (BATCH, tokens), generator=dice) * mask
-        out.append({"input_ids": ids, "attention_mask": mask,
-                    "labels": torch.randint(0, 2, (BATCH,), generator=dice)})
+        out.append(
+            {
+                "input_ids": ids,
+                "attention_mask": mask,
+                "labels": torch.randint(0, 2, (BATCH,), generator=dice),
+            }
+        )
     return out
 
 
@@ -144,9 +162,11 @@ def gates(runs: int, tokens: int) -> dict[str, Any]:
             "examples_per_second_range": [round(min(rates)), round(max(rates))],
             "predictor_bytes": predictor.bytes,
         }
-        print(f"{name}: {statistics.median(rates):,.0f} examples/s (median of {runs}, "
-              f"{min(rates):,.0f} to {max(rates):,.0f}), "
-              f"predictor {predictor.bytes / 2**20:.1f} MiB")
+        print(
+            f"{name}: {statistics.median(rates):,.0f} examples/s (median of {runs}, "
+            f"{min(rates):,.0f} to {max(rates):,.0f}), "
+            f"predictor {predictor.bytes / 2**20:.1f} MiB"
+        )
     return found
 
 
@@ -163,10 +183,14 @@ def sieves(runs: int, tokens: int, count: int) -> dict[str, Any]:
     for name, all_times in times.items():
         unit, factor = ("batch", BATCH) if name == "open" else ("example_drawn", 1)
         middle, low, high = (factor * f(all_times) for f in (statistics.median, min, max))
-        found[name] = {f"microseconds_per_{unit}_median": round(middle, 2),
-                       f"microseconds_per_{unit}_range": [round(low, 2), round(high, 2)]}
-        print(f"whole sieve, {name}: {middle:,.1f} microseconds per {unit.replace('_', ' ')} "
-              f"(median of {runs}, {low:,.1f} to {high:,.1f})")
+        found[name] = {
+            f"microseconds_per_{unit}_median": round(middle, 2),
+            f"microseconds_per_{unit}_range": [round(low, 2), round(high, 2)],
+        }
+        print(
+            f"whole sieve, {name}: {middle:,.1f} microseconds per {unit.replace('_', ' ')} "
+            f"(median of {runs}, {low:,.1f} to {high:,.1f})"
+        )
     return found
 
 
@@ -180,15 +204,24 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     result: dict[str, Any] = {
-        "tokens": args.tokens, "examples": 64 * 1024, "threads": 1, "runs": args.runs,
-        "machine": platform.machine(), "python": platform.python_version(),
-        "torch": torch.__version__, "numpy": np.__version__,
-        "command": f"python benchmarks/overhead.py --tokens {args.tokens}"}
+        "tokens": args.tokens,
+        "examples": 64 * 1024,
+        "threads": 1,
+        "runs": args.runs,
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "command": f"python benchmarks/overhead.py --tokens {args.tokens}",
+    }
     if args.only != "sieve":
         result["methods"] = gates(args.runs, args.tokens)
     if args.only != "gates":
-        result["sieve"] = {"batch": BATCH, "batches": args.batches,
-                           **sieves(args.runs, args.tokens, args.batches)}
+        result["sieve"] = {
+            "batch": BATCH,
+            "batches": args.batches,
+            **sieves(args.runs, args.tokens, args.batches),
+        }
     if args.output:
         Path(args.output).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

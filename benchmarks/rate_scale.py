@@ -48,18 +48,29 @@ def one(data_dir: Path, name: str, factor: float) -> dict[str, Any]:
     config = Config(
         train=str(folder / "train.jsonl.gz"),
         eval=tuple(str(folder / f"{part}.jsonl.gz") for part in SETS[name]),
-        lr=2e-4, max_length=64, limit=6000, eval_limit=2000, threads=1)
+        lr=2e-4,
+        max_length=64,
+        limit=6000,
+        eval_limit=2000,
+        threads=1,
+    )
     data = prepare(config)
     torch.manual_seed(config.seed + 1)
     run = Scaled(config, data, None, Live(name, quiet=True))
     run.factor = factor
     run.train()
     told = run.summary()
-    return {"set": name, "factor": factor, "loss": round(told["eval"]["loss"], 4),
-            "accuracy": round(told["eval"]["accuracy"], 4),
-            "seconds": round(told["seconds"]["total"], 1), "trained": told["examples"]["trained"],
-            "scored": told["examples"]["scored"], "steps": told["steps"],
-            "closed_steps": run.closed}
+    return {
+        "set": name,
+        "factor": factor,
+        "loss": round(told["eval"]["loss"], 4),
+        "accuracy": round(told["eval"]["accuracy"], 4),
+        "seconds": round(told["seconds"]["total"], 1),
+        "trained": told["examples"]["trained"],
+        "scored": told["examples"]["scored"],
+        "steps": told["steps"],
+        "closed_steps": run.closed,
+    }
 
 
 def main() -> None:
@@ -73,9 +84,17 @@ def main() -> None:
     for row in found:
         print(json.dumps(row))
     if args.output:
-        args.output.write_text(json.dumps({
-            "command": "python benchmarks/rate_scale.py --data-dir DATA", "runs": found,
-        }, indent=1) + "\n", encoding="utf-8")
+        args.output.write_text(
+            json.dumps(
+                {
+                    "command": "python benchmarks/rate_scale.py --data-dir DATA",
+                    "runs": found,
+                },
+                indent=1,
+            )
+            + "\n",
+            encoding="utf-8",
+        )
 
 
 if __name__ == "__main__":

@@ -106,8 +106,13 @@ class Stream:
 def recorded(name: str, folder: Path, threads: int) -> Stream:
     base = folder / name.partition(",")[0]
     config = Config(
-        train=str(base / "train.jsonl.gz"), eval=(str(base / "validation.jsonl.gz"),),
-        eval_limit=10, method="full", precision="bf16", max_length=64, threads=threads,
+        train=str(base / "train.jsonl.gz"),
+        eval=(str(base / "validation.jsonl.gz"),),
+        eval_limit=10,
+        method="full",
+        precision="bf16",
+        max_length=64,
+        threads=threads,
         **{"lr": 2e-4, **SETS.get(name, {})},
     )
     data = prepare(config)
@@ -145,8 +150,9 @@ class Hashed(Foresees):
     def _offer(self, at: Any, **more: Any) -> Offer:
         label = self.stream.label[at] if self.crossed else np.zeros(len(at), np.int64)
         several = self.stream.targets
-        features = Features(self.stream.tokens[at], label.astype(np.int64),
-                            None if several is None else several[at])
+        features = Features(
+            self.stream.tokens[at], label.astype(np.int64), None if several is None else several[at]
+        )
         return Offer(self.stream.ids[at], stage=3, features=features, **more)
 
     def predict(self, at: Any) -> Any:
@@ -258,7 +264,10 @@ class Nothing(Foresees):
 
 
 def gone_through(
-    stream: Stream, predictor: Any, share: float, ratio: float | None,
+    stream: Stream,
+    predictor: Any,
+    share: float,
+    ratio: float | None,
     floors: tuple[float, float] = FLOORS,
 ) -> dict[str, float]:
     """Replay: a forward gate lets `share` through by the predictor; a scoring pass at `ratio` of
@@ -277,8 +286,9 @@ def gone_through(
             continue
         said.append(predicted)
         found.append(s)
-        rule = inclusion(predicted, solve_threshold(predicted, share * len(at), floors[0]),
-                         floors[0])
+        rule = inclusion(
+            predicted, solve_threshold(predicted, share * len(at), floors[0]), floors[0]
+        )
         q = AUDIT + (1 - AUDIT) * rule if share < 1 else np.ones(len(at))
         if ratio is None:
             p = np.ones(len(at))
@@ -295,16 +305,24 @@ def gone_through(
     say, truth = np.concatenate(said), np.concatenate(found)
     cost = (trained + scored * (ratio or 0.0)) / count
     return {
-        "price": cost * variance / plain, "cost": cost, "scored": scored / count,
-        "trained": trained / count, "share": share,
+        "price": cost * variance / plain,
+        "cost": cost,
+        "scored": scored / count,
+        "trained": trained / count,
+        "share": share,
         "auc": auc(say, truth > mean, np.ones(len(say))),
         "calibration": float(say.sum() / truth.sum()),
     }
 
 
-def best(stream: Stream, make: Callable[[], Any], ratio: float | None,
-         shares: tuple[float, ...] = SHARES, extra: float = 0.0,
-         floors: tuple[float, float] = FLOORS) -> dict[str, float]:
+def best(
+    stream: Stream,
+    make: Callable[[], Any],
+    ratio: float | None,
+    shares: tuple[float, ...] = SHARES,
+    extra: float = 0.0,
+    floors: tuple[float, float] = FLOORS,
+) -> dict[str, float]:
     """The share with the lowest price; extra: cost of foreseeing itself, for every example."""
     rows = [gone_through(stream, make(), share, ratio, floors) for share in shares]
     for row in rows:
@@ -319,8 +337,9 @@ def compared(stream: Stream, layers: int) -> list[dict[str, Any]]:
 
     def add(way: str, ratio: float | None, row: dict[str, float]) -> None:
         out.append({"way": way, "ratio": ratio, **row})
-        print(f"  {way:46s} {ratio}  " + "  ".join(f"{k} {v:.3f}" for k, v in row.items()),
-              flush=True)
+        print(
+            f"  {way:46s} {ratio}  " + "  ".join(f"{k} {v:.3f}" for k, v in row.items()), flush=True
+        )
 
     predictors: dict[str, Callable[[], Any]] = {
         "predictor": lambda: Hashed(stream),
@@ -345,13 +364,17 @@ def compared(stream: Stream, layers: int) -> list[dict[str, Any]]:
         if name.split(",")[-1] in ("predictor", " calibrated", "predictor that knows"):
             add(f"{name}, no scoring", None, best(stream, make, None))
     for depth in DEPTHS:
+
         def probe(depth: int = depth) -> Any:
             return Scaled(Probe(stream, depth), stream)
 
         for ratio in RATIOS:
             extra = ratio * depth / layers
-            add(f"probe behind {depth}, no full scoring", ratio,
-                best(stream, probe, None, extra=extra))
+            add(
+                f"probe behind {depth}, no full scoring",
+                ratio,
+                best(stream, probe, None, extra=extra),
+            )
             # What passes goes on from the layer where the probe was, so the extra is paid once.
             rest = ratio - extra
             add(f"probe behind {depth} + scoring", ratio, best(stream, probe, rest, extra=extra))
@@ -371,10 +394,20 @@ def main() -> None:
         stream = recorded(name, Path(args.data_dir), args.threads)
         print(f"{name}: {len(stream.size)} examples", flush=True)
         found[name] = {"examples": len(stream.size), "ways": compared(stream, 6)}
-    Path(args.output).write_text(json.dumps({
-        "command": "python benchmarks/replay.py --data-dir DIR", "of": args.sets,
-        "versions": versions(), "hardware": hardware(torch.device("cpu")), "sets": found,
-    }, indent=1) + "\n", encoding="utf-8")
+    Path(args.output).write_text(
+        json.dumps(
+            {
+                "command": "python benchmarks/replay.py --data-dir DIR",
+                "of": args.sets,
+                "versions": versions(),
+                "hardware": hardware(torch.device("cpu")),
+                "sets": found,
+            },
+            indent=1,
+        )
+        + "\n",
+        encoding="utf-8",
+    )
 
 
 if __name__ == "__main__":

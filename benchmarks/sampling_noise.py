@@ -36,8 +36,10 @@ def measured(run: Run) -> tuple[Any, Any, Any, Any]:
     model, (examples, *_) = run.model.eval(), run.data.evals.values()
     parts = [p for name, p in model.named_parameters() if "word_embeddings" not in name]
     dice, whole = torch.Generator().manual_seed(1), sum(p.numel() for p in parts)
-    chosen = [torch.randint(p.numel(), (max(1, COORDINATES * p.numel() // whole),), generator=dice)
-              for p in parts]
+    chosen = [
+        torch.randint(p.numel(), (max(1, COORDINATES * p.numel() // whole),), generator=dice)
+        for p in parts
+    ]
     sizes, labels, losses, gradients = [], [], [], []
     for i in range(len(examples)):
         batch = examples.batch(np.asarray([i]))
@@ -52,8 +54,9 @@ def measured(run: Run) -> tuple[Any, Any, Any, Any]:
         sizes.append(float(error.norm()))
         labels.append(int(label))
         losses.append(float(loss.detach()))
-        gradients.append(torch.cat([p.grad.flatten()[at] for p, at in zip(parts, chosen,
-                                                                          strict=True)]))
+        gradients.append(
+            torch.cat([p.grad.flatten()[at] for p, at in zip(parts, chosen, strict=True)])
+        )
     return np.asarray(sizes), np.asarray(labels), np.asarray(losses), torch.stack(gradients).numpy()
 
 
@@ -83,9 +86,16 @@ def main() -> None:
         for trained in (512, 2048):
             folder = Path(args.data_dir) / name
             config = Config(
-                train=str(folder / "train.jsonl.gz"), eval=(str(folder / "validation.jsonl.gz"),),
-                limit=trained, eval_limit=HELD_OUT, method="full", max_length=64, lr=2e-4,
-                precision="bf16", threads=args.threads)
+                train=str(folder / "train.jsonl.gz"),
+                eval=(str(folder / "validation.jsonl.gz"),),
+                limit=trained,
+                eval_limit=HELD_OUT,
+                method="full",
+                max_length=64,
+                lr=2e-4,
+                precision="bf16",
+                threads=args.threads,
+            )
             run = Run(config, prepare(config), None, Live("training"))
             run.train()
             sizes, labels, losses, gradients = measured(run)
@@ -98,12 +108,23 @@ def main() -> None:
                 }
                 raw = {k: variance(g, sizes, labels, gradients) for k, g in gates.items()}
                 row = {k: round(v / raw["random"], 3) for k, v in raw.items()}
-                found.append({"set": name, "trained on": trained, "held-out loss":
-                              round(float(losses.mean()), 4), "share": share, "variance": row})
+                found.append(
+                    {
+                        "set": name,
+                        "trained on": trained,
+                        "held-out loss": round(float(losses.mean()), 4),
+                        "share": share,
+                        "variance": row,
+                    }
+                )
                 print(name, trained, share, row)
-    out = {"command": f"python benchmarks/sampling_noise.py --data-dir DATA --sets "
-                      f"{' '.join(args.sets)}",
-           "found": found, "versions": versions(), "hardware": hardware(torch.device("cpu"))}
+    out = {
+        "command": f"python benchmarks/sampling_noise.py --data-dir DATA --sets "
+        f"{' '.join(args.sets)}",
+        "found": found,
+        "versions": versions(),
+        "hardware": hardware(torch.device("cpu")),
+    }
     TARGET.write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")
 
 

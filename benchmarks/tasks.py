@@ -68,8 +68,9 @@ def padded(rows: Rows, pads: dict[str, float], width: int | None = None) -> dict
     for key in rows[0]:
         column = [torch.as_tensor(r[key]) for r in rows]
         if key in pads:
-            column = [torch.nn.functional.pad(c, (0, width - len(c)), value=pads[key])
-                      for c in column]
+            column = [
+                torch.nn.functional.pad(c, (0, width - len(c)), value=pads[key]) for c in column
+            ]
         batch[key] = torch.stack(column)
     return batch
 
@@ -93,7 +94,8 @@ def minilm(kind: str, config: Config, **head: Any) -> tuple[nn.Module, Any]:
     torch.manual_seed(config.seed)
     with quiet_transformers():
         model = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(
-            resolve("minilm"), dtype=torch.float32, attn_implementation=attention(config), **head)
+            resolve("minilm"), dtype=torch.float32, attn_implementation=attention(config), **head
+        )
     set_dropout(model, 0.0)
     return model, load_tokenizer("minilm")
 
@@ -119,10 +121,17 @@ def entities(config: Config, train: Rows, held_out: Rows) -> Job:
     model, tokenizer = minilm("TokenClassification", config, num_labels=9)
 
     def encoded(row: dict[str, Any]) -> dict[str, Any]:
-        out = dict(tokenizer(row["tokens"], is_split_into_words=True, truncation=True,
-                             max_length=config.max_length))
-        words = tokenizer(row["tokens"], is_split_into_words=True, truncation=True,
-                          max_length=config.max_length).word_ids()
+        out = dict(
+            tokenizer(
+                row["tokens"],
+                is_split_into_words=True,
+                truncation=True,
+                max_length=config.max_length,
+            )
+        )
+        words = tokenizer(
+            row["tokens"], is_split_into_words=True, truncation=True, max_length=config.max_length
+        ).word_ids()
         first = [i for i, w in enumerate(words) if w is not None and w != words[i - 1]]
         labels = [IGNORED] * len(words)
         for i in first:
@@ -141,8 +150,13 @@ def entities(config: Config, train: Rows, held_out: Rows) -> Job:
         return 2 * right / max(1, found + there)
 
     pads = {**TEXT, "labels": IGNORED}
-    return Job(model, [encoded(r) for r in train], [encoded(r) for r in held_out],
-               lambda rows: padded(rows, pads), f1)
+    return Job(
+        model,
+        [encoded(r) for r in train],
+        [encoded(r) for r in held_out],
+        lambda rows: padded(rows, pads),
+        f1,
+    )
 
 
 def spans(tags: Sequence[int]) -> set[tuple[int, int, int]]:
@@ -162,37 +176,58 @@ def spans(tags: Sequence[int]) -> set[tuple[int, int, int]]:
 def likeness(config: Config, train: Rows, held_out: Rows) -> Job:
     from scipy.stats import spearmanr
 
-    model, tokenizer = minilm("SequenceClassification", config, num_labels=1,
-                              problem_type="regression")
+    model, tokenizer = minilm(
+        "SequenceClassification", config, num_labels=1, problem_type="regression"
+    )
 
     def encoded(row: dict[str, Any]) -> dict[str, Any]:
-        return {**tokenizer(row["text_a"], row["text_b"], truncation=True,
-                            max_length=config.max_length), "labels": row["label"] / 5.0}
+        return {
+            **tokenizer(
+                row["text_a"], row["text_b"], truncation=True, max_length=config.max_length
+            ),
+            "labels": row["label"] / 5.0,
+        }
 
     def spearman(logits: list[Tensor], rows: Rows) -> float:
         return float(spearmanr([float(x) for x in logits], [r["labels"] for r in rows]).statistic)
 
-    return Job(model, [encoded(r) for r in train], [encoded(r) for r in held_out],
-               lambda rows: padded(rows, TEXT), spearman)
+    return Job(
+        model,
+        [encoded(r) for r in train],
+        [encoded(r) for r in held_out],
+        lambda rows: padded(rows, TEXT),
+        spearman,
+    )
 
 
 def emotions(config: Config, train: Rows, held_out: Rows) -> Job:
     classes = 28
-    model, tokenizer = minilm("SequenceClassification", config, num_labels=classes,
-                              problem_type="multi_label_classification")
+    model, tokenizer = minilm(
+        "SequenceClassification",
+        config,
+        num_labels=classes,
+        problem_type="multi_label_classification",
+    )
 
     def encoded(row: dict[str, Any]) -> dict[str, Any]:
         labels = [float(c in row["labels"]) for c in range(classes)]
-        return {**tokenizer(row["text"], truncation=True, max_length=config.max_length),
-                "labels": labels}
+        return {
+            **tokenizer(row["text"], truncation=True, max_length=config.max_length),
+            "labels": labels,
+        }
 
     def micro_f1(logits: list[Tensor], rows: Rows) -> float:
         ours = torch.stack(logits).sigmoid() > 0.3
         theirs = torch.tensor([r["labels"] for r in rows]) > 0.5
         return float(2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()).clamp(min=1))
 
-    return Job(model, [encoded(r) for r in train], [encoded(r) for r in held_out],
-               lambda rows: padded(rows, TEXT), micro_f1)
+    return Job(
+        model,
+        [encoded(r) for r in train],
+        [encoded(r) for r in held_out],
+        lambda rows: padded(rows, TEXT),
+        micro_f1,
+    )
 
 
 def choices(config: Config, train: Rows, held_out: Rows) -> Job:
@@ -200,12 +235,21 @@ def choices(config: Config, train: Rows, held_out: Rows) -> Job:
 
     def encoded(row: dict[str, Any]) -> dict[str, Any]:
         asked = [f"{row['text_b']} {option}" for option in row["options"]]
-        out = tokenizer([row["text_a"]] * len(asked), asked, truncation="only_first",
-                        max_length=config.max_length)
+        out = tokenizer(
+            [row["text_a"]] * len(asked),
+            asked,
+            truncation="only_first",
+            max_length=config.max_length,
+        )
         return {**out, "labels": row["label"]}
 
-    return Job(model, [encoded(r) for r in train], [encoded(r) for r in held_out],
-               lambda rows: padded_choices(rows, TEXT), accuracy)
+    return Job(
+        model,
+        [encoded(r) for r in train],
+        [encoded(r) for r in held_out],
+        lambda rows: padded_choices(rows, TEXT),
+        accuracy,
+    )
 
 
 def sentences(config: Config, train: Rows, held_out: Rows) -> Job:
@@ -213,13 +257,28 @@ def sentences(config: Config, train: Rows, held_out: Rows) -> Job:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator((f"{r['prompt']} {r['completion']}" for r in train),
-                            vocab_size=4000, show_progress=False, special_tokens=["<end>"])
+    bpe.train_from_iterator(
+        (f"{r['prompt']} {r['completion']}" for r in train),
+        vocab_size=4000,
+        show_progress=False,
+        special_tokens=["<end>"],
+    )
     torch.manual_seed(config.seed)
-    model = GPT2LMHeadModel(GPT2Config(
-        vocab_size=bpe.get_vocab_size(), n_positions=config.max_length, n_embd=256, n_layer=4,
-        n_head=4, bos_token_id=0, eos_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-        attn_implementation=attention(config)))
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=bpe.get_vocab_size(),
+            n_positions=config.max_length,
+            n_embd=256,
+            n_layer=4,
+            n_head=4,
+            bos_token_id=0,
+            eos_token_id=0,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            attn_implementation=attention(config),
+        )
+    )
 
     def encoded(row: dict[str, Any]) -> dict[str, Any]:
         prompt = bpe.encode(row["prompt"] + "\n").ids[: config.max_length // 2]
@@ -238,12 +297,22 @@ def sentences(config: Config, train: Rows, held_out: Rows) -> Job:
         return right / max(1, total)
 
     pads = {"input_ids": 0, "attention_mask": 0, "labels": IGNORED}
-    return Job(model, [encoded(r) for r in train], [encoded(r) for r in held_out],
-               lambda rows: padded(rows, pads), next_token)
+    return Job(
+        model,
+        [encoded(r) for r in train],
+        [encoded(r) for r in held_out],
+        lambda rows: padded(rows, pads),
+        next_token,
+    )
 
 
-TASKS = {"conll2003": entities, "stsb": likeness, "goemotions": emotions, "race_middle": choices,
-         "webnlg": sentences}
+TASKS = {
+    "conll2003": entities,
+    "stsb": likeness,
+    "goemotions": emotions,
+    "race_middle": choices,
+    "webnlg": sentences,
+}
 
 
 # ---- one run
@@ -280,24 +349,43 @@ def run(config: Config, job: Job) -> dict[str, Any]:
     from finesieve.cli.training.train import hardware, versions
     from finesieve.integrations.transformers import attach as hf
 
-    method, drawn = methods.registry.build(config.method, config.seed, **config.settings), len(job.train)
+    method, drawn = (
+        methods.registry.build(config.method, config.seed, **config.settings),
+        len(job.train),
+    )
     subset = None
     if isinstance(method.forward, Random):  # drawn beforehand, batched as plain training is
         subset = max(1, round(method.forward.share * drawn))
         order = np.random.default_rng([config.seed, 80]).permutation(drawn)
-        job.train, method = [job.train[i] for i in order[:subset]], methods.registry.build("full", config.seed)
+        job.train, method = (
+            [job.train[i] for i in order[:subset]],
+            methods.registry.build("full", config.seed),
+        )
     with tempfile.TemporaryDirectory() as scratch:
         trainer = (job.host or Trainer)(
             job.model,
-            TrainingArguments(scratch, **renamed(
-                num_train_epochs=config.epochs, learning_rate=config.lr,
-                per_device_train_batch_size=config.batch_size, weight_decay=config.weight_decay,
-                warmup_steps=config.warmup, seed=config.seed,
-                bf16=config.precision == "bf16", use_cpu=True, report_to=[], disable_tqdm=True,
-                save_strategy="no", logging_strategy="no", remove_unused_columns=False,
-                **{"train_sampling_strategy": "group_by_length", **job.arguments},
-            )),
-            data_collator=job.collate, train_dataset=job.dataset(job.train), **job.trainer,
+            TrainingArguments(
+                scratch,
+                **renamed(
+                    num_train_epochs=config.epochs,
+                    learning_rate=config.lr,
+                    per_device_train_batch_size=config.batch_size,
+                    weight_decay=config.weight_decay,
+                    warmup_steps=config.warmup,
+                    seed=config.seed,
+                    bf16=config.precision == "bf16",
+                    use_cpu=True,
+                    report_to=[],
+                    disable_tqdm=True,
+                    save_strategy="no",
+                    logging_strategy="no",
+                    remove_unused_columns=False,
+                    **{"train_sampling_strategy": "group_by_length", **job.arguments},
+                ),
+            ),
+            data_collator=job.collate,
+            train_dataset=job.dataset(job.train),
+            **job.trainer,
         )
         attached = hf.attach(trainer, method, **job.sieve)
         trainer.train()
@@ -308,16 +396,25 @@ def run(config: Config, job: Job) -> dict[str, Any]:
     loss, metric = judged(job, hf.head_of(job.model))
     ledger = sieve.ledger
     return {
-        "method": config.method, "seed": config.seed,
-        "examples": {"drawn": drawn * config.epochs, "scored": ledger.examples.scored,
-                     "trained": ledger.examples.yielded},
-        "seconds": {**{k: round(v, 4) for k, v in ledger.seconds.items()},
-                    "total": round(sum(ledger.seconds.values()), 4)},  # without the Trainer's start
-        "steps": trainer.state.global_step, "subset": subset, "stages": sieve.moves,
+        "method": config.method,
+        "seed": config.seed,
+        "examples": {
+            "drawn": drawn * config.epochs,
+            "scored": ledger.examples.scored,
+            "trained": ledger.examples.yielded,
+        },
+        "seconds": {
+            **{k: round(v, 4) for k, v in ledger.seconds.items()},
+            "total": round(sum(ledger.seconds.values()), 4),
+        },  # without the Trainer's start
+        "steps": trainer.state.global_step,
+        "subset": subset,
+        "stages": sieve.moves,
         "cost_ratio": sieve.cost_ratio,
         "eval": {"accuracy": metric, "loss": float(loss.mean()), "n": len(loss)},
         "eval_examples": pack_examples(loss, np.zeros(len(loss), dtype=bool)),
-        "versions": versions(), "hardware": hardware(torch.device("cpu")),
+        "versions": versions(),
+        "hardware": hardware(torch.device("cpu")),
         "config": config.as_dict(),
     }
 
@@ -358,8 +455,13 @@ def main(argv: Iterable[str]) -> int:
     suite = replace(suite, claim=tuple(args.sets or suite.claim), seeds=args.seeds or suite.seeds)
     if unknown := sorted({*suite.claim} - suite.sets.keys()):
         raise ConfigError(f"no set {', '.join(unknown)}; there are {', '.join(sorted(suite.sets))}")
-    records = TaskBench(suite, args.data_dir, args.output, args.workers,
-                        "python benchmarks/tasks.py --data-dir DATA --output RESULTS").run()
+    records = TaskBench(
+        suite,
+        args.data_dir,
+        args.output,
+        args.workers,
+        "python benchmarks/tasks.py --data-dir DATA --output RESULTS",
+    ).run()
     return int(any("failed" in r for r in records))
 
 

@@ -46,15 +46,23 @@ COMMAND = "python benchmarks/tricks.py --data-dir DATA --output RESULTS"
 
 def classes(config: Config, train: Rows, held_out: Rows) -> Job:
     """The training without a trick: a class a text, dynamic padding."""
-    model, tokenizer = tasks.minilm("SequenceClassification", config,
-                                    num_labels=1 + max(r["label"] for r in train))
+    model, tokenizer = tasks.minilm(
+        "SequenceClassification", config, num_labels=1 + max(r["label"] for r in train)
+    )
 
     def encoded(row: dict[str, Any]) -> dict[str, Any]:
-        return {**tokenizer(row["text"], truncation=True, max_length=config.max_length),
-                "labels": row["label"]}
+        return {
+            **tokenizer(row["text"], truncation=True, max_length=config.max_length),
+            "labels": row["label"],
+        }
 
-    return Job(model, [encoded(r) for r in train], [encoded(r) for r in held_out],
-               lambda rows: tasks.padded(rows, TEXT), tasks.accuracy)
+    return Job(
+        model,
+        [encoded(r) for r in train],
+        [encoded(r) for r in held_out],
+        lambda rows: tasks.padded(rows, TEXT),
+        tasks.accuracy,
+    )
 
 
 # ---- the tricks: each changes the job
@@ -79,21 +87,29 @@ def lora(config: Config, job: Job) -> None:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(config.seed)
-    job.model = get_peft_model(job.model, LoraConfig(
-        task_type="SEQ_CLS", r=8, target_modules=["query", "value"],
-        modules_to_save=["classifier"]))
+    job.model = get_peft_model(
+        job.model,
+        LoraConfig(
+            task_type="SEQ_CLS",
+            r=8,
+            target_modules=["query", "value"],
+            modules_to_save=["classifier"],
+        ),
+    )
 
 
 def checkpointing(config: Config, job: Job) -> None:
-    job.arguments.update(gradient_checkpointing=True,
-                         gradient_checkpointing_kwargs={"use_reentrant": False})
+    job.arguments.update(
+        gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False}
+    )
 
 
 def compiled(config: Config, job: Job) -> None:
     """A few fixed lengths, for all methods alike, so that few shapes are compiled."""
     job.arguments.update(torch_compile=True)
-    job.sieve.update(lengths=sorted({*(w for w in (16, 32) if w < config.max_length),
-                                     config.max_length}))
+    job.sieve.update(
+        lengths=sorted({*(w for w in (16, 32) if w < config.max_length), config.max_length})
+    )
 
 
 def class_weights(config: Config, job: Job) -> None:
@@ -158,16 +174,26 @@ def sampler(config: Config, job: Job) -> None:
             labels = torch.tensor([r["labels"] for r in self.train_dataset])
             weights = torch.linspace(0.5, 1.5, 1 + int(labels.max()))[labels]
             return WeightedRandomSampler(
-                weights.tolist(), len(labels),
-                generator=torch.Generator().manual_seed(config.seed))
+                weights.tolist(), len(labels), generator=torch.Generator().manual_seed(config.seed)
+            )
 
     job.host = Weighted
 
 
 TRICKS: dict[str, Callable[[Config, Job], None]] = {
-    "plain": none, "freezing": freezing, "lora": lora, "checkpointing": checkpointing, "bf16": none,
-    "compile": compiled, "class-weights": class_weights, "smoothing": smoothing,
-    "padded": fixed_padding, "workers": workers, "stream": stream, "sampler": sampler}
+    "plain": none,
+    "freezing": freezing,
+    "lora": lora,
+    "checkpointing": checkpointing,
+    "bf16": none,
+    "compile": compiled,
+    "class-weights": class_weights,
+    "smoothing": smoothing,
+    "padded": fixed_padding,
+    "workers": workers,
+    "stream": stream,
+    "sampler": sampler,
+}
 
 
 # ---- the runs
@@ -213,8 +239,7 @@ def main(argv: Iterable[str]) -> int:
         raise ConfigError(f"no trick {', '.join(unknown)}; there are {', '.join(sorted(TRICKS))}")
     records: list[Record] = []
     for trick in chosen:
-        records += TrickBench(trick, suite, args.data_dir, args.output, args.workers,
-                              COMMAND).run()
+        records += TrickBench(trick, suite, args.data_dir, args.output, args.workers, COMMAND).run()
     return int(any("failed" in r for r in records))
 
 

@@ -1,6 +1,6 @@
 """Put the tables of the committed results into README.md and docs/benchmarks.md.
 
-    python benchmarks/write_tables.py
+python benchmarks/write_tables.py
 """
 
 from __future__ import annotations
@@ -16,8 +16,17 @@ from finesieve.cli.comparing.tables import HEADS, RIVAL, grouped, mean, rows, sa
 from finesieve.cli.results import Record, read_all
 
 ROOT = Path(__file__).parent.parent
-SUITES = ("sst2", "one-epoch", "wide", "three-epochs", "rivals", "frontier", "small-batches",
-          "tricks", "tasks")
+SUITES = (
+    "sst2",
+    "one-epoch",
+    "wide",
+    "three-epochs",
+    "rivals",
+    "frontier",
+    "small-batches",
+    "tricks",
+    "tasks",
+)
 SHOWN = ("sst2", "one-epoch")  # in the README
 SMALL = "small-batches"  # there, too
 ABOUT_SMALL = (
@@ -33,11 +42,28 @@ ABOUT_WIDE = (
     "set](docs/benchmarks.md#wide)):"
 )
 BEGIN, END = "<!-- results: benchmarks/write_tables.py -->", "<!-- end of results -->"
-METRICS = {"conll2003": "entity F1", "stsb": "Spearman's correlation", "goemotions": "micro F1",
-           "race_middle": "accuracy", "webnlg": "next-token accuracy"}  # of the suite tasks
-TRICKS = ("trick", "seconds, full", "seconds, finesieve", "speed-up", "accuracy, full",
-          "accuracy, finesieve", "loss, full", "loss, finesieve", f"loss, {RIVAL}",
-          "scoring / training an example", "trained", "scored", f"finesieve against {RIVAL}")
+METRICS = {
+    "conll2003": "entity F1",
+    "stsb": "Spearman's correlation",
+    "goemotions": "micro F1",
+    "race_middle": "accuracy",
+    "webnlg": "next-token accuracy",
+}  # of the suite tasks
+TRICKS = (
+    "trick",
+    "seconds, full",
+    "seconds, finesieve",
+    "speed-up",
+    "accuracy, full",
+    "accuracy, finesieve",
+    "loss, full",
+    "loss, finesieve",
+    f"loss, {RIVAL}",
+    "scoring / training an example",
+    "trained",
+    "scored",
+    f"finesieve against {RIVAL}",
+)
 ABOUT_TRICKS = (
     "One set of texts (snips), the same training but for the trick; loss and accuracy as without",
     "it, in full precision. The gain multiplies with a trick where the speed-up is that of",
@@ -56,9 +82,7 @@ BEFORE = (
     "overstated."
 )
 
-PRICED = (
-    "Measured before the prices of stages were as they are now ([prices](research/prices.md))."
-)
+PRICED = "Measured before the prices of stages were as they are now ([prices](research/prices.md))."
 SIFTED = (
     "Measured with a random subset that the sieve took out of the stream (it is drawn beforehand "
     "now, and pays some percent less a token: [methods](methods.md#full-random)) and with prices "
@@ -86,9 +110,19 @@ def readme_table() -> str:
     records, sets = shown()
     small, wide = records_of(SMALL), records_of(WIDE)
     claim = read_suite(ROOT / "benchmarks" / f"{SMALL}.toml").claim
-    return "\n\n".join((
-        table(_main(records), sets), told(), ABOUT_WIDE, verdict(wide), saved(wide), ABOUT_SMALL,
-        table(_main(small), claim), verdict(small), saved(small)))
+    return "\n\n".join(
+        (
+            table(_main(records), sets),
+            told(),
+            ABOUT_WIDE,
+            verdict(wide),
+            saved(wide),
+            ABOUT_SMALL,
+            table(_main(small), claim),
+            verdict(small),
+            saved(small),
+        )
+    )
 
 
 def _main(records: Sequence[Record]) -> list[Record]:
@@ -108,13 +142,25 @@ def tricks_table(records: list[Record], sets: Sequence[str]) -> str:
         runs = grouped(records).get(name, {})
         told = {row[0]: dict(zip(HEADS, row, strict=True)) for row in rows(runs)}
         full, ours, rival = (
-            told.get(method, dict.fromkeys(HEADS, "")) for method in ("full", "finesieve", RIVAL))
+            told.get(method, dict.fromkeys(HEADS, "")) for method in ("full", "finesieve", RIVAL)
+        )
         scored = [r for r in runs.get("finesieve", ()) if r["examples"]["scored"]]
         cost = [_each(r, "score", "scored") / _each(r, "train", "trained") for r in scored]
-        row = (name, full["seconds"], ours["seconds"], ours["speed-up"], full["accuracy"],
-               ours["accuracy"], full["held-out loss"], ours["held-out loss"],
-               rival["held-out loss"], f"{fmean(cost):.2f}" if cost else "",
-               ours["trained"], ours["scored"], rival[HEADS[-1]] or ours[HEADS[-1]])
+        row = (
+            name,
+            full["seconds"],
+            ours["seconds"],
+            ours["speed-up"],
+            full["accuracy"],
+            ours["accuracy"],
+            full["held-out loss"],
+            ours["held-out loss"],
+            rival["held-out loss"],
+            f"{fmean(cost):.2f}" if cost else "",
+            ours["trained"],
+            ours["scored"],
+            rival[HEADS[-1]] or ours[HEADS[-1]],
+        )
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 
@@ -123,30 +169,54 @@ def never_slower() -> list[str]:
     """A row a set: the sieve's seconds over those of a plain loop that took turns with it."""
     told = json.loads((ROOT / "results" / "never-slower.json").read_text(encoding="utf-8"))
     lines = [
-        "## never-slower", "", f"Command: `{told['command']}`  ",
+        "## never-slower",
+        "",
+        f"Command: `{told['command']}`  ",
         f"Sets: `{told['suite']}`  ",
         f"Model {told['config']['model']}, {told['config']['precision']}, 1 epoch, "
-        f"{told['threads']} thread; torch {told['torch']}", "",
+        f"{told['threads']} thread; torch {told['torch']}",
+        "",
         "Data of which nothing can be skipped. A plain loop and finesieve are trained in one",
-        "process and take turns, step by step, so that both find the machine at the same pace.", "",
+        "process and take turns, step by step, so that both find the machine at the same pace.",
+        "",
         "| set | examples | plain, seconds | finesieve, seconds | ratio by seed | deciding "
-        "| trained | scored | weights at the end |", "|" + "---|" * 9]
+        "| trained | scored | weights at the end |",
+        "|" + "---|" * 9,
+    ]
     sets: dict[str, list[Any]] = {}
     for run in told["runs"]:
         sets.setdefault(run["set"], []).append(run)
     for name, runs in sets.items():
         drawn = sum(r["examples"]["drawn"] for r in runs)
         same = sum(r["same_weights"] for r in runs)
-        lines.append("| " + " | ".join((
-            name, str(drawn // len(runs)),
-            *(f"{fmean(r[k]['seconds'] for r in runs):.1f}" for k in ("plain", "finesieve")),
-            ", ".join(f"{r['ratio']:.3f}" for r in runs),
-            f"{max(r['deciding'] for r in runs):.1%}",
-            *(f"{sum(r['examples'][k] for r in runs) / drawn:.0%}" for k in ("trained", "scored")),
-            f"the same to the bit in {same} of {len(runs)}")) + " |")
+        lines.append(
+            "| "
+            + " | ".join(
+                (
+                    name,
+                    str(drawn // len(runs)),
+                    *(
+                        f"{fmean(r[k]['seconds'] for r in runs):.1f}"
+                        for k in ("plain", "finesieve")
+                    ),
+                    ", ".join(f"{r['ratio']:.3f}" for r in runs),
+                    f"{max(r['deciding'] for r in runs):.1%}",
+                    *(
+                        f"{sum(r['examples'][k] for r in runs) / drawn:.0%}"
+                        for k in ("trained", "scored")
+                    ),
+                    f"the same to the bit in {same} of {len(runs)}",
+                )
+            )
+            + " |"
+        )
     ratios = [r["ratio"] for r in told["runs"]]
-    return [*lines, "", f"- finesieve takes {median(ratios):.3f} of plain training's time in the "
-            f"median of {len(ratios)} runs, {max(ratios):.3f} at the most."]
+    return [
+        *lines,
+        "",
+        f"- finesieve takes {median(ratios):.3f} of plain training's time in the "
+        f"median of {len(ratios)} runs, {max(ratios):.3f} at the most.",
+    ]
 
 
 def _precisions(records: Sequence[Record]) -> str:
@@ -178,11 +248,14 @@ def tuning_table(records: list[Record]) -> list[str]:
 
 def benchmarks_page() -> str:
     """Everything: claim sets with all methods, the tuning, how it was run."""
-    lines = ["# Benchmarks", "",
-             "Made by `python benchmarks/write_tables.py` from `results/`; nothing here is typed.",
-             "One process a run, pinned to its own core; seconds are wall-clock and hold scoring,",
-             "deciding, training and waiting for data, not the evaluation. Intervals (95 %) are",
-             "over seeds and test examples, paired by seed."]
+    lines = [
+        "# Benchmarks",
+        "",
+        "Made by `python benchmarks/write_tables.py` from `results/`; nothing here is typed.",
+        "One process a run, pinned to its own core; seconds are wall-clock and hold scoring,",
+        "deciding, training and waiting for data, not the evaluation. Intervals (95 %) are",
+        "over seeds and test examples, paired by seed.",
+    ]
     for name in SUITES:
         suite, records = read_suite(ROOT / "benchmarks" / f"{name}.toml"), records_of(name)
         sound = [r for r in records if "failed" not in r]
@@ -191,14 +264,20 @@ def benchmarks_page() -> str:
         first = sound[0]
         if name == "frontier":
             lines += ["", *never_slower()]
-        lines += ["", f"## {suite.name}", "", f"Command: `{first['command']}`  ",
-                  f"Suite: `benchmarks/{name}.toml`  ",
-                  f"Model {first['config']['model']}, {_precisions(sound)}, "
-                  f"{first['config']['epochs']} epoch(s), {first['hardware']['threads']} thread; "
-                  f"torch {first['versions']['torch']}, "
-                  f"finesieve {first['versions']['finesieve']}  ",
-                  f"Tuning sets: {', '.join(suite.tuning) or 'none'}; "
-                  f"claim sets: {', '.join(suite.claim)}", ""]
+        lines += [
+            "",
+            f"## {suite.name}",
+            "",
+            f"Command: `{first['command']}`  ",
+            f"Suite: `benchmarks/{name}.toml`  ",
+            f"Model {first['config']['model']}, {_precisions(sound)}, "
+            f"{first['config']['epochs']} epoch(s), {first['hardware']['threads']} thread; "
+            f"torch {first['versions']['torch']}, "
+            f"finesieve {first['versions']['finesieve']}  ",
+            f"Tuning sets: {', '.join(suite.tuning) or 'none'}; "
+            f"claim sets: {', '.join(suite.claim)}",
+            "",
+        ]
         ours = [r for r in sound if r["name"] == "finesieve"]
         before = {r["set"] for r in sound if "attention" not in r["config"]}
         priced = {r["set"] for r in ours if "cost_ratio_measured" in r} - before

@@ -8,8 +8,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 __all__ = [
-    "Adaptive", "Budget", "FinesieveError", "Full", "Gate", "Manual", "Offer", "RandomSubset",
-    "Sieve", "SieveOptions", "Verdict", "attach", "heads", "inputs",
+    "Adaptive",
+    "Budget",
+    "FinesieveError",
+    "Full",
+    "Gate",
+    "Manual",
+    "Offer",
+    "RandomSubset",
+    "Sieve",
+    "SieveOptions",
+    "Verdict",
+    "attach",
+    "heads",
+    "inputs",
 ]
 
 if TYPE_CHECKING:
@@ -99,8 +111,18 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-_FOLDERS = {"batches", "cli", "costs", "errors", "gates", "integrations", "methods", "scoring",
-            "sieve", "stages"}
+_FOLDERS = {
+    "batches",
+    "cli",
+    "costs",
+    "errors",
+    "gates",
+    "integrations",
+    "methods",
+    "scoring",
+    "sieve",
+    "stages",
+}
 
 
 def __dir__() -> list[str]:

@@ -166,13 +166,29 @@ def files(tmp_path_factory: pytest.TempPathFactory, docstring_cache: Path) -> Pa
 
 
 QUICK = ["--max-length", "16", "--batch-size", "16", "--lr", "3e-4", "--threads", str(THREADS)]
-BY_HAND = ["--set", 'starts={"2": 0.2, "3": 0.5}', "--set", "predictor_bits=12",
-           "--set", "cost_ratio=0.2"]  # nothing depends on a clock
+BY_HAND = [
+    "--set",
+    'starts={"2": 0.2, "3": 0.5}',
+    "--set",
+    "predictor_bits=12",
+    "--set",
+    "cost_ratio=0.2",
+]  # nothing depends on a clock
 
 
 def arguments(files: Path, output: Path, *more: str) -> list[str]:
-    return ["train", "--train", str(files / "train.jsonl"), "--eval", str(files / "eval.jsonl"),
-            "--output", str(output), "--quiet", *QUICK, *more]
+    return [
+        "train",
+        "--train",
+        str(files / "train.jsonl"),
+        "--eval",
+        str(files / "eval.jsonl"),
+        "--output",
+        str(output),
+        "--quiet",
+        *QUICK,
+        *more,
+    ]
 
 
 @pytest.fixture(scope="session")

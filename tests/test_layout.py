@@ -9,8 +9,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "finesieve"
-FLOORS = ["errors", "costs", "gates", "batches", "scoring", "stages", "methods", "sieve",
-          "integrations", "cli"]
+FLOORS = [
+    "errors",
+    "costs",
+    "gates",
+    "batches",
+    "scoring",
+    "stages",
+    "methods",
+    "sieve",
+    "integrations",
+    "cli",
+]
 
 
 def module_of(path: Path) -> str:
@@ -19,8 +29,11 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))
-           if "_deprecated" not in path.parts}
+MODULES = {
+    module_of(path): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "_deprecated" not in path.parts
+}
 
 
 def imported(path: Path) -> set[str]:
@@ -43,8 +56,11 @@ def floor(module: str) -> int:
 
 @pytest.mark.parametrize("name", FLOORS)
 def test_imports_point_down(name: str) -> None:
-    here = {module: path for module, path in MODULES.items()
-            if module == f"finesieve.{name}" or module.startswith(f"finesieve.{name}.")}
+    here = {
+        module: path
+        for module, path in MODULES.items()
+        if module == f"finesieve.{name}" or module.startswith(f"finesieve.{name}.")
+    }
     assert here
     for module, path in here.items():
         # The command line stands outside: it reads the version from the package.
@@ -55,8 +71,9 @@ def test_imports_point_down(name: str) -> None:
 
 def test_there_is_no_circle() -> None:
     """Nor within a floor; a package's own `__init__.py` may import what is inside of it."""
-    graph = {module: imported(path) for module, path in MODULES.items()
-             if path.name != "__init__.py"}
+    graph = {
+        module: imported(path) for module, path in MODULES.items() if path.name != "__init__.py"
+    }
     TopologicalSorter(graph).prepare()  # CycleError names the modules
 
 

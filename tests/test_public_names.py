@@ -13,8 +13,11 @@ import finesieve
 def test_every_public_name_is_the_one_that_type_checkers_see() -> None:
     """They read imports which never run; what is loaded instead must come from the same places."""
     tree = ast.parse(Path(finesieve.__file__).read_text(encoding="utf-8"))
-    (checked,) = (n for n in tree.body if isinstance(n, ast.If)
-                  and isinstance(n.test, ast.Name) and n.test.id == "TYPE_CHECKING")
+    (checked,) = (
+        n
+        for n in tree.body
+        if isinstance(n, ast.If) and isinstance(n.test, ast.Name) and n.test.id == "TYPE_CHECKING"
+    )
     seen = set()
     for node in checked.body:
         assert isinstance(node, ast.ImportFrom)
@@ -46,6 +49,7 @@ import finesieve
 for name in ("batches", "costs", "errors", "gates", "methods", "scoring", "sieve", "stages"):
     assert getattr(finesieve, name).__name__ == f"finesieve.{name}", name
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr

@@ -25,8 +25,10 @@ BLOCKS = [
 ]
 
 
-LIGHTNINGS_OWN = ("`isinstance(treespec, LeafSpec)` is deprecated",
-                  "The 'train_dataloader' does not have many workers")  # warnings
+LIGHTNINGS_OWN = (
+    "`isinstance(treespec, LeafSpec)` is deprecated",
+    "The 'train_dataloader' does not have many workers",
+)  # warnings
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -35,8 +37,9 @@ def test_python_blocks_run(block: str) -> None:
     if "lightning" in block:
         pytest.importorskip("lightning")
         ignored = [x for text in LIGHTNINGS_OWN for x in ("-W", f"ignore:{text}")]
-    done = subprocess.run([sys.executable, "-W", "error", *ignored, "-c", block],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *ignored, "-c", block], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     if "sieve.moves" in block:
         assert "concentrated enough" in done.stdout
@@ -61,8 +64,9 @@ model, data, loader = Net(), range(200), make_batches(200)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 """
     for loop in (before, after):
-        done = subprocess.run([sys.executable, "-c", prelude + loop], capture_output=True,
-                              text=True, cwd=ROOT)
+        done = subprocess.run(
+            [sys.executable, "-c", prelude + loop], capture_output=True, text=True, cwd=ROOT
+        )
         assert done.returncode == 0, done.stderr
 
 
@@ -73,7 +77,8 @@ def test_the_tables_are_made_of_the_results() -> None:
         for record in write_tables.records_of(suite):
             script = f"python benchmarks/{suite}.py "
             assert record["command"].startswith(
-                script if suite in ("tasks", "tricks") else "finesieve bench ")
+                script if suite in ("tasks", "tricks") else "finesieve bench "
+            )
 
 
 def test_commands_in_the_readme_parse() -> None:
@@ -86,8 +91,10 @@ def test_commands_in_the_readme_parse() -> None:
     assert found >= 2
 
 
-@pytest.mark.parametrize(("name", "changed"), [
-    ("plain_loop", 3), ("accelerate_loop", 3), ("fabric_loop", 4), ("lightning_trainer", 7)])
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [("plain_loop", 3), ("accelerate_loop", 3), ("fabric_loop", 4), ("lightning_trainer", 7)],
+)
 def test_loops_differ_by_the_sieve_alone(docstring_cache: Path, name: str, changed: int) -> None:
     """By so many lines, and one more where a schedule follows the stream; with gates still open the
     loss is the plain one's, to the last digit printed."""
@@ -97,9 +104,14 @@ def test_loops_differ_by_the_sieve_alone(docstring_cache: Path, name: str, chang
     said = [lines[-1] for lines in side_by_side(*([str(x), "--limit", "96"] for x in pair))]
     assert said[0] == said[1]
     assert re.fullmatch(r"last loss [0-9.]+", said[0])
-    plain, sieved = ([x for x in script.read_text().split('"""')[2].splitlines()
-                      if x and not x.startswith(("import", "from", "print", "accelerator.print"))]
-                     for script in pair)
+    plain, sieved = (
+        [
+            x
+            for x in script.read_text().split('"""')[2].splitlines()
+            if x and not x.startswith(("import", "from", "print", "accelerator.print"))
+        ]
+        for script in pair
+    )
     new = [x for x in difflib.ndiff(plain, sieved) if x.startswith("+")]
     schedules = [x for x in new if "schedule" in x.lower()]
     assert len(schedules) == 1
@@ -113,14 +125,16 @@ def test_the_trainer_example_differs_by_one_line(docstring_cache: Path, tmp_path
 REASONS = {  # what a move to a stage is said to be for
     1: "skipping does not pay now: it costs .* of plain training",
     2: "sizes are concentrated enough .*|the predictor has degraded: .*",
-    3: "sizes are concentrated enough .*|the predictor has proved itself: .*"}
+    3: "sizes are concentrated enough .*|the predictor has proved itself: .*",
+}
 
 PRICE = re.compile(r"the same information costs ([0-9.]+) of plain training")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "command", [["plain_loop_sieve.py"], ["trainer.py", "--sieve"]], ids=" ".join)
+    "command", [["plain_loop_sieve.py"], ["trainer.py", "--sieve"]], ids=" ".join
+)
 def test_gates_close_by_themselves_in_the_examples(
     docstring_cache: Path, tmp_path: Path, command: list[str]
 ) -> None:
@@ -129,7 +143,10 @@ def test_gates_close_by_themselves_in_the_examples(
     script, *more = command
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / script), "--limit", "6000", *more],
-        capture_output=True, text=True, cwd=tmp_path)
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     (start, *moves), counts = books(done.stdout.splitlines())
     assert start == {"stage": 1, "from_example": 0, "reason": "start"}
@@ -160,12 +177,27 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [
-    ["plain_loop_sieve.py"], ["accelerate_loop_sieve.py"], ["fabric_loop_sieve.py"],
-    ["lightning_trainer_sieve.py"],
-    *([f"{name}.py", "--sieve"] for name in
-      ("trainer", "sft", "lora", "preferences", "sentence_encoder", "setfit_intents"))],
-    ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["plain_loop_sieve.py"],
+        ["accelerate_loop_sieve.py"],
+        ["fabric_loop_sieve.py"],
+        ["lightning_trainer_sieve.py"],
+        *(
+            [f"{name}.py", "--sieve"]
+            for name in (
+                "trainer",
+                "sft",
+                "lora",
+                "preferences",
+                "sentence_encoder",
+                "setfit_intents",
+            )
+        ),
+    ],
+    ids=lambda command: command[0],
+)
 def test_every_example_trains_on_what_survives(
     docstring_cache: Path, tmp_path: Path, command: list[str]
 ) -> None:
@@ -173,7 +205,10 @@ def test_every_example_trains_on_what_survives(
     script, *more = command
     done = subprocess.run(
         [sys.executable, "-c", CLOSED, str(ROOT / "examples" / script), "--limit", "960", *more],
-        capture_output=True, text=True, cwd=tmp_path)
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     moves, counts = books(done.stdout.splitlines())
     assert [m["stage"] for m in moves] == [1, 2, 3]

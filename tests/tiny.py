@@ -28,26 +28,51 @@ def tokenizer() -> Any:
     words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
-        sep_token="[SEP]", eos_token="[SEP]", model_max_length=64)
+        tokenizer_object=words,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        eos_token="[SEP]",
+        model_max_length=64,
+    )
 
 
 def causal(seed: int = 0, dropout: float = 0.1) -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(seed)
-    return GPT2LMHeadModel(GPT2Config(
-        vocab_size=len(WORDS), n_positions=64, n_embd=16, n_layer=1, n_head=2, bos_token_id=3,
-        eos_token_id=3, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout))
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(WORDS),
+            n_positions=64,
+            n_embd=16,
+            n_layer=1,
+            n_head=2,
+            bos_token_id=3,
+            eos_token_id=3,
+            resid_pdrop=dropout,
+            embd_pdrop=dropout,
+            attn_pdrop=dropout,
+        )
+    )
 
 
 def bert(classes: int = 2, seed: int = 0) -> Any:
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(seed)
-    return BertForSequenceClassification(BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=16, max_position_embeddings=64, num_labels=classes))
+    return BertForSequenceClassification(
+        BertConfig(
+            vocab_size=len(WORDS),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            max_position_embeddings=64,
+            num_labels=classes,
+        )
+    )
 
 
 def sentence(dice: np.random.Generator, longest: int = 14) -> str:
@@ -60,8 +85,11 @@ def sentence(dice: np.random.Generator, longest: int = 14) -> str:
 
 def closed(**settings: Any) -> fs.Method:
     """Ours, with gates that close early and by hand; the clock decides nothing."""
-    return methods.registry.build("finesieve", 0, **{
-        "train": 0.3, "score": 0.6, "starts": {2: 0.15, 3: 0.4}, "cost_ratio": 0.2, **settings})
+    return methods.registry.build(
+        "finesieve",
+        0,
+        **{"train": 0.3, "score": 0.6, "starts": {2: 0.15, 3: 0.4}, "cost_ratio": 0.2, **settings},
+    )
 
 
 def weights(model: Any) -> list[torch.Tensor]:
@@ -80,20 +108,22 @@ def documented(name: str, **names: Any) -> Any:
     return names[name]
 
 
-def runs_with_one_line_more(
-    example: str, folder: Path, limit: int = 96, rel: float = 0.0
-) -> None:
+def runs_with_one_line_more(example: str, folder: Path, limit: int = 96, rel: float = 0.0) -> None:
     """The example runs filtered, and while the gates are open makes plain training's steps and ends
     at its loss: to all six digits, or `rel` where losses of one's own stand for the host's. The
     sieve is one line of it. limit: whatever gives three batches of 32 at the most (some pairs are
     too long for TRL)."""
     path = Path(__file__).parent.parent / "examples" / example
     sieve_alone(path.read_text(encoding="utf-8"))
-    said = side_by_side(*(
-        [str(path), "--limit", str(limit), "--output", str(folder / name), *sieve]
-        for name, sieve in (("plain", []), ("sieved", ["--sieve"]))))
-    plain, sieved = (re.fullmatch(r"3 steps, [0-9.]+ s, train loss ([0-9.]+)", lines[-1])
-                     for lines in said)
+    said = side_by_side(
+        *(
+            [str(path), "--limit", str(limit), "--output", str(folder / name), *sieve]
+            for name, sieve in (("plain", []), ("sieved", ["--sieve"]))
+        )
+    )
+    plain, sieved = (
+        re.fullmatch(r"3 steps, [0-9.]+ s, train loss ([0-9.]+)", lines[-1]) for lines in said
+    )
     assert plain, said[0][-1]
     assert sieved, said[1][-1]
     moves, counts = books(said[1])
@@ -105,8 +135,12 @@ def runs_with_one_line_more(
 def side_by_side(*commands: list[str]) -> list[list[str]]:
     """The lines that these Python scripts print, run at the same time: each imports, on one core,
     for most of it. None may fail."""
-    runs = [subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE, text=True) for command in commands]
+    runs = [
+        subprocess.Popen(
+            [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for command in commands
+    ]
     ends = [run.communicate() for run in runs]
     for run, (_, err) in zip(runs, ends, strict=True):
         assert run.returncode == 0, err

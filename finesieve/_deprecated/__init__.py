@@ -11,10 +11,23 @@ from importlib import import_module
 from typing import Any
 
 # What was an attribute as soon as the package was imported. The adapters never were.
-LOADED = frozenset({
-    "agreement", "budget", "evidence", "features", "forward_gate", "frozen", "ledger", "predictor",
-    "rivals", "rows", "schedule", "stream", "thresholds",
-})
+LOADED = frozenset(
+    {
+        "agreement",
+        "budget",
+        "evidence",
+        "features",
+        "forward_gate",
+        "frozen",
+        "ledger",
+        "predictor",
+        "rivals",
+        "rows",
+        "schedule",
+        "stream",
+        "thresholds",
+    }
+)
 _PASSED = ("finesieve", "importlib", "_frozen_importlib", "_frozen_importlib_external")
 
 
@@ -25,7 +38,9 @@ def moved(old: str, new: str) -> None:
         frame = frame.f_back
     warnings.warn_explicit(
         f"{old} goes with the next release: it is {new} now",
-        DeprecationWarning, frame.f_code.co_filename, frame.f_lineno,
+        DeprecationWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
         module=frame.f_globals.get("__name__"),
         registry=frame.f_globals.setdefault("__warningregistry__", {}),
     )

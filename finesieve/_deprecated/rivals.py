@@ -7,7 +7,12 @@ from finesieve.methods.baselines.loss_rules import LossSampling, SelectiveBackpr
 from finesieve.methods.baselines.rho_loss import Reducible
 
 __all__ = [
-    "Annealed", "InfoBatch", "Known", "LossSampling", "Reducible", "SelectiveBackprop",
+    "Annealed",
+    "InfoBatch",
+    "Known",
+    "LossSampling",
+    "Reducible",
+    "SelectiveBackprop",
     "TopLoss",
 ]
 

@@ -16,8 +16,18 @@ from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows, rows_from_state, rows_state
 
 __all__ = [
-    "IDS", "PREFIX", "WEIGHTS", "Codec", "Ride", "Rows", "TensorBatch", "inputs", "is_filler",
-    "ride", "rows_from_state", "rows_state",
+    "IDS",
+    "PREFIX",
+    "WEIGHTS",
+    "Codec",
+    "Ride",
+    "Rows",
+    "TensorBatch",
+    "inputs",
+    "is_filler",
+    "ride",
+    "rows_from_state",
+    "rows_state",
 ]
 
 moved(

@@ -13,8 +13,15 @@ from finesieve.methods.baselines.loss_rules import History, Quantile
 from finesieve.methods.baselines.paper import CutOff, LossThreshold
 
 __all__ = [
-    "Array", "CutOff", "History", "LossThreshold", "Quantile", "ThresholdSampling",
-    "balanced_threshold", "inclusion", "solve_threshold",
+    "Array",
+    "CutOff",
+    "History",
+    "LossThreshold",
+    "Quantile",
+    "ThresholdSampling",
+    "balanced_threshold",
+    "inclusion",
+    "solve_threshold",
 ]
 
 moved(

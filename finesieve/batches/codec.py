@@ -142,7 +142,8 @@ class Codec:
             lengths = rows.lengths[index]
             where = torch.from_numpy(index)
             widths = [
-                int(lengths.max(initial=0)) if plain and i == 0
+                int(lengths.max(initial=0))
+                if plain and i == 0
                 else padding.width(text.real[where.to(text.mask.device)])
                 for i, text in enumerate(texts)
             ]
@@ -165,8 +166,10 @@ class Codec:
         width] for n of the rows, 0 where nothing stands. The column is made at the first part."""
         mask = text_mask(rows.columns)
         if mask is None or mask.ndim != 2:
-            raise BatchError("frozen layers' output can be shared in batches with an "
-                             "`attention_mask` [n, length] only; there is none")
+            raise BatchError(
+                "frozen layers' output can be shared in batches with an "
+                "`attention_mask` [n, length] only; there is none"
+            )
         if column is None:
             column = part.new_zeros((n, mask.shape[1], part.shape[2]))
         width = min(part.shape[1], column.shape[1])  # a part may be padded to one of `lengths`
@@ -188,16 +191,20 @@ class Codec:
             return rows
         texts = self._padding.texts(rows.columns)
         if not texts:
-            raise BatchError("lengths=... needs an `attention_mask` in the batches, which says "
-                             "what is padding; there is none")
+            raise BatchError(
+                "lengths=... needs an `attention_mask` in the batches, which says "
+                "what is padding; there is none"
+            )
         columns = dict(rows.columns)
         for text in texts:
             longest = self._padding.width(text.real.reshape(-1, text.mask.shape[-1]))
             width = next((b for b in self._buckets if b >= longest), None)
             if width is None:
-                raise BatchError(f"an example has {longest} tokens, but the longest of lengths="
-                                 f"{self._buckets} is {self._buckets[-1]}: add a longer one, or "
-                                 "cut the texts")
+                raise BatchError(
+                    f"an example has {longest} tokens, but the longest of lengths="
+                    f"{self._buckets} is {self._buckets[-1]}: add a longer one, or "
+                    "cut the texts"
+                )
             for key in text.keys:
                 column = columns[key]
                 assert isinstance(column, Tensor)
@@ -284,20 +291,26 @@ class Codec:
             return [*self._batch(columns), Ride(ids, weights)]
         for key in (IDS, WEIGHTS):
             if key in columns:
-                raise BatchError(f"the loader's batches already have a column {key!r}: is the "
-                                 "loader wrapped in two sieves?")
+                raise BatchError(
+                    f"the loader's batches already have a column {key!r}: is the "
+                    "loader wrapped in two sieves?"
+                )
         return self._batch(columns, **{IDS: ids, WEIGHTS: weights})
 
     # ---- state
 
     def state_dict(self) -> State:
-        return {"form": self._form, "padding": self._padding.state_dict(),
-                "constants": dict(self._constants)}
+        return {
+            "form": self._form,
+            "padding": self._padding.state_dict(),
+            "constants": dict(self._constants),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if self._form not in (None, state["form"]):
-            raise StateError(f"the state is of {state['form']} batches, the loader's are "
-                             f"{self._form}")
+            raise StateError(
+                f"the state is of {state['form']} batches, the loader's are {self._form}"
+            )
         self._form, self._constants = state["form"], dict(state["constants"])
         self._padding.load_state_dict(state["padding"])
 
@@ -309,8 +322,11 @@ def _whole(column: Column, key: Hashable) -> IntArray:
     except (TypeError, ValueError, RuntimeError):
         found = None
     if found is None or found.ndim != 1 or found.is_floating_point() or found.is_complex():
-        what = type(column[0]).__name__ if found is None else (
-            f"{found.dtype} of shape {tuple(found.shape)}")
+        what = (
+            type(column[0]).__name__
+            if found is None
+            else (f"{found.dtype} of shape {tuple(found.shape)}")
+        )
         raise BatchError(
             f"id_key={key!r} holds {what}; expected a whole number for each example: number the "
             "examples, e.g. data.add_column('id', range(len(data)))"

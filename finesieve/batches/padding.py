@@ -90,7 +90,9 @@ class Padding:
                     self._set_apart(key)
         labels = columns.get("labels")
         if (
-            isinstance(labels, Tensor) and labels.ndim == 2 and labels.is_floating_point()
+            isinstance(labels, Tensor)
+            and labels.ndim == 2
+            and labels.is_floating_point()
             and "labels" not in self._given
         ):
             self._set_apart("labels")  # a value a class, as wide as the text by chance
@@ -165,18 +167,26 @@ class Padding:
             keys = [
                 k
                 for k, v in columns.items()
-                if isinstance(v, Tensor) and v.shape[: mask.ndim] == mask.shape
-                and k not in self._apart and _governing(k, masks) == name
+                if isinstance(v, Tensor)
+                and v.shape[: mask.ndim] == mask.shape
+                and k not in self._apart
+                and _governing(k, masks) == name
             ]
             texts.append(Text(mask, 0, keys))
         labels = columns.get("labels")
         if (
-            isinstance(labels, Tensor) and "labels" in self._apart and "labels" not in self._given
-            and self._labels is not None and self._labels[1] and not labels.is_floating_point()
+            isinstance(labels, Tensor)
+            and "labels" in self._apart
+            and "labels" not in self._given
+            and self._labels is not None
+            and self._labels[1]
+            and not labels.is_floating_point()
         ):  # sequence to sequence: the targets have a width of their own
             own = [
-                k for k, v in columns.items()
-                if str(k).startswith("decoder_") and isinstance(v, Tensor)
+                k
+                for k, v in columns.items()
+                if str(k).startswith("decoder_")
+                and isinstance(v, Tensor)
                 and v.shape[:2] == labels.shape
             ]
             texts.append(Text(labels, -100, ["labels", *own]))
@@ -188,7 +198,8 @@ class Padding:
         if at:
             raise BatchError(
                 f"{', '.join(at)} count places from the left, where the padding is: examples of "
-                "other batches would move them. Pad on the right (tokenizer.padding_side)")
+                "other batches would move them. Pad on the right (tokenizer.padding_side)"
+            )
 
     def value(self, key: Hashable) -> float:
         """What this column is padded with."""
@@ -232,8 +243,10 @@ class Padding:
                 f"nothing tells what to pad with: give pad_values={{{key!r}: ...}}"
             )
         if len({(*s[: axis - 1], *s[axis:]) for s in shapes}) > 1:
-            raise BatchError(f"column {key!r} came in shapes {sorted(shapes)}; only the length "
-                             f"may differ, their dimension {axis}")
+            raise BatchError(
+                f"column {key!r} came in shapes {sorted(shapes)}; only the length "
+                f"may differ, their dimension {axis}"
+            )
         shape = [sum(map(len, pieces)), *pieces[0].shape[1:]]
         shape[axis] = max(p.shape[axis] for p in pieces)
         out = pieces[0].new_full(shape, self.value(key))
@@ -246,8 +259,12 @@ class Padding:
     # ---- state
 
     def state_dict(self) -> State:
-        return {"found": dict(self._found), "left": self._left, "apart": list(self._apart),
-                "labels": self._labels}
+        return {
+            "found": dict(self._found),
+            "left": self._left,
+            "apart": list(self._apart),
+            "labels": self._labels,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._found, self._left = dict(state["found"]), state["left"]

@@ -119,9 +119,7 @@ class Holding:
             "idle": self._idle,
         }
 
-    def load_state_dict(
-        self, state: Mapping[str, Any], device: torch.device | str = "cpu"
-    ) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
         self._dice.load_state_dict(state["dice"])
         self._held = [rows_from_state(s, device) for s in state["held"]]
         self._ready, self._count, self._tokens = deque(), 0, {False: 0, True: 0}

@@ -10,8 +10,19 @@ from finesieve.errors import ConfigError
 CLOCKS = ("wall", "processor")
 ATTENTION = ("eager", "sdpa")  # implementations in transformers
 # The names in `finesieve.methods.REGISTRY`, which cannot be asked without loading torch.
-METHODS = ("finesieve", "paper", "authors", "full", "random", "quantile", "selective-backprop",
-           "top-loss", "loss-sampling", "infobatch", "rho-loss")
+METHODS = (
+    "finesieve",
+    "paper",
+    "authors",
+    "full",
+    "random",
+    "quantile",
+    "selective-backprop",
+    "top-loss",
+    "loss-sampling",
+    "infobatch",
+    "rho-loss",
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,8 @@ class Config:
                 raise ConfigError(f"{name} is {value}; expected 1 or more")
         if self.head_start is not None and self.head_start < 0:
             raise ConfigError(
-                f"head_start is {self.head_start}; expected a number of examples, or 0 for none")
+                f"head_start is {self.head_start}; expected a number of examples, or 0 for none"
+            )
         if not 0 <= self.seed < 2**31:
             raise ConfigError(f"seed is {self.seed}; expected 0 to {2**31 - 1}")
         if not 0 < self.lr < 1:

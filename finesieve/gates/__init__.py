@@ -16,6 +16,19 @@ from finesieve.gates.protocol import (
 from finesieve.gates.simple import Open, Random
 
 __all__ = [
-    "COST_RATIO", "SURVIVOR", "BoolArray", "Dice", "Features", "FloatArray", "Gate", "IntArray",
-    "Limits", "Offer", "Open", "Random", "State", "Verdict", "strata",
+    "COST_RATIO",
+    "SURVIVOR",
+    "BoolArray",
+    "Dice",
+    "Features",
+    "FloatArray",
+    "Gate",
+    "IntArray",
+    "Limits",
+    "Offer",
+    "Open",
+    "Random",
+    "State",
+    "Verdict",
+    "strata",
 ]

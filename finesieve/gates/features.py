@@ -52,8 +52,13 @@ def _nameless(batch: Any, key: str | int | None) -> bool:
 
 def _whole(value: Any, ndim: int) -> bool:
     """Whether this is a tensor of whole numbers with so many dimensions."""
-    return (torch.is_tensor(value) and value.ndim == ndim and value.dtype != torch.bool
-            and not value.is_floating_point() and not value.is_complex())
+    return (
+        torch.is_tensor(value)
+        and value.ndim == ndim
+        and value.dtype != torch.bool
+        and not value.is_floating_point()
+        and not value.is_complex()
+    )
 
 
 def _tokens(batch: Any, key: str | int, ndim: int = 2) -> Any:
@@ -101,8 +106,10 @@ def _count(batch: Any, targets: str | int) -> FloatArray:
     """float32[n], how many targets each example has."""
     found = _targets(batch, targets)
     if found is None:
-        raise BatchError(f"{targets!r} is the last element of a tuple batch, and this batch has "
-                         "none of numbers: name its place, or give a feature function of your own")
+        raise BatchError(
+            f"{targets!r} is the last element of a tuple batch, and this batch has "
+            "none of numbers: name its place, or give a feature function of your own"
+        )
     told = torch.as_tensor(found).detach()
     if told.ndim != 2:
         raise BatchError(f"{targets!r} has shape {tuple(told.shape)}; expected targets [n, length]")
@@ -152,8 +159,11 @@ def token_features(
         if ids.ndim != 2:
             raise BatchError(f"{tokens!r} has shape {ids.shape}; expected token ids [n, length]")
         # A copy in any case: neither is changed when the other is.
-        masked = mask is not None and not _nameless(batch, mask) and (
-            not isinstance(batch, Mapping) or mask in batch)
+        masked = (
+            mask is not None
+            and not _nameless(batch, mask)
+            and (not isinstance(batch, Mapping) or mask in batch)
+        )
         ids = ids.astype(np.int64, copy=not masked)
         if masked:
             assert mask is not None
@@ -168,7 +178,9 @@ def token_features(
 
 
 def choice_features(
-    tokens: str = "input_ids", labels: str = "labels", mask: str = "attention_mask",
+    tokens: str = "input_ids",
+    labels: str = "labels",
+    mask: str = "attention_mask",
     max_tokens: int = 128,
 ) -> FeatureFunction:
     """Features of multiple choice, tokens int[n, choices, length]: those of the right choice.
@@ -180,8 +192,10 @@ def choice_features(
     def features(batch: Any) -> Features:
         given, right_one = _tokens(batch, tokens, 3), _targets(batch, labels)
         if given is None or right_one is None:
-            raise BatchError(f"no {tokens!r} [n, choices, length], or no {labels!r}, in a "
-                             f"{type(batch).__name__}: give a feature function of your own")
+            raise BatchError(
+                f"no {tokens!r} [n, choices, length], or no {labels!r}, in a "
+                f"{type(batch).__name__}: give a feature function of your own"
+            )
         ids = torch.as_tensor(given)
         if ids.ndim != 3:
             raise BatchError(

@@ -36,8 +36,11 @@ def sample_offers(seed: int = 0, count: int = 6, n: int = 64, stage: int = 2) ->
         yield Offer(
             ids=np.arange(i * n, (i + 1) * n, dtype=np.int64),
             stage=stage,
-            features=Features(tokens.astype(np.int64), dice.integers(0, 2, n),
-                              (tokens >= 0).sum(axis=1).astype(np.float32)),
+            features=Features(
+                tokens.astype(np.int64),
+                dice.integers(0, 2, n),
+                (tokens >= 0).sum(axis=1).astype(np.float32),
+            ),
             loss=loss,
             size=size,
             keep=loss > 0.4,
@@ -134,9 +137,15 @@ def law_state_is_whole(factory: Factory) -> None:
     for offer in sample_offers(5):
         a, b = gate.decide(offer), twin.decide(offer)
         _must(np.array_equal(a.keep, b.keep), "a restored gate decides otherwise")
-        _must(_same(
-            *(None if v.probability is None else torch.from_numpy(v.probability) for v in (a, b))
-        ), "a restored gate has other probabilities")
+        _must(
+            _same(
+                *(
+                    None if v.probability is None else torch.from_numpy(v.probability)
+                    for v in (a, b)
+                )
+            ),
+            "a restored gate has other probabilities",
+        )
         gate.learn(offer)
         twin.learn(offer)
     _must(_same(_round_trip(gate), _round_trip(twin)), "a restored gate learns otherwise")

@@ -114,9 +114,7 @@ class SizeRegression(Predictor):
         """Memory of the tables, in bytes: fixed at construction."""
         return self._weight.nbytes + self._square.nbytes + self._memory.nbytes
 
-    def _hashed(
-        self, features: Features
-    ) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
+    def _hashed(self, features: Features) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
         """Return slots, the value of an active feature, and the sum of its weights times that.
 
         What was predicted is learned from next: both need them, and they are found once.

@@ -78,8 +78,11 @@ class FilteredLoader:
         **options: Any,
     ) -> None:
         scorer = scorer_of(
-            model, options.pop("head", None), options.pop("scorer", None),
-            SieveOptions(autocast=options.pop("autocast", None)))
+            model,
+            options.pop("head", None),
+            options.pop("scorer", None),
+            SieveOptions(autocast=options.pop("autocast", None)),
+        )
         _check(accelerator, loader, scorer, epochs)
         hosts.check_method(method, options.get("id_key"), "a filtered loader")
         self._accelerator, self._loader, self._epochs = accelerator, loader, epochs
@@ -119,8 +122,11 @@ class FilteredLoader:
                 raise ConfigError("the loader has no length: give stream.schedule(..., steps=...)")
             steps = self._epochs * -(-len(self._loader) // host.gradient_accumulation_steps)
         self._schedule = hosts.Driven(
-            schedule, steps, lambda: self.sieve.progress,
-            lambda: host.sync_gradients and not host.optimizer_step_was_skipped)
+            schedule,
+            steps,
+            lambda: self.sieve.progress,
+            lambda: host.sync_gradients and not host.optimizer_step_was_skipped,
+        )
         return self._schedule
 
     def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
@@ -129,8 +135,11 @@ class FilteredLoader:
 
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """`loss`, by its name of version 0.1."""
-        warnings.warn("FilteredLoader.reduce goes with version 0.3: use FilteredLoader.loss",
-                      DeprecationWarning, stacklevel=2)
+        warnings.warn(
+            "FilteredLoader.reduce goes with version 0.3: use FilteredLoader.loss",
+            DeprecationWarning,
+            stacklevel=2,
+        )
         return self.loss(losses, batch, sizes)
 
     @property
@@ -183,7 +192,9 @@ class FilteredLoader:
                 "a schedule was prepared that steps with the optimizer, and nobody knows "
                 "beforehand how often that is: decay = stream.schedule(decay) follows the share "
                 "of the data consumed (a loop that counts its steps needs none)",
-                FinesieveWarning, stacklevel=3)
+                FinesieveWarning,
+                stacklevel=3,
+            )
 
     def _start(self, epoch: int) -> tuple[Any, Iterator[Any]]:
         """The loader, placed where an interrupted pass had come to, and its batches.
@@ -229,8 +240,10 @@ class FilteredLoader:
     def _set_generators(self, states: list[Tensor]) -> None:
         found = generators(self._loader)
         if len(found) != len(states):
-            raise StateError(f"the state is of a loader with {len(states)} random generators, "
-                             f"this one has {len(found)}")
+            raise StateError(
+                f"the state is of a loader with {len(states)} random generators, "
+                f"this one has {len(found)}"
+            )
         for generator, state in zip(found, states, strict=True):
             generator.set_state(state)
 
@@ -240,15 +253,18 @@ class FilteredLoader:
 
     def _save(self, models: list[nn.Module], weights: list[Any], folder: str) -> None:
         # Not by `register_for_checkpointing`, which would save the first rank's alone.
-        torch.save({
-            "ranks": self._accelerator.num_processes,
-            "sieve": self.sieve.state_dict(),
-            "epoch": self._loader.iteration if self._epoch is None else self._epoch,
-            "under_way": self._epoch is not None,
-            "begun": self._begun,
-            "generators": self._generators(),
-            "schedule": None if self._schedule is None else self._schedule.state_dict(),
-        }, self._file(folder))
+        torch.save(
+            {
+                "ranks": self._accelerator.num_processes,
+                "sieve": self.sieve.state_dict(),
+                "epoch": self._loader.iteration if self._epoch is None else self._epoch,
+                "under_way": self._epoch is not None,
+                "begun": self._begun,
+                "generators": self._generators(),
+                "schedule": None if self._schedule is None else self._schedule.state_dict(),
+            },
+            self._file(folder),
+        )
 
     def _load(self, models: list[nn.Module], folder: str) -> None:
         path, ranks = self._file(folder), self._accelerator.num_processes
@@ -258,11 +274,15 @@ class FilteredLoader:
             )
         state = torch.load(path, weights_only=True)
         if state["ranks"] != ranks:
-            raise StateError(f"the state was saved by {state['ranks']} ranks, and there are "
-                             f"{ranks}: each goes on with its own part of the data")
+            raise StateError(
+                f"the state was saved by {state['ranks']} ranks, and there are "
+                f"{ranks}: each goes on with its own part of the data"
+            )
         if (state["schedule"] is None) != (self._schedule is None):
-            raise StateError("call stream.schedule(...) before accelerator.load_state(...) if the "
-                             "run that saved the state did, and only then")
+            raise StateError(
+                "call stream.schedule(...) before accelerator.load_state(...) if the "
+                "run that saved the state did, and only then"
+            )
         loader = self._loader
         dispatched = isinstance(loader, DataLoaderDispatcher)
         device = self._accelerator.device if dispatched else loader.device or "cpu"
@@ -279,29 +299,36 @@ def _check(accelerator: Any, loader: Any, scorer: Scorer | None, epochs: Any) ->
     if not isinstance(accelerator, Accelerator):
         raise ConfigError(f"a {type(accelerator).__name__}; expected an accelerate.Accelerator")
     if type(loader) not in (DataLoaderShard, DataLoaderDispatcher):
-        raise ConfigError(f"a {type(loader).__name__}; expected the DataLoader that "
-                          "accelerator.prepare returned")
+        raise ConfigError(
+            f"a {type(loader).__name__}; expected the DataLoader that accelerator.prepare returned"
+        )
     wrong = []
     if not isinstance(epochs, int) or epochs < 1:
         wrong.append(f"epochs is {epochs!r}; expected a whole number, 1 or more")
     kind = str(getattr(accelerator.distributed_type, "value", accelerator.distributed_type))
     sharded = dispatched = ""
     if kind != "NO" and not kind.startswith("MULTI_"):
-        sharded = (f"distributed type {kind} does not leave each rank a whole model to score "
-                   "with: use plain data-parallel training (accelerate launch --multi_gpu)")
+        sharded = (
+            f"distributed type {kind} does not leave each rank a whole model to score "
+            "with: use plain data-parallel training (accelerate launch --multi_gpu)"
+        )
     if type(loader) is DataLoaderDispatcher and accelerator.num_processes > 1:
         dispatched = "DataLoaderConfiguration(dispatch_batches=False)"
     mesh = not sharded and getattr(accelerator, "torch_device_mesh", None) is not None
     wrong += hosts.unserved(sharded=sharded, mesh=mesh, dispatched=dispatched)
     if loader.use_stateful_dataloader:
-        wrong.append("the sieve finds its place in the data itself: "
-                     "DataLoaderConfiguration(use_stateful_dataloader=False)")
+        wrong.append(
+            "the sieve finds its place in the data itself: "
+            "DataLoaderConfiguration(use_stateful_dataloader=False)"
+        )
     model = getattr(scorer, "model", None)
     parallel = nn.parallel.DistributedDataParallel
     if model is not None and any(isinstance(m, parallel) for m in unwrapped(model).modules()):
-        wrong.append("the scorer's model has DistributedDataParallel inside, whose forward hangs "
-                     "when ranks score different numbers of batches: give the scorer the "
-                     "prepared model itself, or accelerator.unwrap_model(model)")
+        wrong.append(
+            "the scorer's model has DistributedDataParallel inside, whose forward hangs "
+            "when ranks score different numbers of batches: give the scorer the "
+            "prepared model itself, or accelerator.unwrap_model(model)"
+        )
     if wrong:
         raise ConfigError("the loader cannot be filtered: " + "; ".join(wrong))
 
@@ -322,7 +349,8 @@ def generators(loader: Any) -> list[torch.Generator]:
     """Those of the loader's own that its order may come from (a seedable sampler's is seeded
     with every pass)."""
     of = (loader, loader.dataset, loader.get_sampler())
-    found = [getattr(loader, "synchronized_generator", None),
-             *(getattr(x, "generator", None) for x in of
-               if not isinstance(x, SeedableRandomSampler))]
+    found = [
+        getattr(loader, "synchronized_generator", None),
+        *(getattr(x, "generator", None) for x in of if not isinstance(x, SeedableRandomSampler)),
+    ]
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())

@@ -44,9 +44,12 @@ def attach(trainer: Any, method: Recipe | Method | str | None = None, **options:
             return import_module(module).attach(trainer, method, **options)
     hint = ""
     if type(trainer).__name__ == "Accelerator":
-        hint = (": with Accelerate filter the prepared loader, "
-                "finesieve.integrations.accelerate.FilteredLoader(accelerator, loader, model)")
+        hint = (
+            ": with Accelerate filter the prepared loader, "
+            "finesieve.integrations.accelerate.FilteredLoader(accelerator, loader, model)"
+        )
     elif hasattr(trainer, "__iter__") or hasattr(trainer, "forward"):
         hint = ": in a loop of your own use finesieve.Sieve(model, total=...)"
-    raise ConfigError(f"a {type(trainer).__name__}; expected a Trainer of transformers, TRL or "
-                      f"Lightning{hint}")
+    raise ConfigError(
+        f"a {type(trainer).__name__}; expected a Trainer of transformers, TRL or Lightning{hint}"
+    )

@@ -45,11 +45,15 @@ def check_method(
     elif by_steps and made.schedule_by == "steps":
         wrong = "has a learning rate that goes by steps"
     if wrong:
-        raise ConfigError(f"method {made.name!r} {wrong}, which {where} does not have: run it "
-                          f"with `finesieve train --method {made.name}`")
+        raise ConfigError(
+            f"method {made.name!r} {wrong}, which {where} does not have: run it "
+            f"with `finesieve train --method {made.name}`"
+        )
     if made.needs_ids and id_key is None:
-        raise ConfigError(f"method {made.name!r} remembers losses from pass to pass, so it needs "
-                          "ids that stay the same: give id_key=, the name of a column of them")
+        raise ConfigError(
+            f"method {made.name!r} remembers losses from pass to pass, so it needs "
+            "ids that stay the same: give id_key=, the name of a column of them"
+        )
 
 
 class Wrapper:
@@ -79,7 +83,10 @@ class Driven(Wrapper, StreamSchedule, LRScheduler):
     """
 
     def __init__(
-        self, inner: Any, steps: int, progress: Callable[[], float],
+        self,
+        inner: Any,
+        steps: int,
+        progress: Callable[[], float],
         due: Callable[[], bool] | None = None,
     ) -> None:
         StreamSchedule.__init__(self, inner, steps, progress)
@@ -120,14 +127,20 @@ def unserved(
     """
     wrong = [sharded] if sharded else []
     if several_gpus:
-        wrong.append("several GPUs in one process (DataParallel): start one process a GPU "
-                     "(torchrun), or show it one GPU (CUDA_VISIBLE_DEVICES)")
+        wrong.append(
+            "several GPUs in one process (DataParallel): start one process a GPU "
+            "(torchrun), or show it one GPU (CUDA_VISIBLE_DEVICES)"
+        )
     if mesh:
-        wrong.append("a parallelism_config shards the model or gives several ranks the same "
-                     "batches: use plain data-parallel training, without one")
+        wrong.append(
+            "a parallelism_config shards the model or gives several ranks the same "
+            "batches: use plain data-parallel training, without one"
+        )
     if dispatched:
-        wrong.append("batches dispatched by the first rank are drawn by all ranks at the same "
-                     f"time, but each sieve draws as many as it needs: {dispatched}")
+        wrong.append(
+            "batches dispatched by the first rank are drawn by all ranks at the same "
+            f"time, but each sieve draws as many as it needs: {dispatched}"
+        )
     return wrong
 
 

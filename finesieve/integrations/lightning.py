@@ -153,8 +153,11 @@ class SieveCallback(Callback):
 
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """`loss`, by its name of version 0.1."""
-        warnings.warn("SieveCallback.reduce goes with version 0.3: use SieveCallback.loss",
-                      DeprecationWarning, stacklevel=2)
+        warnings.warn(
+            "SieveCallback.reduce goes with version 0.3: use SieveCallback.loss",
+            DeprecationWarning,
+            stacklevel=2,
+        )
         return self.loss(losses, batch, sizes)
 
     def figures(self) -> dict[str, float]:
@@ -302,19 +305,26 @@ class SieveCallback(Callback):
         if any(k in _SHARDED for k in kinds) or not any(k in _SERVED for k in kinds):
             wrong += unserved(
                 sharded=f"Trainer(strategy=...) is {kinds[0]}; expected 'ddp' or one device: a "
-                        "sharded model cannot be scored by one rank alone")
+                "sharded model cannot be scored by one rank alone"
+            )
         for name in ("val_check_interval", "limit_train_batches"):
             value = getattr(trainer, name)
             if isinstance(value, float) and value != 1.0:
-                wrong.append(f"Trainer({name}={value}): nobody knows beforehand how many batches "
-                             "survive; give a whole number of batches")
+                wrong.append(
+                    f"Trainer({name}={value}): nobody knows beforehand how many batches "
+                    "survive; give a whole number of batches"
+                )
         if trainer.max_steps > 0 and trainer.max_epochs > 0:
-            wrong.append(f"Trainer(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps})"
-                         ": nobody knows beforehand which comes first, and the schedule needs to "
-                         "know: set one of them (max_epochs=-1 beside max_steps)")
+            wrong.append(
+                f"Trainer(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps})"
+                ": nobody knows beforehand which comes first, and the schedule needs to "
+                "know: set one of them (max_epochs=-1 beside max_steps)"
+            )
         if trainer.overfit_batches:
-            wrong.append(f"Trainer(overfit_batches={trainer.overfit_batches}): there is nothing "
-                         "to filter in a few batches; leave the sieve out (method='full')")
+            wrong.append(
+                f"Trainer(overfit_batches={trainer.overfit_batches}): there is nothing "
+                "to filter in a few batches; leave the sieve out (method='full')"
+            )
         if wrong:
             raise ConfigError("the sieve cannot be used: " + "; ".join(wrong))
 
@@ -367,8 +377,10 @@ class SieveCallback(Callback):
             scorer = _Prepared(own, trainer, module)
         several = trainer.world_size > 1
         sieve = Sieve.of_host(
-            scorer, copy.deepcopy(self._method),
-            total=self._total(), listeners=self._listeners,
+            scorer,
+            copy.deepcopy(self._method),
+            total=self._total(),
+            listeners=self._listeners,
             features=self._features or (self._head.features() if self._head else None),
             agreement=Ranks(device=str(trainer.strategy.root_device)) if several else Alone(),
             **{"clock": self._clock, **self._options},
@@ -377,8 +389,10 @@ class SieveCallback(Callback):
         if self._saved is not None:
             ranks = self._saved["ranks"]
             if len(ranks) != trainer.world_size:
-                raise StateError(f"the checkpoint was saved by {len(ranks)} ranks, there are "
-                                 f"{trainer.world_size}: resume on as many devices")
+                raise StateError(
+                    f"the checkpoint was saved by {len(ranks)} ranks, there are "
+                    f"{trainer.world_size}: resume on as many devices"
+                )
             own = ranks[trainer.global_rank]
             sieve.load_state_dict(own["sieve"], trainer.strategy.root_device)
             self._order = own["order"]

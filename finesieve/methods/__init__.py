@@ -27,17 +27,39 @@ from finesieve.methods.recipes import (
 from finesieve.methods.registry import REGISTRY, named
 
 __all__ = [
-    "REGISTRY", "Adaptive", "Authors", "Budget", "Full", "InfoBatch", "LossSampling", "Manual",
-    "Method", "Paper", "Quantile", "RandomSubset", "Recipe", "RhoLoss", "SelectiveBackprop",
-    "TopLoss", "named",
+    "REGISTRY",
+    "Adaptive",
+    "Authors",
+    "Budget",
+    "Full",
+    "InfoBatch",
+    "LossSampling",
+    "Manual",
+    "Method",
+    "Paper",
+    "Quantile",
+    "RandomSubset",
+    "Recipe",
+    "RhoLoss",
+    "SelectiveBackprop",
+    "TopLoss",
+    "named",
 ]
 
 # Functions of version 0.1, which go with 0.3, and the recipes that replace them.
 _OLD = {
-    "build": "named(name, **settings)", "finesieve": "Adaptive, Budget or Manual",
-    "paper": "Paper", "authors": "Authors", "full": "Full", "random": "RandomSubset",
-    "quantile": "Quantile", "selective_backprop": "SelectiveBackprop", "top_loss": "TopLoss",
-    "loss_sampling": "LossSampling", "infobatch": "InfoBatch", "rho_loss": "RhoLoss",
+    "build": "named(name, **settings)",
+    "finesieve": "Adaptive, Budget or Manual",
+    "paper": "Paper",
+    "authors": "Authors",
+    "full": "Full",
+    "random": "RandomSubset",
+    "quantile": "Quantile",
+    "selective_backprop": "SelectiveBackprop",
+    "top_loss": "TopLoss",
+    "loss_sampling": "LossSampling",
+    "infobatch": "InfoBatch",
+    "rho_loss": "RhoLoss",
 }
 
 
@@ -47,7 +69,9 @@ def __getattr__(name: str) -> Callable[..., Method]:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     warnings.warn(
         f"finesieve.methods.{name} goes with version 0.3: use finesieve.methods.{_OLD[name]}",
-        DeprecationWarning, stacklevel=2)
+        DeprecationWarning,
+        stacklevel=2,
+    )
     if name == "build":
         return registry.build
 

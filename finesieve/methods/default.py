@@ -47,7 +47,11 @@ def finesieve(
     rule = ThresholdSampling(score, floor_forward, seed=2 * seed, systematic=systematic)
     forward = PredictorGate(SizeRegression(predictor_bits), rule, audit, seed)
     backward = ThresholdSampling(
-        train, floor_backward, seed=2 * seed + 1, cost_ratio=cost_ratio, least=least,
+        train,
+        floor_backward,
+        seed=2 * seed + 1,
+        cost_ratio=cost_ratio,
+        least=least,
         systematic=systematic,
     )
     policy: Stages

@@ -253,8 +253,11 @@ class Paper(Recipe):
         bayes = NaiveBayes(self.vocabulary, absent=False)
         forward = PredictorGate(bayes, ouyang.CutOff(0.5), self.audit, seed)
         return Method(
-            "paper", forward, ouyang.LossThreshold(self.history),
-            ouyang.Paper(self.warmup, self.log_loss, self.window), batch_share=0.5,
+            "paper",
+            forward,
+            ouyang.LossThreshold(self.history),
+            ouyang.Paper(self.warmup, self.log_loss, self.window),
+            batch_share=0.5,
         )
 
 
@@ -280,10 +283,12 @@ class Authors(Recipe):
         """Returns the method `authors`."""
         bayes = NaiveBayes(self.vocabulary, absent=True)
         return Method(
-            "authors", PredictorGate(bayes, ouyang.CutOff(0.5), 0.0, seed),
+            "authors",
+            PredictorGate(bayes, ouyang.CutOff(0.5), 0.0, seed),
             ouyang.LossThreshold(self.history),
             ouyang.Paper(self.warmup, self.log_loss, self.window),
-            batches={3: 1}, schedule_by="steps",
+            batches={3: 1},
+            schedule_by="steps",
         )
 
 
@@ -406,7 +411,10 @@ class RhoLoss(Recipe):
     def build(self, seed: int = 0) -> Method:
         """Returns the method `rho-loss`."""
         return Method(
-            "rho-loss", Open(), rho_loss.Reducible(self.train), Fixed({2: self.warmup}),
+            "rho-loss",
+            Open(),
+            rho_loss.Reducible(self.train),
+            Fixed({2: self.warmup}),
             reference=check_share("holdout", self.holdout),
         )
 

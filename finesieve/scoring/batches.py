@@ -97,7 +97,12 @@ class ScoringPass:
     """
 
     def __init__(
-        self, scorer: Scorer | None, codec: Codec, ledger: Ledger, meter: Meter, most: int | None,
+        self,
+        scorer: Scorer | None,
+        codec: Codec,
+        ledger: Ledger,
+        meter: Meter,
+        most: int | None,
         overhead: float,
     ) -> None:
         self._scorer, self._codec, self._ledger, self._meter = scorer, codec, ledger, meter

@@ -68,24 +68,32 @@ class FrozenPrefix:
     def __init__(self, model: nn.Module, count: int) -> None:
         layers = layers_of(model)
         if not 0 < count <= len(layers):
-            raise ConfigError(f"{count} frozen layers; expected 1 to {len(layers)}, what the "
-                              "model has")
+            raise ConfigError(
+                f"{count} frozen layers; expected 1 to {len(layers)}, what the model has"
+            )
         self._layers = list(layers)[:count]
         for i, layer in enumerate(self._layers):
             for name, parameter in layer.named_parameters():
                 if parameter.requires_grad:
-                    raise ConfigError(f"{name} of layer {i} is trained: freeze the first {count} "
-                                      "layers and the embeddings first "
-                                      "(finesieve.scoring.frozen.freeze)")
+                    raise ConfigError(
+                        f"{name} of layer {i} is trained: freeze the first {count} "
+                        "layers and the embeddings first "
+                        "(finesieve.scoring.frozen.freeze)"
+                    )
             for name, module in layer.named_modules():
-                rates = [value for key, value in vars(module).items()
-                         if "dropout" in key and isinstance(value, float)]  # the functional form's
+                rates = [
+                    value
+                    for key, value in vars(module).items()
+                    if "dropout" in key and isinstance(value, float)
+                ]  # the functional form's
                 if isinstance(module, nn.modules.dropout._DropoutNd):
                     rates.append(module.p)
                 rate = max(rates, default=0.0)
                 if rate > 0:
-                    raise ConfigError(f"{name} of layer {i} drops {rate:.0%}: set the dropout of "
-                                      "frozen layers to 0, or share nothing")
+                    raise ConfigError(
+                        f"{name} of layer {i} drops {rate:.0%}: set the dropout of "
+                        "frozen layers to 0, or share nothing"
+                    )
 
         self._tuple: bool | None = None  # the form of a layer's output; not known before the first
 
@@ -117,8 +125,10 @@ class FrozenPrefix:
         def check(plain: Forward, *args: Any, **kwargs: Any) -> Any:
             out = plain(*args, **kwargs)
             if self._hidden(out).requires_grad:
-                raise ConfigError("something before the frozen layers is trained (the "
-                                  "embeddings?): their output changes, so it cannot be shared")
+                raise ConfigError(
+                    "something before the frozen layers is trained (the "
+                    "embeddings?): their output changes, so it cannot be shared"
+                )
             return out
 
         def skip(plain: Forward, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -142,11 +152,15 @@ class FrozenPrefix:
         self._tuple = isinstance(out, tuple)
         hidden = out[0] if self._tuple else out
         if self._tuple and any(isinstance(x, Tensor) for x in out[1:]):
-            raise ConfigError("a frozen layer gives more than its hidden states (position biases, "
-                              "attentions): its output cannot be shared")
+            raise ConfigError(
+                "a frozen layer gives more than its hidden states (position biases, "
+                "attentions): its output cannot be shared"
+            )
         if not isinstance(hidden, Tensor) or hidden.ndim != 3:
-            raise ConfigError("a frozen layer gives no hidden states [n, length, width]: its "
-                              "output cannot be shared")
+            raise ConfigError(
+                "a frozen layer gives no hidden states [n, length, width]: its "
+                "output cannot be shared"
+            )
         return hidden
 
 

@@ -102,11 +102,19 @@ def start_head(found: LastLayer | None, mean: Mean = list) -> HeadStart:
     first, second = (torch.arange(start, count, 2) for start in (0, 1))
     before, frequencies, *tried = mean(fit.judge(first, second))
     best = min(range(len(tried)), key=tried.__getitem__)
-    numbers = {"before": before, "after": tried[best], "frequencies": frequencies,
-               "strength": STRENGTHS[best]}
+    numbers = {
+        "before": before,
+        "after": tried[best],
+        "frequencies": frequencies,
+        "strength": STRENGTHS[best],
+    }
     if before < _KNOWS * frequencies:
-        return HeadStart(False, "the head is trained already: its loss is below that of the "
-                         "labels' frequencies", count, **numbers)
+        return HeadStart(
+            False,
+            "the head is trained already: its loss is below that of the labels' frequencies",
+            count,
+            **numbers,
+        )
     if tried[best] >= min(before, frequencies):
         return HeadStart(False, "the fitted head is no better on other examples", count, **numbers)
     values = mean(fit.solve(torch.arange(count), STRENGTHS[best]).tolist())
@@ -128,8 +136,13 @@ class _Fit:
         # Without a bias there is nothing that could take the mean back in.
         self._middle = rows.mean(dim=0) if self._biased else torch.zeros_like(rows[0])
         self._scale = (rows - self._middle).square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
-        self._data = LastLayer(found.layer, (inputs - self._middle) / self._scale, found.head,
-                               found.targets, found.shape)
+        self._data = LastLayer(
+            found.layer,
+            (inputs - self._middle) / self._scale,
+            found.head,
+            found.targets,
+            found.shape,
+        )
         self._raw = LastLayer(found.layer, inputs, found.head, found.targets, found.shape)
 
     def now(self, index: Tensor | None = None) -> float:
@@ -137,8 +150,11 @@ class _Fit:
         data = self._raw if index is None else self._raw.take(index)
         bias = self._layer.bias
         with torch.no_grad():
-            return float(data.losses(self._layer.weight.float(),
-                                     None if bias is None else bias.float()).mean())
+            return float(
+                data.losses(
+                    self._layer.weight.float(), None if bias is None else bias.float()
+                ).mean()
+            )
 
     def judge(self, first: Tensor, second: Tensor) -> list[float]:
         """Fits `first` and judges on `second`: mean losses of the head as it is, of the best
@@ -174,7 +190,7 @@ class _Fit:
     def _parts(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
         shape = self._layer.weight.shape
         weight = values[: shape.numel()].view(shape)
-        return weight, values[shape.numel():] if self._biased else None
+        return weight, values[shape.numel() :] if self._biased else None
 
     def _minimise(self, data: LastLayer, strength: float | None, start: Tensor | None) -> Tensor:
         """strength: None for the best constant: the bias alone is fitted."""
@@ -185,8 +201,12 @@ class _Fit:
             return values
         values.requires_grad_()
         optimizer = torch.optim.LBFGS(
-            [values], max_iter=100, tolerance_grad=1e-5, tolerance_change=1e-8,
-            line_search_fn="strong_wolfe")
+            [values],
+            max_iter=100,
+            tolerance_grad=1e-5,
+            tolerance_change=1e-8,
+            line_search_fn="strong_wolfe",
+        )
 
         def closure() -> Tensor:
             optimizer.zero_grad()
@@ -200,4 +220,3 @@ class _Fit:
         with torch.enable_grad():
             optimizer.step(closure)  # type: ignore[no-untyped-call]
         return values.detach()
-

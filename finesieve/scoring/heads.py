@@ -294,8 +294,11 @@ class Tokens(Head):
     def losses(self, outputs: Any, batch: Any) -> Tensor:
         logits, labels, count = self._all(outputs, batch)
         each = F.cross_entropy(
-            logits.flatten(0, 1).float(), labels.long().flatten(), ignore_index=IGNORED,
-            reduction="none", label_smoothing=self.smoothing,
+            logits.flatten(0, 1).float(),
+            labels.long().flatten(),
+            ignore_index=IGNORED,
+            reduction="none",
+            label_smoothing=self.smoothing,
         )
         return each.view(labels.shape).sum(dim=1) / count
 

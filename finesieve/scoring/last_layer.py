@@ -68,8 +68,10 @@ def joined(parts: Sequence[LastLayer]) -> LastLayer:
         return F.pad(value, (0, 0) * (value.ndim - 2) + (0, missing), value=fill)
 
     inputs = torch.cat([padded(part, part.inputs, 0.0) for part in parts])
-    targets = {key: torch.cat([padded(part, part.targets[key], IGNORED) for part in parts])
-               for key in first.targets}
+    targets = {
+        key: torch.cat([padded(part, part.targets[key], IGNORED) for part in parts])
+        for key in first.targets
+    }
     shape = first.shape if len(first.shape) < 2 else (longest, *first.shape[1:])
     return LastLayer(first.layer, inputs, first.head, targets, shape)
 

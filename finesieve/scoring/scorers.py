@@ -196,8 +196,10 @@ class Task(Scorer):
             return None
         layer, given = found
         with torch.inference_mode(False):  # what it made could not take part in a backward pass
-            targets = {key: torch.as_tensor(batch[key]).to(given.device).clone()
-                       for key in self.head.targets}
+            targets = {
+                key: torch.as_tensor(batch[key]).to(given.device).clone()
+                for key in self.head.targets
+            }
             inputs = given.float().clone()
         return LastLayer(layer, inputs, self.head, targets, tuple(logits.shape[1:]))
 

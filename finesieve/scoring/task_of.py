@@ -64,8 +64,10 @@ def default_head(model: nn.Module) -> heads.Head:
 
 def _unsmoothed(head: heads.Head, name: str, smoothing: float) -> heads.Head:
     if smoothing:
-        raise ConfigError(f"label_smoothing_factor={smoothing} with {name}: set it to 0, or give "
-                          "attach(trainer, losses=...)")
+        raise ConfigError(
+            f"label_smoothing_factor={smoothing} with {name}: set it to 0, or give "
+            "attach(trainer, losses=...)"
+        )
     return head
 
 

@@ -111,8 +111,14 @@ class Learning:
             assert offer.loss is not None
             if size is None:
                 size = self._size_of_loss(offer.loss)
-            offer = Offer(offer.ids, stage, features=offer.features, loss=offer.loss, size=size,
-                          probability=offer.probability)
+            offer = Offer(
+                offer.ids,
+                stage,
+                features=offer.features,
+                loss=offer.loss,
+                size=size,
+                probability=offer.probability,
+            )
             sound = np.flatnonzero(np.isfinite(size))
             if len(sound) < offer.n:
                 self.bad(offer.n - len(sound))
@@ -127,7 +133,9 @@ class Learning:
                 "a pass is over and no loss came back: call sieve.loss(losses, batch) in the "
                 "training step. Without it gates never close by themselves, and survivors are "
                 "trained on without their weights",
-                FinesieveWarning, stacklevel=3)
+                FinesieveWarning,
+                stacklevel=3,
+            )
 
     # ---- what is no number
 

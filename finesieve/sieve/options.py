@@ -83,12 +83,14 @@ class SieveOptions:
             if value is not None and (not isinstance(value, int) or value < 1):
                 wrong.append(f"{name} is {value!r}; expected a whole number, 1 or more")
         if not isinstance(self.read_ahead, int) or self.read_ahead < 0:
-            wrong.append(f"read_ahead is {self.read_ahead!r}; expected a number of examples, 0 or "
-                         "more")
+            wrong.append(
+                f"read_ahead is {self.read_ahead!r}; expected a number of examples, 0 or more"
+            )
         if not self.scoring_overhead >= 0:
             wrong.append(f"scoring_overhead is {self.scoring_overhead!r}; expected 0 or more")
-        if self.lengths is not None and (not self.lengths or any(
-                not isinstance(x, int) or x < 1 for x in self.lengths)):
+        if self.lengths is not None and (
+            not self.lengths or any(not isinstance(x, int) or x < 1 for x in self.lengths)
+        ):
             wrong.append(f"lengths is {self.lengths!r}; expected whole numbers, 1 or more")
         if wrong:
             raise ConfigError("; ".join(wrong))
@@ -112,12 +114,17 @@ def options_of(
         if name not in known:
             near = get_close_matches(name, [*known, *_OWN], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise SettingError(f"Sieve has no setting {name!r}; there are {', '.join(_OWN)}, and "
-                               f"in SieveOptions {', '.join(known)}{hint}")
+            raise SettingError(
+                f"Sieve has no setting {name!r}; there are {', '.join(_OWN)}, and "
+                f"in SieveOptions {', '.join(known)}{hint}"
+            )
     if old and warn:
         names = ", ".join(f"{name}=..." for name in old)
-        warnings.warn(f"Sieve({names}) goes with version 0.3: use Sieve(..., options="
-                      f"SieveOptions({names}))", DeprecationWarning, stacklevel=3)
+        warnings.warn(
+            f"Sieve({names}) goes with version 0.3: use Sieve(..., options=SieveOptions({names}))",
+            DeprecationWarning,
+            stacklevel=3,
+        )
     return replace(options or SieveOptions(), **old)
 
 
@@ -133,8 +140,11 @@ def scorer_of(
         ConfigError: if nothing tells the task, or two things do.
     """
     if isinstance(model, Scorer) or (callable(model) and not isinstance(model, nn.Module)):
-        warnings.warn("Sieve(scorer) goes with version 0.3: use Sieve(model), or Sieve(model, "
-                      "scorer=scorer)", DeprecationWarning, stacklevel=3)
+        warnings.warn(
+            "Sieve(scorer) goes with version 0.3: use Sieve(model), or Sieve(model, scorer=scorer)",
+            DeprecationWarning,
+            stacklevel=3,
+        )
         model, scorer = None, model
     if scorer is not None:
         if head is not None:
@@ -146,8 +156,11 @@ def scorer_of(
         raise ConfigError(f"model is a {type(model).__name__}; expected a torch.nn.Module")
     inner = unwrapped(model)
     return Task(
-        model, default_head(inner) if head is None else head, options.autocast,
-        keep_targets=head is None and decoder_needs_targets(inner), prefix=options.prefix,
+        model,
+        default_head(inner) if head is None else head,
+        options.autocast,
+        keep_targets=head is None and decoder_needs_targets(inner),
+        prefix=options.prefix,
     )
 
 

@@ -53,8 +53,17 @@ class Sifted:
 
     def event(self, scores: bool) -> dict[str, Any]:
         """For listeners. scores: whether the method has a scoring pass, and it was made."""
-        return pool_event(self.offer, self.q, self.passed, self.bad, self.scored, self.p, self.kept,
-                          self.survivors.weights, scores)
+        return pool_event(
+            self.offer,
+            self.q,
+            self.passed,
+            self.bad,
+            self.scored,
+            self.p,
+            self.kept,
+            self.survivors.weights,
+            scores,
+        )
 
 
 class Sifter:
@@ -64,7 +73,11 @@ class Sifter:
     """
 
     def __init__(
-        self, method: Method, codec: Codec, ledger: Ledger, score: Scoring,
+        self,
+        method: Method,
+        codec: Codec,
+        ledger: Ledger,
+        score: Scoring,
         features: FeatureFunction | None,
     ) -> None:
         self._method, self._codec, self._ledger = method, codec, ledger
@@ -87,8 +100,19 @@ class Sifter:
             if q is not None and q.min() < q.max():  # where all are alike they weigh 1, to the bit
                 survivors.weights = (q.mean() / q[passed]).astype(np.float32)
             everyone = np.arange(len(passed))
-            return Sifted(offer, offer.take(passed), survivors, q, None, passed, everyone, _NONE,
-                          np.ones(len(passed), np.bool_), None, None)
+            return Sifted(
+                offer,
+                offer.take(passed),
+                survivors,
+                q,
+                None,
+                passed,
+                everyone,
+                _NONE,
+                np.ones(len(passed), np.bool_),
+                None,
+                None,
+            )
 
     def closed(self, rows: Rows, stage: int, cost_ratio: float, shares: Shares) -> Sifted:
         """Through the forward gate in stage 3, the scoring pass and the backward gate."""
@@ -108,8 +132,13 @@ class Sifter:
             else:
                 passed = np.flatnonzero(first.keep)
                 scored = offer.take(passed)
-            scored = replace(scored, drawn=offer.n, cost_ratio=cost_ratio, share=shares.train,
-                             probability=None if q is None else q[passed])
+            scored = replace(
+                scored,
+                drawn=offer.n,
+                cost_ratio=cost_ratio,
+                share=shares.train,
+                probability=None if q is None else q[passed],
+            )
         bad, prefix = _NONE, None
         good: IntArray | None = None  # those of the scored whose losses are finite; None: all
         if self._method.scores:
@@ -136,5 +165,16 @@ class Sifter:
                 weights *= p.sum() / (offer.n if q is not None else scored.n) / p[kept]
             survivors.weights = weights.astype(np.float32)
             audited = None if first is None or first.audited is None else first.audited[passed]
-            return Sifted(offer, scored, survivors, q, p, passed, kept, bad, second.keep, audited,
-                          second.threshold)
+            return Sifted(
+                offer,
+                scored,
+                survivors,
+                q,
+                p,
+                passed,
+                kept,
+                bad,
+                second.keep,
+                audited,
+                second.threshold,
+            )

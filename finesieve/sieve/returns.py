@@ -124,8 +124,9 @@ class Returns:
         rows = [np.flatnonzero(c.out) for c in chunks]
         which = np.repeat(np.arange(len(chunks)), [len(r) for r in rows])
         row = np.concatenate([np.empty(0, np.int64), *rows])
-        ids = np.concatenate([np.empty(0, np.int64),
-                              *(c.ids[r] for c, r in zip(chunks, rows, strict=True))])
+        ids = np.concatenate(
+            [np.empty(0, np.int64), *(c.ids[r] for c, r in zip(chunks, rows, strict=True))]
+        )
         order = np.argsort(ids, kind="stable")
         ids, which, row = ids[order], which[order], row[order]
         again = np.append(ids[1:] == ids[:-1], False)
@@ -166,10 +167,18 @@ class Returns:
                 continue
             features, probability = _joined(chunks, which[part][used], row[part][used])
             whole = len(used) == len(own)
-            yield own, loss, Offer(
-                own if whole else own[used], 1, features=features, probability=probability,
-                loss=loss if whole else loss[used],
-                size=size if whole or size is None else size[used])
+            yield (
+                own,
+                loss,
+                Offer(
+                    own if whole else own[used],
+                    1,
+                    features=features,
+                    probability=probability,
+                    loss=loss if whole else loss[used],
+                    size=size if whole or size is None else size[used],
+                ),
+            )
 
     def state_dict(self) -> State:
         """Return what is out, example by example, and what came back."""
@@ -258,7 +267,10 @@ def _chunk(entries: Sequence[Sequence[Any]]) -> _Chunk:
     features = None
     if tokens[0] is not None:
         features = Features(
-            torch.stack(tokens).numpy(), np.asarray(cross, np.int64),
-            None if targets[0] is None else np.asarray(targets, np.float32))
-    return _Chunk(np.asarray(ids, np.int64), features, np.asarray(p, np.float32),
-                  np.ones(len(ids), np.bool_))
+            torch.stack(tokens).numpy(),
+            np.asarray(cross, np.int64),
+            None if targets[0] is None else np.asarray(targets, np.float32),
+        )
+    return _Chunk(
+        np.asarray(ids, np.int64), features, np.asarray(p, np.float32), np.ones(len(ids), np.bool_)
+    )

@@ -100,7 +100,8 @@ class RateWatch:
             return
         if not any(isinstance(group["lr"], Tensor) for group in groups):
             self._rates.setdefault(id(optimizer), []).append(
-                tuple(float(group["lr"]) for group in groups))
+                tuple(float(group["lr"]) for group in groups)
+            )
 
     def check(self, yielded: int, drawn: int, progress: float) -> None:
         """Warns, once, if a schedule is seen to go by steps and will not fit the stream.
@@ -110,15 +111,20 @@ class RateWatch:
         """
         if self._known:
             return
-        found = [said for rates in self._rates.values()
-                 if (said := _misfit(rates, yielded / max(1, drawn), progress))]
+        found = [
+            said
+            for rates in self._rates.values()
+            if (said := _misfit(rates, yielded / max(1, drawn), progress))
+        ]
         self.known()
         if found:
             warnings.warn(
                 f"a pass is over, and the learning rate's schedule goes by optimizer steps: "
                 f"{found[0]}. Let it follow the share of the stream consumed: "
                 "schedule = sieve.schedule(schedule)",
-                FinesieveWarning, stacklevel=3)
+                FinesieveWarning,
+                stacklevel=3,
+            )
 
 
 def _misfit(rates: list[tuple[float, ...]], steps: float, progress: float) -> str:
@@ -127,7 +133,7 @@ def _misfit(rates: list[tuple[float, ...]], steps: float, progress: float) -> st
     steps: those that were made, over those of plain training.
     """
     peak = max(max(rate) for rate in rates)
-    tail = rates[3 * len(rates) // 4:]
+    tail = rates[3 * len(rates) // 4 :]
     if len(rates) < _LEAST_STEPS or peak <= 0.0 or progress <= 0.0:
         return ""
     idle = sum(max(rate) == 0.0 for rate in tail)
@@ -140,5 +146,7 @@ def _misfit(rates: list[tuple[float, ...]], steps: float, progress: float) -> st
     end = now + (now - before) / (len(tail) - 1) * len(rates) * (1.0 - progress) / progress
     if end <= _LEFT * peak:
         return ""
-    return (f"the pass had {steps:.0%} of plain training's steps, and at this pace the rate ends "
-            f"at {min(1.0, end / peak):.0%} of its peak")
+    return (
+        f"the pass had {steps:.0%} of plain training's steps, and at this pace the rate ends "
+        f"at {min(1.0, end / peak):.0%} of its peak"
+    )

@@ -65,8 +65,10 @@ def built(method: Recipe | Method | str | None, seed: int) -> Method:
         return registry.build(method, seed)
     if method is None or isinstance(method, Recipe):
         return (method or Adaptive()).build(seed)
-    raise ConfigError(f"method is a {type(method).__name__}; expected a recipe such as Adaptive() "
-                      "(not the class), a Method, or a name")
+    raise ConfigError(
+        f"method is a {type(method).__name__}; expected a recipe such as Adaptive() "
+        "(not the class), a Method, or a name"
+    )
 
 
 class Sieve:
@@ -115,7 +117,8 @@ class Sieve:
         for name, value, least in (("total", total, 1), ("head_start", head_start, 0)):
             if value is not None and (not isinstance(value, int) or value < least):
                 raise ConfigError(
-                    f"{name} is {value!r}; expected a number of examples, {least} or more")
+                    f"{name} is {value!r}; expected a number of examples, {least} or more"
+                )
         self.method = built(method, seed)
         if self.method.scores and scorer is None:
             raise ConfigError(
@@ -144,11 +147,17 @@ class Sieve:
         self.ledger = Ledger(given.clock or clock_of(getattr(scorer, "model", model)))
         self.meter = Meter()
         self._scoring = ScoringPass(
-            scorer, self._codec, self.ledger, self.meter, given.scoring_batch,
-            given.scoring_overhead)
+            scorer,
+            self._codec,
+            self.ledger,
+            self.meter,
+            given.scoring_batch,
+            given.scoring_overhead,
+        )
         self._sifter = Sifter(self.method, self._codec, self.ledger, self._scoring, wanted)
         self._learning = Learning(
-            self.method, scorer, self._codec, wanted, given.read_ahead, self.ledger, self._tell)
+            self.method, scorer, self._codec, wanted, given.read_ahead, self.ledger, self._tell
+        )
         self.window = self._learning.window
         gates = self.method.opening, self.method.forward, self.method.backward
         limits = GateLimits(*(gate.limits() for gate in gates))
@@ -183,8 +192,9 @@ class Sieve:
         Raises:
             SettingError: for a setting that is none.
         """
-        own = {name: settings.pop(name) for name in ("total", "head_start", "seed")
-               if name in settings}
+        own = {
+            name: settings.pop(name) for name in ("total", "head_start", "seed") if name in settings
+        }
         options = options_of(None, settings, warn=False)
         return cls(scorer=scorer, method=method, options=options, **own)
 
@@ -422,8 +432,9 @@ class Sieve:
 
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """`loss`, by its name of version 0.1."""
-        warnings.warn("Sieve.reduce goes with version 0.3: use Sieve.loss", DeprecationWarning,
-                      stacklevel=2)
+        warnings.warn(
+            "Sieve.reduce goes with version 0.3: use Sieve.loss", DeprecationWarning, stacklevel=2
+        )
         return self.loss(losses, batch, sizes)
 
     def observe(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> None:
@@ -459,15 +470,20 @@ class Sieve:
             ConfigError: without `total`, or if the sieve was not given a batch yet at a step.
         """
         if self._total is None:
-            raise ConfigError("a schedule that follows the stream needs its length: give the sieve "
-                              "`total`, the number of examples in all passes together")
+            raise ConfigError(
+                "a schedule that follows the stream needs its length: give the sieve "
+                "`total`, the number of examples in all passes together"
+            )
         return StreamSchedule(
-            scheduler, self._plain_steps if steps is None else steps, lambda: self.progress)
+            scheduler, self._plain_steps if steps is None else steps, lambda: self.progress
+        )
 
     def _plain_steps(self) -> int:
         if self._loaders is None or self._total is None:
-            raise ConfigError("the schedule was stepped before the sieve had a batch: step it in "
-                              "the loop, after the optimizer, or give sieve.schedule(..., steps=)")
+            raise ConfigError(
+                "the schedule was stepped before the sieve had a batch: step it in "
+                "the loop, after the optimizer, or give sieve.schedule(..., steps=)"
+            )
         return -(-self._total // self._loaders)
 
     def figures(self) -> dict[str, float]:
@@ -568,7 +584,8 @@ class Sieve:
                 self._learning.scored(found)
             else:
                 self._learning.expect(
-                    found.survivors, self.stage, len(self._holding), found.chances)
+                    found.survivors, self.stage, len(self._holding), found.chances
+                )
             self._holding.add(found.survivors, len(rows), self._size())
 
     # ---- stages
@@ -577,20 +594,29 @@ class Sieve:
         """Once per batch: has any rank one? And with the averages, is it time to move?"""
         with self.ledger.spending("decide"):
             evidence = self._transitions.evidence(
-                self.meter.drawn, self._passes, self.costs, self.work)
+                self.meter.drawn, self._passes, self.costs, self.work
+            )
             gates = (self.method.forward, self.method.backward)
             shared = [gate.shared() for gate in gates]
             # The batch that comes next counts as consumed: the rate is for the step after it.
             released = self._released + self._holding.next_span()
             consumed = min(1.0, released / self._total) if self._total else 0.0
             numbers = self._agreement.mean(
-                [float(self._holding.ready), float(self._filler is None), consumed, *evidence,
-                 *shared[0], *shared[1]]
+                [
+                    float(self._holding.ready),
+                    float(self._filler is None),
+                    consumed,
+                    *evidence,
+                    *shared[0],
+                    *shared[1],
+                ]
             )
             ready, self._progress = numbers[0] > 0.0, numbers[2]
             if ready and numbers[1] > 0.0:  # on all ranks, so that none waits for another
-                raise BatchError("a rank's part of the data has no example at all, and others have "
-                                 "some: give each rank a part of its own")
+                raise BatchError(
+                    "a rank's part of the data has no example at all, and others have "
+                    "some: give each rank a part of its own"
+                )
             at = 3 + len(evidence)
             move = self._transitions.due(numbers[3:at])
             for gate, values in zip(gates, shared, strict=True):
@@ -602,8 +628,9 @@ class Sieve:
 
     def work(self) -> Work:
         """Return the tokens trained on and scored so far; those that wait count as trained on."""
-        return self.meter.work(self._total, self._holding.tokens(opened=True),
-                               self._holding.tokens(opened=False))
+        return self.meter.work(
+            self._total, self._holding.tokens(opened=True), self._holding.tokens(opened=False)
+        )
 
     def _move(self, stage: int, reason: str) -> None:
         if self.stage == 1:
@@ -644,9 +671,14 @@ class Sieve:
     def _parts(self) -> dict[str, Any]:
         """What has a state of its own."""
         return {
-            "forward": self.method.forward, "backward": self.method.backward,
-            "opening": self.method.opening, "codec": self._codec, "ledger": self.ledger,
-            "meter": self.meter, "learning": self._learning, "transitions": self._transitions,
+            "forward": self.method.forward,
+            "backward": self.method.backward,
+            "opening": self.method.opening,
+            "codec": self._codec,
+            "ledger": self.ledger,
+            "meter": self.meter,
+            "learning": self._learning,
+            "transitions": self._transitions,
         }
 
     def state_dict(self, ahead: Sequence[Any] = ()) -> State:
@@ -683,9 +715,7 @@ class Sieve:
         rows.ids, rows.weights = (x.cpu().numpy().copy() for x in ride(batch))
         return rows
 
-    def load_state_dict(
-        self, state: Mapping[str, Any], device: torch.device | str = "cpu"
-    ) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
         """Take up a saved state; `StateError` if it is of another method, version or setting.
 
         device: where the examples that wait are put until the loader's first batch is there, whose

@@ -15,7 +15,15 @@ from finesieve.stages.policy import (
 )
 
 __all__ = [
-    "Automatic", "Decision", "Fixed", "GateLimits", "Move", "Shares", "Stages", "View", "Work",
+    "Automatic",
+    "Decision",
+    "Fixed",
+    "GateLimits",
+    "Move",
+    "Shares",
+    "Stages",
+    "View",
+    "Work",
 ]
 
 if not TYPE_CHECKING:  # type checkers shall go on complaining of names that are not there

@@ -81,8 +81,11 @@ class Automatic(Stages):
             least=backward.least,
             pool=POOL,
         )
-        return [1.0, window.concentration(),
-                *(train * price for price in (prices.backward, *prices.forward))]
+        return [
+            1.0,
+            window.concentration(),
+            *(train * price for price in (prices.backward, *prices.forward)),
+        ]
 
     def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
         ready, concentration, backward, *forwards = numbers

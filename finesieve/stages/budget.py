@@ -43,9 +43,7 @@ class Budget(Stages):
     SHARES = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)  # to be scored
     LEAST, END = 0.01, 0.03  # what is left of the stream at the end is too little to steer by
 
-    def __init__(
-        self, *, margin: float = 0.5, patience: int = 512, window: int = 2048
-    ) -> None:
+    def __init__(self, *, margin: float = 0.5, patience: int = 512, window: int = 2048) -> None:
         self.margin = check_share("margin", margin, zero=True)
         if not 1 <= patience <= window:
             raise ConfigError(f"patience is {patience}; expected 1 to the window's {window}")
@@ -76,8 +74,14 @@ class Budget(Stages):
                 return float("inf")  # scoring alone would take all
             trained, ratio = self._train(share, rate, score, train), score / train
             price = stage_prices(
-                size, predicted, view.window.weights[recent], cost_ratio=ratio, train=trained,
-                score=[share], floors=(forward.floor, backward.floor), audit=forward.audit,
+                size,
+                predicted,
+                view.window.weights[recent],
+                cost_ratio=ratio,
+                train=trained,
+                score=[share],
+                floors=(forward.floor, backward.floor),
+                audit=forward.audit,
                 pool=POOL,
             ).forward[0]
             cost = ratio * (forward.audit + (1 - forward.audit) * share) + trained

@@ -42,12 +42,12 @@ class Transitions:
             share = drawn / self._total if self._total else float("nan")
             since = known - self._revealed_before
             self._evidence = self._stages.evidence(
-                View(self.stage, share, since, passes, self._window, costs, work(), self._limits))
+                View(self.stage, share, since, passes, self._window, costs, work(), self._limits)
+            )
         return self._evidence
 
     def due(self, numbers: list[float]) -> Move | None:
-        """Return the transition that is due by the evidence, averaged over ranks; keep the shares.
-        """
+        """Return the transition that is due by the evidence, averaged over ranks; keep the shares."""
         decision = self._stages.next(self.stage, numbers, self.shares)
         self.shares = decision.shares
         return decision.move

@@ -83,10 +83,14 @@ def test_targets_have_a_width_of_their_own() -> None:
         labels = torch.full((8, wide), -100)
         for i, length in enumerate(dice.integers(1, wide + 1, 8)):
             labels[i, :length] = at + i
-        batches.append({
-            "input_ids": torch.ones(8, width, dtype=torch.long),
-            "attention_mask": torch.ones(8, width, dtype=torch.long), "labels": labels,
-            "decoder_input_ids": labels.clamp(min=0)})
+        batches.append(
+            {
+                "input_ids": torch.ones(8, width, dtype=torch.long),
+                "attention_mask": torch.ones(8, width, dtype=torch.long),
+                "labels": labels,
+                "decoder_input_ids": labels.clamp(min=0),
+            }
+        )
     method = fs.methods.registry.build("random", share=0.5)
     seen = 0
     for batch in fs.Sieve(method=method, pool=32, group=2)(batches):
@@ -117,8 +121,14 @@ def test_targets_as_wide_as_the_input_are_still_another_text(cut: bool) -> None:
             ids[i, : int(dice.integers(1, 5))] = 3
             labels[i, : int(dice.integers(5, wide + 1))] = at + i + 1
             labels[i, 0] = 777
-        batches.append({"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": labels,
-                        "decoder_input_ids": labels.clamp(min=0)})
+        batches.append(
+            {
+                "input_ids": ids,
+                "attention_mask": (ids > 0).long(),
+                "labels": labels,
+                "decoder_input_ids": labels.clamp(min=0),
+            }
+        )
     sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=32, group=2)
     seen = 0
     for batch in sieve(batches):
@@ -143,8 +153,12 @@ def test_labels_that_go_with_the_input_stay_with_it() -> None:
 
 def test_positions_behind_padding_are_refused() -> None:
     ids = torch.tensor([[0, 0, 5, 6, 7], [0, 4, 5, 6, 7]])
-    batch = {"input_ids": ids, "attention_mask": (ids > 0).long(),
-             "start_positions": torch.tensor([3, 2]), "end_positions": torch.tensor([4, 3])}
+    batch = {
+        "input_ids": ids,
+        "attention_mask": (ids > 0).long(),
+        "start_positions": torch.tensor([3, 2]),
+        "end_positions": torch.tensor([4, 3]),
+    }
     sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=8)
     with pytest.raises(fs.BatchError, match=r"end_positions, start_positions count places from"):
         list(sieve([batch] * 8))
@@ -161,8 +175,9 @@ def test_a_value_a_class_is_no_value_a_token() -> None:
         mask = torch.arange(16)[None] < torch.from_numpy(dice.integers(3, 9, 8))[:, None]
         labels = torch.zeros(8, 16)
         labels[torch.arange(8), 8 + torch.arange(8)] = 1.0 + at
-        batches.append({"input_ids": 5 * mask.long(), "attention_mask": mask.long(),
-                        "labels": labels})
+        batches.append(
+            {"input_ids": 5 * mask.long(), "attention_mask": mask.long(), "labels": labels}
+        )
     sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=16, group=1)
     seen = 0
     for batch in sieve(batches):

@@ -81,8 +81,10 @@ def test_dear_forwards_make_fewer_batches():
 
 def batches(n, size=4):
     for i in range(0, n, size):
-        yield {"input_ids": torch.arange(i, min(n, i + size)).unsqueeze(1),
-               "labels": torch.zeros(min(n, i + size) - i, dtype=torch.long)}
+        yield {
+            "input_ids": torch.arange(i, min(n, i + size)).unsqueeze(1),
+            "labels": torch.zeros(min(n, i + size) - i, dtype=torch.long),
+        }
 
 
 def zeros(batch):
@@ -92,8 +94,14 @@ def zeros(batch):
 
 @pytest.mark.parametrize(
     ("method", "total", "size"),
-    [("finesieve", 8000, 16), ("finesieve", None, 16), ("finesieve", 64_000, 32),
-     ("finesieve", 63_000, 16), ("paper", 8000, 16), ("top-loss", 8000, 32)],
+    [
+        ("finesieve", 8000, 16),
+        ("finesieve", None, 16),
+        ("finesieve", 64_000, 32),
+        ("finesieve", 63_000, 16),
+        ("paper", 8000, 16),
+        ("top-loss", 8000, 32),
+    ],
 )
 def test_survivors_batches_are_the_methods_share_of_the_loaders(method, total, size):
     sieve = Sieve(zeros, methods.registry.build(method), total=total)

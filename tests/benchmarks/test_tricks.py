@@ -29,7 +29,8 @@ pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*gradient_checkpointing:FutureWarning",  # the name that older transformers know too
     "ignore:.*torch.cpu.amp.autocast:FutureWarning",  # by which those ask for it
-    "ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT asks transformers by an old name
+    "ignore:.*is_gradient_checkpointing.*:FutureWarning",
+)  # PEFT asks transformers by an old name
 
 ROOT = Path(__file__).parents[2]
 SUITE = read_suite(ROOT / "benchmarks" / "tricks.toml")
@@ -53,8 +54,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with gzip.open(folder / "snips" / f"{name}.jsonl.gz", "wt") as file:
             for _ in range(n):
                 label = int(dice.integers(0, 3))
-                words = [f"w{20 * label}", *(f"w{i}" for i in dice.integers(0, 60, dice.integers(
-                    1, 18)))]
+                words = [
+                    f"w{20 * label}",
+                    *(f"w{i}" for i in dice.integers(0, 60, dice.integers(1, 18))),
+                ]
                 file.write(json.dumps({"text": " ".join(words), "label": label}) + "\n")
     return folder
 
@@ -62,8 +65,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(data: Path, trick: str, tmp_path: Path, **more: Any) -> Config:
     """What the suite says of this trick, made small, with gates that close by hand."""
     made = SUITE.config_of(trick, "finesieve", 0, {}, Files(SUITE, data, tmp_path)).as_dict()
-    made |= {"eval": tuple(made["eval"]), "settings": CLOSED, "max_length": LONGEST,
-             "batch_size": 8, "lr": 1e-2, **more}
+    made |= {
+        "eval": tuple(made["eval"]),
+        "settings": CLOSED,
+        "max_length": LONGEST,
+        "batch_size": 8,
+        "lr": 1e-2,
+        **more,
+    }
     return Config(**made)
 
 
@@ -100,8 +109,11 @@ def run(tricks: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         passes: dict[bool, list[Any]] = {True: [], False: []}
         layer = next(m for k, m in job.model.named_modules() if k.endswith("attention.self"))
         if trick != "compile":  # which a hook would disturb
-            layer.register_forward_hook(lambda module, given, out: passes[module.training].append(
-                SimpleNamespace(width=out[0].shape[1], dtype=out[0].dtype)))
+            layer.register_forward_hook(
+                lambda module, given, out: passes[module.training].append(
+                    SimpleNamespace(width=out[0].shape[1], dtype=out[0].dtype)
+                )
+            )
         summary = tricks.tasks.run(given, job)
         end = [m["stage"] for m in summary["stages"]]
         assert end[-1] == 3, end
@@ -109,8 +121,15 @@ def run(tricks: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert summary["examples"]["scored"] > 0
         assert summary["eval"]["n"] == 32
         moved = {k for k, v in job.model.state_dict().items() if not torch.equal(v, before[k])}
-        return SimpleNamespace(summary=summary, job=job, moved=moved, attached=made[-1],
-                               training=passes[True], others=passes[False], widths=widths)
+        return SimpleNamespace(
+            summary=summary,
+            job=job,
+            moved=moved,
+            attached=made[-1],
+            training=passes[True],
+            others=passes[False],
+            widths=widths,
+        )
 
     return ran
 
@@ -205,8 +224,9 @@ def test_class_weights_are_in_the_loss_of_scoring_and_of_training(run: Any, tric
         out = SimpleNamespace(logits=logits)
         torch.testing.assert_close(losses(lambda **_: out, {"labels": labels}), expected)
         torch.testing.assert_close(mean(out, labels), expected.mean())
-        job.sieve["losses"] = lambda model, batch: asked.append(model.training) or losses(
-            model, batch)
+        job.sieve["losses"] = lambda model, batch: (
+            asked.append(model.training) or losses(model, batch)
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(tricks.TRICKS, "class-weights", noted)
@@ -255,9 +275,12 @@ def test_each_trick_has_its_own_bench_in_one_folder(
         assert (Path(file).name, flag) == ("tricks.py", "--worker")
         asked.append((trick, config.method))
         share = config.settings.get("share", {"full": 1.0, "finesieve": 0.5}.get(config.method))
-        return {"seconds": {"total": 100 * share, "train": 90 * share}, "steps": 1,
-                "eval": {"accuracy": 0.9, "loss": 0.1},
-                "examples": {"drawn": 100, "trained": 100 * share}}
+        return {
+            "seconds": {"total": 100 * share, "train": 90 * share},
+            "steps": 1,
+            "eval": {"accuracy": 0.9, "loss": 0.1},
+            "examples": {"drawn": 100, "trained": 100 * share},
+        }
 
     monkeypatch.setattr(Bench, "_process", process)
     output = tmp_path / "out"
@@ -267,7 +290,8 @@ def test_each_trick_has_its_own_bench_in_one_folder(
     records, complaints = read_all(output)
     assert not complaints
     assert {(r["set"], r["name"]) for r in records} == {
-        (trick, method) for trick in SUITE.claim for method in SUITE.methods}
+        (trick, method) for trick in SUITE.claim for method in SUITE.methods
+    }
     assert {r["command"] for r in records} == {tricks.COMMAND}
 
 
@@ -280,8 +304,11 @@ def test_a_row_of_the_table_tells_a_trick(tricks: Any) -> None:
     loss = np.random.default_rng(0).random(400)
     records = []
     for seed in range(2):
-        for name, more, seconds, total in (("full", 0.0, 80.0, 0), ("finesieve", 0.02, 40.0, 50),
-                                           (RIVAL, 0.5, 40.0, 0)):
+        for name, more, seconds, total in (
+            ("full", 0.0, 80.0, 0),
+            ("finesieve", 0.02, 40.0, 50),
+            (RIVAL, 0.5, 40.0, 0),
+        ):
             one = record(name, seed, loss + more, set="lora")
             one["seconds"] = {"total": seconds, "score": 5.0, "train": 15.0}
             one["examples"] = {"drawn": 100, "trained": 30 if total else 100, "scored": total}

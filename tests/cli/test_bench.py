@@ -72,8 +72,16 @@ def done(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     patch.syspath_prepend(str(folder))
     with pytest.MonkeyPatch.context() as once:
         once.setattr(bench_module, "REPEATS", 0)  # runs of a second are noise: three tries will do
-        status = main(["bench", str(folder / "small.toml"), "--data-dir", str(files), "--output",
-                       str(folder / "results")])
+        status = main(
+            [
+                "bench",
+                str(folder / "small.toml"),
+                "--data-dir",
+                str(files),
+                "--output",
+                str(folder / "results"),
+            ]
+        )
     yield folder / "small.toml", folder / "results", status
     patch.undo()
 
@@ -83,7 +91,12 @@ def test_every_run_leaves_a_whole_record_without_paths(done: Any, files: Path) -
     records, complaints = read_all(output)
     assert not complaints
     assert {r["name"] for r in records} == {
-        "full", "finesieve", RIVAL, "decoys:fake", "decoys:broken"}
+        "full",
+        "finesieve",
+        RIVAL,
+        "decoys:fake",
+        "decoys:broken",
+    }
     for path in output.rglob("*.json"):
         assert str(files) not in path.read_text()
     sound = [r for r in records if "failed" not in r]
@@ -137,8 +150,9 @@ def test_a_second_start_runs_only_what_is_missing(
     assert "half-written" in said.err
     edited.write_text(whole)
     other.write_text(half)
-    status = main(["bench", str(suite), "--data-dir", str(files), "--output", str(output),
-                   "--table-only"])
+    status = main(
+        ["bench", str(suite), "--data-dir", str(files), "--output", str(output), "--table-only"]
+    )
     said = capsys.readouterr()
     assert status == 1
     assert "| two | decoys:broken | failed |" in said.out
@@ -168,8 +182,13 @@ def fake_bench(
     (tmp_path / "eval.jsonl").write_text("")
     text = SUITE.replace(', "decoys:fake", "decoys:broken"', "")
     (tmp_path / "s.toml").write_text(text)
-    made = Bench(read_suite(tmp_path / "s.toml"), str(tmp_path), str(tmp_path / "out"), 1,
-                 say=lambda text: None)
+    made = Bench(
+        read_suite(tmp_path / "s.toml"),
+        str(tmp_path),
+        str(tmp_path / "out"),
+        1,
+        say=lambda text: None,
+    )
     shares: list[float] = []
 
     def process(self: Bench, config: Any, cores: Any) -> dict[str, Any]:
@@ -180,8 +199,11 @@ def fake_bench(
         plain = config.method in ("full", "finesieve")
         total = 100 * share if plain else rival(share) * noise(len(shares))
         seconds = {"total": total, "train": total * 0.9}
-        return {"seconds": seconds, "eval": {"accuracy": 0.9, "loss": 0.1},
-                "examples": {"drawn": 1000, "trained": round(1000 * share)}}
+        return {
+            "seconds": seconds,
+            "eval": {"accuracy": 0.9, "loss": 0.1},
+            "examples": {"drawn": 1000, "trained": round(1000 * share)},
+        }
 
     monkeypatch.setattr(Bench, "_process", process)
     return made, shares
@@ -240,7 +262,11 @@ def test_a_machine_that_changed_its_pace_has_finesieve_measured_anew(
     assert not slow
     assert records["finesieve"]["seconds"]["total"] == 100
     assert records[RIVAL]["equal_time"] == {
-        "target": 100, "share": 1.0, "ratio": 1.0, "attempts": 1}
+        "target": 100,
+        "share": 1.0,
+        "ratio": 1.0,
+        "attempts": 1,
+    }
     assert shares == [1.0]
 
 
@@ -296,9 +322,11 @@ def test_two_rivals_both_match_a_time_that_was_measured_anew(
 
     def drifting(self: Bench, config: Any, cores: Any) -> dict[str, Any]:
         if config.method == "full" and config.limit != 192:  # truncated: 20 s however few
-            return {"seconds": {"total": 20.0, "train": 18.0},
-                    "eval": {"accuracy": 0.9, "loss": 0.1},
-                    "examples": {"drawn": config.limit, "trained": config.limit}}
+            return {
+                "seconds": {"total": 20.0, "train": 18.0},
+                "eval": {"accuracy": 0.9, "loss": 0.1},
+                "examples": {"drawn": config.limit, "trained": config.limit},
+            }
         found = process(self, config, cores)
         if config.method == "finesieve":
             total = totals.pop(0)
@@ -308,7 +336,10 @@ def test_two_rivals_both_match_a_time_that_was_measured_anew(
     monkeypatch.setattr(Bench, "_process", drifting)
     records = {r["name"]: r for r in made.run()}
     assert {n: r["seconds"]["total"] for n, r in records.items() if n != "full"} == {
-        "finesieve": 20, RIVAL: pytest.approx(20, rel=0.03), other: 20}
+        "finesieve": 20,
+        RIVAL: pytest.approx(20, rel=0.03),
+        other: 20,
+    }
     on_disk = {r["name"]: r for r in read_all(tmp_path / "out")[0]}
     assert on_disk[RIVAL]["equal_time"]["target"] == 20
 
@@ -345,8 +376,7 @@ def test_a_rival_without_a_time_to_match_is_shown_as_failed(
     monkeypatch.setattr(Bench, "_process", broken)
     made.run()
     failed = {r["name"]: r["failed"] for r in read_all(tmp_path / "out")[0] if "failed" in r}
-    assert failed == {"finesieve": "no",
-                      RIVAL: "no time to match: finesieve failed"}
+    assert failed == {"finesieve": "no", RIVAL: "no time to match: finesieve failed"}
     monkeypatch.setattr(Bench, "_process", process)
     assert not [r for r in made.run() if "failed" in r]  # a later start makes up for it
     assert len(shares) == 1
@@ -388,7 +418,8 @@ def test_a_grid_is_chosen_on_the_tuning_sets_and_frozen(
         (tmp_path / f"{name}.jsonl").write_text("")
     text = SUITE.replace(', "decoys:fake", "decoys:broken"', "").replace("lr = 3e-4", "seeds = 2")
     text = text.replace("seeds = 2\n", "", 1).replace(
-        'claim = ["two"]', 'seeds = 2\ntuning = ["one"]\nclaim = ["two"]')
+        'claim = ["two"]', 'seeds = 2\ntuning = ["one"]\nclaim = ["two"]'
+    )
     text += '\n[grid]\nlr = [1e-4, 2e-4, 4e-4]\n[sets.one]\ntrain = "other.jsonl"\n'
     if judge:
         text = text.replace("seeds = 2\n", f'seeds = 2\ntuned_by = "{judge}"\n')
@@ -402,21 +433,25 @@ def test_a_grid_is_chosen_on_the_tuning_sets_and_frozen(
         if not tuning:
             claimed.append((config.method, config.lr))
         share = {"full": 1.0, "finesieve": 0.3}.get(config.method) or config.settings["share"]
-        return {"seconds": {"total": 100 * share, "train": 90 * share},
-                "eval": {"accuracy": 0.9, "loss": 0.1 + abs(math.log(config.lr / right))},
-                "examples": {"drawn": 1000, "trained": round(1000 * share)}}
+        return {
+            "seconds": {"total": 100 * share, "train": 90 * share},
+            "eval": {"accuracy": 0.9, "loss": 0.1 + abs(math.log(config.lr / right))},
+            "examples": {"drawn": 1000, "trained": round(1000 * share)},
+        }
 
     monkeypatch.setattr(Bench, "_process", process)
     said: list[str] = []
-    made = Bench(read_suite(tmp_path / "s.toml"), str(tmp_path), str(tmp_path / "out"), 1,
-                 say=said.append)
+    made = Bench(
+        read_suite(tmp_path / "s.toml"), str(tmp_path), str(tmp_path / "out"), 1, say=said.append
+    )
     records = made.run()
     assert {r["role"] for r in records} == {"claim"}
     expected = dict.fromkeys(best, best[judge]) if judge else best
     assert sorted(set(claimed)) == sorted(expected.items())
     assert len(records) == 3 * 2
     assert [line for line in said if line.startswith("tuned: finesieve")] == [
-        f"tuned: finesieve: lr {expected['finesieve']}"]
+        f"tuned: finesieve: lr {expected['finesieve']}"
+    ]
     assert len(list((tmp_path / "out" / "tuning").rglob("*.json"))) == (3 if judge else 9)
 
 
@@ -430,17 +465,29 @@ WRONG = [
     ('"full", "finesieve", ', "", "both must be among the methods"),
     ('claim = ["two"]', 'claim = ["two"]\ntuned_by = "ful"', "tuned_by: 'ful' is unknown"),
     ("[settings.finesieve]", "[settings.finesive]", "[settings]: 'finesive' is unknown"),
-    ("[settings.finesieve]", "[points.ful]\nlr = 1e-4\n[settings.finesieve]",
-     "[points]: 'ful' is unknown"),
-    ("[settings.finesieve]", "[points.full]\nlrr = 1e-4\n[settings.finesieve]",
-     "[points.full]: 'lrr' is unknown"),
+    (
+        "[settings.finesieve]",
+        "[points.ful]\nlr = 1e-4\n[settings.finesieve]",
+        "[points]: 'ful' is unknown",
+    ),
+    (
+        "[settings.finesieve]",
+        "[points.full]\nlrr = 1e-4\n[settings.finesieve]",
+        "[points.full]: 'lrr' is unknown",
+    ),
     ("lr = 3e-4", "lr = 3e-4\n[grid]\nlr = [1e-4, 2e-4]", "no `tuning` sets"),
     ("predictor_bits = 12", "predictor_bitz = 12", "predictor_bitz"),
     ('name = "small"', "name = small", "no valid TOML"),
-    ('train = "train.jsonl"', 'train = "train.jsonl"\nsettings = { finesiev = {} }',
-     "did you mean 'finesieve'"),
-    ('train = "train.jsonl"', 'train = "train.jsonl"\nsettings = { finesieve = { audits = 1 } }',
-     "audits"),
+    (
+        'train = "train.jsonl"',
+        'train = "train.jsonl"\nsettings = { finesiev = {} }',
+        "did you mean 'finesieve'",
+    ),
+    (
+        'train = "train.jsonl"',
+        'train = "train.jsonl"\nsettings = { finesieve = { audits = 1 } }',
+        "audits",
+    ),
     ("claim", "seeds = 0\nclaim", "seeds is 0"),
 ]
 
@@ -452,8 +499,19 @@ def test_what_is_wrong_in_a_suite_is_named(
     text = re.sub(', "decoys[^]]*', "", SUITE)
     assert old in text
     (tmp_path / "s.toml").write_text(text.replace(old, new, 1))
-    assert main(["bench", str(tmp_path / "s.toml"), "--data-dir", str(tmp_path), "--output",
-                 str(tmp_path / "out")]) == 2
+    assert (
+        main(
+            [
+                "bench",
+                str(tmp_path / "s.toml"),
+                "--data-dir",
+                str(tmp_path),
+                "--output",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 2
+    )
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -462,17 +520,20 @@ def test_a_set_may_have_settings_of_its_own(tmp_path: Path, files: Path) -> None
     text = re.sub(', "decoys[^]]*', "", SUITE)
     own = "settings = { finesieve = { audit = 0.1, predictor_bits = 9 } }"
     (tmp_path / "s.toml").write_text(
-        f'{text}{own}\n[sets.other]\ntrain = "train.jsonl"\neval = ["eval.jsonl"]\n')
+        f'{text}{own}\n[sets.other]\ntrain = "train.jsonl"\neval = ["eval.jsonl"]\n'
+    )
     suite = read_suite(tmp_path / "s.toml")
     given = {
         (name, method): suite.config_of(name, method, 0, {}, Files(suite, files, tmp_path)).settings
-        for name in ("two", "other") for method in ("finesieve", "full")
+        for name in ("two", "other")
+        for method in ("finesieve", "full")
     }
     starts = {"2": 0.2, "3": 0.5}
     assert given == {
         ("two", "finesieve"): {"predictor_bits": 9, "starts": starts, "audit": 0.1},
         ("other", "finesieve"): {"predictor_bits": 12, "starts": starts},
-        ("two", "full"): {}, ("other", "full"): {},
+        ("two", "full"): {},
+        ("other", "full"): {},
     }
 
 

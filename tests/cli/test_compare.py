@@ -26,18 +26,31 @@ from finesieve.errors import ConfigError, ScoreError
 def summary(name: str, loss: float, seconds: float, seed: int = 0, **more: Any) -> dict[str, Any]:
     """A run's record; its loss differs a little between test examples and seeds."""
     trained = more.pop("trained", 1000)
-    stages = [{"stage": s, "from_example": 300 * s - 300, "reason": "r"}
-              for s in more.pop("stages", (1, 2, 3))]
+    stages = [
+        {"stage": s, "from_example": 300 * s - 300, "reason": "r"}
+        for s in more.pop("stages", (1, 2, 3))
+    ]
     dice = np.random.default_rng([seed, round(1000 * loss)])
     losses = loss + 0.01 * dice.standard_normal(500)
     return {
-        "role": "claim", "set": "t", "name": name, "method": name.split()[0], "seed": seed,
-        "stages": stages, "eval": {"accuracy": 1 - loss, "loss": loss, "n": 500},
+        "role": "claim",
+        "set": "t",
+        "name": name,
+        "method": name.split()[0],
+        "seed": seed,
+        "stages": stages,
+        "eval": {"accuracy": 1 - loss, "loss": loss, "n": 500},
         "eval_examples": pack_examples(losses, losses < 0.7),
         "examples": {"drawn": 1000, "trained": trained, "scored": 0},
-        "seconds": {"total": seconds, "train": seconds * 0.9, "score": 0.0, "decide": 0.0,
-                    "data": 0.0},
-        "config": {"lr": more.pop("lr", 1e-4)}, **more,
+        "seconds": {
+            "total": seconds,
+            "train": seconds * 0.9,
+            "score": 0.0,
+            "decide": 0.0,
+            "data": 0.0,
+        },
+        "config": {"lr": more.pop("lr", 1e-4)},
+        **more,
     }
 
 
@@ -74,7 +87,8 @@ def test_speed_up_is_over_full_training() -> None:
     out = text(summary("full", 0.2, 100), summary("finesieve", 0.2, 40, trained=250))
     assert "| finesieve | 1 | 0.800 | 0.2000 | 40.0 | 2.5x | 25% | 0% |" in out
     assert "| finesieve | 1 | 0.800 | 0.2000 | 40.0 |  | 25% | 0% |" in text(
-        summary("finesieve", 0.2, 40, trained=250))
+        summary("finesieve", 0.2, 40, trained=250)
+    )
     assert RIVAL not in out  # no column for one that is not there
 
 
@@ -87,8 +101,10 @@ def test_a_comparison_is_a_suite_of_one_set() -> None:
     assert RIVAL not in suite_of(config, ["full", "finesieve"], 1, {}, False).methods
     assert RIVAL not in suite_of(config, ["full"], 1, {}, True).methods
     for names, seeds, settings, message in (
-        ([], 1, {}, "--methods names none"), (["full"], 0, {}, "--seeds is 0"),
-        (["finesieve"], 1, {"trian": 0.3}, "trian"), (["ful"], 1, {}, "did you mean 'full'"),
+        ([], 1, {}, "--methods names none"),
+        (["full"], 0, {}, "--seeds is 0"),
+        (["finesieve"], 1, {"trian": 0.3}, "trian"),
+        (["ful"], 1, {}, "did you mean 'full'"),
     ):
         with pytest.raises(ConfigError, match=message):
             suite_of(config, names, seeds, settings, True)
@@ -120,9 +136,15 @@ class FakeTraining:
         seconds = 100 * share
         if config.method == "random":
             seconds = self.pace * seconds + self.fixed
-        shown = summary(config.method, 0.2 if config.method == "finesieve" else 0.3, seconds,
-                        config.seed, trained=round(1000 * share), scored_by=len(self.runs),
-                        stages=(1, 2, 3) if config.method == "finesieve" else (1,))
+        shown = summary(
+            config.method,
+            0.2 if config.method == "finesieve" else 0.3,
+            seconds,
+            config.seed,
+            trained=round(1000 * share),
+            scored_by=len(self.runs),
+            stages=(1, 2, 3) if config.method == "finesieve" else (1,),
+        )
         for key in ("role", "set", "name"):
             del shown[key]
         shown["config"] = config.as_dict()
@@ -151,8 +173,9 @@ def test_equal_time_is_met_by_trying_again_and_one_folder_a_run_is_left(
     assert all(abs(r["equal_time"]["ratio"] - 1) <= 0.03 for r in rivals)
     assert [r["equal_time"]["attempts"] for r in rivals] == [2, 1, 1]  # others know the pace
     folders = sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir())
-    assert folders == sorted(f"{m}-seed{s}" for s in range(3)
-                             for m in ("full", "finesieve", "random-at-equal-time"))
+    assert folders == sorted(
+        f"{m}-seed{s}" for s in range(3) for m in ("full", "finesieve", "random-at-equal-time")
+    )
     kept = json.loads((tmp_path / "out/random-at-equal-time-seed0/summary.json").read_text())
     assert kept["config"]["settings"]["share"] == rivals[0]["equal_time"]["share"] < 0.3
     assert json.loads((tmp_path / "out/compare.json").read_text()) == records
@@ -216,11 +239,16 @@ def test_interrupted_it_keeps_what_is_finished(
     assert main(command) == 128 + signal.SIGTERM
     assert "finished runs are in" in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [
-        "finesieve-seed0", "full-seed0", "random-at-equal-time-seed0"]
+        "finesieve-seed0",
+        "full-seed0",
+        "random-at-equal-time-seed0",
+    ]
     assert (tmp_path / "o/random-at-equal-time-seed0/summary.json").exists()
 
 
 def test_settings_reach_finesieve_alone(fake: FakeTraining) -> None:
     records = run(fake, None, seeds=1, settings={"predictor_bits": 12}, equal_time=False)
     assert {r["name"]: r["config"]["settings"] for r in records} == {
-        "full": {}, "finesieve": {"predictor_bits": 12}}
+        "full": {},
+        "finesieve": {"predictor_bits": 12},
+    }

@@ -16,8 +16,11 @@ import finesieve as fs
 from finesieve.cli.training import docstrings
 from finesieve.cli.training.data import label_names, load
 
-ROWS = [{"text": "fine film", "label": "pos"}, {"text": "dull, long", "label": "neg"},
-        {"text": 'he said "no"', "label": "neg"}]
+ROWS = [
+    {"text": "fine film", "label": "pos"},
+    {"text": "dull, long", "label": "neg"},
+    {"text": 'he said "no"', "label": "neg"},
+]
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -47,8 +50,9 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.tsv", "a.jsonl", "a.jsonl.gz",
-                                  "a.parquet"])
+@pytest.mark.parametrize(
+    "name", ["a.csv", "a.csv.gz", "a.tsv", "a.jsonl", "a.jsonl.gz", "a.parquet"]
+)
 def test_every_format_reads_alike(tmp_path: Path, name: str) -> None:
     table = load(str(write(tmp_path / name, ROWS)))
     assert table.texts == [r["text"] for r in ROWS]
@@ -103,13 +107,17 @@ BAD = {
     "broken.jsonl": (b'{"text": "a", "label": 1}\n{"text": \n', "line 2: broken JSON"),
     "array.jsonl": (b'[{"text": "a"},\n', r"expected one object a line"),
     "number.jsonl": (b"3\n", "line 1: a int; expected one JSON object"),
-    "latin.csv": ("text,label\nfine,1\ncaf\xe9,1\n".encode("latin1"),
-                  "line 3: byte 0xe9 is not UTF-8.*iconv"),
+    "latin.csv": (
+        "text,label\nfine,1\ncaf\xe9,1\n".encode("latin1"),
+        "line 3: byte 0xe9 is not UTF-8.*iconv",
+    ),
     "cells.csv": (b"text,label\na,1\nb,1,2\n", "line 3: 3 cells, but the header has 2"),
     "nolabel.csv": (b"text,mark\na,1\n", "which column is the label.*'text', 'mark'"),
     "notext.csv": (b"one,two,label\na,b,1\n", "which column is the text.*'one', 'two'"),
-    "missing.jsonl": (b'{"text": "a", "label": null}\n{"text": "b", "label": 1}\n',
-                      "1 of 2 examples have no 'label'"),
+    "missing.jsonl": (
+        b'{"text": "a", "label": null}\n{"text": "b", "label": 1}\n',
+        "1 of 2 examples have no 'label'",
+    ),
     "real.csv": (b"text,label\na,0.5\n", "0.5; expected classes"),
     "real.jsonl": (b'{"text": "a", "label": 0.5}\n', "0.5; expected classes"),
     "infinite.jsonl": (b'{"text": "a", "label": Infinity}\n', "inf; expected classes"),
@@ -175,8 +183,12 @@ def test_a_hub_name_without_a_network(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(datasets, "load_dataset", local)
     assert load("some/set:test").labels == ["pos", "neg"]
     code = "from finesieve.cli.training.data import load; load('nobody/no-such-set')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
     last = done.stderr.strip().splitlines()[-1]
     assert "DataError: no file nobody/no-such-set, and it could not be loaded" in last
 

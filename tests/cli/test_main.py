@@ -75,8 +75,9 @@ def test_the_model_loads_with_from_pretrained(finished: Path, files: Path) -> No
     tokenizer = AutoTokenizer.from_pretrained(finished / "model")
     model = AutoModelForSequenceClassification.from_pretrained(finished / "model").eval()
     table = load(str(files / "eval.jsonl"))
-    batch = tokenizer(table.texts, truncation=True, max_length=16, padding=True,
-                      return_tensors="pt")
+    batch = tokenizer(
+        table.texts, truncation=True, max_length=16, padding=True, return_tensors="pt"
+    )
     with torch.inference_mode():
         best = model(**batch).logits.argmax(-1)
     right = [model.config.id2label[int(i)] == y for i, y in zip(best, table.labels, strict=True)]
@@ -86,14 +87,21 @@ def test_the_model_loads_with_from_pretrained(finished: Path, files: Path) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_and_resumed_is_the_same_to_the_bit(
-    finished: Path, files: Path, tmp_path: Path, number: signal.Signals,
+    finished: Path,
+    files: Path,
+    tmp_path: Path,
+    number: signal.Signals,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     output = tmp_path / "cut"
     command = arguments(files, output, *BY_HAND)
     code = "import sys, finesieve.cli.main as c; sys.exit(c.main(sys.argv[1:]))"
-    process = subprocess.Popen([sys.executable, "-c", code, *command], stderr=subprocess.PIPE,
-                               text=True, env={**os.environ})
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ},
+    )
     try:
         started = time.monotonic()
         log = output / "run.jsonl"
@@ -146,9 +154,19 @@ def test_compare_prints_one_table(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "all"
-    command = ["compare", "--train", str(files / "train.jsonl"), "--eval",
-               str(files / "eval.jsonl"), "--output", str(output), "--quiet", "--methods",
-               "full,paper,finesieve", *QUICK]
+    command = [
+        "compare",
+        "--train",
+        str(files / "train.jsonl"),
+        "--eval",
+        str(files / "eval.jsonl"),
+        "--output",
+        str(output),
+        "--quiet",
+        "--methods",
+        "full,paper,finesieve",
+        *QUICK,
+    ]
     assert main(command) == 0
     out = capsys.readouterr().out
     for name in ("full", "paper", "finesieve", "random at equal time"):
@@ -242,8 +260,15 @@ def small_gpt(folder: Path, pad: str | None = None) -> Path:
     inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]", pad_token=pad)
-    config = GPT2Config(vocab_size=len(words), n_embd=16, n_layer=1, n_head=2, n_positions=64,
-                        bos_token_id=0, eos_token_id=0)
+    config = GPT2Config(
+        vocab_size=len(words),
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        n_positions=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     GPT2ForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -276,9 +301,7 @@ def test_an_output_folder_in_use(
     assert "nothing to resume" in bad(capsys, *arguments(files, tmp_path / "new", "--resume"))
 
 
-def test_a_run_that_ended_in_its_evaluation_goes_on_from_there(
-    files: Path, tmp_path: Path
-) -> None:
+def test_a_run_that_ended_in_its_evaluation_goes_on_from_there(files: Path, tmp_path: Path) -> None:
     """Training done, checkpoint written, then killed: nothing is trained twice, nothing lost."""
     from finesieve.cli.config import Config
     from finesieve.cli.training.prepare import prepare
@@ -286,8 +309,15 @@ def test_a_run_that_ended_in_its_evaluation_goes_on_from_there(
     from finesieve.cli.training.runfiles import RunFolder
     from finesieve.cli.training.train import Run
 
-    config = Config(train=str(files / "train.jsonl"), eval=(str(files / "eval.jsonl"),),
-                    max_length=16, batch_size=16, lr=3e-4, threads=THREADS, limit=64)
+    config = Config(
+        train=str(files / "train.jsonl"),
+        eval=(str(files / "eval.jsonl"),),
+        max_length=16,
+        batch_size=16,
+        lr=3e-4,
+        threads=THREADS,
+        limit=64,
+    )
     folder = RunFolder(str(tmp_path / "out"), resume=False)
     run = Run(config, prepare(config), folder, Live("", quiet=True))
     run.train()
@@ -309,8 +339,13 @@ def test_resuming_on_other_data_is_refused(
     from finesieve.cli.training.runfiles import CHECKPOINT_VERSION, RunFolder
     from finesieve.cli.training.train import Run
 
-    config = Config(**{**json.loads((finished / "summary.json").read_text())["config"],
-                       "settings": {}, "train": str(tmp_path / "t.jsonl")})
+    config = Config(
+        **{
+            **json.loads((finished / "summary.json").read_text())["config"],
+            "settings": {},
+            "train": str(tmp_path / "t.jsonl"),
+        }
+    )
     lines = (files / "train.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "t.jsonl").write_text("".join(lines))
     folder = RunFolder(str(tmp_path / "out"), resume=False)
@@ -330,8 +365,11 @@ def test_fewer_examples_than_a_batch_and_batch_size_one(
     files: Path, tmp_path: Path, n: int
 ) -> None:
     lines = (files / "train.jsonl").read_text().splitlines(keepends=True)
-    both = [line for name in ("torch", "sympy") for line in
-            [x for x in lines if f'"label": "{name}"' in x][:n]]
+    both = [
+        line
+        for name in ("torch", "sympy")
+        for line in [x for x in lines if f'"label": "{name}"' in x][:n]
+    ]
     (tmp_path / "few.jsonl").write_text("".join(both))
     size = "64" if n == 3 else "1"
     command = arguments(files, tmp_path / "out", "--batch-size", size)
@@ -344,11 +382,27 @@ def test_fewer_examples_than_a_batch_and_batch_size_one(
 
 def test_hold_out_without_eval_and_a_pair_task(files: Path, tmp_path: Path) -> None:
     rows = [json.loads(x) for x in (files / "train.jsonl").read_text().splitlines()[:60]]
-    pairs = [{"text_a": a["text"], "text_b": b["text"], "label": int(a["label"] == b["label"])}
-             for a, b in itertools.pairwise(rows)]
+    pairs = [
+        {"text_a": a["text"], "text_b": b["text"], "label": int(a["label"] == b["label"])}
+        for a, b in itertools.pairwise(rows)
+    ]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(p) + "\n" for p in pairs))
-    assert main(["train", "--train", str(tmp_path / "pairs.jsonl"), "--output",
-                 str(tmp_path / "out"), "--quiet", *QUICK, "--freeze", "4"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--train",
+                str(tmp_path / "pairs.jsonl"),
+                "--output",
+                str(tmp_path / "out"),
+                "--quiet",
+                *QUICK,
+                "--freeze",
+                "4",
+            ]
+        )
+        == 0
+    )
     s = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert s["eval"]["n"] == 5
     assert s["examples"]["drawn"] == 54
@@ -364,13 +418,24 @@ def test_frozen_layers_run_once_an_example(
         net = load_model(*args, **more)
         # Not of the layer itself, which is called all the same where it is left out.
         layers_of(net)[0].attention.register_forward_hook(
-            lambda module, given, out: seen.append(len(given[0])))
+            lambda module, given, out: seen.append(len(given[0]))
+        )
         return net
 
     monkeypatch.setattr("finesieve.cli.training.train.load_model", watched)
     output = tmp_path / "out"
-    command = arguments(files, output, "--freeze", "1", "--set", 'starts={"2": 0.1, "3": 0.3}',
-                        "--set", "predictor_bits=12", "--set", "cost_ratio=0.2")
+    command = arguments(
+        files,
+        output,
+        "--freeze",
+        "1",
+        "--set",
+        'starts={"2": 0.1, "3": 0.3}',
+        "--set",
+        "predictor_bits=12",
+        "--set",
+        "cost_ratio=0.2",
+    )
     assert main(command) == 0
     s = json.loads((output / "summary.json").read_text())
     assert [m["stage"] for m in s["stages"]] == [1, 2, 3]
@@ -380,8 +445,10 @@ def test_frozen_layers_run_once_an_example(
     assert sum(seen) == in_the_open + e["scored"] + s["eval"]["n"]
     assert all(math.isfinite(x) for x in (s["eval"]["loss"], s["predictor"]["concentration"]))
     assert s["skipped_steps"] == 0
-    before, after = (load_model(name, ["sympy", "torch"], 0).state_dict()
-                     for name in ("minilm", str(output / "model")))
+    before, after = (
+        load_model(name, ["sympy", "torch"], 0).state_dict()
+        for name in ("minilm", str(output / "model"))
+    )
     moved = {key for key in after if not torch.equal(before[key], after[key])}
     assert any("layer.1." in key for key in moved)
     assert not any("layer.0." in key or "embeddings" in key for key in moved)
@@ -403,8 +470,18 @@ def test_two_epochs(files: Path, tmp_path: Path) -> None:
 
 def test_rho_loss_holds_out_its_reference_and_books_it(files: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    command = arguments(files, output, "--method", "rho-loss", "--set", "holdout=0.25",
-                        "--set", "warmup=0.2", "--limit", "240")
+    command = arguments(
+        files,
+        output,
+        "--method",
+        "rho-loss",
+        "--set",
+        "holdout=0.25",
+        "--set",
+        "warmup=0.2",
+        "--limit",
+        "240",
+    )
     assert main(command) == 0
     s = json.loads((output / "summary.json").read_text())
     assert s["reference_examples"] == 60
@@ -419,8 +496,9 @@ def test_rho_loss_holds_out_its_reference_and_books_it(files: Path, tmp_path: Pa
 def test_a_random_subset_is_loaded_as_plain_training_is(files: Path, tmp_path: Path) -> None:
     """Drawn before each epoch: another one each time, in batches of one length as ever."""
     output = tmp_path / "out"
-    command = arguments(files, output, "--method", "random", "--set", "share=0.3", "--epochs", "2",
-                        "--limit", "200")
+    command = arguments(
+        files, output, "--method", "random", "--set", "share=0.3", "--epochs", "2", "--limit", "200"
+    )
     assert main(command) == 0
     s = json.loads((output / "summary.json").read_text())
     assert s["examples"] == {"drawn": 400, "scored": 0, "trained": 120, "kept_out": 0}

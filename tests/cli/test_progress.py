@@ -26,24 +26,34 @@ def reason(method: fs.Method) -> str:
 
 def test_the_reason_is_the_stream_the_price_or_the_method() -> None:
     assert reason(build("finesieve", predictor_bits=12)) == (
-        "no gate closes in the first 1024 examples, and the stream had 400")
+        "no gate closes in the first 1024 examples, and the stream had 400"
+    )
     dear = reason(build("finesieve", predictor_bits=12, patience=100, cost_ratio=5.0))
-    found = re.match(r"skipping would have cost ([\d.]+) of plain training .* below 0\.95 \(conc",
-                     dear)
+    found = re.match(
+        r"skipping would have cost ([\d.]+) of plain training .* below 0\.95 \(conc", dear
+    )
     assert found is not None
     assert float(found[1]) > 0.95
     assert why_open(small_sieve(), fs.Fixed({2: 1.0})) == (
-        "the method closed no gate before the stream ended")
+        "the method closed no gate before the stream ended"
+    )
 
 
-@pytest.mark.parametrize(("more", "said"), [
-    ([], True), (["--set", 'starts={"3": 0}', "--set", "predictor_bits=12"], False),
-    (["--method", "full"], False)])
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ([], True),
+        (["--set", 'starts={"3": 0}', "--set", "predictor_bits=12"], False),
+        (["--method", "full"], False),
+    ],
+)
 def test_it_is_said_where_all_was_trained_on_and_there_alone(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: bool
 ) -> None:
     command = [w for w in arguments(files, tmp_path / "o", *more) if w != "--quiet"]
     assert main([*command, "--limit", "64"]) == 0
     told = capsys.readouterr().err
-    assert ("no time was saved: trained on everything, because no gate closes in the first 1024 "
-            "examples, and the stream had 64" in told) == said
+    assert (
+        "no time was saved: trained on everything, because no gate closes in the first 1024 "
+        "examples, and the stream had 64" in told
+    ) == said

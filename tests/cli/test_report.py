@@ -64,8 +64,14 @@ def test_one_real_run(finished: Path, tmp_path: Path) -> None:
     assert main(["report", str(finished), "--output", str(page)]) == 0
     text, parsed = made(page)
     assert parsed.count["svg"] == 9  # 2 of results, 5 over the stream, 2 of examples
-    for word in ("Realised rates", "Skipped as easiest", "Hardest", "Most suspicious",
-                 "Where the seconds went", "as set"):
+    for word in (
+        "Realised rates",
+        "Skipped as easiest",
+        "Hardest",
+        "Most suspicious",
+        "Where the seconds went",
+        "as set",
+    ):
         assert word in text
     assert re.search(r"<li><code>[\d.]+</code> \[(torch|sympy)\] ", text)  # the example's text
     assert parsed.count["path"] >= 4
@@ -73,15 +79,19 @@ def test_one_real_run(finished: Path, tmp_path: Path) -> None:
 
 def bench_folder(folder: Path) -> Path:
     dice = np.random.default_rng(0)
-    kind = {"config": {"model": "m", "precision": "fp32", "epochs": 1},
-            "hardware": {"name": "cpu", "threads": 1}, "versions": {"torch": "2", "finesieve": "0"}}
+    kind = {
+        "config": {"model": "m", "precision": "fp32", "epochs": 1},
+        "hardware": {"name": "cpu", "threads": 1},
+        "versions": {"torch": "2", "finesieve": "0"},
+    }
     for name, shift in (("full", 0.0), ("finesieve", 0.1), (RIVAL, 0.3)):
         for seed in range(3):
             made = record(name, seed, dice.random(80) + shift, set="some <b>set</b>")
             seconds = {"train": 6.0, "score": 3.0, "decide": 0.5, "data": 0.5, "total": 10.0}
             moves = [{"stage": s, "from_example": 20 * s - 20, "reason": "r & r"} for s in (1, 2)]
-            write_record(folder / f"{name}{seed}.json",
-                         {**made, "seconds": seconds, "stages": moves, **kind})
+            write_record(
+                folder / f"{name}{seed}.json", {**made, "seconds": seconds, "stages": moves, **kind}
+            )
     return folder
 
 
@@ -104,8 +114,17 @@ def test_what_cannot_be_reported(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "summary.json").write_text("{")
     assert main(["report", str(tmp_path), "--output", str(tmp_path / "r.html")]) == 2
     assert "half-written or of another version" in capsys.readouterr().err
-    assert main(["report", str(bench_folder(tmp_path / "b")), "--output",
-                 str(tmp_path / "no" / "r.html")]) == 2
+    assert (
+        main(
+            [
+                "report",
+                str(bench_folder(tmp_path / "b")),
+                "--output",
+                str(tmp_path / "no" / "r.html"),
+            ]
+        )
+        == 2
+    )
     assert "no folder" in capsys.readouterr().err
 
 
@@ -127,18 +146,33 @@ def test_an_empty_chart_says_so() -> None:
 def test_a_browser_draws_it_without_complaint(finished: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     report([str(finished)], str(page))
-    script = ("<script>addEventListener('load', () => { const s = [...document.querySelectorAll("
-              "'svg')]; const wide = document.documentElement.scrollWidth; document.title = "
-              "JSON.stringify({n: s.length, flat: s.filter(e => e.getBoundingClientRect().height "
-              "< 50).length, wide: wide, window: innerWidth}); });</script>")
+    script = (
+        "<script>addEventListener('load', () => { const s = [...document.querySelectorAll("
+        "'svg')]; const wide = document.documentElement.scrollWidth; document.title = "
+        "JSON.stringify({n: s.length, flat: s.filter(e => e.getBoundingClientRect().height "
+        "< 50).length, wide: wide, window: innerWidth}); });</script>"
+    )
     text = page.read_text(encoding="utf-8")
     (tmp_path / "probe.html").write_text(text.replace("</body>", script + "</body>"))
     done = subprocess.run(
-        [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--enable-logging=stderr", "--window-size=500,900", f"--user-data-dir={tmp_path / 'u'}",
-         "--dump-dom", (tmp_path / "probe.html").as_uri()],
-        capture_output=True, text=True, timeout=120,
+        [
+            str(BROWSER),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--enable-logging=stderr",
+            "--window-size=500,900",
+            f"--user-data-dir={tmp_path / 'u'}",
+            "--dump-dom",
+            (tmp_path / "probe.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert "CONSOLE" not in done.stderr, done.stderr
     title = re.search(r"<title>(.*?)</title>", done.stdout)

@@ -24,9 +24,27 @@ def data(request: pytest.FixtureRequest) -> Path:
 def test_sst2_reaches_stage_3_by_itself(data: Path, tmp_path: Path) -> None:
     folder = data / "sst2"
     output = tmp_path / "out"
-    assert main(["train", "--train", str(folder / "train.jsonl.gz"), "--eval",
-                 str(folder / "validation.jsonl.gz"), "--limit", "12000", "--max-length", "64",
-                 "--lr", "2e-4", "--output", str(output), "--quiet"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--train",
+                str(folder / "train.jsonl.gz"),
+                "--eval",
+                str(folder / "validation.jsonl.gz"),
+                "--limit",
+                "12000",
+                "--max-length",
+                "64",
+                "--lr",
+                "2e-4",
+                "--output",
+                str(output),
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     s = json.loads((output / "summary.json").read_text())
     assert 3 in [m["stage"] for m in s["stages"]]
     assert s["examples"]["trained"] < 0.6 * s["examples"]["drawn"]
@@ -40,10 +58,29 @@ def test_the_quantile_gate_collapses_on_sst2_and_is_noticed(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = data / "sst2"
-    assert main(["train", "--train", str(folder / "train.jsonl.gz"), "--eval",
-                 str(folder / "validation.jsonl.gz"), "--limit", "8000", "--max-length", "64",
-                 "--lr", "2e-4", "--method", "quantile", "--output", str(tmp_path / "out"),
-                 "--quiet"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "--train",
+                str(folder / "train.jsonl.gz"),
+                "--eval",
+                str(folder / "validation.jsonl.gz"),
+                "--limit",
+                "8000",
+                "--max-length",
+                "64",
+                "--lr",
+                "2e-4",
+                "--method",
+                "quantile",
+                "--output",
+                str(tmp_path / "out"),
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     assert "the model is collapsing" in capsys.readouterr().err
 
 

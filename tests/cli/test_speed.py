@@ -41,8 +41,13 @@ print(resident() - before > size // 2)
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_freed_memory_is_kept() -> None:
     found = {
-        how: subprocess.run([sys.executable, "-c", RESIDENT, how], check=True, text=True,
-                            stdout=subprocess.PIPE, timeout=120).stdout.strip()
+        how: subprocess.run(
+            [sys.executable, "-c", RESIDENT, how],
+            check=True,
+            text=True,
+            stdout=subprocess.PIPE,
+            timeout=120,
+        ).stdout.strip()
         for how in ("default", "kept")
     }
     assert found == {"default": "False", "kept": "True"}
@@ -63,8 +68,9 @@ def test_the_command_line_and_the_workers_of_benchmarks_keep_it(
 
 def test_attention_is_eager_where_the_fused_one_is_slow() -> None:
     def picked(device: str = "cpu", **given: Any) -> str | None:
-        return pick_attention(Config(**{"train": "x", "precision": "bf16", **given}),
-                              torch.device(device))
+        return pick_attention(
+            Config(**{"train": "x", "precision": "bf16", **given}), torch.device(device)
+        )
 
     assert picked(max_length=256) == "eager"
     assert picked(max_length=512) is None  # its memory grows with the square
@@ -82,18 +88,26 @@ def test_bf16_without_the_instructions_for_it_is_told(
     """A tenth of the speed of fp32 on such a processor, which nobody expects."""
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: able)
     told = [
-        any("bf16 is slow here" in note for note in prepare(
-            Config(train=str(files / "train.jsonl"), limit=32, precision=precision)).notes)
-        for precision in ("bf16", "fp32")]
+        any(
+            "bf16 is slow here" in note
+            for note in prepare(
+                Config(train=str(files / "train.jsonl"), limit=32, precision=precision)
+            ).notes
+        )
+        for precision in ("bf16", "fp32")
+    ]
     assert told == [not able, False]
     assert precision_note("bf16", torch.device("cuda")) is None
 
 
-@pytest.mark.parametrize(("given", "used"), [
-    ({"precision": "bf16"}, "eager"),
-    ({"precision": "fp32"}, "sdpa"),
-    ({"precision": "fp32", "attention": "eager"}, "eager"),
-])
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ({"precision": "bf16"}, "eager"),
+        ({"precision": "fp32"}, "sdpa"),
+        ({"precision": "fp32", "attention": "eager"}, "eager"),
+    ],
+)
 def test_the_model_has_the_attention_that_was_picked(
     files: Path, given: dict[str, Any], used: str
 ) -> None:

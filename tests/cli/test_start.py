@@ -26,22 +26,31 @@ sys.exit(status)
 DATA = ["--train", "t.csv"]
 
 
-@pytest.mark.parametrize(("words", "status", "told"), [
-    (["--version"], 0, f"finesieve {__version__}"),
-    (["--help"], 0, "fine-tune one model"),
-    (["train", "--help"], 0, "selective-backprop"),
-    (["train"], 2, "the following arguments are required: --train"),
-    (["trian"], 2, "invalid choice: 'trian'"),
-    (["train", *DATA, "--output", "o", "--lr", "5"], 2, "expected a learning rate"),
-    (["train", *DATA, "--output", "o", "--set", "train"], 2, "expected NAME=VALUE"),
-    (["compare", *DATA, "--methods", "full", "--set", "train=0.3"], 2, "is not among --methods"),
-    (["compare", *DATA, "--batch-size", "0"], 2, "batch_size is 0"),
-    (["bench", "s.toml", "--data-dir", "d", "--output", "o", "--workers", "0"], 2,
-     "--workers is 0"),
-], ids=lambda words: " ".join(words) if isinstance(words, list) else "")
-def test_nothing_heavy_is_loaded_for_an_answer(
-    words: list[str], status: int, told: str
-) -> None:
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (["--version"], 0, f"finesieve {__version__}"),
+        (["--help"], 0, "fine-tune one model"),
+        (["train", "--help"], 0, "selective-backprop"),
+        (["train"], 2, "the following arguments are required: --train"),
+        (["trian"], 2, "invalid choice: 'trian'"),
+        (["train", *DATA, "--output", "o", "--lr", "5"], 2, "expected a learning rate"),
+        (["train", *DATA, "--output", "o", "--set", "train"], 2, "expected NAME=VALUE"),
+        (
+            ["compare", *DATA, "--methods", "full", "--set", "train=0.3"],
+            2,
+            "is not among --methods",
+        ),
+        (["compare", *DATA, "--batch-size", "0"], 2, "batch_size is 0"),
+        (
+            ["bench", "s.toml", "--data-dir", "d", "--output", "o", "--workers", "0"],
+            2,
+            "--workers is 0",
+        ),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_nothing_heavy_is_loaded_for_an_answer(words: list[str], status: int, told: str) -> None:
     done = subprocess.run([sys.executable, "-c", CODE, *words], capture_output=True, text=True)
     assert done.returncode == status, done.stderr
     assert told in " ".join((done.stdout + done.stderr).split())

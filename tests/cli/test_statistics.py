@@ -23,9 +23,12 @@ def test_the_interval_covers_the_truth(seed_effect: float, example_effect: float
     dice = np.random.default_rng(0)
     covered = 0
     for _ in range(400):
-        d = (0.2 + seed_effect * dice.standard_normal((3, 1))
-             + example_effect * dice.standard_normal((1, 200))
-             + 0.5 * dice.standard_normal((3, 200)))
+        d = (
+            0.2
+            + seed_effect * dice.standard_normal((3, 1))
+            + example_effect * dice.standard_normal((1, 200))
+            + 0.5 * dice.standard_normal((3, 200))
+        )
         found = paired(d)
         covered += found.low <= 0.2 <= found.high
     assert covered / 400 >= 0.93
@@ -40,10 +43,15 @@ def test_intervals_shrink_with_seeds_and_examples() -> None:
 def record(name: str, seed: int, loss: Any, **more: Any) -> dict[str, Any]:
     right = np.asarray(loss) < 0.7
     return {
-        "role": "claim", "set": more.pop("set", "one"), "name": name, "seed": seed,
-        "eval_examples": pack_examples(loss, right), "stages": [{}, {}],
+        "role": "claim",
+        "set": more.pop("set", "one"),
+        "name": name,
+        "seed": seed,
+        "eval_examples": pack_examples(loss, right),
+        "stages": [{}, {}],
         "eval": {"loss": float(np.mean(loss)), "accuracy": float(right.mean()), "n": len(right)},
-        "seconds": {"total": 10.0}, "examples": {"drawn": 100, "trained": 30, "scored": 40},
+        "seconds": {"total": 10.0},
+        "examples": {"drawn": 100, "trained": 30, "scored": 40},
         **more,
     }
 
@@ -109,14 +117,19 @@ def test_many_sets_of_one_seed_each_are_judged_by_their_spread() -> None:
     assert all("of 20 sets, one seed each" in t for t in none)
     assert sum(broad(0.08).endswith(": a gain.") for _ in range(4)) >= 3
     assert sum(broad(-0.08).endswith(": a loss.") for _ in range(4)) >= 3
-    half = [{**r, **OPEN} if r["name"] == "finesieve" and r["set"] < "set15" else r
-            for r in suite_of(dice, 0.1, sets=20) if r["seed"] == 0]
+    half = [
+        {**r, **OPEN} if r["name"] == "finesieve" and r["set"] < "set15" else r
+        for r in suite_of(dice, 0.1, sets=20)
+        if r["seed"] == 0
+    ]
     # By name, set0, set1, set10 to set14 are seven.
     assert "lower loss on 13, higher on 0, same as full on 7 of 20 sets" in verdict(half)
 
 
-OPEN = {"stages": [{"stage": 1}],  # what a run's record has if its gates never closed
-        "examples": {"drawn": 100, "trained": 100, "scored": 0}}
+OPEN = {
+    "stages": [{"stage": 1}],  # what a run's record has if its gates never closed
+    "examples": {"drawn": 100, "trained": 100, "scored": 0},
+}
 
 
 def test_open_gates_are_the_same_as_full_training() -> None:
@@ -126,7 +139,8 @@ def test_open_gates_are_the_same_as_full_training() -> None:
     assert "better on 0, tie on 0, worse on 0, same as full on 6 of 6 sets" in told
     assert told.endswith("no gain shown.")
     assert "finesieve is the same as full here" in verdict(
-        [r for r in records if r["set"] == "set0"])
+        [r for r in records if r["set"] == "set0"]
+    )
     # Tuned to other points of the grid they are different training, and the difference counts.
     points = [{**r, "point": {"lr": 1e-4 if r["name"] == "finesieve" else 2e-4}} for r in records]
     assert verdict(points).endswith(": a gain.")
@@ -136,8 +150,9 @@ def test_a_run_that_was_plain_training_is_no_speed_up() -> None:
     """It was quicker than full training by the clock alone."""
     dice = np.random.default_rng(9)
     records = suite_of(dice, 0.0)
-    records += [{**r, "name": "full", "seconds": {"total": 12.0}}
-                for r in records if r["name"] == RIVAL]
+    records += [
+        {**r, "name": "full", "seconds": {"total": 12.0}} for r in records if r["name"] == RIVAL
+    ]
     ours = {**OPEN, "seconds": {"total": 10.0, "decide": 0.1}}
     records = [{**r, **ours} if r["name"] == "finesieve" else r for r in records]
     row = [line for line in table(records).splitlines() if line.startswith("| set0 | finesieve")]
@@ -209,8 +224,11 @@ def test_no_verdict_where_a_method_took_another_time() -> None:
     """Only finesieve's seconds are those that random was given."""
     dice = np.random.default_rng(5)
     loss = dice.random(50)
-    records = [record(name, seed, loss + more + 0.01 * seed) for seed in (0, 1) for name, more in (
-        ("finesieve", -0.2), (RIVAL, 0.0), ("quick", 0.3), ("level", 0.3))]
+    records = [
+        record(name, seed, loss + more + 0.01 * seed)
+        for seed in (0, 1)
+        for name, more in (("finesieve", -0.2), (RIVAL, 0.0), ("quick", 0.3), ("level", 0.3))
+    ]
     for r in records:
         r["seconds"]["total"] *= {"quick": 0.6, "level": 1.03}.get(r["name"], 1.0)
     text = table(records)

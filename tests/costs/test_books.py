@@ -49,8 +49,9 @@ def test_every_second_is_booked_where_it_was_spent(name: str) -> None:
             yield batch
 
     method = fs.methods.registry.build(name, **SETTINGS.get(name, {}))
-    sieve = fs.Sieve(Scorer(), method, total=3000, pool=128, features=slow_features,
-                     clock=lambda: now[0])
+    sieve = fs.Sieve(
+        Scorer(), method, total=3000, pool=128, features=slow_features, clock=lambda: now[0]
+    )
     for batch in sieve(loader()):
         spend("train", STEP + TRAIN * float(batch["attention_mask"].sum()))
         first = batch["input_ids"][:, 0].float()
@@ -86,7 +87,9 @@ def test_the_books_add_up() -> None:
         now[0] += 3
         steps += 1
     assert sieve.ledger.seconds == {
-        "decide": 0.0, "score": 2.0 * (len(scorer.calls) - 1), "train": 3.0 * steps,
+        "decide": 0.0,
+        "score": 2.0 * (len(scorer.calls) - 1),
+        "train": 3.0 * steps,
         "data": 0.5 * 50,
     }
     tokens = sum(int(b["attention_mask"].sum()) for b in make_batches(400))

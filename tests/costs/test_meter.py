@@ -72,6 +72,7 @@ def test_a_meter_takes_up_its_state() -> None:
 
 def test_nothing_flows_back_from_the_ledger() -> None:
     """With its counts and seconds spoiled at every batch, the same is done, to the bit."""
+
     def run(spoil: bool) -> list[Any]:
         now = [0.0]
 
@@ -103,8 +104,13 @@ def test_nothing_flows_back_from_the_ledger() -> None:
 
 
 def test_the_meter_agrees_with_the_ledger() -> None:
-    sieve = fs.Sieve(TableScorer(), fs.methods.registry.build(
-        "finesieve", 0, predictor_bits=12, starts={2: 0.2, 3: 0.5}, cost_ratio=0.2), total=2000)
+    sieve = fs.Sieve(
+        TableScorer(),
+        fs.methods.registry.build(
+            "finesieve", 0, predictor_bits=12, starts={2: 0.2, 3: 0.5}, cost_ratio=0.2
+        ),
+        total=2000,
+    )
     for batch in sieve(make_batches(2000)):
         sieve.loss((batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2, batch)
     meter, tokens = sieve.meter, sieve.ledger.tokens

@@ -44,14 +44,18 @@ def test_every_gate_through_every_law(factory: Callable[[], fs.Gate], law: Calla
     law(factory)
 
 
-@pytest.mark.parametrize("factory", [
-    lambda share: fs.Random(share, systematic=True),
-    lambda share: fs.ThresholdSampling(share, 0.02),
-    lambda share: fs.PredictorGate(
-        fs.SizeRegression(10), fs.ThresholdSampling(share, 0.02), audit=0.1),
-])
+@pytest.mark.parametrize(
+    "factory",
+    [
+        lambda share: fs.Random(share, systematic=True),
+        lambda share: fs.ThresholdSampling(share, 0.02),
+        lambda share: fs.PredictorGate(
+            fs.SizeRegression(10), fs.ThresholdSampling(share, 0.02), audit=0.1
+        ),
+    ],
+)
 def test_a_share_that_is_offered_counts_and_the_gates_own_stays(
-    factory: Callable[[float], fs.Gate]
+    factory: Callable[[float], fs.Gate],
 ) -> None:
     """Asked for another share, a gate decides as one that was made with it; and forgets it."""
     offer = next(checks.sample_offers(3))
@@ -150,12 +154,20 @@ def test_laws_catch_broken_gates(gate: type[fs.Gate], law: str) -> None:
 
 def test_laws_hold_where_assertions_are_left_out() -> None:
     """As under `python -O`."""
-    broken = "\n".join((
-        "import numpy as np", "from finesieve import Gate, LawError, Verdict",
-        "from finesieve.gates.laws import LAWS", "class Bad(Gate):", "    def decide(self, offer):",
-        "        return Verdict(np.ones(offer.n, bool), np.full(offer.n, 0.5, np.float32))",
-        "try:", "    LAWS['law_unbiased'](Bad)", "except LawError as error:",
-        "    print(__debug__, isinstance(error, AssertionError), error)"))
+    broken = "\n".join(
+        (
+            "import numpy as np",
+            "from finesieve import Gate, LawError, Verdict",
+            "from finesieve.gates.laws import LAWS",
+            "class Bad(Gate):",
+            "    def decide(self, offer):",
+            "        return Verdict(np.ones(offer.n, bool), np.full(offer.n, 0.5, np.float32))",
+            "try:",
+            "    LAWS['law_unbiased'](Bad)",
+            "except LawError as error:",
+            "    print(__debug__, isinstance(error, AssertionError), error)",
+        )
+    )
     found = subprocess.run([sys.executable, "-O", "-c", broken], capture_output=True, text=True)
     assert found.stdout.startswith("False True the weighted sum is off by"), found.stderr
 
@@ -269,8 +281,11 @@ def test_it_has_less_variance_and_no_bias(kind: str) -> None:
     whole = gradients.sum(axis=0)
 
     def errors(systematic: bool) -> np.ndarray:
-        gate = (fs.ThresholdSampling(0.2, 0.02, seed=7, systematic=systematic)
-                if kind == "threshold" else fs.Random(0.2, 7, systematic))
+        gate = (
+            fs.ThresholdSampling(0.2, 0.02, seed=7, systematic=systematic)
+            if kind == "threshold"
+            else fs.Random(0.2, 7, systematic)
+        )
         out = []
         for _ in range(600):
             verdict = gate.decide(offer)

@@ -100,8 +100,10 @@ def test_the_number_of_targets_tells_the_size_where_words_do_not() -> None:
         targets = dice.integers(1, 60, 64).astype(np.float32)
         tokens = dice.integers(0, 500, (64, 12))
         offer = fs.Offer(
-            np.arange(at * 64, (at + 1) * 64), size=np.sqrt(targets),
-            features=fs.Features(tokens, np.zeros(64, np.int64), targets))
+            np.arange(at * 64, (at + 1) * 64),
+            size=np.sqrt(targets),
+            features=fs.Features(tokens, np.zeros(64, np.int64), targets),
+        )
         foreseen = model.predict(offer)
         model.learn(offer)
     assert auc(foreseen, offer.size > offer.size.mean(), np.ones(64)) > 0.95
@@ -110,8 +112,10 @@ def test_the_number_of_targets_tells_the_size_where_words_do_not() -> None:
 
 
 def test_token_features_count_targets() -> None:
-    batch = {"input_ids": torch.ones(2, 3, dtype=torch.long),
-             "labels": torch.tensor([[1, -100, 2, -100], [-100, -100, -100, 3]])}
+    batch = {
+        "input_ids": torch.ones(2, 3, dtype=torch.long),
+        "labels": torch.tensor([[1, -100, 2, -100], [-100, -100, -100, 3]]),
+    }
     found = features.token_features(labels=None, targets="labels")(batch)
     assert found.targets.tolist() == [2.0, 1.0]
     assert found.take(np.array([1])).targets.tolist() == [1.0]
@@ -119,35 +123,48 @@ def test_token_features_count_targets() -> None:
     alone = features.target_features()(batch)
     assert alone.targets.tolist() == [2.0, 1.0]
     assert alone.tokens.tolist() == [[0], [0]]
-    for function in (features.token_features(labels=None, targets="labels"),
-                     features.target_features()):
+    for function in (
+        features.token_features(labels=None, targets="labels"),
+        features.target_features(),
+    ):
         with pytest.raises(fs.BatchError, match="expected targets"):
             function({**batch, "labels": torch.tensor([1, 2])})
 
 
-@pytest.mark.parametrize(("head", "words"), [
-    (heads.Tokens(), 3), (heads.Tokens(shift=True), 1), (heads.SingleLabel(), 3)])
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [(heads.Tokens(), 3), (heads.Tokens(shift=True), 1), (heads.SingleLabel(), 3)],
+)
 def test_what_a_head_lets_the_predictor_see(head: heads.Head, words: int) -> None:
     """Of generation only how many tokens are to be told."""
     several = isinstance(head, heads.Tokens)
-    found = head.features()({
-        "input_ids": torch.ones(2, 3, dtype=torch.long),
-        "labels": torch.ones(2, 3 if several else 1, dtype=torch.long).squeeze(1)})
+    found = head.features()(
+        {
+            "input_ids": torch.ones(2, 3, dtype=torch.long),
+            "labels": torch.ones(2, 3 if several else 1, dtype=torch.long).squeeze(1),
+        }
+    )
     assert found.tokens.shape == (2, words)
     assert (found.targets is not None) == several
 
 
-@pytest.mark.parametrize(("head", "labels", "crossed"), [
-    (heads.SingleLabel(), torch.tensor([1, 0]), True),
-    (heads.MultiLabel(), torch.tensor([[1.0, 0.0], [0.0, 1.0]]), True),
-    (heads.Regression(), torch.tensor([0.5, 2.0]), True),
-    (heads.Spans(), torch.tensor([1, 2]), False)])
+@pytest.mark.parametrize(
+    ("head", "labels", "crossed"),
+    [
+        (heads.SingleLabel(), torch.tensor([1, 0]), True),
+        (heads.MultiLabel(), torch.tensor([[1.0, 0.0], [0.0, 1.0]]), True),
+        (heads.Regression(), torch.tensor([0.5, 2.0]), True),
+        (heads.Spans(), torch.tensor([1, 2]), False),
+    ],
+)
 def test_words_are_seen_and_crossed_with_what_is_to_be_told(
     head: heads.Head, labels: torch.Tensor, crossed: bool
 ) -> None:
-    batch = {"input_ids": torch.tensor([[5, 6, 7], [8, 9, 0]]),
-             "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
-             **dict.fromkeys(head.targets, labels)}
+    batch = {
+        "input_ids": torch.tensor([[5, 6, 7], [8, 9, 0]]),
+        "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
+        **dict.fromkeys(head.targets, labels),
+    }
     found = head.features()(batch)
     assert found.tokens.tolist() == [[5, 6, 7], [8, 9, -1]]
     assert len(set(found.cross.tolist())) == 1 + crossed
@@ -157,8 +174,12 @@ def test_words_are_seen_and_crossed_with_what_is_to_be_told(
 def test_of_preference_pairs_both_texts_are_seen() -> None:
     from finesieve.integrations.transformers.trl import pair_features
 
-    found = pair_features()({"input_ids": torch.tensor([[[5, 6], [7, 8]], [[9, 4], [3, 0]]]),
-                             "attention_mask": torch.tensor([[[1, 1], [1, 1]], [[1, 1], [1, 0]]])})
+    found = pair_features()(
+        {
+            "input_ids": torch.tensor([[[5, 6], [7, 8]], [[9, 4], [3, 0]]]),
+            "attention_mask": torch.tensor([[[1, 1], [1, 1]], [[1, 1], [1, 0]]]),
+        }
+    )
     assert found.tokens.tolist() == [[5, 6, 7, 8], [9, 4, 3, -1]]
 
 
@@ -202,8 +223,12 @@ def test_it_remembers_what_an_earlier_pass_has_shown() -> None:
         for start in range(0, 2000, 100):
             ids = np.arange(start, start + 100)
             tokens = dice.integers(0, 50, (100, 6))
-            offer = fs.Offer(ids, features=fs.Features(tokens, np.zeros(100, np.int64)),
-                             loss=size[ids], size=size[ids])
+            offer = fs.Offer(
+                ids,
+                features=fs.Features(tokens, np.zeros(100, np.int64)),
+                loss=size[ids],
+                size=size[ids],
+            )
             window.add(replace(offer, predicted=model.predict(offer)))
             model.learn(offer)
         quality.append(window.auc())
@@ -217,7 +242,8 @@ def test_crossing_with_the_label_tells_agreement_from_disagreement() -> None:
     for _ in range(30):
         labels = np.tile([0, 1], 32)
         offer = fs.Offer(
-            np.arange(64), features=fs.Features(np.full((64, 1), 7), labels),
+            np.arange(64),
+            features=fs.Features(np.full((64, 1), 7), labels),
             size=np.where(labels == 1, 1.0, 0.1).astype(np.float32),
         )
         model.learn(offer)
@@ -240,8 +266,10 @@ def test_token_features_stop_at_the_mask() -> None:
 
 
 def test_left_padding_does_not_hide_the_tokens() -> None:
-    batch = {"input_ids": torch.tensor([[0, 0, 0, 5, 6], [1, 2, 3, 4, 5]]),
-             "attention_mask": torch.tensor([[0, 0, 0, 1, 1], [1, 1, 1, 1, 1]])}
+    batch = {
+        "input_ids": torch.tensor([[0, 0, 0, 5, 6], [1, 2, 3, 4, 5]]),
+        "attention_mask": torch.tensor([[0, 0, 0, 1, 1], [1, 1, 1, 1, 1]]),
+    }
     features = fs.token_features(labels=None, max_tokens=3)(batch)
     assert features.tokens.tolist() == [[5, 6, -1], [1, 2, 3]]
 
@@ -294,8 +322,12 @@ def test_features_of_batches_without_names_are_found_by_their_form() -> None:
     image, labels = torch.rand(4, 3, 5, 5, generator=dice), torch.tensor([1, 0, 2, 1])
     find = fs.token_features()
     named = find({"input_ids": ids, "labels": labels})
-    for batch in ((ids, labels), [image, ids, labels], (torch.arange(4), ids, ids + 1, labels),
-                  (ids, labels.tolist())):
+    for batch in (
+        (ids, labels),
+        [image, ids, labels],
+        (torch.arange(4), ids, ids + 1, labels),
+        (ids, labels.tolist()),
+    ):
         found = find(batch)
         assert found.tokens.tolist() == named.tokens.tolist() == ids.tolist()
         assert found.cross.tolist() == named.cross.tolist()

@@ -179,5 +179,3 @@ def lightning_steps(callback: Any) -> int:
 def sieve_of(host: Any) -> Any:
     """Return the sieve behind what one of the host functions above returned."""
     return host.sieve
-
-

@@ -99,8 +99,10 @@ def differences(recorded: Record, found: Record, exact: bool) -> list[str]:
     for field in (f.name for f in fields(Record)):
         old, new = getattr(recorded, field), getattr(found, field)
         if old.shape != new.shape or old.dtype != new.dtype:
-            told.append(f"{field}: recorded {old.dtype}{list(old.shape)}, "
-                        f"found {new.dtype}{list(new.shape)}{_first(old, new)}")
+            told.append(
+                f"{field}: recorded {old.dtype}{list(old.shape)}, "
+                f"found {new.dtype}{list(new.shape)}{_first(old, new)}"
+            )
             continue
         if field not in _INEXACT:
             wrong = old != new

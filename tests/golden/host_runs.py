@@ -28,8 +28,15 @@ def closed(**settings: Any) -> Any:
 
 
 def _train_hf(
-    log: Log, model: nn.Module, folder: str, stop: int | None = None, resume: str | None = None,
-    n: int = 240, collate: Any = material.collate, options: Any = None, **args: Any,
+    log: Log,
+    model: nn.Module,
+    folder: str,
+    stop: int | None = None,
+    resume: str | None = None,
+    n: int = 240,
+    collate: Any = material.collate,
+    options: Any = None,
+    **args: Any,
 ) -> Any:
     """Train with a Trainer, and return its sieve.
 
@@ -51,14 +58,31 @@ def _train_hf(
 
     trainer = Noting(
         model,
-        TrainingArguments(folder, **{
-            "per_device_train_batch_size": 8, "num_train_epochs": 2, "learning_rate": 0.02,
-            "gradient_accumulation_steps": 2, "warmup_steps": 3, "optim": "adamw_torch",
-            "adam_epsilon": 1e-4, "max_grad_norm": 0.05, "seed": 7, "use_cpu": True,
-            "save_strategy": "no", "report_to": [], "disable_tqdm": True, "logging_strategy": "no",
-            "remove_unused_columns": False, **args}),
-        data_collator=collate, train_dataset=material.examples(n),
-        callbacks=[Stopping()] if stop else [])
+        TrainingArguments(
+            folder,
+            **{
+                "per_device_train_batch_size": 8,
+                "num_train_epochs": 2,
+                "learning_rate": 0.02,
+                "gradient_accumulation_steps": 2,
+                "warmup_steps": 3,
+                "optim": "adamw_torch",
+                "adam_epsilon": 1e-4,
+                "max_grad_norm": 0.05,
+                "seed": 7,
+                "use_cpu": True,
+                "save_strategy": "no",
+                "report_to": [],
+                "disable_tqdm": True,
+                "logging_strategy": "no",
+                "remove_unused_columns": False,
+                **args,
+            },
+        ),
+        data_collator=collate,
+        train_dataset=material.examples(n),
+        callbacks=[Stopping()] if stop else [],
+    )
     trainer.remove_callback(PrinterCallback)
     attached = api.attach_trainer(trainer, closed(), **{**SMALL, **(options or {})})
     trainer.train(resume_from_checkpoint=resume)
@@ -93,9 +117,16 @@ def trainer_tokens() -> Record:
     average is measured on the first 1024. One batch a step, whose gradient is not clipped."""
     log, model = Log(), material.bert(tokens=True)
     with TemporaryDirectory() as folder:
-        sieve = _train_hf(log, model, folder, n=640, collate=material.collate_tokens,
-                          gradient_accumulation_steps=1, max_grad_norm=1e9,
-                          lr_scheduler_type="cosine")
+        sieve = _train_hf(
+            log,
+            model,
+            folder,
+            n=640,
+            collate=material.collate_tokens,
+            gradient_accumulation_steps=1,
+            max_grad_norm=1e9,
+            lr_scheduler_type="cosine",
+        )
     return log.record(sieve, model)
 
 
@@ -106,15 +137,20 @@ def trainer_prefix() -> Record:
     log, model = Log(), material.bert(layers=2)
     prefix = api.frozen_prefix(model, 1)
     with TemporaryDirectory() as folder:
-        return log.record(_train_hf(log, model, folder, options={"prefix": prefix},
-                                    max_grad_norm=1e9), model)
+        return log.record(
+            _train_hf(log, model, folder, options={"prefix": prefix}, max_grad_norm=1e9), model
+        )
 
 
 # ---- Accelerate
 
 
 def _train_accelerate(
-    log: Log, first: int, folder: str, stop: int | None = None, resume: bool = False,
+    log: Log,
+    first: int,
+    folder: str,
+    stop: int | None = None,
+    resume: bool = False,
 ) -> tuple[Any, nn.Module]:
     """Train with Accelerate's loop, two batches a step; return the sieve and the model.
 
@@ -126,12 +162,21 @@ def _train_accelerate(
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
     model = Bag(first)
     optimizer = material.optimizer(model)
-    loader = DataLoader(material.examples(280), 8, shuffle=True, collate_fn=material.collate,
-                        generator=torch.Generator().manual_seed(4))
+    loader = DataLoader(
+        material.examples(280),
+        8,
+        shuffle=True,
+        collate_fn=material.collate,
+        generator=torch.Generator().manual_seed(4),
+    )
     net, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     stream = api.filter_accelerate(accelerator, loader, net, closed(), 2, **SMALL)
-    schedule = api.drive_accelerate(stream, torch.optim.lr_scheduler.LinearLR(
-        optimizer.optimizer, 1.0, 0.0, total_iters=2 * -(-len(loader) // 2)))
+    schedule = api.drive_accelerate(
+        stream,
+        torch.optim.lr_scheduler.LinearLR(
+            optimizer.optimizer, 1.0, 0.0, total_iters=2 * -(-len(loader) // 2)
+        ),
+    )
     if resume:
         accelerator.load_state(folder)
     for _ in range(api.passes(stream), 2):
@@ -171,7 +216,11 @@ def accelerate_resumed() -> Record:
 
 
 def _train_lightning(
-    log: Log, first: int, folder: str, stop: int | None = None, resume: str | None = None,
+    log: Log,
+    first: int,
+    folder: str,
+    stop: int | None = None,
+    resume: str | None = None,
 ) -> tuple[Any, nn.Module]:
     """Train with Lightning's Trainer; return the sieve and the model.
 
@@ -197,7 +246,8 @@ def _train_lightning(
         def configure_optimizers(self) -> Any:
             optimizer = material.optimizer(self)
             decay = torch.optim.lr_scheduler.LinearLR(
-                optimizer, 1.0, 0.0, total_iters=api.lightning_steps(callback))
+                optimizer, 1.0, 0.0, total_iters=api.lightning_steps(callback)
+            )
             return [optimizer], [api.lightning_schedule(callback, decay)]
 
     class Stopping(lightning.Callback):
@@ -207,18 +257,33 @@ def _train_lightning(
                 trainer.should_stop = True
 
     callback = api.lightning_callback(closed(), **SMALL)
-    loader = DataLoader(material.examples(280), 8, shuffle=True, collate_fn=material.collate,
-                        generator=torch.Generator().manual_seed(4))
+    loader = DataLoader(
+        material.examples(280),
+        8,
+        shuffle=True,
+        collate_fn=material.collate,
+        generator=torch.Generator().manual_seed(4),
+    )
     module = Module()
     trainer = lightning.Trainer(
-        accelerator="cpu", max_epochs=2, callbacks=[callback, Stopping()], logger=False,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-        default_root_dir=folder)
+        accelerator="cpu",
+        max_epochs=2,
+        callbacks=[callback, Stopping()],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=folder,
+    )
     with warnings.catch_warnings():  # hints about workers, and Lightning's own use of PyTorch
         warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
         warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.* is deprecated")
-        trainer.fit(module, api.wrap_lightning(callback, loader), ckpt_path=resume,
-                    **({"weights_only": True} if resume else {}))
+        trainer.fit(
+            module,
+            api.wrap_lightning(callback, loader),
+            ckpt_path=resume,
+            **({"weights_only": True} if resume else {}),
+        )
     return api.sieve_of(callback), module
 
 

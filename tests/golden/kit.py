@@ -53,14 +53,19 @@ RUNS: dict[str, Golden] = {}
 
 
 def golden(
-    stages: tuple[int, ...], weighted: bool, same_as: str | None = None,
-    hosts: tuple[str, ...] = (), version_of: str | None = None,
+    stages: tuple[int, ...],
+    weighted: bool,
+    same_as: str | None = None,
+    hosts: tuple[str, ...] = (),
+    version_of: str | None = None,
 ) -> Callable[[Callable[[], Record]], Callable[[], Record]]:
     """Enter a function among the golden runs, under its own name."""
+
     def enter(function: Callable[[], Record]) -> Callable[[], Record]:
         name = function.__name__.replace("_", "-")
         RUNS[name] = Golden(name, function, stages, weighted, same_as, hosts, version_of)
         return function
+
     return enter
 
 
@@ -124,5 +129,8 @@ def _forget_accelerate() -> None:
 
 def by_hand_method(**settings: Any) -> Any:
     """Return our method with stages that begin at 10 % and 30 % of the stream."""
-    return api.build_method("finesieve", 0, **{
-        "predictor_bits": 10, "starts": {2: 0.1, 3: 0.3}, "cost_ratio": 0.2, **settings})
+    return api.build_method(
+        "finesieve",
+        0,
+        **{"predictor_bits": 10, "starts": {2: 0.1, 3: 0.3}, "cost_ratio": 0.2, **settings},
+    )

@@ -28,8 +28,9 @@ def examples(n: int, seed: int = 0, noise: tuple[int, int] = (0, 0)) -> list[Exa
         ids = dice.randint(1, WORDS, size=dice.randint(3, 11))
         chance = dice.rand() < 0.125 or noise[0] <= i < noise[1]
         label = dice.randint(2) if chance else int(ids[0] >= WORDS // 2)
-        made.append({"input_ids": torch.from_numpy(ids.astype(np.int64)), "labels": int(label),
-                     "own": i})
+        made.append(
+            {"input_ids": torch.from_numpy(ids.astype(np.int64)), "labels": int(label), "own": i}
+        )
     return made
 
 
@@ -41,8 +42,11 @@ def collate(rows: list[Example]) -> dict[str, Tensor]:
     for i, row in enumerate(rows):
         ids[i, : len(row["input_ids"])] = row["input_ids"]
         mask[i, : len(row["input_ids"])] = 1
-    return {"input_ids": ids, "attention_mask": mask,
-            "labels": torch.tensor([row["labels"] for row in rows])}
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "labels": torch.tensor([row["labels"] for row in rows]),
+    }
 
 
 def collate_own(rows: list[Example]) -> dict[str, Tensor]:
@@ -57,16 +61,19 @@ def collate_tokens(rows: list[Example]) -> dict[str, Tensor]:
     so that the losses stay well above 0.
     """
     batch = collate(rows)
-    places = torch.arange(batch["input_ids"].shape[1]) + torch.tensor(
-        [row["own"] for row in rows])[:, None]
+    places = (
+        torch.arange(batch["input_ids"].shape[1])
+        + torch.tensor([row["own"] for row in rows])[:, None]
+    )
     labels = (batch["input_ids"] + (places % 6 == 0)) % 2
     return {**batch, "labels": torch.where(batch["attention_mask"] == 1, labels, -100)}
 
 
 def batches(rows: list[Example], seed: int | None = None, collated: Any = collate) -> list[Any]:
     """Return these examples in batches of 8; in an order drawn by `seed`, or as they are."""
-    order = np.arange(len(rows)) if seed is None else np.random.RandomState(seed).permutation(
-        len(rows))
+    order = (
+        np.arange(len(rows)) if seed is None else np.random.RandomState(seed).permutation(len(rows))
+    )
     return [collated([rows[j] for j in order[i : i + BATCH]]) for i in range(0, len(rows), BATCH)]
 
 
@@ -109,10 +116,19 @@ def bert(seed: int = 0, tokens: bool = False, layers: int = 1) -> Any:
     )
 
     kind = BertForTokenClassification if tokens else BertForSequenceClassification
-    model = kind(BertConfig(
-        vocab_size=WORDS, hidden_size=WIDTH, num_hidden_layers=layers, num_attention_heads=2,
-        intermediate_size=WIDTH, max_position_embeddings=16, num_labels=2,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    model = kind(
+        BertConfig(
+            vocab_size=WORDS,
+            hidden_size=WIDTH,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            intermediate_size=WIDTH,
+            max_position_embeddings=16,
+            num_labels=2,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )
+    )
     fill(model, seed)
     return model
 

@@ -24,8 +24,16 @@ from tests.golden.material import Bag
 def automatic_method() -> Any:
     """Return our method with automatic stages that move early enough for a small run."""
     return api.build_method(
-        "finesieve", 0, predictor_bits=10, cost_ratio=0.1, patience=48, window=256, recent=96,
-        margin=0.02, audit=0.1)
+        "finesieve",
+        0,
+        predictor_bits=10,
+        cost_ratio=0.1,
+        patience=48,
+        window=256,
+        recent=96,
+        margin=0.02,
+        audit=0.1,
+    )
 
 
 class Loop:
@@ -38,8 +46,13 @@ class Loop:
     """
 
     def __init__(
-        self, method: Callable[[], Any], data: Callable[[int], list[Any]], passes: int = 1,
-        first: int = 0, decay: bool = True, **settings: Any,
+        self,
+        method: Callable[[], Any],
+        data: Callable[[int], list[Any]],
+        passes: int = 1,
+        first: int = 0,
+        decay: bool = True,
+        **settings: Any,
     ) -> None:
         self.data, self.passes, self.log = data, passes, Log()
         self.model = Bag(first)
@@ -49,8 +62,11 @@ class Loop:
         self.optimizer = material.optimizer(self.model)
         self.schedule = api.follow_stream(
             torch.optim.lr_scheduler.LinearLR(
-                self.optimizer, 1.0, 0.0 if decay else 1.0, total_iters=steps),
-            steps, self.sieve)
+                self.optimizer, 1.0, 0.0 if decay else 1.0, total_iters=steps
+            ),
+            steps,
+            self.sieve,
+        )
 
     def run(self, stop: int | None = None) -> Record:
         """Train to the end, or until `stop` batches have been trained on."""
@@ -76,10 +92,15 @@ class Loop:
     def state(self) -> io.BytesIO:
         """Return the whole run as a file."""
         file = io.BytesIO()
-        torch.save({
-            "sieve": api.state_of(self.sieve), "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
-        }, file)
+        torch.save(
+            {
+                "sieve": api.state_of(self.sieve),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+            },
+            file,
+        )
         file.seek(0)
         return file
 
@@ -124,8 +145,7 @@ def _shuffled(n: int, collate: Any = material.collate) -> Callable[[int], list[A
 
 def _automatic(first: int = 0) -> Loop:
     """Labels are noise in a part of the stream: the gates close, open there, and close again."""
-    return Loop(automatic_method, _one_order(1600, noise=(600, 1000)), first=first,
-                decay=False)
+    return Loop(automatic_method, _one_order(1600, noise=(600, 1000)), first=first, decay=False)
 
 
 @golden(stages=(1, 2, 3, 1, 2, 3), weighted=True)
@@ -162,21 +182,35 @@ def epochs_resumed() -> Record:
 @golden(stages=(1, 3, 1), weighted=True)
 def budget() -> Record:
     """Where labels are noise, choosing is no better than chance, and the gates open again."""
-    return Loop(lambda: api.build_method(
-        "finesieve", 0, predictor_bits=10, budget=0.4, cost_ratio=0.05, patience=48, window=96,
-        margin=0.02, audit=0.05), _one_order(1600, noise=(600, 1200)), decay=False).run()
+    return Loop(
+        lambda: api.build_method(
+            "finesieve",
+            0,
+            predictor_bits=10,
+            budget=0.4,
+            cost_ratio=0.05,
+            patience=48,
+            window=96,
+            margin=0.02,
+            audit=0.05,
+        ),
+        _one_order(1600, noise=(600, 1200)),
+        decay=False,
+    ).run()
 
 
 @golden(stages=(1, 2, 3), weighted=False)
 def paper() -> Record:
-    return Loop(lambda: api.build_method("paper", 0, vocabulary=64, window=64),
-                _one_order(640)).run()
+    return Loop(
+        lambda: api.build_method("paper", 0, vocabulary=64, window=64), _one_order(640)
+    ).run()
 
 
 @golden(stages=(1, 2, 3), weighted=False)
 def authors() -> Record:
-    return Loop(lambda: api.build_method("authors", 0, vocabulary=64, window=64),
-                _one_order(400)).run()
+    return Loop(
+        lambda: api.build_method("authors", 0, vocabulary=64, window=64), _one_order(400)
+    ).run()
 
 
 @golden(stages=(3,), weighted=False)
@@ -191,8 +225,9 @@ def full() -> Record:
 
 @golden(stages=(1, 2), weighted=False)
 def selective_backprop() -> Record:
-    return Loop(lambda: api.build_method("selective-backprop", 0, window=128),
-                _one_order(640)).run()
+    return Loop(
+        lambda: api.build_method("selective-backprop", 0, window=128), _one_order(640)
+    ).run()
 
 
 @golden(stages=(1, 2), weighted=False)
@@ -213,18 +248,24 @@ def loss_sampling() -> Record:
 @golden(stages=(3, 1), weighted=True)
 def infobatch() -> Record:
     """Examples are known again by an id of their own."""
-    return Loop(lambda: api.build_method("infobatch", 0),
-                _shuffled(240, material.collate_own), passes=3, id_key="own").run()
+    return Loop(
+        lambda: api.build_method("infobatch", 0),
+        _shuffled(240, material.collate_own),
+        passes=3,
+        id_key="own",
+    ).run()
 
 
 @golden(stages=(1, 2), weighted=False)
 def rho_loss() -> Record:
     """The reference model's losses stand in a table: no second model is trained."""
+
     def method() -> Any:
         made = api.build_method("rho-loss", 0)
         losses = np.random.RandomState(3).rand(480).astype(np.float32)
         api.refer(made, np.arange(480), losses)
         return made
+
     return Loop(method, _one_order(480)).run()
 
 
@@ -244,8 +285,14 @@ def tuples() -> Record:
 @golden(stages=(1, 2, 3), weighted=True)
 def fixed_lengths() -> Record:
     """Batches come in two lengths only; survivors a batch, scoring batch and seeds are set."""
-    return Loop(lambda: by_hand_method(systematic=True, train=0.3, score=0.6), _one_order(480),
-                lengths=[6, 12], batch_size=6, scoring_batch=16, seed=5).run()
+    return Loop(
+        lambda: by_hand_method(systematic=True, train=0.3, score=0.6),
+        _one_order(480),
+        lengths=[6, 12],
+        batch_size=6,
+        scoring_batch=16,
+        seed=5,
+    ).run()
 
 
 from tests.golden import host_runs  # noqa: E402, F401  (enters its runs behind these)

@@ -65,8 +65,11 @@ def test_every_record_has_its_run_and_all_are_small() -> None:
 
 
 def test_one_file_alone_calls_the_library() -> None:
-    using = [path.name for path in Path(__file__).parent.glob("*.py")
-             if re.search(r"^\s*(from|import) finesieve", path.read_text(encoding="utf-8"), re.M)]
+    using = [
+        path.name
+        for path in Path(__file__).parent.glob("*.py")
+        if re.search(r"^\s*(from|import) finesieve", path.read_text(encoding="utf-8"), re.M)
+    ]
     assert using == ["api.py"]
 
 
@@ -137,7 +140,10 @@ def test_the_command_checks_and_writes(
     assert main(["--check", "full"]) == 1
     said = capsys.readouterr().out.splitlines()
     assert [line.split("; ")[0] for line in said[:1] + said[2:]] == [
-        "full: no record", "full: the same, to the bit", "full: counts: 3 of 3 differ"]
+        "full: no record",
+        "full: the same, to the bit",
+        "full: counts: 3 of 3 differ",
+    ]
     with pytest.raises(SystemExit):
         main(["fulll"])
     assert [path.name for path in tmp_path.iterdir()] == ["full.npz"]

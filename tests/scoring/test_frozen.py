@@ -22,10 +22,21 @@ transformers = pytest.importorskip("transformers")
 
 def model(frozen: int = 2, **more: Any) -> Any:
     torch.manual_seed(0)
-    net = transformers.BertForSequenceClassification(transformers.BertConfig(**{
-        "vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
-        "intermediate_size": 16, "max_position_embeddings": 40, "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0, **more}))
+    net = transformers.BertForSequenceClassification(
+        transformers.BertConfig(
+            **{
+                "vocab_size": 60,
+                "hidden_size": 16,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 2,
+                "intermediate_size": 16,
+                "max_position_embeddings": 40,
+                "hidden_dropout_prob": 0.0,
+                "attention_probs_dropout_prob": 0.0,
+                **more,
+            }
+        )
+    )
     freeze(net, frozen)
     return net.train()
 
@@ -40,14 +51,18 @@ def batches(n: int = 40, size: int = 16, left: bool = False, seed: int = 1) -> l
         if left:
             real, ids = real.flip(1), ids.flip(1)
         first = ids.flip(1)[:, 0] if left else ids[:, 0]
-        made.append({"input_ids": ids, "attention_mask": real.long(),
-                     "labels": (first > 30).long()})
+        made.append(
+            {"input_ids": ids, "attention_mask": real.long(), "labels": (first > 30).long()}
+        )
     return made
 
 
 def by_hand(**settings: Any) -> fs.Method:
-    return methods.registry.build("finesieve", 0, **{
-        "train": 0.3, "score": 0.6, "starts": {2: 0.15, 3: 0.4}, "cost_ratio": 0.2, **settings})
+    return methods.registry.build(
+        "finesieve",
+        0,
+        **{"train": 0.3, "score": 0.6, "starts": {2: 0.15, 3: 0.4}, "cost_ratio": 0.2, **settings},
+    )
 
 
 def losses(net: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -59,16 +74,28 @@ def counted(net: Any) -> list[int]:
     """Examples that went through the first layer, forward by forward."""
     seen: list[int] = []
     layers_of(net)[0].attention.register_forward_hook(
-        lambda module, args, out: seen.append(len(args[0])))
+        lambda module, args, out: seen.append(len(args[0]))
+    )
     return seen
 
 
-def run(net: Any, prefix: FrozenPrefix | None, left: bool = False, stop: int | None = None,
-        state: Any = None) -> tuple[fs.Sieve, Any]:
+def run(
+    net: Any,
+    prefix: FrozenPrefix | None,
+    left: bool = False,
+    stop: int | None = None,
+    state: Any = None,
+) -> tuple[fs.Sieve, Any]:
     """A pass with gates that close; with `stop` up to that step, returning what was saved."""
     data = batches(left=left)
-    sieve = fs.Sieve(scores.Classification(net, prefix=prefix), by_hand(), total=640,
-                     batch_size=8, pool=64, group=2)
+    sieve = fs.Sieve(
+        scores.Classification(net, prefix=prefix),
+        by_hand(),
+        total=640,
+        batch_size=8,
+        pool=64,
+        group=2,
+    )
     trained = [p for p in net.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=3e-3)
     if state:
@@ -86,8 +113,14 @@ def run(net: Any, prefix: FrozenPrefix | None, left: bool = False, stop: int | N
         optimizer.zero_grad()
         if step + 1 == stop:
             file = io.BytesIO()
-            torch.save({"model": net.state_dict(), "optimizer": optimizer.state_dict(),
-                        "sieve": sieve.state_dict()}, file)
+            torch.save(
+                {
+                    "model": net.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "sieve": sieve.state_dict(),
+                },
+                file,
+            )
             file.seek(0)
             return sieve, torch.load(file, weights_only=True)
     return sieve, None
@@ -118,7 +151,8 @@ class TupleNet(nn.Module):
             hidden = layer(hidden_states=hidden)[0]
         pooled = (hidden * attention_mask[..., None]).sum(1)
         return transformers.modeling_outputs.SequenceClassifierOutput(
-            logits=self.classifier(pooled))
+            logits=self.classifier(pooled)
+        )
 
 
 @pytest.mark.parametrize("tuples", [False, True])
@@ -173,8 +207,9 @@ def test_survivors_of_a_budgets_first_stage_go_out_before_any_are_scored() -> No
     net = model()
     prefix = FrozenPrefix(net, 2)
     method = methods.registry.build("finesieve", 0, budget=0.4, predictor_bits=10)
-    sieve = fs.Sieve(scores.Classification(net, prefix=prefix), method, total=640, batch_size=8,
-                     pool=64, group=3)
+    sieve = fs.Sieve(
+        scores.Classification(net, prefix=prefix), method, total=640, batch_size=8, pool=64, group=3
+    )
     carried = []
     for batch in sieve(batches()):
         carried.append(PREFIX in batch)
@@ -199,8 +234,9 @@ def test_resumed_with_kept_output_in_the_state_to_the_bit() -> None:
     assert any(PREFIX in r["columns"] for r in holding["held"] + holding["ready"])
     again = model()
     run(again, FrozenPrefix(again, 2), state=state)
-    assert all(torch.equal(p, q) for p, q in
-               zip(whole.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(whole.parameters(), again.parameters(), strict=True)
+    )
 
 
 def test_what_cannot_be_shared_is_refused() -> None:
@@ -224,8 +260,12 @@ def test_what_cannot_be_shared_is_refused() -> None:
         losses(net, batch)
     net = model()
     bare = [{k: v for k, v in b.items() if k != "attention_mask"} for b in batches()]
-    sieve = fs.Sieve(scores.Classification(net, prefix=FrozenPrefix(net, 2)),
-                     by_hand(starts={2: 0.1}), total=640, pool=64)
+    sieve = fs.Sieve(
+        scores.Classification(net, prefix=FrozenPrefix(net, 2)),
+        by_hand(starts={2: 0.1}),
+        total=640,
+        pool=64,
+    )
     with pytest.raises(BatchError, match="attention_mask"):
         list(sieve(bare))
 
@@ -249,6 +289,8 @@ def test_layers_that_give_more_than_hidden_states_are_refused() -> None:
     plain = layer.forward
     layer.forward = lambda *given, **named: (plain(*given, **named), torch.ones(1))
     (batch,) = batches(1)
-    with (pytest.raises(ConfigError, match="more than its hidden states"),
-          FrozenPrefix(net, 2).keeping()):
+    with (
+        pytest.raises(ConfigError, match="more than its hidden states"),
+        FrozenPrefix(net, 2).keeping(),
+    ):
         losses(net, batch)

@@ -116,13 +116,15 @@ def tasks() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(
-    ("head", "out", "batch"), [t[1:] for t in tasks()], ids=[t[0] for t in tasks()])
+    ("head", "out", "batch"), [t[1:] for t in tasks()], ids=[t[0] for t in tasks()]
+)
 def test_every_task_is_fitted_with_its_own_loss(head: heads.Head, out: int, batch: Any) -> None:
     class Chosen(Given):
         def forward(self, x: Tensor) -> Any:
             logits = super().forward(x).logits
             return SimpleNamespace(
-                logits=logits.squeeze(2) if isinstance(head, heads.Choice) else logits)
+                logits=logits.squeeze(2) if isinstance(head, heads.Choice) else logits
+            )
 
     model = Chosen(8, out)
     task = scores.Task(model, head)
@@ -168,17 +170,26 @@ def test_batches_of_other_lengths_are_padded_with_places_that_do_not_count() -> 
     next(iter(sieve(batches)))
     assert sieve.head_start is not None
     assert sieve.head_start.fitted, sieve.head_start
-    right = torch.cat(
-        [(model(b["x"]).logits.argmax(2) == b["labels"]).flatten() for b in batches])
+    right = torch.cat([(model(b["x"]).logits.argmax(2) == b["labels"]).flatten() for b in batches])
     assert right.float().mean() > 0.85
 
 
 def test_decoders_that_classify_are_read_at_one_place_of_each_text() -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
-    net = transformers.GPT2ForSequenceClassification(transformers.GPT2Config(
-        vocab_size=60, n_positions=32, n_embd=16, n_layer=1, n_head=2, num_labels=3,
-        pad_token_id=0, bos_token_id=1, eos_token_id=1)).eval()
+    net = transformers.GPT2ForSequenceClassification(
+        transformers.GPT2Config(
+            vocab_size=60,
+            n_positions=32,
+            n_embd=16,
+            n_layer=1,
+            n_head=2,
+            num_labels=3,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=1,
+        )
+    ).eval()
     batch = {"input_ids": torch.randint(2, 60, (8, 9)), "labels": torch.arange(8) % 3}
     batch["input_ids"][3:, 6:] = 0
     batch["attention_mask"] = (batch["input_ids"] != 0).long()
@@ -201,8 +212,10 @@ def stream(n: int = 4000, **more: Any) -> tuple[fs.Sieve, Bag, list[Any]]:
 
 def loss_of(model: Bag, batches: list[Any]) -> float:
     with torch.no_grad():
-        parts = [F.cross_entropy(model(b["input_ids"], b["attention_mask"]), b["labels"])
-                 for b in batches]
+        parts = [
+            F.cross_entropy(model(b["input_ids"], b["attention_mask"]), b["labels"])
+            for b in batches
+        ]
     return float(torch.stack(parts).mean())
 
 
@@ -220,8 +233,8 @@ def test_it_comes_before_the_first_step_and_the_examples_are_trained_on_like_all
     assert first["sieve_ids"].tolist() == list(range(16))
     assert sieve.ledger.examples.scored == 200
     assert sieve.ledger.tokens.scored == sum(
-        int(b["attention_mask"].sum()) for b in batches[:12]) + int(
-        batches[12]["attention_mask"][:8].sum())
+        int(b["attention_mask"].sum()) for b in batches[:12]
+    ) + int(batches[12]["attention_mask"][:8].sum())
     assert sieve.ledger.seconds["score"] >= 0.5 * sieve.head_start.seconds > 0
     assert sieve.meter.relative("score") is None  # its first launches are no price
     assert all(p.grad is None for p in model.parameters())
@@ -296,8 +309,9 @@ def test_a_head_that_was_trained_is_never_touched() -> None:
     _, model, batches = stream()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for batch in batches:
-        F.cross_entropy(model(batch["input_ids"], batch["attention_mask"]),
-                        batch["labels"]).backward()
+        F.cross_entropy(
+            model(batch["input_ids"], batch["attention_mask"]), batch["labels"]
+        ).backward()
         optimizer.step()
         optimizer.zero_grad()
     before = model.head.weight.detach().clone()
@@ -317,8 +331,9 @@ def test_a_head_that_came_with_the_checkpoint_is_never_touched(tmp_path: Path) -
     config = transformers.BertConfig(**SMALL, num_labels=2)
     transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / "whole")
     transformers.BertModel(config).save_pretrained(tmp_path / "body")
-    batches = [{k: v % 60 if k == "input_ids" else v for k, v in b.items()}
-               for b in make_batches(800)]
+    batches = [
+        {k: v % 60 if k == "input_ids" else v for k, v in b.items()} for b in make_batches(800)
+    ]
     for folder, fitted in (("whole", False), ("body", True)):
         net = transformers.BertForSequenceClassification.from_pretrained(tmp_path / folder)
         sieve = fs.Sieve(scores.Classification(net), by_hand(), total=800, head_start=64)
@@ -345,8 +360,14 @@ def test_language_models_have_no_such_head_and_nothing_is_run() -> None:
     before = tiny.weights(net)
     task = scores.Task(net, heads.Tokens(shift=True))
     ids = torch.randint(4, 60, (800, 9))
-    batches = [{"input_ids": ids[i:i + 8], "attention_mask": torch.ones(8, 9, dtype=torch.long),
-                "labels": ids[i:i + 8]} for i in range(0, 800, 8)]
+    batches = [
+        {
+            "input_ids": ids[i : i + 8],
+            "attention_mask": torch.ones(8, 9, dtype=torch.long),
+            "labels": ids[i : i + 8],
+        }
+        for i in range(0, 800, 8)
+    ]
     sieve = fs.Sieve(task, by_hand(), total=800, head_start=64)
     next(iter(sieve(batches)))
     assert sieve.head_start is not None
@@ -387,8 +408,11 @@ def test_resumed_runs_have_it_once_and_go_on_to_the_bit(cut: int) -> None:
     assert sieve.head_start is not None
     first, model, optimizer = fresh()
     train(first, batches, model, optimizer, stop=cut)
-    state = {"sieve": first.state_dict(), "model": model.state_dict(),
-             "optimizer": optimizer.state_dict()}
+    state = {
+        "sieve": first.state_dict(),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
     second, again, optimizer = fresh()
     second.load_state_dict(state["sieve"])
     again.load_state_dict(state["model"])
@@ -482,12 +506,20 @@ def test_trainer(tmp_path: Path, lora: bool) -> None:
     net: Any = hf_kit.model()
     if lora:
         peft = pytest.importorskip("peft")
-        net = peft.get_peft_model(net, peft.LoraConfig(
-            task_type="SEQ_CLS", r=2, target_modules=["query"], modules_to_save=["classifier"]))
-    host = hf_kit.trainer(tmp_path, net, data=hf_kit.Data(400), num_train_epochs=1,
-                          learning_rate=1e-9)
-    head = next(m for n, m in net.named_modules() if n.endswith(
-        "classifier.modules_to_save.default" if lora else "classifier"))
+        net = peft.get_peft_model(
+            net,
+            peft.LoraConfig(
+                task_type="SEQ_CLS", r=2, target_modules=["query"], modules_to_save=["classifier"]
+            ),
+        )
+    host = hf_kit.trainer(
+        tmp_path, net, data=hf_kit.Data(400), num_train_epochs=1, learning_rate=1e-9
+    )
+    head = next(
+        m
+        for n, m in net.named_modules()
+        if n.endswith("classifier.modules_to_save.default" if lora else "classifier")
+    )
     before = head.weight.detach().clone()
     attached = hf.attach(host, hf_kit.closed(), **hf_kit.OPTIONS, head_start=128)
     host.train()
@@ -523,8 +555,14 @@ def test_trainer_resumed_in_mid_pass(tmp_path: Path) -> None:
     from tests.integrations.transformers import kit as hf_kit
 
     def run(folder: Path, resume: Any = None, **more: Any) -> Any:
-        host = hf_kit.trainer(folder, data=hf_kit.Data(400), num_train_epochs=1,
-                              save_strategy="steps", save_steps=5, **more)
+        host = hf_kit.trainer(
+            folder,
+            data=hf_kit.Data(400),
+            num_train_epochs=1,
+            save_strategy="steps",
+            save_steps=5,
+            **more,
+        )
         hf.attach(host, hf_kit.closed(), **hf_kit.OPTIONS, head_start=64)
         host.train(resume_from_checkpoint=resume)
         return hf_kit.weights(host)
@@ -546,10 +584,18 @@ def test_accelerate(total: int | None) -> None:
     model = Bag(dropout=0.0)
     loader = DataLoader(rows(600), batch_size=8, collate_fn=collate)
     net, loader, optimizer = accelerator.prepare(
-        model, loader, torch.optim.SGD(model.parameters(), lr=0.01))
+        model, loader, torch.optim.SGD(model.parameters(), lr=0.01)
+    )
     filtered = FilteredLoader(
-        accelerator, loader, scores.Classification(net), by_hand(), pool=50, group=2,
-        head_start=10_000, **({} if total is None else {"total": total}))
+        accelerator,
+        loader,
+        scores.Classification(net),
+        by_hand(),
+        pool=50,
+        group=2,
+        head_start=10_000,
+        **({} if total is None else {"total": total}),
+    )
     synced = []
     for batch in filtered:
         with accelerator.accumulate(net):
@@ -584,12 +630,16 @@ def test_lightning(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize(("examples", "more"), [
-    (24, ()),  # a twentieth of the 480, which are too few
-    (None, ("--limit", "32", "--head-start", "0")),
-    (80, ("--limit", "280", "--head-start", "80", "--method", "random", "--freeze", "4")),
-    (40, ("--limit", "48", "--head-start", "40", "--method", "full", "--lora", "2")),
-], ids=["default", "off", "random, frozen layers", "full, LoRA"])
+@pytest.mark.parametrize(
+    ("examples", "more"),
+    [
+        (24, ()),  # a twentieth of the 480, which are too few
+        (None, ("--limit", "32", "--head-start", "0")),
+        (80, ("--limit", "280", "--head-start", "80", "--method", "random", "--freeze", "4")),
+        (40, ("--limit", "48", "--head-start", "40", "--method", "full", "--lora", "2")),
+    ],
+    ids=["default", "off", "random, frozen layers", "full, LoRA"],
+)
 def test_command_line(
     files: Path, tmp_path: Path, examples: int | None, more: tuple[str, ...]
 ) -> None:

@@ -40,40 +40,112 @@ def case(name: str, head: heads.Head, outputs: Any, batch: dict[str, Tensor], na
 
 torch.manual_seed(0)
 logits, labels = torch.randn(N, C) * 3, torch.randint(0, C, (N,))
-case("one of several", heads.SingleLabel(), logits, {"labels": labels},
-     lambda z, b: F.cross_entropy(z, b["labels"]))
-case("one of two", heads.SingleLabel(), logits[:, :2], {"labels": labels % 2},
-     lambda z, b: F.cross_entropy(z, b["labels"]))
-case("smoothed", heads.SingleLabel(smoothing=0.1), logits, {"labels": labels},
-     lambda z, b: F.cross_entropy(z, b["labels"], label_smoothing=0.1))
+case(
+    "one of several",
+    heads.SingleLabel(),
+    logits,
+    {"labels": labels},
+    lambda z, b: F.cross_entropy(z, b["labels"]),
+)
+case(
+    "one of two",
+    heads.SingleLabel(),
+    logits[:, :2],
+    {"labels": labels % 2},
+    lambda z, b: F.cross_entropy(z, b["labels"]),
+)
+case(
+    "smoothed",
+    heads.SingleLabel(smoothing=0.1),
+    logits,
+    {"labels": labels},
+    lambda z, b: F.cross_entropy(z, b["labels"], label_smoothing=0.1),
+)
 weights = torch.rand(C) + 0.5
-case("class weights", heads.SingleLabel(class_weights=weights), logits, {"labels": labels},
-     lambda z, b: F.cross_entropy(z, b["labels"]) * weights[b["labels"]].squeeze())
-case("choices", heads.Choice(), SimpleNamespace(logits=logits), {"labels": labels},
-     lambda z, b: F.cross_entropy(z, b["labels"]))
-case("multi-label", heads.MultiLabel(), logits, {"labels": (torch.rand(N, C) < 0.3).float()},
-     lambda z, b: F.binary_cross_entropy_with_logits(z, b["labels"]))
-case("regression", heads.Regression(), logits[:, :1], {"labels": torch.randn(N)},
-     lambda z, b: F.mse_loss(z.squeeze(1), b["labels"]))
-case("flat regression", heads.Regression(), logits[:, 0], {"labels": torch.randn(N)},
-     lambda z, b: F.mse_loss(z, b["labels"]))
-case("several targets", heads.Regression(), logits, {"labels": torch.randn(N, C)},
-     lambda z, b: F.mse_loss(z, b["labels"]))
+case(
+    "class weights",
+    heads.SingleLabel(class_weights=weights),
+    logits,
+    {"labels": labels},
+    lambda z, b: F.cross_entropy(z, b["labels"]) * weights[b["labels"]].squeeze(),
+)
+case(
+    "choices",
+    heads.Choice(),
+    SimpleNamespace(logits=logits),
+    {"labels": labels},
+    lambda z, b: F.cross_entropy(z, b["labels"]),
+)
+case(
+    "multi-label",
+    heads.MultiLabel(),
+    logits,
+    {"labels": (torch.rand(N, C) < 0.3).float()},
+    lambda z, b: F.binary_cross_entropy_with_logits(z, b["labels"]),
+)
+case(
+    "regression",
+    heads.Regression(),
+    logits[:, :1],
+    {"labels": torch.randn(N)},
+    lambda z, b: F.mse_loss(z.squeeze(1), b["labels"]),
+)
+case(
+    "flat regression",
+    heads.Regression(),
+    logits[:, 0],
+    {"labels": torch.randn(N)},
+    lambda z, b: F.mse_loss(z, b["labels"]),
+)
+case(
+    "several targets",
+    heads.Regression(),
+    logits,
+    {"labels": torch.randn(N, C)},
+    lambda z, b: F.mse_loss(z, b["labels"]),
+)
 long = torch.randn(N, L, C) * 2
-case("tokens", heads.Tokens(), long, {"labels": labelled(N, 0.3)},
-     lambda z, b: naive_tokens(z[0], b["labels"][0]))
-case("next tokens", heads.Tokens(shift=True), long, {"labels": labelled(N, 0.5)},
-     lambda z, b: naive_tokens(z[0, :-1], b["labels"][0, 1:]))
-case("smoothed tokens", heads.Tokens(smoothing=0.2), long, {"labels": labelled(N, 0.3)},
-     lambda z, b: F.cross_entropy(z[0], b["labels"][0], reduction="sum", label_smoothing=0.2)
-     / max(1, int((b["labels"] != -100).sum())))
-case("tokens by their number", heads.Tokens(per=3.5), long, {"labels": labelled(N, 0.3)},
-     lambda z, b: F.cross_entropy(z[0], b["labels"][0], reduction="sum") / 3.5)
-case("spans", heads.Spans(), torch.randn(N, 2, L) * 2,
-     {"start_positions": torch.randint(0, L + 2, (N,)), "end_positions": torch.randint(0, L, (N,))},
-     lambda z, b: sum(
-         F.cross_entropy(z[:, i], b[k]) / 2 if int(b[k]) < L else 0.0 * z[:, i].sum()
-         for i, k in enumerate(("start_positions", "end_positions"))))
+case(
+    "tokens",
+    heads.Tokens(),
+    long,
+    {"labels": labelled(N, 0.3)},
+    lambda z, b: naive_tokens(z[0], b["labels"][0]),
+)
+case(
+    "next tokens",
+    heads.Tokens(shift=True),
+    long,
+    {"labels": labelled(N, 0.5)},
+    lambda z, b: naive_tokens(z[0, :-1], b["labels"][0, 1:]),
+)
+case(
+    "smoothed tokens",
+    heads.Tokens(smoothing=0.2),
+    long,
+    {"labels": labelled(N, 0.3)},
+    lambda z, b: (
+        F.cross_entropy(z[0], b["labels"][0], reduction="sum", label_smoothing=0.2)
+        / max(1, int((b["labels"] != -100).sum()))
+    ),
+)
+case(
+    "tokens by their number",
+    heads.Tokens(per=3.5),
+    long,
+    {"labels": labelled(N, 0.3)},
+    lambda z, b: F.cross_entropy(z[0], b["labels"][0], reduction="sum") / 3.5,
+)
+case(
+    "spans",
+    heads.Spans(),
+    torch.randn(N, 2, L) * 2,
+    {"start_positions": torch.randint(0, L + 2, (N,)), "end_positions": torch.randint(0, L, (N,))},
+    lambda z, b: sum(
+        F.cross_entropy(z[:, i], b[k]) / 2 if int(b[k]) < L else 0.0 * z[:, i].sum()
+        for i, k in enumerate(("start_positions", "end_positions"))
+    ),
+)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -123,7 +195,8 @@ def test_size_of_loss() -> None:
         z[:, 0] = torch.logit(torch.tensor([aim, 0.6, 0.2, 1e-3])) + np.log(classes - 1)
         loss = smoothed.losses(z, {"labels": y}).numpy()
         assert smoothed.size_of_loss(loss) == pytest.approx(
-            smoothed.sizes(z, {"labels": y}).numpy(), abs=2e-3)
+            smoothed.sizes(z, {"labels": y}).numpy(), abs=2e-3
+        )
         assert smoothed.size_of_loss(loss)[0] < 2e-3
     z, y = torch.randn(50, 1), {"labels": torch.randn(50)}
     regression = heads.Regression()
@@ -132,21 +205,29 @@ def test_size_of_loss() -> None:
     assert (heads.MultiLabel().size_of_loss(np.asarray([-1e-9, 0.5])) == [0.0, 0.5]).all()
 
 
-@pytest.mark.parametrize(("head", "outputs", "batch", "said"), [
-    (heads.SingleLabel(), logits, {"labels": labels.float()}, "problem_type says which"),
-    (heads.SingleLabel(), logits, {"labels": labels + 3}, "5 classes"),
-    (heads.SingleLabel(), logits, {"gold": labels}, "no 'labels' in the batch"),
-    (heads.SingleLabel(), long, {"labels": labels}, r"expected logits \[n, classes\]"),
-    (heads.MultiLabel(), logits, {"labels": labels}, "one 0 or 1 for each"),
-    (heads.Regression(), logits, {"labels": torch.randn(N)}, "as the model's predictions"),
-    (heads.Regression(), (logits[:, :1],), {"labels": torch.randn(N)}, r"the model gave tuple"),
-    (heads.Regression(), None, {"labels": torch.randn(N)}, r"expected logits \[n\] or \[n, k\]"),
-    (heads.Regression(), long, {"labels": torch.randn(N)}, r"\[n\] or \[n, k\]"),
-    (heads.Tokens(), logits, {"labels": labels}, r"\[n, length, classes\]"),
-    (heads.Tokens(), long, {"labels": labelled(N, 0.5)[:, 1:]}, "expected whole numbers"),
-    (heads.Tokens(), SimpleNamespace(logits=None), {"labels": labels}, "fuse the loss"),
-    (heads.Spans(), SimpleNamespace(start_logits=None), {}, "start_logits"),
-])
+@pytest.mark.parametrize(
+    ("head", "outputs", "batch", "said"),
+    [
+        (heads.SingleLabel(), logits, {"labels": labels.float()}, "problem_type says which"),
+        (heads.SingleLabel(), logits, {"labels": labels + 3}, "5 classes"),
+        (heads.SingleLabel(), logits, {"gold": labels}, "no 'labels' in the batch"),
+        (heads.SingleLabel(), long, {"labels": labels}, r"expected logits \[n, classes\]"),
+        (heads.MultiLabel(), logits, {"labels": labels}, "one 0 or 1 for each"),
+        (heads.Regression(), logits, {"labels": torch.randn(N)}, "as the model's predictions"),
+        (heads.Regression(), (logits[:, :1],), {"labels": torch.randn(N)}, r"the model gave tuple"),
+        (
+            heads.Regression(),
+            None,
+            {"labels": torch.randn(N)},
+            r"expected logits \[n\] or \[n, k\]",
+        ),
+        (heads.Regression(), long, {"labels": torch.randn(N)}, r"\[n\] or \[n, k\]"),
+        (heads.Tokens(), logits, {"labels": labels}, r"\[n, length, classes\]"),
+        (heads.Tokens(), long, {"labels": labelled(N, 0.5)[:, 1:]}, "expected whole numbers"),
+        (heads.Tokens(), SimpleNamespace(logits=None), {"labels": labels}, "fuse the loss"),
+        (heads.Spans(), SimpleNamespace(start_logits=None), {}, "start_logits"),
+    ],
+)
 def test_what_does_not_fit_the_task_is_refused(
     head: heads.Head, outputs: Any, batch: Any, said: str
 ) -> None:
@@ -154,10 +235,14 @@ def test_what_does_not_fit_the_task_is_refused(
         head.sizes(outputs, batch)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: heads.SingleLabel(smoothing=1.0), lambda: heads.Tokens(smoothing=-0.1),
-    lambda: heads.Tokens(per=0),
-])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: heads.SingleLabel(smoothing=1.0),
+        lambda: heads.Tokens(smoothing=-0.1),
+        lambda: heads.Tokens(per=0),
+    ],
+)
 def test_settings_out_of_range(make: Any) -> None:
     with pytest.raises(fs.ConfigError, match="expected"):
         make()

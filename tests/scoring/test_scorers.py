@@ -112,6 +112,7 @@ def test_wrong_models_are_named() -> None:
 
 def test_the_head_says_what_the_predictor_looks_at() -> None:
     """Tokens of multiple choice are [n, choices, length], which the usual features refuse."""
+
     class Choosing(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -121,8 +122,14 @@ def test_the_head_says_what_the_predictor_looks_at() -> None:
             return self.embed(input_ids).sum(dim=(2, 3))
 
     torch.manual_seed(0)
-    batches = [{"input_ids": torch.randint(1, 60, (8, 3, 5)), "labels": torch.randint(0, 3, (8,)),
-                "attention_mask": torch.ones(8, 3, 5, dtype=torch.long)} for _ in range(20)]
+    batches = [
+        {
+            "input_ids": torch.randint(1, 60, (8, 3, 5)),
+            "labels": torch.randint(0, 3, (8,)),
+            "attention_mask": torch.ones(8, 3, 5, dtype=torch.long),
+        }
+        for _ in range(20)
+    ]
     method = fs.methods.registry.build("finesieve", 0, starts={2: 0.1, 3: 0.3}, predictor_bits=10)
     sieve = fs.Sieve(fs.scores.Task(Choosing(), fs.heads.Choice()), method, total=160, pool=32)
     for batch in sieve(batches):

@@ -22,15 +22,32 @@ def main(rank: int, store: str, method: str) -> None:
     model = DistributedDataParallel(Bag(dropout=0.0))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     n = 2400 if rank == 0 else 2000
-    settings = {"paper": {"window": 300, "warmup": 0.2, "log_loss": 0.69},
-                "finesieve": {"predictor_bits": 10, "patience": 200, "warmup": 0.0,
-                              "cost_ratio": 0.02, "train": 0.4, "margin": 0.0},
-                "budget": {"predictor_bits": 10, "budget": 0.4, "patience": 200, "margin": 0.0,
-                           "cost_ratio": 0.02}}[method]
+    settings = {
+        "paper": {"window": 300, "warmup": 0.2, "log_loss": 0.69},
+        "finesieve": {
+            "predictor_bits": 10,
+            "patience": 200,
+            "warmup": 0.0,
+            "cost_ratio": 0.02,
+            "train": 0.4,
+            "margin": 0.0,
+        },
+        "budget": {
+            "predictor_bits": 10,
+            "budget": 0.4,
+            "patience": 200,
+            "margin": 0.0,
+            "cost_ratio": 0.02,
+        },
+    }[method]
     method = "finesieve" if method == "budget" else method
     sieve = fs.Sieve(
-        fs.scores.Classification(model), fs.methods.registry.build(method, rank, **settings),
-        total=n, pool=100, group=2, agreement=Ranks(),
+        fs.scores.Classification(model),
+        fs.methods.registry.build(method, rank, **settings),
+        total=n,
+        pool=100,
+        group=2,
+        agreement=Ranks(),
     )
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=300)
     schedule = fs.StreamSchedule(decay, 300, lambda: sieve.progress)
@@ -47,13 +64,22 @@ def main(rank: int, store: str, method: str) -> None:
         while len(moves) < len(sieve.moves):
             moves.append([sieve.moves[len(moves)]["stage"], steps])
     c = sieve.ledger.examples
-    print(json.dumps({
-        "steps": steps, "moves": moves, "weight": float(model.module.head.weight.sum()),
-        "threshold": getattr(sieve.method.backward, "threshold", None),
-        "drawn": c.drawn - n, "held": sieve.held, "fillers": fillers,
-        "progress": sieve.progress, "rate": optimizer.param_groups[0]["lr"],
-        "conserved": c.drawn == c.dropped + c.yielded + sieve.held,
-    }))
+    print(
+        json.dumps(
+            {
+                "steps": steps,
+                "moves": moves,
+                "weight": float(model.module.head.weight.sum()),
+                "threshold": getattr(sieve.method.backward, "threshold", None),
+                "drawn": c.drawn - n,
+                "held": sieve.held,
+                "fillers": fillers,
+                "progress": sieve.progress,
+                "rate": optimizer.param_groups[0]["lr"],
+                "conserved": c.drawn == c.dropped + c.yielded + sieve.held,
+            }
+        )
+    )
     dist.barrier()  # neither rank leaves while the other still talks
     dist.destroy_process_group()
     sys.stdout.flush()

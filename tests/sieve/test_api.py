@@ -42,9 +42,11 @@ def test_a_sieve_of_a_model_is_the_sieve_of_its_scorer() -> None:
         model = Bag(dropout=0.0)
         sieve = fs.Sieve(
             model if "head" in kind or not kind else None,
-            fs.Manual({2: 0.1, 3: 0.3}, predictor_bits=12, cost_ratio=0.2), total=400,
+            fs.Manual({2: 0.1, 3: 0.3}, predictor_bits=12, cost_ratio=0.2),
+            total=400,
             options=fs.SieveOptions(pool=50, group=2),
-            **{k: v(model) if k == "scorer" else v for k, v in kind.items()})
+            **{k: v(model) if k == "scorer" else v for k, v in kind.items()},
+        )
         seen = train(sieve, make_batches(400), model, torch.optim.SGD(model.parameters(), lr=0.1))
         return ids_of(seen), [p.detach().clone() for p in model.parameters()]
 
@@ -56,14 +58,20 @@ def test_a_sieve_of_a_model_is_the_sieve_of_its_scorer() -> None:
         assert all(map(torch.equal, parameters, found[1]))
 
 
-@pytest.mark.parametrize(("name", "config", "head"), [
-    ("BertForSequenceClassification", {}, fs.heads.SingleLabel),
-    ("BertForSequenceClassification", {"num_labels": 1}, fs.heads.Regression),
-    ("BertForSequenceClassification", {"problem_type": "multi_label_classification"},
-     fs.heads.MultiLabel),
-    ("BertForTokenClassification", {}, fs.heads.Tokens),
-    ("BertForMultipleChoice", {}, fs.heads.Choice),
-])
+@pytest.mark.parametrize(
+    ("name", "config", "head"),
+    [
+        ("BertForSequenceClassification", {}, fs.heads.SingleLabel),
+        ("BertForSequenceClassification", {"num_labels": 1}, fs.heads.Regression),
+        (
+            "BertForSequenceClassification",
+            {"problem_type": "multi_label_classification"},
+            fs.heads.MultiLabel,
+        ),
+        ("BertForTokenClassification", {}, fs.heads.Tokens),
+        ("BertForMultipleChoice", {}, fs.heads.Choice),
+    ],
+)
 def test_the_task_is_found_from_the_models_class(name: str, config: Any, head: type) -> None:
     transformers = pytest.importorskip("transformers")
     from tests.integrations.transformers.kit import SMALL
@@ -88,9 +96,13 @@ def test_what_tells_the_task_twice_or_not_at_all_is_refused() -> None:
 # ---- recipes
 
 
-ALL = [recipe for recipe in vars(recipes).values()
-       if isinstance(recipe, type) and issubclass(recipe, recipes.Recipe)
-       and recipe is not recipes.Recipe]
+ALL = [
+    recipe
+    for recipe in vars(recipes).values()
+    if isinstance(recipe, type)
+    and issubclass(recipe, recipes.Recipe)
+    and recipe is not recipes.Recipe
+]
 
 
 def made(recipe: type) -> Any:
@@ -117,14 +129,17 @@ def test_every_method_by_name_has_a_recipe_and_the_other_way_round() -> None:
     assert built == set(methods.REGISTRY) == {made(recipe).build().name for recipe in ALL}
 
 
-@pytest.mark.parametrize(("make", "match"), [
-    (lambda: fs.Adaptive(lest=0.3), "Adaptive has no setting 'lest'.*did you mean 'least'"),
-    (lambda: methods.named("paper", warmpu=0.1), "did you mean 'warmup'"),
-    (lambda: fs.Full(share=0.1), "Full has no setting 'share'; it has none"),
-    (lambda: fs.RandomSubset(seed=1), "the seed is set for the whole run"),
-    (lambda: fs.Sieve(Bag(), totl=4), "no setting 'totl'.*did you mean 'total'"),
-    (lambda: fs.Sieve(Bag(), grop=4), "no setting 'grop'.*did you mean 'group'"),
-])
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: fs.Adaptive(lest=0.3), "Adaptive has no setting 'lest'.*did you mean 'least'"),
+        (lambda: methods.named("paper", warmpu=0.1), "did you mean 'warmup'"),
+        (lambda: fs.Full(share=0.1), "Full has no setting 'share'; it has none"),
+        (lambda: fs.RandomSubset(seed=1), "the seed is set for the whole run"),
+        (lambda: fs.Sieve(Bag(), totl=4), "no setting 'totl'.*did you mean 'total'"),
+        (lambda: fs.Sieve(Bag(), grop=4), "no setting 'grop'.*did you mean 'group'"),
+    ],
+)
 def test_misspelt_settings_are_type_errors_with_the_nearest_name(make: Any, match: str) -> None:
     with pytest.raises(TypeError, match=match) as caught:
         make()
@@ -132,17 +147,23 @@ def test_misspelt_settings_are_type_errors_with_the_nearest_name(make: Any, matc
     assert isinstance(caught.value, fs.ConfigError)
 
 
-@pytest.mark.parametrize(("make", "match"), [
-    (lambda: fs.Budget(1.5), "budget is 1.5"),
-    (lambda: fs.Adaptive(patience=2.5), "patience of Adaptive is 2.5; expected a whole number"),
-    (lambda: fs.Adaptive(least=float("nan")), "expected a finite number"),
-    (lambda: fs.Adaptive(systematic=1), "expected True or False"),
-    (lambda: fs.Manual([2]), r"expected e.g. \{2: 0.05"),
-    (lambda: fs.RandomSubset(0), "share is 0"),
-    (lambda: fs.SieveOptions(pool=0, group=-1, lengths=[0]), "pool is 0.*group is -1.*lengths is"),
-    (lambda: fs.Sieve(Bag(), fs.Adaptive), "expected a recipe such as Adaptive"),
-    (lambda: fs.Sieve(Bag(), total=0), "total is 0"),
-])
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: fs.Budget(1.5), "budget is 1.5"),
+        (lambda: fs.Adaptive(patience=2.5), "patience of Adaptive is 2.5; expected a whole number"),
+        (lambda: fs.Adaptive(least=float("nan")), "expected a finite number"),
+        (lambda: fs.Adaptive(systematic=1), "expected True or False"),
+        (lambda: fs.Manual([2]), r"expected e.g. \{2: 0.05"),
+        (lambda: fs.RandomSubset(0), "share is 0"),
+        (
+            lambda: fs.SieveOptions(pool=0, group=-1, lengths=[0]),
+            "pool is 0.*group is -1.*lengths is",
+        ),
+        (lambda: fs.Sieve(Bag(), fs.Adaptive), "expected a recipe such as Adaptive"),
+        (lambda: fs.Sieve(Bag(), total=0), "total is 0"),
+    ],
+)
 def test_values_out_of_range_are_found_at_once(make: Any, match: str) -> None:
     with pytest.raises(fs.ConfigError, match=match):
         make()
@@ -206,23 +227,39 @@ def test_old_names_warn_and_do_the_same() -> None:
     def ids(sieve: fs.Sieve) -> list[int]:
         return ids_of(list(sieve(batches)))
 
-    new = fs.Sieve(Bag(), fs.Manual({2: 0.0}, cost_ratio=0.2), total=400,
-                   options=fs.SieveOptions(pool=50))
+    new = fs.Sieve(
+        Bag(), fs.Manual({2: 0.0}, cost_ratio=0.2), total=400, options=fs.SieveOptions(pool=50)
+    )
     with pytest.warns(DeprecationWarning, match=r"methods\.build goes .* use .*named"):
         method = methods.build("finesieve", 0, starts={2: 0.0}, cost_ratio=0.2)
     with pytest.warns(DeprecationWarning, match=r"Sieve\(") as said:
         old = fs.Sieve(fs.scores.Classification(Bag()), method, total=400, pool=50)
     assert sorted(str(w.message).split(" goes")[0] for w in said) == [
-        "Sieve(pool=...)", "Sieve(scorer)"]
+        "Sieve(pool=...)",
+        "Sieve(scorer)",
+    ]
     assert ids(old) == ids(new)
     losses, batch = torch.ones(8), next(iter(fs.Sieve(method="full")(batches)))
     with pytest.warns(DeprecationWarning, match=r"Sieve\.reduce goes"):
         assert new.reduce(losses, batch) == new.loss(losses, batch)
 
 
-@pytest.mark.parametrize("name", ["paper", "authors", "full", "random", "quantile",
-                                  "selective_backprop", "top_loss", "loss_sampling", "infobatch",
-                                  "rho_loss", "finesieve"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "paper",
+        "authors",
+        "full",
+        "random",
+        "quantile",
+        "selective_backprop",
+        "top_loss",
+        "loss_sampling",
+        "infobatch",
+        "rho_loss",
+        "finesieve",
+    ],
+)
 def test_old_functions_of_methods(name: str) -> None:
     with pytest.warns(DeprecationWarning, match=f"methods.{name} goes with version 0.3"):
         function = getattr(methods, name)

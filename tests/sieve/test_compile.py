@@ -46,11 +46,13 @@ def batches(n: int = 60, size: int = 16, left: bool = False) -> list[dict[str, A
 
 
 def run(net: Any, **options: Any) -> tuple[fs.Sieve, set[tuple[int, ...]], list[Tensor]]:
-    method = methods.registry.build("finesieve", 0, train=0.3, score=0.6, starts={2: 0.15, 3: 0.4},
-                           cost_ratio=0.2)
+    method = methods.registry.build(
+        "finesieve", 0, train=0.3, score=0.6, starts={2: 0.15, 3: 0.4}, cost_ratio=0.2
+    )
     data = batches(left=options.pop("left", False))
-    sieve = fs.Sieve(scores.Classification(net), method, total=960, batch_size=8, pool=64, group=2,
-                     **options)
+    sieve = fs.Sieve(
+        scores.Classification(net), method, total=960, batch_size=8, pool=64, group=2, **options
+    )
     optimizer = torch.optim.SGD(net.parameters(), lr=0.3)
     shapes = set()
     for batch in sieve(data):
@@ -79,8 +81,9 @@ def test_a_compiled_model_is_compiled_once_a_shape_and_no_more() -> None:
     scoring, where it occurs; and once for a last, smaller batch."""
     torch._dynamo.reset()
     counter = CompileCounter()
-    sieve, shapes, _ = run(torch.compile(Net(), backend=counter, dynamic=False),
-                           lengths=[8, 16, 32], scoring_batch=16)
+    sieve, shapes, _ = run(
+        torch.compile(Net(), backend=counter, dynamic=False), lengths=[8, 16, 32], scoring_batch=16
+    )
     assert sieve.stage == 3
     full = {s for s in shapes if s[0] in (8, 16)}
     assert len(full) <= 6

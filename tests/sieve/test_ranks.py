@@ -23,7 +23,10 @@ def test_two_ranks(method: str, tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.sieve.ranks", str(rank), str(store), method],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(2)
     ]
@@ -61,12 +64,14 @@ class Second:
         return values
 
 
-@pytest.mark.parametrize("settings", [{"starts": {2: 0.0}}, {"starts": {3: 0.0}}, {"budget": 0.3}],
-                         ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"starts": {2: 0.0}}, {"starts": {3: 0.0}}, {"budget": 0.3}], ids=str
+)
 def test_ranks_with_the_same_method_roll_their_own_dice(settings: dict[str, Any]) -> None:
     def kept(**more: Any) -> list[int]:
         method = fs.methods.registry.build(
-            "finesieve", 0, predictor_bits=8, cost_ratio=0.2, **settings)
+            "finesieve", 0, predictor_bits=8, cost_ratio=0.2, **settings
+        )
         sieve = small_sieve(method=method, **more)
         return ids_of(sieve(make_batches(400)))
 
@@ -154,8 +159,12 @@ class Empty:
 def test_ranks_find_each_other_and_roll_their_own_dice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless they are told that they do not train together."""
     alone = ids_of(fs.Sieve(method="random", total=400)(make_batches(400)))
-    for name, value in (("is_initialized", True), ("get_world_size", 2), ("get_rank", 1),
-                        ("get_backend", "gloo")):
+    for name, value in (
+        ("is_initialized", True),
+        ("get_world_size", 2),
+        ("get_rank", 1),
+        ("get_backend", "gloo"),
+    ):
         monkeypatch.setattr(torch.distributed, name, lambda *_, value=value: value)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda values, **_: values.mul_(2))
     second = ids_of(fs.Sieve(method="random", total=400)(make_batches(400)))

@@ -43,12 +43,24 @@ def test_resume_at_any_cut_gives_the_same_batches_to_the_bit(
 
     def fresh() -> tuple[fs.Sieve, Bag, Any]:
         model = Bag(dropout=0.0)
-        method = fs.methods.registry.build(
-            "finesieve", predictor_bits=10, budget=0.6, cost_ratio=0.02, patience=40, margin=0.0
-        ) if warmup == "budget" else (
-            fs.methods.registry.build("finesieve", predictor_bits=10, patience=60, warmup=warmup,
-                             train=0.3, margin=0.0, cost_ratio=0.01)
-            if warmup is not None else by_hand()
+        method = (
+            fs.methods.registry.build(
+                "finesieve", predictor_bits=10, budget=0.6, cost_ratio=0.02, patience=40, margin=0.0
+            )
+            if warmup == "budget"
+            else (
+                fs.methods.registry.build(
+                    "finesieve",
+                    predictor_bits=10,
+                    patience=60,
+                    warmup=warmup,
+                    train=0.3,
+                    margin=0.0,
+                    cost_ratio=0.01,
+                )
+                if warmup is not None
+                else by_hand()
+            )
         )
         sieve = fs.Sieve(fs.scores.Classification(model), method, total=640, pool=50, group=2)
         return sieve, model, torch.optim.Adam(model.parameters(), lr=0.05)
@@ -60,8 +72,14 @@ def test_resume_at_any_cut_gives_the_same_batches_to_the_bit(
     first, model, optimizer = fresh()
     head = train(first, batches, model, optimizer, stop=cut)
     buffer = io.BytesIO()
-    torch.save({"sieve": first.state_dict(), "model": model.state_dict(),
-                "optimizer": optimizer.state_dict()}, buffer)
+    torch.save(
+        {
+            "sieve": first.state_dict(),
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        },
+        buffer,
+    )
     buffer.seek(0)
     state = torch.load(buffer, weights_only=True)
     second, model, optimizer = fresh()
@@ -169,10 +187,14 @@ def test_waiting_examples_are_put_where_the_loader_s_batches_are() -> None:
 @pytest.mark.parametrize("form", ["dict", "tuple", "tensor"])
 def test_what_a_host_read_ahead_comes_first(form: str) -> None:
     """A host that is always two batches ahead; saved after every batch."""
+
     def formed(batch: Any) -> Any:
         batch = {**batch, "input_ids": torch.nn.functional.pad(batch["input_ids"], (0, 9))[:, :9]}
-        return {"dict": batch, "tuple": (batch["input_ids"], batch["labels"]),
-                "tensor": batch["input_ids"]}[form]
+        return {
+            "dict": batch,
+            "tuple": (batch["input_ids"], batch["labels"]),
+            "tensor": batch["input_ids"],
+        }[form]
 
     batches = [formed(b) for b in make_batches(160)]
 
@@ -211,13 +233,19 @@ def test_what_waited_is_put_where_the_loader_is(monkeypatch: pytest.MonkeyPatch)
     sieve, model = small_sieve(), Bag()
     train(sieve, make_batches(), model, torch.optim.SGD(model.parameters(), 0.1), stop=16)
     state = sieve.state_dict()
-    waiting = sum(len(r["ids"]) for part in (state["pool"], state["holding"]["held"],
-                                              state["holding"]["ready"]) for r in part)
+    waiting = sum(
+        len(r["ids"])
+        for part in (state["pool"], state["holding"]["held"], state["holding"]["ready"])
+        for r in part
+    )
     assert waiting > 0
     moved: list[int] = []
     place = Codec.place_like
-    monkeypatch.setattr(Codec, "place_like", staticmethod(
-        lambda rows, batch: (moved.append(len(rows)), place(rows, batch))))
+    monkeypatch.setattr(
+        Codec,
+        "place_like",
+        staticmethod(lambda rows, batch: (moved.append(len(rows)), place(rows, batch))),
+    )
     again = small_sieve()
     again.load_state_dict(state)
     list(again(make_batches()))
@@ -227,7 +255,11 @@ def test_what_waited_is_put_where_the_loader_is(monkeypatch: pytest.MonkeyPatch)
     rows.columns["sieve_prefix"] = torch.zeros(len(rows), 2, 2)
     place(rows, batch)
     assert {k: v.device.type for k, v in rows.columns.items()} == {
-        "input_ids": "meta", "attention_mask": "meta", "labels": "meta", "sieve_prefix": "cpu"}
+        "input_ids": "meta",
+        "attention_mask": "meta",
+        "labels": "meta",
+        "sieve_prefix": "cpu",
+    }
 
 
 class Knows(fs.Gate):

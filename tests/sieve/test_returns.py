@@ -61,7 +61,8 @@ def told(offer: fs.Offer | None) -> Any:
     assert offer.loss is not None
     assert offer.probability is not None
     return {
-        "ids": offer.ids.tolist(), "loss": offer.loss.tolist(),
+        "ids": offer.ids.tolist(),
+        "loss": offer.loss.tolist(),
         "size": None if offer.size is None else offer.size.tolist(),
         "probability": offer.probability.tolist(),
         "tokens": None if f is None else f.tokens.tolist(),
@@ -102,8 +103,11 @@ def test_as_a_dict_with_an_entry_per_example(seed: int, saved: bool) -> None:
             losses[dice.random(len(ids)) < 0.1] = np.nan
             sizes = dice.random(len(ids)).astype(np.float32) if dice.random() < 0.3 else None
             batches.append((ids, losses, sizes))
-            returns.give(torch.from_numpy(ids), torch.from_numpy(losses),
-                         None if sizes is None else torch.from_numpy(sizes))
+            returns.give(
+                torch.from_numpy(ids),
+                torch.from_numpy(losses),
+                None if sizes is None else torch.from_numpy(sizes),
+            )
         if saved:
             other = Returns(10_000)
             other.load_state_dict(returns.state_dict())

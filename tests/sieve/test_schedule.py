@@ -36,7 +36,8 @@ def test_any_shape_is_fully_decayed_at_the_end_of_a_filtered_stream(shape: str) 
 
         inner = get_linear_schedule_with_warmup(optimizer, 10, steps)
     method = fs.methods.registry.build(
-        "finesieve", train=0.2, starts={2: 0.1, 3: 0.3}, predictor_bits=8)
+        "finesieve", train=0.2, starts={2: 0.1, 3: 0.3}, predictor_bits=8
+    )
     sieve = fs.Sieve(TableScorer(), method, total=800, pool=50, group=1, batch_size=8)
     schedule = fs.StreamSchedule(inner, steps, lambda: sieve.progress)
     rates, count = [], 0
@@ -101,9 +102,15 @@ def loop(make: Any, *, passes: int = 1, how: str = "step", size: int = 4, **more
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
     schedule = make(optimizer)
-    sieve = fs.Sieve(TableScorer(), **{
-        "method": by_hand(), "total": 400 * passes,
-        "options": fs.SieveOptions(pool=50, group=2, batch_size=size), **more})
+    sieve = fs.Sieve(
+        TableScorer(),
+        **{
+            "method": by_hand(),
+            "total": 400 * passes,
+            "options": fs.SieveOptions(pool=50, group=2, batch_size=size),
+            **more,
+        },
+    )
     if how == "stream":
         schedule = fs.StreamSchedule(schedule, STEPS * passes, lambda: sieve.progress)
     made = 0
@@ -124,12 +131,19 @@ def linear(steps: int) -> Any:
     return lambda optimizer: LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
 
 
-@pytest.mark.parametrize(("case", "said"), [
-    ({"make": linear(STEPS)}, "% of plain training's steps, .* ends at [1-9][0-9]% of its peak"),
-    ({"make": linear(3 * STEPS), "passes": 3}, "ends at [1-9][0-9]% of its peak"),
-    ({"make": lambda o: CosineAnnealingLR(o, STEPS)}, "ends at [1-9][0-9]% of its peak"),
-    ({"make": linear(STEPS // 2), "size": 1}, "was 0 for at least the last [1-9][0-9]* of"),
-], ids=["linear", "three passes", "cosine", "small batches"])
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        (
+            {"make": linear(STEPS)},
+            "% of plain training's steps, .* ends at [1-9][0-9]% of its peak",
+        ),
+        ({"make": linear(3 * STEPS), "passes": 3}, "ends at [1-9][0-9]% of its peak"),
+        ({"make": lambda o: CosineAnnealingLR(o, STEPS)}, "ends at [1-9][0-9]% of its peak"),
+        ({"make": linear(STEPS // 2), "size": 1}, "was 0 for at least the last [1-9][0-9]* of"),
+    ],
+    ids=["linear", "three passes", "cosine", "small batches"],
+)
 def test_a_schedule_by_steps_is_noticed_once(case: dict[str, Any], said: str) -> None:
     with pytest.warns(fs.FinesieveWarning, match=r"sieve\.schedule\(schedule\)") as found:
         loop(**case)
@@ -138,20 +152,24 @@ def test_a_schedule_by_steps_is_noticed_once(case: dict[str, Any], said: str) ->
     assert re.search(said, str(one.message))
 
 
-@pytest.mark.parametrize("case", [
-    {"make": linear(STEPS), "how": "stream"},
-    {"make": linear(3 * STEPS), "how": "stream", "passes": 3},
-    {"make": linear(STEPS), "method": "full"},
-    {"make": linear(STEPS), "method": fs.methods.registry.build("finesieve", starts={})},
-    {"make": linear(STEPS), "total": None, "method": "random"},  # whoever counts steps
-    {"make": linear(30), "method": "random"},  # built for the steps that it makes
-    {"make": lambda o: ConstantLR(o, 1.0)},
-    {"make": lambda o: None, "how": "nothing"},
-    {"make": lambda o: LinearLR(o, 0.1, 1.0, total_iters=10)},  # a warm-up, then constant
-    {"make": lambda o: StepLR(o, 1, 0.1), "how": "pass", "passes": 3},
-    {"make": lambda o: ReduceLROnPlateau(o, patience=0), "how": "plateau"},
-    {"make": linear(STEPS), "method": fs.methods.registry.build("authors", window=50)},
-], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"make": linear(STEPS), "how": "stream"},
+        {"make": linear(3 * STEPS), "how": "stream", "passes": 3},
+        {"make": linear(STEPS), "method": "full"},
+        {"make": linear(STEPS), "method": fs.methods.registry.build("finesieve", starts={})},
+        {"make": linear(STEPS), "total": None, "method": "random"},  # whoever counts steps
+        {"make": linear(30), "method": "random"},  # built for the steps that it makes
+        {"make": lambda o: ConstantLR(o, 1.0)},
+        {"make": lambda o: None, "how": "nothing"},
+        {"make": lambda o: LinearLR(o, 0.1, 1.0, total_iters=10)},  # a warm-up, then constant
+        {"make": lambda o: StepLR(o, 1, 0.1), "how": "pass", "passes": 3},
+        {"make": lambda o: ReduceLROnPlateau(o, patience=0), "how": "plateau"},
+        {"make": linear(STEPS), "method": fs.methods.registry.build("authors", window=50)},
+    ],
+    ids=str,
+)
 def test_other_rates_are_no_reason_to_warn(case: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", fs.FinesieveWarning)

@@ -142,11 +142,15 @@ def test_the_default_method_takes_batches_without_names(kind: type[Any]) -> None
             return torch.stack([first, -first], dim=1)
 
     dice = torch.Generator().manual_seed(0)
-    data = [(torch.randint(1, 99, (8, 5), generator=dice),
-             torch.randint(0, 2, (8,), generator=dice)) for _ in range(50)]
+    data = [
+        (torch.randint(1, 99, (8, 5), generator=dice), torch.randint(0, 2, (8,), generator=dice))
+        for _ in range(50)
+    ]
     ids = []
-    for batches in ([dict(zip(("input_ids", "labels"), b, strict=True)) for b in data],
-                    [kind(b) for b in data]):
+    for batches in (
+        [dict(zip(("input_ids", "labels"), b, strict=True)) for b in data],
+        [kind(b) for b in data],
+    ):
         sieve = fs.Sieve(fs.scores.Classification(Net()), by_hand(), total=400, pool=50, group=2)
         ids.append([fs.batches.carry.ride(batch).ids.tolist() for batch in sieve(batches)])
         assert sieve.stage == 3
@@ -159,8 +163,11 @@ def test_the_default_method_takes_batches_without_names(kind: type[Any]) -> None
 
 @settings(max_examples=60, deadline=None)
 @given(
-    n=st.integers(1, 300), batch=st.integers(1, 17), pool=st.integers(1, 120),
-    group=st.integers(1, 5), size=st.integers(1, 20),
+    n=st.integers(1, 300),
+    batch=st.integers(1, 17),
+    pool=st.integers(1, 120),
+    group=st.integers(1, 5),
+    size=st.integers(1, 20),
     starts=st.sampled_from([{}, {2: 0.0}, {3: 0.0}, {2: 0.2, 3: 0.6}, {2: 0.1}]),
     stop=st.integers(0, 40),
 )
@@ -220,9 +227,7 @@ def test_stages_by_hand_score_and_decide_what_they_should() -> None:
 def test_group_holds_examples_of_like_length() -> None:
     batches = make_batches(4000, longest=40)
     sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=200, group=16)
-    waste = [
-        1 - b["attention_mask"].float().mean().item() for b in sieve(batches)
-    ]
+    waste = [1 - b["attention_mask"].float().mean().item() for b in sieve(batches)]
     assert np.mean(waste) < 0.1  # about 0.45 unsorted
 
 
@@ -256,8 +261,9 @@ def test_weights_are_unbiased_through_both_gates(start: int) -> None:
     value = torch.cat([b["input_ids"][:, 0].float() for b in batches])
     estimates, plain = [], []
     for seed in range(150):
-        method = fs.methods.registry.build("finesieve", seed, train=0.2, predictor_bits=12,
-                                  starts={start: 0.0})
+        method = fs.methods.registry.build(
+            "finesieve", seed, train=0.2, predictor_bits=12, starts={start: 0.0}
+        )
         sieve = fs.Sieve(TableScorer(), method, total=960, pool=60, group=1)
         total, unweighted = 0.0, []
         for batch in sieve(batches):
@@ -315,9 +321,7 @@ def test_reading_ahead_keeps_batches_right(ahead: int) -> None:
         labels = bare.pop("labels")
         losses = F.cross_entropy(model(**bare), labels, reduction="none")
         if len(expected) < 40:
-            expected.update(
-                zip(batch["sieve_ids"].tolist(), losses.tolist(), strict=True)
-            )
+            expected.update(zip(batch["sieve_ids"].tolist(), losses.tolist(), strict=True))
         sieve.loss(losses, batch).backward()
 
     for batch in sieve(batches):
@@ -387,9 +391,11 @@ def test_predictions_are_judged_before_they_are_learned() -> None:
 
     g = torch.Generator().manual_seed(0)
     batches = [
-        {"input_ids": torch.randint(0, 10**9, (8, 6), generator=g),  # every token is new
-         "attention_mask": torch.ones(8, 6, dtype=torch.long),
-         "labels": torch.zeros(8, dtype=torch.long)}
+        {
+            "input_ids": torch.randint(0, 10**9, (8, 6), generator=g),  # every token is new
+            "attention_mask": torch.ones(8, 6, dtype=torch.long),
+            "labels": torch.zeros(8, dtype=torch.long),
+        }
         for _ in range(250)
     ]
     method = fs.methods.registry.build("finesieve", starts={2: 0.0})
@@ -429,8 +435,7 @@ def test_scored_nans_are_kept_out_and_counted() -> None:
     batches = make_batches(400)
     events: list[Any] = []
     method = fs.methods.registry.build("finesieve", starts={2: 0.0})
-    sieve = fs.Sieve(
-        SomeNan(96), method, total=400, pool=50, group=1, listeners=[events.append])
+    sieve = fs.Sieve(SomeNan(96), method, total=400, pool=50, group=1, listeners=[events.append])
     seen = ids_of(list(sieve(batches)))
     tokens = torch.cat([b["input_ids"][:, 0] for b in batches])
     bad = int((tokens > 96).sum())
@@ -499,8 +504,9 @@ def test_batch_size_one_and_an_empty_loader() -> None:
 
 def test_own_ids_are_kept_from_the_model() -> None:
     batches = [dict(b, example=torch.arange(8) + 8 * i) for i, b in enumerate(make_batches(160))]
-    sieve = fs.Sieve(fs.scores.Classification(Bag()), by_hand(), total=160, pool=50, group=1,
-                     id_key="example")
+    sieve = fs.Sieve(
+        fs.scores.Classification(Bag()), by_hand(), total=160, pool=50, group=1, id_key="example"
+    )
     assert ids_of(list(sieve(batches)))
     assert sieve.ledger.examples.scored > 0
 
@@ -544,8 +550,7 @@ def test_labels_that_cannot_be_scored_are_named() -> None:
 
 
 def test_own_ids_ride_along() -> None:
-    batches = [dict(b, example=torch.arange(8) + 1000 * i)
-               for i, b in enumerate(make_batches(160))]
+    batches = [dict(b, example=torch.arange(8) + 1000 * i) for i, b in enumerate(make_batches(160))]
     out = list(small_sieve(160, id_key="example")(batches))
     assert all(torch.equal(b["sieve_ids"], b["example"]) for b in out)
 
@@ -595,8 +600,11 @@ def test_losses_that_never_come_back_are_noticed_when_a_pass_is_over() -> None:
 
 
 def test_ids_that_are_no_whole_numbers_are_refused() -> None:
-    for ids, said in ((["a", "b"], "holds str"), (torch.tensor([0.5, 1.5]), "holds torch.float32"),
-                      (torch.ones(2, 2, dtype=torch.long), r"of shape \(2, 2\)")):
+    for ids, said in (
+        (["a", "b"], "holds str"),
+        (torch.tensor([0.5, 1.5]), "holds torch.float32"),
+        (torch.ones(2, 2, dtype=torch.long), r"of shape \(2, 2\)"),
+    ):
         batch = {"input_ids": torch.ones(2, 3, dtype=torch.long), "id": ids}
         with pytest.raises(fs.BatchError, match=said):
             list(small_sieve(2, id_key="id")([batch]))
@@ -610,11 +618,21 @@ def test_ids_in_a_tuple_are_kept_from_the_model() -> None:
             seen.append(x.shape)
             return torch.stack([x.float().mean(1), -x.float().mean(1)], dim=1)
 
-    data = [(torch.randint(0, 9, (8, 4)), torch.arange(i, i + 8), torch.randint(0, 2, (8,)))
-            for i in range(0, 400, 8)]
-    sieve = fs.Sieve(fs.scores.Classification(Net()), by_hand(), total=400, pool=50, group=2,
-                     id_key=1, features=lambda b: fs.Features(
-                         b[0].numpy().astype(np.int64), np.zeros(len(b[0]), np.int64)))
+    data = [
+        (torch.randint(0, 9, (8, 4)), torch.arange(i, i + 8), torch.randint(0, 2, (8,)))
+        for i in range(0, 400, 8)
+    ]
+    sieve = fs.Sieve(
+        fs.scores.Classification(Net()),
+        by_hand(),
+        total=400,
+        pool=50,
+        group=2,
+        id_key=1,
+        features=lambda b: fs.Features(
+            b[0].numpy().astype(np.int64), np.zeros(len(b[0]), np.int64)
+        ),
+    )
     out = list(sieve(data))
     assert seen
     for x, own, labels, riding in out:
@@ -655,8 +673,10 @@ def test_a_scorer_that_does_not_fit_is_an_error_before_the_first_step() -> None:
     batches = [{**b, "domain": torch.zeros(len(b["labels"]))} for b in make_batches(400)]
     said = []
     for starts in ({2: 0.5}, {2: 0.0}):
-        sieve = small_sieve(scorer=Classification(Bag()), method=fs.methods.registry.build(
-            "finesieve", starts=starts))
+        sieve = small_sieve(
+            scorer=Classification(Bag()),
+            method=fs.methods.registry.build("finesieve", starts=starts),
+        )
         with pytest.raises(TypeError, match="unexpected keyword argument 'domain'") as error:
             next(sieve(batches))
         said.append(str(error.value))

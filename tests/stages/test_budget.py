@@ -24,8 +24,9 @@ N = 9000
 
 
 def method(budget: float, **settings: Any) -> fs.Method:
-    return fs.methods.registry.build("finesieve", 0, **{
-        "budget": budget, "predictor_bits": 12, **settings})
+    return fs.methods.registry.build(
+        "finesieve", 0, **{"budget": budget, "predictor_bits": 12, **settings}
+    )
 
 
 @pytest.mark.parametrize("budget", [0.1, 0.25, 0.6])
@@ -163,8 +164,11 @@ def test_of_the_ways_to_spend_it_the_one_of_least_variance() -> None:
     def share(predicted: np.ndarray) -> float:
         window = Window(2048)
         window.add(fs.Offer(np.arange(2000), loss=size, size=size, predicted=predicted))
-        gates = (Random(0.3), fs.ThresholdSampling(None, 0.02),
-                 fs.ThresholdSampling(None, 0.02, cost_ratio=0.15))
+        gates = (
+            Random(0.3),
+            fs.ThresholdSampling(None, 0.02),
+            fs.ThresholdSampling(None, 0.02, cost_ratio=0.15),
+        )
         stages, limits = Budget(), GateLimits(*(gate.limits() for gate in gates))
         view = View(1, 0.1, 2000, 0, window, work=Work(open=100, whole=1000.0), limits=limits)
         found = stages.next(1, stages.evidence(view), OWN).shares
@@ -264,15 +268,21 @@ def test_costs_are_followed_in_steps() -> None:
 def test_the_savings_that_are_logged_pay_for_dear_survivors() -> None:
     """By count a third is spent; that survivors take twice as long must show."""
     world = World()
-    given = fs.methods.registry.build("finesieve", 0, predictor_bits=12, cost_ratio=0.2, train=0.2,
-                             score=0.4, starts={2: 0.1, 3: 0.1})
+    given = fs.methods.registry.build(
+        "finesieve",
+        0,
+        predictor_bits=12,
+        cost_ratio=0.2,
+        train=0.2,
+        score=0.4,
+        starts={2: 0.1, 3: 0.1},
+    )
     sieve = fs.Sieve(Scoring(world), given, total=N, clock=world)
     for batch in sieve(make_batches(N)):
         world.now += int(batch["attention_mask"].sum()) * (1.0 if sieve.stage == 1 else 2.0)
         sieve.loss(torch.ones(len(batch["labels"])), batch)
     tokens = sieve.ledger.tokens
-    assert sieve.figures()["sieve_saved"] == pytest.approx(
-        1.0 - world.now / tokens.drawn, abs=0.03)
+    assert sieve.figures()["sieve_saved"] == pytest.approx(1.0 - world.now / tokens.drawn, abs=0.03)
     assert tokens.yielded < 0.35 * tokens.drawn
     assert sieve.figures()["sieve_saved"] < 0.5  # 0.66 by count
 
@@ -293,6 +303,7 @@ def test_what_a_random_share_leaves_out_is_told() -> None:
 
 def test_an_opening_gate_may_keep_some_likelier_than_others() -> None:
     """Then survivors weigh the inverse: what is trained on estimates the pool."""
+
     class Halves(fs.Gate):
         def decide(self, offer: fs.Offer) -> fs.Verdict:
             p = np.where(offer.ids % 2 == 0, 0.8, 0.2).astype(np.float32)

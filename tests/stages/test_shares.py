@@ -72,6 +72,7 @@ def test_prices_go_by_the_settings_of_the_gates() -> None:
 
 def test_gates_keep_the_shares_that_a_policy_decides_on() -> None:
     """They are shown to the gates, kept over a restart, and no gate is changed by them."""
+
     class Steps(fs.Stages):
         def evidence(self, view: View) -> list[float]:
             return [view.share]

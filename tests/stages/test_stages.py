@@ -102,8 +102,9 @@ class Turning(TableScorer):
 
 def test_the_way_back_when_the_predictor_degrades() -> None:
     scorer = Turning()
-    sieve = fs.Sieve(scorer, auto(score=0.3, audit=0.05, cost_ratio=0.6),
-                     total=16000, pool=200, group=16)
+    sieve = fs.Sieve(
+        scorer, auto(score=0.3, audit=0.05, cost_ratio=0.6), total=16000, pool=200, group=16
+    )
     batches = make_batches(16000)
     for i, batch in enumerate(sieve(batches)):
         x = batch["input_ids"][:, 0].float() / 100
@@ -171,7 +172,8 @@ def test_paper_method_end_to_end() -> None:
 
 def test_records_have_the_threshold_and_the_audit() -> None:
     method = fs.methods.registry.build(
-        "finesieve", predictor_bits=12, starts={2: 0.0, 3: 0.3}, audit=0.2, cost_ratio=0.2)
+        "finesieve", predictor_bits=12, starts={2: 0.0, 3: 0.3}, audit=0.2, cost_ratio=0.2
+    )
     sieve = fs.Sieve(TableScorer(), method, total=3000, pool=200)
     assert sieve.threshold is None
     events = []
@@ -324,7 +326,8 @@ def test_gates_open_again_when_survivors_turn_out_too_dear(dearer: float) -> Non
             return super().__call__(batch)
 
     method = fs.methods.registry.build(
-        "finesieve", predictor_bits=14, patience=300, warmup=0.0, train=0.5)
+        "finesieve", predictor_bits=14, patience=300, warmup=0.0, train=0.5
+    )
     sieve = fs.Sieve(Timed(), method, total=8000, pool=200, clock=lambda: now[0])
     for batch in sieve(make_batches(8000)):
         each = 1.0 if sieve.stage == 1 else dearer
@@ -338,7 +341,8 @@ def test_gates_open_again_when_survivors_turn_out_too_dear(dearer: float) -> Non
     else:
         assert stages.count(1) >= 2
         assert "skipping does not pay now" in next(
-            m["reason"] for m in sieve.moves[1:] if m["stage"] == 1)
+            m["reason"] for m in sieve.moves[1:] if m["stage"] == 1
+        )
 
 
 def test_scoring_is_measured_before_gates_may_open_again() -> None:
@@ -365,14 +369,25 @@ def test_scoring_is_measured_before_gates_may_open_again() -> None:
             break
     assert sieve.stage == 2
     assert sieve.costs == pytest.approx((0.4, 1.2), rel=0.06)
-    view = View(2, 0.5, 1024, 0, sieve.window, sieve.costs,  # when the patience is over
-                limits=GateLimits(backward=sieve.method.backward.limits()))
+    view = View(
+        2,
+        0.5,
+        1024,
+        0,
+        sieve.window,
+        sieve.costs,  # when the patience is over
+        limits=GateLimits(backward=sieve.method.backward.limits()),
+    )
     price = sieve.method.stages.evidence(view)[2]
     size = sieve.window.column("size")[-1024:]
-    p = np.concatenate([  # the gates decide on 256 at a time
-        fs.gates.sampling.inclusion(
-            pool, fs.gates.sampling.solve_threshold(pool, 0.3 * 256, 0.05), 0.05)
-        for pool in np.split(size, 4)])
+    p = np.concatenate(
+        [  # the gates decide on 256 at a time
+            fs.gates.sampling.inclusion(
+                pool, fs.gates.sampling.solve_threshold(pool, 0.3 * 256, 0.05), 0.05
+            )
+            for pool in np.split(size, 4)
+        ]
+    )
     variance = (size**2 / p).sum() / (size**2).sum()
     score, train = sieve.costs
     assert price == pytest.approx(variance * (score + train * p.mean()), rel=0.01)

@@ -15,10 +15,15 @@ def test_window_speaks_for_the_stream_also_in_stage_3() -> None:
     q = np.clip(size / 4, 0.1, 1)
     kept = dice.random(len(q)) < q
     window = Window(100000)
-    window.add(fs.Offer(
-        np.arange(kept.sum()), loss=size[kept], size=size[kept], probability=q[kept],
-        predicted=size[kept],
-    ))
+    window.add(
+        fs.Offer(
+            np.arange(kept.sum()),
+            loss=size[kept],
+            size=size[kept],
+            probability=q[kept],
+            predicted=size[kept],
+        )
+    )
     assert window.mean_loss() == pytest.approx(size.mean(), rel=0.05)
     expected = size.mean() ** 2 / (size**2).mean()
     assert window.concentration() == pytest.approx(expected, rel=0.1)

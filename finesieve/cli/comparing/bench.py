@@ -106,7 +106,10 @@ class Bench:
             done = subprocess.run(
                 [sys.executable, *self.worker, str(spec), str(out)],
                 env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-                capture_output=True, text=True, errors="replace", check=False,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
             )
             if out.exists():
                 summary: Summary = json.loads(out.read_text())

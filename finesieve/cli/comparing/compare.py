@@ -65,8 +65,9 @@ def compare(
         print(note, file=sys.stderr)
     with tempfile.TemporaryDirectory() as scratch:
         folders = Folders(Path(scratch) if output is None else Path(output), data, quiet)
-        runs = Runs(suite, Files(suite, None, Path(scratch)), folders, folders.run,
-                    "finesieve compare", say)
+        runs = Runs(
+            suite, Files(suite, None, Path(scratch)), folders, folders.run, "finesieve compare", say
+        )
         try:
             records = run_suite(runs)  # finesieve's runs are fresh: none is repeated
         finally:
@@ -77,8 +78,10 @@ def compare(
         root = Path(output)
         (root / TABLE).write_text(text + "\n", encoding="utf-8")
         (root / RECORDS).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
-        print(f"\nfiles: {os.path.join(output, '')} (this table: {TABLE}; each run: model/, "
-              f"{SUMMARY}, run.jsonl, examples.parquet)")
+        print(
+            f"\nfiles: {os.path.join(output, '')} (this table: {TABLE}; each run: model/, "
+            f"{SUMMARY}, run.jsonl, examples.parquet)"
+        )
     return records
 
 
@@ -137,8 +140,9 @@ class Folders:
             folder = folder.with_name(f"{folder.name}.try{len(tries) + 1}")
         tries.append(folder)
         try:
-            summary = train(config, str(folder), data=self._data, quiet=self._quiet,
-                            label=job.method)
+            summary = train(
+                config, str(folder), data=self._data, quiet=self._quiet, label=job.method
+            )
         except (ConfigError, DataError):
             raise
         except FinesieveError as error:
@@ -176,9 +180,11 @@ def told(records: list[Record], config: Config) -> str:
         lines.append(
             f"{config.train}: {size} examples x {config.epochs} epoch(s), evaluated on "
             f"{sound[0]['eval']['n']}; {len({r['seed'] for r in records})} seed(s); seconds = "
-            "deciding + scoring + training + waiting for data.")
-    lines += [f"failed: {r['name']} seed {r['seed']}: {r['failed']}"
-              for r in records if "failed" in r]
+            "deciding + scoring + training + waiting for data."
+        )
+    lines += [
+        f"failed: {r['name']} seed {r['seed']}: {r['failed']}" for r in records if "failed" in r
+    ]
     if {"finesieve", RIVAL} <= {r["name"] for r in records}:
         lines.append(verdict(records))
     return "\n".join(lines)

@@ -29,9 +29,7 @@ class EqualTime:
         repeats: how often finesieve's run may be repeated; 0 where it is always a fresh one.
     """
 
-    def __init__(
-        self, runs: Runs, points: Mapping[str, Mapping[str, Any]], repeats: int
-    ) -> None:
+    def __init__(self, runs: Runs, points: Mapping[str, Mapping[str, Any]], repeats: int) -> None:
         self._runs, self._points, self._repeats = runs, points, repeats
 
     def match(self, job: Job, cores: Cores) -> Record:
@@ -50,8 +48,10 @@ class EqualTime:
             return failed if best else runs.keep(job, failed)  # nothing sound is lost
         for repeat in range(1 + self._repeats):
             if repeat:
-                runs.say(f"{job.set} seed {job.seed}: {job.method} is off by more than "
-                         f"{CLOSE:.0%}: finesieve's run is repeated")
+                runs.say(
+                    f"{job.set} seed {job.seed}: {job.method} is off by more than "
+                    f"{CLOSE:.0%}: finesieve's run is repeated"
+                )
                 anew = runs.record(our_job, runs.config(our_job), cores, again=True)
                 if "failed" in anew:
                     break
@@ -77,8 +77,11 @@ class EqualTime:
             for _ in range(1 + self._repeats):  # this may have it repeated once more
                 done[our_job] = self._runs.found(our_job) or done[our_job]
                 time_now = done[our_job].get("seconds", {}).get("total")
-                stale = [job for job, record in done.items()
-                         if record.get("equal_time", {}).get("target", time_now) != time_now]
+                stale = [
+                    job
+                    for job, record in done.items()
+                    if record.get("equal_time", {}).get("target", time_now) != time_now
+                ]
                 for job in stale:
                     done[job] = self.match(job, cores)
 

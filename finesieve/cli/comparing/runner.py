@@ -43,8 +43,12 @@ def run_suite(runs: Runs, cores: Sequence[Cores] = ([],), repeats: int = 0) -> l
         grid = [tuple(p.items()) for p in suite.grid_points()]
         judge = suite.tuned_by
         for group in ([judge],) if judge else (plain, timed):
-            chains = [[Job("tuning", s, m, 0, (*fixed(m, p), *p))]
-                      for s in suite.tuning for m in group for p in grid]
+            chains = [
+                [Job("tuning", s, m, 0, (*fixed(m, p), *p))]
+                for s in suite.tuning
+                for m in group
+                for p in grid
+            ]
             records = _run_chains(chains, runs, points, cores, repeats)
             for method in group:
                 chosen = choose(records, method)
@@ -53,9 +57,15 @@ def run_suite(runs: Runs, cores: Sequence[Cores] = ([],), repeats: int = 0) -> l
         for method, point in points.items():
             shown = ", ".join(f"{k} {v}" for k, v in point.items())
             runs.say(f"tuned: {method}: {shown or 'nothing to tune'}")
-    claims = [[Job("claim", s, m, seed, tuple(points[m].items()))
-               for m in (*plain, *timed) if seed < suite.seeds_for(m)]
-              for s in suite.claim for seed in range(suite.seeds)]
+    claims = [
+        [
+            Job("claim", s, m, seed, tuple(points[m].items()))
+            for m in (*plain, *timed)
+            if seed < suite.seeds_for(m)
+        ]
+        for s in suite.claim
+        for seed in range(suite.seeds)
+    ]
     return _run_chains(claims, runs, points, cores, repeats)
 
 
@@ -72,7 +82,8 @@ def _run_chains(
         own = free.get()
         try:
             done = {
-                job: equal_time.match(job, own) if job.method in EQUAL
+                job: equal_time.match(job, own)
+                if job.method in EQUAL
                 else runs.record(job, runs.config(job), own)
                 for job in chain
             }

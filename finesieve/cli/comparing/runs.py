@@ -37,8 +37,10 @@ class Job:
 
     def file(self, output: Path) -> Path:
         """Return the place of the run's record below a folder of results."""
-        words = [self.method.replace(" ", "-").replace(":", "-"),
-                 *(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.point)]
+        words = [
+            self.method.replace(" ", "-").replace(":", "-"),
+            *(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.point),
+        ]
         return output / self.role / self.set / f"{'.'.join(words)}.seed{self.seed}.json"
 
     def __str__(self) -> str:
@@ -94,8 +96,9 @@ class Runs:
 
     def config(self, job: Job, **settings: Any) -> Config:
         """Return the configuration of a run; settings: of its method, besides the suite's."""
-        return self.suite.config_of(job.set, job.method, job.seed, dict(job.point), self._files,
-                                    **settings)
+        return self.suite.config_of(
+            job.set, job.method, job.seed, dict(job.point), self._files, **settings
+        )
 
     def record(
         self, job: Job, config: Config, cores: Cores, again: bool = False, **more: Any
@@ -114,7 +117,10 @@ class Runs:
         began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start))
         summary = self._run(job, config, cores)
         record = {
-            **self.head(job), "cpus": cores, "began": began, **more,
+            **self.head(job),
+            "cpus": cores,
+            "began": began,
+            **more,
             **self._files.hidden({**summary, "config": config.as_dict()}),
         }
         told = record.get("failed") or (
@@ -142,5 +148,12 @@ class Runs:
 
     def head(self, job: Job) -> Record:
         """Return what a record says of its job."""
-        return {"suite": self.suite.name, "role": job.role, "set": job.set, "name": job.method,
-                "seed": job.seed, "point": dict(job.point), "command": self._command}
+        return {
+            "suite": self.suite.name,
+            "role": job.role,
+            "set": job.set,
+            "name": job.method,
+            "seed": job.seed,
+            "point": dict(job.point),
+            "command": self._command,
+        }

@@ -1,24 +1,24 @@
 """A benchmark suite: a small TOML file that says what is compared with what, on which data.
 
-    name = "main"
-    methods = ["full", "finesieve", "random at equal time"]
-    seeds = 3
-    seeds_of = { full = 1 }              # fewer for a dear method
-    tuning = ["emotion"]                 # sets that choose each method's point of the grid
-    tuned_by = "full"                    # or: this method's point serves all of them
-    claim = ["clickbait", "snips"]       # sets that the verdict is about
+name = "main"
+methods = ["full", "finesieve", "random at equal time"]
+seeds = 3
+seeds_of = { full = 1 }              # fewer for a dear method
+tuning = ["emotion"]                 # sets that choose each method's point of the grid
+tuned_by = "full"                    # or: this method's point serves all of them
+claim = ["clickbait", "snips"]       # sets that the verdict is about
 
-    [config]                             # fields of the configuration, for every run
-    precision = "bf16"
-    max_length = 64
+[config]                             # fields of the configuration, for every run
+precision = "bf16"
+max_length = 64
 
-    [grid]                               # every method is tuned over the same points
-    lr = [1e-4, 2e-4]
+[grid]                               # every method is tuned over the same points
+lr = [1e-4, 2e-4]
 
-    [sets.clickbait]                     # paths in the data folder
-    train = "clickbait/train.jsonl.gz"
-    eval = ["clickbait/test.jsonl.gz"]
-    settings = { finesieve = { budget = 0.2 } }  # of a method, on this set alone
+[sets.clickbait]                     # paths in the data folder
+train = "clickbait/train.jsonl.gz"
+eval = ["clickbait/test.jsonl.gz"]
+settings = { finesieve = { budget = 0.2 } }  # of a method, on this set alone
 """
 
 from __future__ import annotations
@@ -43,8 +43,21 @@ from finesieve.errors import ConfigError
 EQUAL = {"random at equal time": "random", "truncated at equal time": "truncated"}
 # "METHOD without head start" is that method from a random head, whatever the suite's head_start is.
 WITHOUT = " without head start"
-_TOP = ("name", "methods", "seeds", "seeds_of", "tuning", "tuned_by", "claim", "config", "grid",
-        "sets", "derived", "settings", "points")
+_TOP = (
+    "name",
+    "methods",
+    "seeds",
+    "seeds_of",
+    "tuning",
+    "tuned_by",
+    "claim",
+    "config",
+    "grid",
+    "sets",
+    "derived",
+    "settings",
+    "points",
+)
 CONFIG = {f.name for f in fields(Config)} - {"train", "eval", "method", "seed", "settings"}
 
 
@@ -66,8 +79,11 @@ class Derived:
         with opened(data_dir / self.source, "rt", encoding="utf-8") as file:
             rows = [json.loads(line) for line in file if line.strip()]
         if self.labels is not None:
-            rows = [{**r, "label": self.labels[str(r["label"])]}
-                    for r in rows if str(r["label"]) in self.labels]
+            rows = [
+                {**r, "label": self.labels[str(r["label"])]}
+                for r in rows
+                if str(r["label"]) in self.labels
+            ]
         names = sorted({r["label"] for r in rows}, key=str)
         dice = np.random.default_rng(self.seed)
         for i in np.flatnonzero(dice.random(len(rows)) < self.noise):
@@ -102,14 +118,21 @@ class Suite:
         return [dict(zip(self.grid, p, strict=True)) for p in product(*self.grid.values())]
 
     def config_of(
-        self, set_name: str, method: str, seed: int, point: Mapping[str, Any], files: Files,
+        self,
+        set_name: str,
+        method: str,
+        seed: int,
+        point: Mapping[str, Any],
+        files: Files,
         **settings: Any,
     ) -> Config:
         """The configuration of one run. settings: of the method, besides the suite's."""
         one = dict(self.sets[set_name])
         own = one.pop("settings", {}).get(method, {})
         values = {
-            **self.config, **one, **point,
+            **self.config,
+            **one,
+            **point,
             "train": files.path(one["train"]),
             "eval": tuple(files.path(e) for e in one.get("eval", ())),
             **({"head_start": 0} if method.endswith(WITHOUT) else {}),
@@ -204,8 +227,9 @@ def read_suite(path: str | Path) -> Suite:
     derived = {}
     for name, one in raw.get("derived", {}).items():
         _known(one, ("from", "labels", "noise", "seed"), f"derived file {name}")
-        derived[name] = Derived(one["from"], one.get("labels"), one.get("noise", 0.0),
-                                one.get("seed", 0))
+        derived[name] = Derived(
+            one["from"], one.get("labels"), one.get("noise", 0.0), one.get("seed", 0)
+        )
     tuned_by = raw.get("tuned_by")
     if tuned_by is not None:
         _known([tuned_by], [m for m in names if m not in EQUAL], "tuned_by")
@@ -215,9 +239,19 @@ def read_suite(path: str | Path) -> Suite:
         if not isinstance(count, int) or count < 1:
             raise ConfigError(f"seeds is {count!r}; expected 1 or more")
     return Suite(
-        raw.get("name", Path(path).stem), names, sets, tuple(raw.get("tuning", ())),
-        tuple(raw["claim"]), seeds, raw.get("config", {}), grid, raw.get("settings", {}),
-        raw.get("points", {}), seeds_of, derived, tuned_by,
+        raw.get("name", Path(path).stem),
+        names,
+        sets,
+        tuple(raw.get("tuning", ())),
+        tuple(raw["claim"]),
+        seeds,
+        raw.get("config", {}),
+        grid,
+        raw.get("settings", {}),
+        raw.get("points", {}),
+        seeds_of,
+        derived,
+        tuned_by,
     )
 
 

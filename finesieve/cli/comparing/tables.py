@@ -66,8 +66,10 @@ def idle(ours: Sequence[Record], rival: Sequence[Record] = ()) -> str:
     points = [r.get("point") for r in (*ours, *rival)]
     if not ours or ours[0]["name"] in ("full", *EQUAL) or points.count(points[0]) < len(points):
         return ""
-    if any(len(r["stages"]) > 1 or r["stages"][0].get("stage", 1) != 1 or
-           r.get("subset") is not None for r in ours):
+    if any(
+        len(r["stages"]) > 1 or r["stages"][0].get("stage", 1) != 1 or r.get("subset") is not None
+        for r in ours
+    ):
         return ""
     whole = all(r["examples"]["trained"] >= 0.99 * r["examples"]["drawn"] for r in ours)
     return SAME if whole else IDLE
@@ -89,8 +91,11 @@ def _against(groups: Groups, name: str) -> str:
         return found
     times = _times(ours, rival)
     # Its seconds are finesieve's: other methods may have taken more or fewer.
-    told = difference.verdict if name == "finesieve" or abs(times - 1) <= _CLOSE else (
-        f"in {times:.2f} of its seconds")
+    told = (
+        difference.verdict
+        if name == "finesieve" or abs(times - 1) <= _CLOSE
+        else (f"in {times:.2f} of its seconds")
+    )
     return f"{told}: {difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
 
 
@@ -107,8 +112,17 @@ def _off_target(rival: Sequence[Record], ours: Sequence[Record]) -> list[float]:
     return out
 
 
-HEADS = ("method", "seeds", "accuracy", "held-out loss", "seconds", "speed-up", "trained", "scored",
-         f"loss against {RIVAL} [95 % interval]")
+HEADS = (
+    "method",
+    "seeds",
+    "accuracy",
+    "held-out loss",
+    "seconds",
+    "speed-up",
+    "trained",
+    "scored",
+    f"loss against {RIVAL} [95 % interval]",
+)
 
 
 def rows(groups: Groups, spread: bool = False) -> list[list[str]]:
@@ -127,14 +141,19 @@ def rows(groups: Groups, spread: bool = False) -> list[list[str]]:
         speed = f"{plain / seconds:.1f}x" if plain else ""
         if plain and plain > seconds and idle(runs, full) == SAME:  # slower, it shows
             speed = SAME
-        out.append([
-            titled(method, runs), str(len(runs)),
-            f"{mean(runs, 'eval', 'accuracy'):.3f}{_spread(runs, 'accuracy') if spread else ''}",
-            f"{mean(runs, 'eval', 'loss'):.4f}{_spread(runs, 'loss') if spread else ''}",
-            f"{seconds:.1f}", speed,
-            f"{mean(runs, 'examples', 'trained') / drawn:.0%}",
-            f"{mean(runs, 'examples', 'scored') / drawn:.0%}", _against(groups, method),
-        ])
+        out.append(
+            [
+                titled(method, runs),
+                str(len(runs)),
+                f"{mean(runs, 'eval', 'accuracy'):.3f}{_spread(runs, 'accuracy') if spread else ''}",
+                f"{mean(runs, 'eval', 'loss'):.4f}{_spread(runs, 'loss') if spread else ''}",
+                f"{seconds:.1f}",
+                speed,
+                f"{mean(runs, 'examples', 'trained') / drawn:.0%}",
+                f"{mean(runs, 'examples', 'scored') / drawn:.0%}",
+                _against(groups, method),
+            ]
+        )
     return out
 
 
@@ -188,8 +207,10 @@ def verdict(records: Sequence[Record], ours: str = "finesieve", rival: str = RIV
         return f"No set has both {ours} and {rival}."
     if ours != "finesieve" and max(abs(t - 1) for t in times) > _CLOSE:
         took = sorted({f"{t:.2f}" for t in times})
-        return (f"{ours} took {' to '.join((took[0], took[-1])[: len(took)])} of the seconds of "
-                f"{rival}: no verdict; held-out loss {fmean(relative):+.0%} against it")
+        return (
+            f"{ours} took {' to '.join((took[0], took[-1])[: len(took)])} of the seconds of "
+            f"{rival}: no verdict; held-out loss {fmean(relative):+.0%} against it"
+        )
     lines = [words(told, overall(relative, halves), ours, rival, relative)]
 
     def where(sets: Sequence[str]) -> str:
@@ -198,8 +219,10 @@ def verdict(records: Sequence[Record], ours: str = "finesieve", rival: str = RIV
     if few and not broad(told):  # which says so itself
         lines.append(f"Caution: fewer than {SEEDS} seeds{where(few)}: an indication, no proof.")
     if off:
-        lines.append(f"Caution: the seconds of {rival} are off by up to {max(off.values()):.0%}"
-                     f"{where([*off])}, so that is no comparison at equal time (a noisy machine?).")
+        lines.append(
+            f"Caution: the seconds of {rival} are off by up to {max(off.values()):.0%}"
+            f"{where([*off])}, so that is no comparison at equal time (a noisy machine?)."
+        )
     return " ".join(lines)
 
 
@@ -225,8 +248,10 @@ def saved(records: Sequence[Record], ours: str = "finesieve", full: str = "full"
     if not speed:
         return ""
     sets = f"{len(speed)} sets" if len(speed) > 1 else "1 set"
-    told = (f"{ours} against full training: {fmean(speed):.2f}x as fast on average over {sets} "
-            f"({min(speed):.2f}x to {max(speed):.2f}x); accuracy {100 * fmean(right):+.2f} points")
+    told = (
+        f"{ours} against full training: {fmean(speed):.2f}x as fast on average over {sets} "
+        f"({min(speed):.2f}x to {max(speed):.2f}x); accuracy {100 * fmean(right):+.2f} points"
+    )
     if len(speed) > 1:
         total = overall(right, halves)
         told += f" (95 % interval {100 * total.low:+.2f} to {100 * total.high:+.2f})"

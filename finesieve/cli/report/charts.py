@@ -57,8 +57,14 @@ class Frame:
     """Axes with ticks, from the range of what is to be drawn; log: the vertical one's scale."""
 
     def __init__(
-        self, xs: Sequence[float], ys: Sequence[float], x_name: str, y_name: str,
-        percent: bool = False, zero: bool = False, log: bool = False,
+        self,
+        xs: Sequence[float],
+        ys: Sequence[float],
+        x_name: str,
+        y_name: str,
+        percent: bool = False,
+        zero: bool = False,
+        log: bool = False,
     ) -> None:
         self._height = math.log10 if log else float
         self.x0, self.x1 = _range(xs, pad=0.0 if zero else 0.06, zero=zero)
@@ -69,16 +75,24 @@ class Frame:
         for t in decades(self.y0, self.y1) if log else ticks(self.y0, self.y1):
             y = self.y(t)
             shown = f"{t:.0%}" if percent else number(t)
-            parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" '
-                         f'y2="{y:.1f}"/><text class="tick" x="{LEFT - 7}" y="{y + 4:.1f}" '
-                         f'text-anchor="end">{shown}</text>')
+            parts.append(
+                f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" '
+                f'y2="{y:.1f}"/><text class="tick" x="{LEFT - 7}" y="{y + 4:.1f}" '
+                f'text-anchor="end">{shown}</text>'
+            )
         for t in ticks(self.x0, self.x1):
-            parts.append(f'<text class="tick" x="{self.x(t):.1f}" y="{HEIGHT - BOTTOM + 18}" '
-                         f'text-anchor="middle">{number(t)}</text>')
-        parts.append(f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" '
-                     f'text-anchor="middle">{escape(x_name)}</text>')
-        parts.append(f'<text class="axis" text-anchor="middle" transform="translate(14,'
-                     f'{(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)">{escape(y_name)}</text>')
+            parts.append(
+                f'<text class="tick" x="{self.x(t):.1f}" y="{HEIGHT - BOTTOM + 18}" '
+                f'text-anchor="middle">{number(t)}</text>'
+            )
+        parts.append(
+            f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" '
+            f'text-anchor="middle">{escape(x_name)}</text>'
+        )
+        parts.append(
+            f'<text class="axis" text-anchor="middle" transform="translate(14,'
+            f'{(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)">{escape(y_name)}</text>'
+        )
         self.parts = parts
 
     def x(self, value: float) -> float:
@@ -89,8 +103,10 @@ class Frame:
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
     def svg(self, title: str) -> str:
-        return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
-                f'{"".join(self.parts)}</svg>')
+        return (
+            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+            f"{''.join(self.parts)}</svg>"
+        )
 
 
 def _range(values: Sequence[float], pad: float, zero: bool) -> tuple[float, float]:
@@ -103,39 +119,57 @@ def _range(values: Sequence[float], pad: float, zero: bool) -> tuple[float, floa
 
 def legend(series: Sequence[Series]) -> str:
     """The names beside their colors."""
-    return '<p class="legend">' + " ".join(
-        f'<span><i style="background:{s.color}"></i>{escape(s.name)}</span>' for s in series
-    ) + "</p>"
+    return (
+        '<p class="legend">'
+        + " ".join(
+            f'<span><i style="background:{s.color}"></i>{escape(s.name)}</span>' for s in series
+        )
+        + "</p>"
+    )
 
 
 def chart(
-    title: str, series: Sequence[Series], x_name: str, y_name: str,
-    percent: bool = False, zero: bool = False, shades: Sequence[tuple[float, float, str]] = (),
+    title: str,
+    series: Sequence[Series],
+    x_name: str,
+    y_name: str,
+    percent: bool = False,
+    zero: bool = False,
+    shades: Sequence[tuple[float, float, str]] = (),
 ) -> str:
     """A figure: lines, dots or steps over two axes. shades: (from, to, CSS class) behind them."""
     drawn = [s for s in series if s.points]
     if not drawn:
-        return (f"<figure><figcaption>{escape(title)}</figcaption>"
-                '<p class="none">nothing recorded</p></figure>')
+        return (
+            f"<figure><figcaption>{escape(title)}</figcaption>"
+            '<p class="none">nothing recorded</p></figure>'
+        )
     xs = [x for s in drawn for x, _ in s.points] + [v for a, b, _ in shades for v in (a, b)]
     ys = [y for s in drawn for _, y in s.points]
     frame = Frame(xs, ys, x_name, y_name, percent, zero)
     for begin, end, style in shades:
         left, right = frame.x(begin), frame.x(end)
-        frame.parts.insert(0, f'<rect class="{style}" x="{left:.1f}" y="{TOP}" '
-                              f'width="{max(0.0, right - left):.1f}" '
-                              f'height="{HEIGHT - TOP - BOTTOM}"/>')
+        frame.parts.insert(
+            0,
+            f'<rect class="{style}" x="{left:.1f}" y="{TOP}" '
+            f'width="{max(0.0, right - left):.1f}" '
+            f'height="{HEIGHT - TOP - BOTTOM}"/>',
+        )
     for s in drawn:
         at = [(frame.x(x), frame.y(y)) for x, y in s.points]
         if s.kind == "dots":
             for (x, y), label in zip(at, s.labels or [s.name] * len(at), strict=True):
-                frame.parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{s.color}">'
-                                   f"<title>{escape(label)}</title></circle>")
+                frame.parts.append(
+                    f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{s.color}">'
+                    f"<title>{escape(label)}</title></circle>"
+                )
             continue
         path = " L".join(f"{x:.1f} {y:.1f}" for x, y in at)
         frame.parts.append(f'<path d="M{path}" fill="none" stroke="{s.color}" stroke-width="2"/>')
-    return (f"<figure><figcaption>{escape(title)}</figcaption>{frame.svg(title)}"
-            f"{legend(drawn) if len(drawn) > 1 else ''}</figure>")
+    return (
+        f"<figure><figcaption>{escape(title)}</figcaption>{frame.svg(title)}"
+        f"{legend(drawn) if len(drawn) > 1 else ''}</figure>"
+    )
 
 
 def histogram(title: str, values: Sequence[float], x_name: str, bins: int = 40) -> str:
@@ -151,24 +185,33 @@ def histogram(title: str, values: Sequence[float], x_name: str, bins: int = 40) 
     for i, count in enumerate(counts):
         x = frame.x(low + (high - low) * i / bins)
         wide = frame.x(low + (high - low) * (i + 1) / bins) - x
-        frame.parts.append(f'<rect class="bar" x="{x:.1f}" y="{frame.y(count):.1f}" '
-                           f'width="{max(1.0, wide - 1):.1f}" '
-                           f'height="{HEIGHT - BOTTOM - frame.y(count):.1f}"/>')
+        frame.parts.append(
+            f'<rect class="bar" x="{x:.1f}" y="{frame.y(count):.1f}" '
+            f'width="{max(1.0, wide - 1):.1f}" '
+            f'height="{HEIGHT - BOTTOM - frame.y(count):.1f}"/>'
+        )
     return f"<figure><figcaption>{escape(title)}</figcaption>{frame.svg(title)}</figure>"
 
 
-def stacked(title: str, rows: Sequence[tuple[str, dict[str, float]]], colors: dict[str, str],
-            unit: str) -> str:
+def stacked(
+    title: str, rows: Sequence[tuple[str, dict[str, float]]], colors: dict[str, str], unit: str
+) -> str:
     """One horizontal bar a row, its parts side by side, in HTML."""
     most = max((sum(parts.values()) for _, parts in rows), default=0.0) or 1.0
     lines = []
     for name, parts in rows:
         bars = "".join(
             f'<b style="width:{v / most:.3%};background:{colors[k]}" '
-            f'title="{escape(k)}: {v:.1f} {unit}"></b>' for k, v in parts.items() if v > 0
+            f'title="{escape(k)}: {v:.1f} {unit}"></b>'
+            for k, v in parts.items()
+            if v > 0
         )
-        lines.append(f'<div class="row"><span>{escape(name)}</span><div class="track">{bars}</div>'
-                     f"<em>{sum(parts.values()):.1f} {unit}</em></div>")
+        lines.append(
+            f'<div class="row"><span>{escape(name)}</span><div class="track">{bars}</div>'
+            f"<em>{sum(parts.values()):.1f} {unit}</em></div>"
+        )
     keys = [Series(k, [(0, 0)], c) for k, c in colors.items()]
-    return (f'<figure class="wide"><figcaption>{escape(title)}</figcaption>{"".join(lines)}'
-            f"{legend(keys)}</figure>")
+    return (
+        f'<figure class="wide"><figcaption>{escape(title)}</figcaption>{"".join(lines)}'
+        f"{legend(keys)}</figure>"
+    )

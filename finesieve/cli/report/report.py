@@ -84,12 +84,22 @@ def page(records: Sequence[Record], folders: Mapping[int, Path]) -> str:
         sound = {m: runs for m, runs in methods.items() if runs}
         if sound:
             body.append('<div class="charts">')
-            for what, title in (("loss", "Held-out loss against total seconds"),
-                                ("accuracy", "Accuracy against total seconds")):
+            for what, title in (
+                ("loss", "Held-out loss against total seconds"),
+                ("accuracy", "Accuracy against total seconds"),
+            ):
                 series = [
-                    Series(m, [(r["seconds"]["total"], r["eval"][what]) for r in runs], color[m],
-                           "dots", [f"{m}, seed {r['seed']}: {r['eval'][what]:.4f}, "
-                                    f"{r['seconds']['total']:.0f} s" for r in runs])
+                    Series(
+                        m,
+                        [(r["seconds"]["total"], r["eval"][what]) for r in runs],
+                        color[m],
+                        "dots",
+                        [
+                            f"{m}, seed {r['seed']}: {r['eval'][what]:.4f}, "
+                            f"{r['seconds']['total']:.0f} s"
+                            for r in runs
+                        ],
+                    )
                     for m, runs in sound.items()
                 ]
                 body.append(chart(title, series, "seconds", title.split(" against")[0]))
@@ -153,7 +163,8 @@ def _over_time(run: Record) -> str:
 
     moves = "".join(
         f"<li><b>stage {m['stage']}</b> from example {m['from_example']:,}: "
-        f"{escape(str(m['reason']))}</li>" for m in run["stages"]
+        f"{escape(str(m['reason']))}</li>"
+        for m in run["stages"]
     )
     x = "share of the stream"
     return (
@@ -161,22 +172,55 @@ def _over_time(run: Record) -> str:
         '<p class="legend"><span><i class="stage1"></i>warm-up</span><span><i class="stage2"></i>'
         'backward-skipping</span><span><i class="stage3"></i>forward-skipping</span></p>'
         '<div class="charts">'
-        + chart("Realised rates", [Series("trained", rates["trained"], PARTS["train"]),
-                                   Series("scored", rates["scored"], PARTS["score"])],
-                x, "share of what was drawn", percent=True, shades=shades, zero=True)
-        + chart("Mean loss of what was revealed", [Series("loss", of("mean_loss"), COLORS[2])],
-                x, "loss", shades=shades, zero=True)
-        + chart("Predictor, judged before it learns",
-                [Series("AUC (sizes above the mean)", of("auc"), COLORS[0]),
-                 Series("calibration (1 is right)", of("calibration"), COLORS[1]),
-                 Series("calibration on the audited", of("audit"), COLORS[3])],
-                x, "", shades=shades, zero=True)
-        + chart("Threshold: from this size on everything is kept",
-                [Series("threshold", of("threshold"), COLORS[5 % len(COLORS)])],
-                x, "size", shades=shades, zero=True)
-        + chart("Concentration of sizes: 1 is all alike",
-                [Series("concentration", of("concentration"), COLORS[4])],
-                x, "", percent=True, shades=shades, zero=True)
+        + chart(
+            "Realised rates",
+            [
+                Series("trained", rates["trained"], PARTS["train"]),
+                Series("scored", rates["scored"], PARTS["score"]),
+            ],
+            x,
+            "share of what was drawn",
+            percent=True,
+            shades=shades,
+            zero=True,
+        )
+        + chart(
+            "Mean loss of what was revealed",
+            [Series("loss", of("mean_loss"), COLORS[2])],
+            x,
+            "loss",
+            shades=shades,
+            zero=True,
+        )
+        + chart(
+            "Predictor, judged before it learns",
+            [
+                Series("AUC (sizes above the mean)", of("auc"), COLORS[0]),
+                Series("calibration (1 is right)", of("calibration"), COLORS[1]),
+                Series("calibration on the audited", of("audit"), COLORS[3]),
+            ],
+            x,
+            "",
+            shades=shades,
+            zero=True,
+        )
+        + chart(
+            "Threshold: from this size on everything is kept",
+            [Series("threshold", of("threshold"), COLORS[5 % len(COLORS)])],
+            x,
+            "size",
+            shades=shades,
+            zero=True,
+        )
+        + chart(
+            "Concentration of sizes: 1 is all alike",
+            [Series("concentration", of("concentration"), COLORS[4])],
+            x,
+            "",
+            percent=True,
+            shades=shades,
+            zero=True,
+        )
         + "</div>"
     )
 
@@ -208,20 +252,37 @@ def _examples(record: Record, folder: Path) -> str:
     skipped = [r for r in rows if r["verdict"] == "skipped-forward" and r["predicted"] is not None]
     late = [r for r in revealed[len(revealed) // 2 :] if r["loss"] > 2.0]
     lists = (
-        ("Skipped as easiest", "never scored: the predictor expected the smallest sizes",
-         sorted(skipped, key=lambda r: r["predicted"])[:LISTED], "predicted"),
-        ("Hardest", "the highest losses when first met",
-         sorted(revealed, key=lambda r: -r["loss"])[:LISTED], "loss"),
-        ("Most suspicious", "late in the run, and still given less than 14 % for their label: "
-         "probable label errors",
-         sorted(late, key=lambda r: -r["loss"])[:LISTED], "loss"),
+        (
+            "Skipped as easiest",
+            "never scored: the predictor expected the smallest sizes",
+            sorted(skipped, key=lambda r: r["predicted"])[:LISTED],
+            "predicted",
+        ),
+        (
+            "Hardest",
+            "the highest losses when first met",
+            sorted(revealed, key=lambda r: -r["loss"])[:LISTED],
+            "loss",
+        ),
+        (
+            "Most suspicious",
+            "late in the run, and still given less than 14 % for their label: "
+            "probable label errors",
+            sorted(late, key=lambda r: -r["loss"])[:LISTED],
+            "loss",
+        ),
     )
-    out = [f"<section><h2>Examples of {escape(record['name'])}, seed {record['seed']}</h2>"
-           '<div class="charts">',
-           histogram("Losses revealed", [r["loss"] for r in revealed], "loss"),
-           histogram("Sizes predicted",
-                     [r["predicted"] for r in rows if r["predicted"] is not None],
-                     "predicted size"), "</div>"]
+    out = [
+        f"<section><h2>Examples of {escape(record['name'])}, seed {record['seed']}</h2>"
+        '<div class="charts">',
+        histogram("Losses revealed", [r["loss"] for r in revealed], "loss"),
+        histogram(
+            "Sizes predicted",
+            [r["predicted"] for r in rows if r["predicted"] is not None],
+            "predicted size",
+        ),
+        "</div>",
+    ]
     for title, note, chosen, key in lists:
         out.append(f"<h3>{title}</h3><p>{note}</p><ol>")
         for r in chosen:

@@ -21,11 +21,29 @@ from typing import Any
 
 from finesieve.errors import DataError
 
-TEXTS = ("text", "sentence", "content", "review", "headline", "query", "utterance", "question",
-         "title", "comment", "tweet", "docstring")
-PAIRS = (("text_a", "text_b"), ("sentence1", "sentence2"), ("premise", "hypothesis"),
-         ("question1", "question2"), ("question", "sentence"), ("question", "answer"),
-         ("text1", "text2"))
+TEXTS = (
+    "text",
+    "sentence",
+    "content",
+    "review",
+    "headline",
+    "query",
+    "utterance",
+    "question",
+    "title",
+    "comment",
+    "tweet",
+    "docstring",
+)
+PAIRS = (
+    ("text_a", "text_b"),
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("question", "answer"),
+    ("text1", "text2"),
+)
 LABELS = ("label", "labels", "class", "category", "intent", "target", "sentiment")
 _ENDINGS = (".csv", ".tsv", ".jsonl", ".json", ".ndjson", ".parquet")
 

@@ -19,8 +19,12 @@ from finesieve.cli.config import Config
 from finesieve.errors import ConfigError, DataError
 from finesieve.scoring import frozen
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json",
-           "pytorch_model.bin.index.json")
+WEIGHTS = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+)
 
 
 def resolve(model: str) -> str:
@@ -137,7 +141,10 @@ def adapt(net: Any, rank: int, new: Iterable[str]) -> Any:
     body = f"{net.base_model_prefix}."
     names = {n.rpartition(".")[0] if n.startswith(body) else n.partition(".")[0] for n in new}
     config = LoraConfig(
-        task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, modules_to_save=sorted(names) or None,
+        task_type="SEQ_CLS",
+        r=rank,
+        lora_alpha=2 * rank,
+        modules_to_save=sorted(names) or None,
         target_modules=None if net.config.model_type in USUAL else "all-linear",
     )
     with warnings.catch_warnings():
@@ -204,11 +211,9 @@ def _check_folder(model: str, where: str) -> None:
 def matrix_parameters(model: nn.Module) -> tuple[int, int]:
     """Parameters that take part in matrix products, all but the embedding tables; and how many of
     them learn."""
-    tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding)
-              for p in m.parameters()}
+    tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     matrices = [p for p in model.parameters() if id(p) not in tables]
-    return (sum(p.numel() for p in matrices),
-            sum(p.numel() for p in matrices if p.requires_grad))
+    return (sum(p.numel() for p in matrices), sum(p.numel() for p in matrices if p.requires_grad))
 
 
 def pick_device(name: str) -> torch.device:

@@ -13,7 +13,7 @@ from finesieve.stages.policy import Stages, View
 
 
 def duration(seconds: float) -> str:
-    """"8 s", "3:07 min" or "2:05 h"."""
+    """ "8 s", "3:07 min" or "2:05 h"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -35,9 +35,7 @@ def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
     saved = None
     if tokens.yielded:
         plain = sieve.meter.paces["open"].per_token or seconds["train"] / tokens.yielded
-        saved = plain * tokens.drawn * (
-            progress * total / max(1, examples.drawn)
-        ) - elapsed
+        saved = plain * tokens.drawn * (progress * total / max(1, examples.drawn)) - elapsed
     return {
         "stage": sieve.stage,
         "progress": progress,
@@ -83,13 +81,16 @@ def why_open(sieve: Sieve, stages: Stages) -> str:
         return "the method closed no gate before the stream ended"
     revealed = sieve.window.revealed
     if revealed < stages.patience:
-        return (f"no gate closes in the first {stages.patience} examples, and the stream had "
-                f"{revealed}")
+        return (
+            f"no gate closes in the first {stages.patience} examples, and the stream had {revealed}"
+        )
     view = View(1, 1.0, revealed, sieve.passes, sieve.window, sieve.costs, sieve.work())
     _, concentration, *prices = stages.evidence(view)
-    return (f"skipping would have cost {min(prices):.2f} of plain training for the same "
-            f"information at the end, and gates close below {1 - stages.margin:.2f} "
-            f"(concentration of sizes {concentration:.2f}: 1 is all alike)")
+    return (
+        f"skipping would have cost {min(prices):.2f} of plain training for the same "
+        f"information at the end, and gates close below {1 - stages.margin:.2f} "
+        f"(concentration of sizes {concentration:.2f}: 1 is all alike)"
+    )
 
 
 class Live:

@@ -14,7 +14,10 @@ from finesieve.cli.training.models import quiet_transformers
 from finesieve.errors import ConfigError, StateError
 
 SUMMARY, LOG, EXAMPLES, CHECKPOINT = (
-    "summary.json", "run.jsonl", "examples.parquet", "checkpoint.pt",
+    "summary.json",
+    "run.jsonl",
+    "examples.parquet",
+    "checkpoint.pt",
 )
 CHECKPOINT_VERSION = 2
 VERDICTS = ("unseen", "trained", "skipped-backward", "skipped-forward", "kept-out")
@@ -40,8 +43,11 @@ class RunFolder:
             unfinished = (self.path / CHECKPOINT).exists()
             raise ConfigError(
                 f"output folder {path} holds another run"
-                + (" that was interrupted: add --resume to go on with it, or" if unfinished
-                   else ":")
+                + (
+                    " that was interrupted: add --resume to go on with it, or"
+                    if unfinished
+                    else ":"
+                )
                 + " choose another folder, or remove it"
             )
         elif in_use:
@@ -164,8 +170,11 @@ class ExampleLog:
             verdict = np.where(
                 weight > 0,
                 VERDICTS.index("trained"),
-                np.where(event["scored"], VERDICTS.index("skipped-backward"),
-                         VERDICTS.index("skipped-forward")),
+                np.where(
+                    event["scored"],
+                    VERDICTS.index("skipped-backward"),
+                    VERDICTS.index("skipped-forward"),
+                ),
             )
             verdict[event["kept_out"]] = VERDICTS.index("kept-out")
             self.verdict[ids] = verdict

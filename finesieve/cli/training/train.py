@@ -102,8 +102,10 @@ def told_of_head(event: Mapping[str, Any]) -> str:
     """A line for the terminal about the head start."""
     if not event["fitted"]:
         return f"the head is left as it is: {event['reason']}"
-    return (f"head fitted to {event['examples']} examples: held-out loss {event['before']:.3f} -> "
-            f"{event['after']:.3f}")
+    return (
+        f"head fitted to {event['examples']} examples: held-out loss {event['before']:.3f} -> "
+        f"{event['after']:.3f}"
+    )
 
 
 class Run:
@@ -115,8 +117,9 @@ class Run:
             torch.set_num_threads(config.threads)
         self.device = pick_device(config.device)
         if config.clock == "processor" and self.device.type != "cpu":
-            raise ConfigError(f"clock is 'processor', which does not see what {self.device} does: "
-                              "use 'wall'")
+            raise ConfigError(
+                f"clock is 'processor', which does not see what {self.device} does: use 'wall'"
+            )
         self.clock = TrainingClock(self._clock)
         model = self._load(config.seed)
         check_length(data.tokenizer, model, config.max_length)
@@ -166,7 +169,8 @@ class Run:
         shape = linear_schedule(self.optimizer, steps, config.warmup)
         self.schedule: Any = (
             StreamSchedule(shape, steps, lambda: self.sieve.progress)
-            if method.schedule_by == "stream" else shape
+            if method.schedule_by == "stream"
+            else shape
         )
         self.steps = self.skipped_steps = 0
         self.cpu = 0.0  # processor seconds of this process: steadier than the clock if it is shared
@@ -407,7 +411,8 @@ class Run:
             "steps": self.steps,
             "skipped_steps": self.skipped_steps,
             "subset": self.subset,
-            "head_start": None if self.sieve.head_start is None
+            "head_start": None
+            if self.sieve.head_start is None
             else self.sieve.head_start.as_dict(),
             "reference_examples": 0 if self.holdout is None else len(self.holdout),
             "stages": self.sieve.moves,

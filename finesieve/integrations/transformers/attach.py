@@ -140,7 +140,8 @@ class Attached:
         self._pairs = self._own_loss in hf_trl.PAIRS
         if self.filters:
             wrong = hf_refusals.unfit(
-                trainer, self._own_loss, losses=losses is not None, head=head is not None)
+                trainer, self._own_loss, losses=losses is not None, head=head is not None
+            )
             if prefix is not None:
                 wrong += hf_refusals.unshared(trainer, prefix, losses is not None)
             if wrong:
@@ -160,10 +161,15 @@ class Attached:
         self.begun: dict[str, Any] = {}  # random states when the pass under way began
         self.epochs = self._epochs()  # None: as many steps as told
         self._loss = TrainedLoss(
-            trainer, self._host["compute_loss"], self.head, losses, sft=self._sft,
+            trainer,
+            self._host["compute_loss"],
+            self.head,
+            losses,
+            sft=self._sft,
             # A loss of the user's choice is trained on with gates open too: one objective.
             own=self.filters and (losses is not None or (head is not None and not self._sft)),
-            watches=made.scores or made.learns)
+            watches=made.scores or made.learns,
+        )
         self._finer = 1  # batches of survivors that make up one of the loader's
         self.clock = TrainingClock(time.perf_counter)
 
@@ -175,7 +181,8 @@ class Attached:
         self.head = hf_trl.fused(trainer.model, head) if self._sft and not smoothing else head
         peft = getattr(trainer.model, "active_peft_config", None)
         if (
-            isinstance(head, heads.Tokens) and self.head is head
+            isinstance(head, heads.Tokens)
+            and self.head is head
             and getattr(peft, "is_prompt_learning", False)
         ):
             raise ConfigError(
@@ -206,8 +213,9 @@ class Attached:
         args = self.trainer.args
         ranks, batch_size = args.world_size, self._batch_size(inner)
         if self.filters and ranks > 1 and isinstance(inner, DataLoaderDispatcher):
-            raise ConfigError(*hosts.unserved(
-                dispatched="set accelerator_config={'dispatch_batches': False}"))
+            raise ConfigError(
+                *hosts.unserved(dispatched="set accelerator_config={'dispatch_batches': False}")
+            )
         length = len(inner) if hosts.sized(inner) else None
         self.epochs = self._epochs()
         options = dict(self._options)
@@ -222,7 +230,10 @@ class Attached:
         # The trainer takes all batches of an optimizer step before it trains on the first.
         step = max(batch_size, options.get("batch_size") or 0) * args.gradient_accumulation_steps
         self.sieve = Sieve.of_host(
-            self._scorer(), method, total=total, clock=self.clock,
+            self._scorer(),
+            method,
+            total=total,
+            clock=self.clock,
             features=self._features or self._default_features(),
             agreement=Ranks(device=str(device)) if ranks > 1 else Alone(),
             listeners=self._listeners,
@@ -261,12 +272,14 @@ class Attached:
         by_metric = "metrics" in signature(plain.step).parameters
         if not self.filters or self.epochs is None or by_metric or isinstance(plain, hosts.Driven):
             return plain
-        self.trainer.lr_scheduler = hosts.Driven(
-            plain, max(1, num_training_steps), self._progress)
+        self.trainer.lr_scheduler = hosts.Driven(plain, max(1, num_training_steps), self._progress)
         return self.trainer.lr_scheduler
 
     def compute_loss(
-        self, model: nn.Module, inputs: Any, return_outputs: bool = False,
+        self,
+        model: nn.Module,
+        inputs: Any,
+        return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
         """The trainer's own where nothing is weighed; else the weighted mean over examples."""
@@ -275,8 +288,9 @@ class Attached:
             inputs.pop(self._options["id_key"], None)
         host = self._host["compute_loss"]
         if not carried or self.sieve is None:
-            return host(model, inputs, return_outputs=return_outputs,
-                        num_items_in_batch=num_items_in_batch)
+            return host(
+                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+            )
         sharing = nullcontext() if self._prefix is None else self._prefix.shared(carried)
         with sharing:
             loss, outputs = self._loss(self.sieve, model, inputs, carried, num_items_in_batch)
@@ -321,16 +335,19 @@ class Attached:
         model, losses = self.trainer.model, self._losses
         if losses is not None and self._pairs:
             return PerExample(
-                model, lambda net, batch: losses(net, hf_trl.unfold(batch)), self._size)
+                model, lambda net, batch: losses(net, hf_trl.unfold(batch)), self._size
+            )
         if losses is not None:
             return PerExample(model, losses, self._size)
         if self.head is None:
             return None
         if isinstance(self.head, hf_trl.FusedTokens):
             return Task(
-                model, self.head, keep_targets=True, prefix=self._prefix, more=self.head.given)
+                model, self.head, keep_targets=True, prefix=self._prefix, more=self.head.given
+            )
         return Task(
-            model, self.head, keep_targets=decoder_needs_targets(model), prefix=self._prefix)
+            model, self.head, keep_targets=decoder_needs_targets(model), prefix=self._prefix
+        )
 
     def _progress(self) -> float:
         assert self.sieve is not None
@@ -342,9 +359,13 @@ class Attached:
     def save(self, folder: Path) -> None:
         """The sieve's state, into the trainer's checkpoint."""
         assert self.sieve is not None
-        state = {"ranks": self.trainer.args.world_size, "sieve": self.sieve.state_dict(),
-                 "begun": self.begun, "is_share": self._loss.scale.is_share,
-                 "per": self._per.state_dict() if self._per else None}
+        state = {
+            "ranks": self.trainer.args.world_size,
+            "sieve": self.sieve.state_dict(),
+            "begun": self.begun,
+            "is_share": self._loss.scale.is_share,
+            "per": self._per.state_dict() if self._per else None,
+        }
         torch.save(state, self._file(folder))
 
     def _load(self, folder: Path) -> None:
@@ -357,8 +378,10 @@ class Attached:
             )
         state, ranks = torch.load(path, weights_only=True), self.trainer.args.world_size
         if state["ranks"] != ranks:
-            raise StateError(f"{path} was saved by a run of {state['ranks']} ranks, this one has "
-                             f"{ranks}: each goes on with its own part of the data")
+            raise StateError(
+                f"{path} was saved by a run of {state['ranks']} ranks, this one has "
+                f"{ranks}: each goes on with its own part of the data"
+            )
         self.sieve.load_state_dict(state["sieve"], self.trainer.args.device)
         self._loss.scale.is_share, self.begun = state["is_share"], state["begun"]
         if self._per is not None and state["per"] is not None:

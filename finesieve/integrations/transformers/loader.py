@@ -60,8 +60,10 @@ class FilteredLoader(hosts.Wrapper):
         while not fresh or (resumed and count == 0):  # saved with a pass's last step: the next one
             fresh = self._under_way is None  # else what the trainer left of the pass before
             if fresh:
-                if attached.filters and attached.epochs is not None and (
-                    sieve.passes >= attached.epochs
+                if (
+                    attached.filters
+                    and attached.epochs is not None
+                    and (sieve.passes >= attached.epochs)
                 ):
                     return  # resumed: the trainer counts passes by plain training's steps
                 self._under_way = self._pass(sieve)
@@ -112,8 +114,10 @@ class FilteredLoader(hosts.Wrapper):
 
 def _random_states(loader: Any) -> dict[str, Any]:
     """What the order of a pass may be drawn from, when it begins."""
-    return {"process": hosts.random_state(),
-            "generators": [generator.get_state() for generator in generators(loader)]}
+    return {
+        "process": hosts.random_state(),
+        "generators": [generator.get_state() for generator in generators(loader)],
+    }
 
 
 def _set_random_states(loader: Any, states: dict[str, Any]) -> None:

@@ -62,8 +62,9 @@ class TrainedLoss:
                     sizes = self._head.both(outputs, inputs)[1]
                 sieve.observe(each, _riding(carried), sizes)
             return self.scale.scaled(each.mean(), items), outputs
-        targets = {} if self._head is None else {
-            k: inputs[k] for k in self._head.targets if k in inputs}  # the host takes them out
+        targets = (
+            {} if self._head is None else {k: inputs[k] for k in self._head.targets if k in inputs}
+        )  # the host takes them out
         loss, outputs = self._hosts(model, inputs, items)
         if self._head is not None and self._watches:
             each, sizes = self._head.both(outputs, targets)
@@ -100,15 +101,15 @@ class TrainedLoss:
         assert self._head is not None
         # Without a loss of the model's own.
         kept = decoder_needs_targets(self._trainer.model)
-        outputs = model(**{k: v for k, v in inputs.items()
-                           if kept or k not in self._head.targets})
+        outputs = model(**{k: v for k, v in inputs.items() if kept or k not in self._head.targets})
         return self._head.losses(outputs, inputs), outputs
 
     def _hosts(self, model: nn.Module, inputs: Any, items: Any) -> tuple[Tensor, Any]:
         """The host's loss and the model's outputs."""
         if not self._sft:
             both: tuple[Tensor, Any] = self._host(
-                model, inputs, return_outputs=True, num_items_in_batch=items)
+                model, inputs, return_outputs=True, num_items_in_batch=items
+            )
             return both
         seen: list[Any] = []  # asked for outputs, it would make them anew with another forward
         hook = model.register_forward_hook(lambda module, given, out: seen.append(out))

@@ -25,9 +25,7 @@ class TokensPerExample:
     all_labels: the trainer divides by all labels of a text, also the first, which is no target.
     """
 
-    def __init__(
-        self, head: heads.Tokens, all_labels: bool = False, least: int = 1024
-    ) -> None:
+    def __init__(self, head: heads.Tokens, all_labels: bool = False, least: int = 1024) -> None:
         self.head, self._least = head, least
         self._count = (heads.Tokens() if all_labels else head).count
         self._tokens, self._examples = 0, 0

@@ -29,14 +29,20 @@ def unfit(trainer: Any, losses: bool) -> list[str]:
     wrong = []
     kind = getattr(trainer.args, "loss_type", "nll")
     if loss_of(trainer) == "trl.SFTTrainer" and not losses and kind != "nll":
-        wrong.append(f"loss_type={kind!r} is another loss than the one that examples are scored by:"
-                     " set loss_type='nll', or give attach(..., losses=function)")
+        wrong.append(
+            f"loss_type={kind!r} is another loss than the one that examples are scored by:"
+            " set loss_type='nll', or give attach(..., losses=function)"
+        )
     if getattr(trainer, "aux_loss_enabled", False):
-        wrong.append("the load-balancing loss of a mixture of experts is of a whole batch: set "
-                     "router_aux_loss_coef=0.0")
+        wrong.append(
+            "the load-balancing loss of a mixture of experts is of a whole batch: set "
+            "router_aux_loss_coef=0.0"
+        )
     if hasattr(trainer, "_generate_and_score_completions"):
-        wrong.append(f"a {type(trainer).__name__} generates what it trains on: what is drawn are "
-                     "prompts, whose loss nobody knows; leave the sieve out (method 'full')")
+        wrong.append(
+            f"a {type(trainer).__name__} generates what it trains on: what is drawn are "
+            "prompts, whose loss nobody knows; leave the sieve out (method 'full')"
+        )
     if getattr(trainer, "_is_vision_dataset", False):
         wrong.append("an example's images may have several rows of a batch: text only")
     return wrong
@@ -77,8 +83,10 @@ class FusedTokens(heads.Tokens):
 
     def _divisor(self, outputs: Any) -> Tensor:
         if getattr(outputs, "label_mask", None) is None:
-            raise ScoreError(f"the model gave {type(outputs).__name__}; expected TRL's "
-                             "log-probabilities of a fused LM head")
+            raise ScoreError(
+                f"the model gave {type(outputs).__name__}; expected TRL's "
+                "log-probabilities of a fused LM head"
+            )
         count: Tensor = outputs.label_mask.sum(dim=1).clamp(min=1).float()
         return count if self.per is None else torch.full_like(count, self.per)
 

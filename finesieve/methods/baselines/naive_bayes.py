@@ -27,9 +27,7 @@ class NaiveBayes(Predictor):
         until many thousands of examples were learned.
     """
 
-    def __init__(
-        self, vocabulary: int = 32768, alpha: float = 1.0, absent: bool = True
-    ) -> None:
+    def __init__(self, vocabulary: int = 32768, alpha: float = 1.0, absent: bool = True) -> None:
         if not 2 <= vocabulary <= 1 << 24 or alpha <= 0:
             raise ConfigError(
                 f"vocabulary={vocabulary}, alpha={alpha}; expected 2 to {1 << 24} ids and alpha > 0"

@@ -24,9 +24,18 @@ OPTIONS = {"pool": 32, "group": 2}
 
 def closed(seed: int = 0, **settings: Any) -> fs.Method:
     """Ours, with gates that close early and by hand; the clock decides nothing."""
-    return fs.methods.registry.build("finesieve", seed, **{
-        "train": 0.3, "score": 0.6, "starts": {2: 0.15, 3: 0.4}, "cost_ratio": 0.2,
-        "predictor_bits": 12, **settings})
+    return fs.methods.registry.build(
+        "finesieve",
+        seed,
+        **{
+            "train": 0.3,
+            "score": 0.6,
+            "starts": {2: 0.15, 3: 0.4},
+            "cost_ratio": 0.2,
+            "predictor_bits": 12,
+            **settings,
+        },
+    )
 
 
 class Lopsided(fs.Gate):
@@ -79,11 +88,23 @@ class Run:
     """One training. At each batch: `sync`, whether the optimizer stepped; `rates`; `batches`."""
 
     def __init__(
-        self, method: Any = None, *, accumulated: int = 1, epochs: int = 2, n: int = 300,
-        dropout: float = 0.1, save: tuple[int, Path] | None = None, load: Path | None = None,
-        seed: int = 0, model: Callable[[], nn.Module] | None = None, stop: int | None = None,
-        options: Any = None, prepared: bool = True, generator: torch.Generator | None = None,
-        losses: Any = None, **more: Any,
+        self,
+        method: Any = None,
+        *,
+        accumulated: int = 1,
+        epochs: int = 2,
+        n: int = 300,
+        dropout: float = 0.1,
+        save: tuple[int, Path] | None = None,
+        load: Path | None = None,
+        seed: int = 0,
+        model: Callable[[], nn.Module] | None = None,
+        stop: int | None = None,
+        options: Any = None,
+        prepared: bool = True,
+        generator: torch.Generator | None = None,
+        losses: Any = None,
+        **more: Any,
     ) -> None:
         self.accelerator = accelerator = fresh(accumulated, **more)
         self.model = model() if model else Bag(dropout=dropout)
@@ -101,8 +122,13 @@ class Run:
         first = 0
         if method is not None:
             self.stream = FilteredLoader(
-                accelerator, loader, fs.scores.Classification(net), method, epochs=epochs,
-                **(options or OPTIONS))
+                accelerator,
+                loader,
+                fs.scores.Classification(net),
+                method,
+                epochs=epochs,
+                **(options or OPTIONS),
+            )
             schedule = self.stream.schedule(schedule)
             if load:
                 accelerator.load_state(str(load))
@@ -153,10 +179,13 @@ def main(folder: str) -> None:
     whole = Run(closed(7), save=(8, Path(folder)), **settings)
     sieve = whole.stream.sieve
     out = {
-        "weights": [w.flatten().tolist() for w in whole.weights], "sync": whole.sync,
-        "rates": whole.rates, "moves": [m["stage"] for m in sieve.moves],
+        "weights": [w.flatten().tolist() for w in whole.weights],
+        "sync": whole.sync,
+        "rates": whole.rates,
+        "moves": [m["stage"] for m in sieve.moves],
         "ids": [i for b in whole.batches for i in b["sieve_ids"].tolist()],
-        "drawn": sieve.ledger.examples.drawn, "passes": whole.stream.passes,
+        "drawn": sieve.ledger.examples.drawn,
+        "passes": whole.stream.passes,
         "resumed": equal(whole, Run(closed(7), load=Path(folder), seed=5, **settings)),
     }
     # Saved in the first pass when one rank has nothing left of it, and the other has.

@@ -72,7 +72,8 @@ def test_a_prepared_schedule_that_nobody_drives_is_noticed_once() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), 0.01)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=20)
     model, optimizer, loader, decay = accelerator.prepare(
-        model, optimizer, DataLoader(rows(80), 8, collate_fn=collate), decay)
+        model, optimizer, DataLoader(rows(80), 8, collate_fn=collate), decay
+    )
     scorer = fs.scores.Classification(model)
     stream = FilteredLoader(accelerator, loader, scorer, closed(starts={}), epochs=2)
     with pytest.warns(fs.errors.FinesieveWarning, match=r"decay = stream\.schedule\(decay\)"):
@@ -107,8 +108,13 @@ class First(fs.Gate):
 def test_a_pass_that_ends_without_warning_completes_its_step() -> None:
     """Against the same batches and steps by hand."""
     method = fs.Method("first", fs.Open(), First(), fs.Fixed({2: 0.0}))
-    run = Run(method, accumulated=4, dropout=0.0, prepared=False,
-              options={"pool": 32, "group": 1, "batch_size": 8})
+    run = Run(
+        method,
+        accumulated=4,
+        dropout=0.0,
+        prepared=False,
+        options={"pool": 32, "group": 1, "batch_size": 8},
+    )
     fillers = [i for i, b in enumerate(run.batches) if not b["sieve_weights"].any()]
     assert fillers == [31, 63]
     assert run.sync == [[False, False, False, True] * 8] * 2
@@ -127,9 +133,15 @@ def test_a_pass_that_ends_without_warning_completes_its_step() -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("batch", [
-    {"x": torch.arange(6).view(3, 2), "text": ["a", "b", "c"]}, torch.arange(6).view(3, 2),
-    (torch.arange(6).view(3, 2), torch.arange(3)), [torch.arange(3)]])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"x": torch.arange(6).view(3, 2), "text": ["a", "b", "c"]},
+        torch.arange(6).view(3, 2),
+        (torch.arange(6).view(3, 2), torch.arange(3)),
+        [torch.arange(3)],
+    ],
+)
 def test_fillers_of_every_form(batch: Any) -> None:
     sieve = fs.Sieve(method="full")
     with pytest.raises(fs.StateError, match="nothing was drawn yet"):
@@ -162,6 +174,7 @@ def test_a_filler_s_bad_loss_does_no_harm() -> None:
 @pytest.mark.parametrize("order", ["global", "generator", "seedable"])
 def test_resuming_ends_at_the_same_weights(tmp_path: Path, where: Any, order: str) -> None:
     """Accelerate has read one batch ahead when it saves; dropout and order draw random numbers."""
+
     def run(**more: Any) -> Run:
         torch.manual_seed(more.pop("start", 0))
         seedable = DataLoaderConfiguration(use_seedable_sampler=order == "seedable", data_seed=3)
@@ -235,8 +248,10 @@ def test_leaving_a_pass_and_evaluating_inside_one() -> None:
     """Accelerate's books are in order after each; an evaluation ends no step."""
     accelerator = fresh(4)
     net, loader, other = accelerator.prepare(
-        Bag(), DataLoader(rows(80), 8, collate_fn=collate),
-        DataLoader(rows(24), 8, collate_fn=collate))
+        Bag(),
+        DataLoader(rows(80), 8, collate_fn=collate),
+        DataLoader(rows(24), 8, collate_fn=collate),
+    )
     stream = FilteredLoader(accelerator, loader, method="full", epochs=2)
     state, synced = accelerator.gradient_state, []
     for i, _ in enumerate(stream):
@@ -255,6 +270,7 @@ def test_leaving_a_pass_and_evaluating_inside_one() -> None:
 
 def test_lengths() -> None:
     """The stream's length follows from the loader, or is given."""
+
     class Endless(IterableDataset[Any]):
         def __iter__(self) -> Any:
             return iter(rows(20))
@@ -335,13 +351,22 @@ def test_two_ranks(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-              "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    shared = {
+        **os.environ,
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "LOCAL_WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.integrations.accelerate.ranks", str(tmp_path)], cwd=ROOT,
+            [sys.executable, "-m", "tests.integrations.accelerate.ranks", str(tmp_path)],
+            cwd=ROOT,
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(2)
     ]

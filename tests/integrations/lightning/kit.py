@@ -23,21 +23,21 @@ from finesieve.batches.carry import IDS  # noqa: E402
 from finesieve.integrations.lightning import SieveCallback  # noqa: E402
 
 QUIET = [  # Lightning's hints about workers and the like, and its own use of PyTorch
-    pytest.mark.filterwarnings(
-        "ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
+    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
     pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated"),
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
 ]
 N, SIZE = 400, 8
-ROWS = [{k: v[i] for k, v in batch.items()}
-        for batch in make_batches(N, SIZE) for i in range(SIZE)]
+ROWS = [{k: v[i] for k, v in batch.items()} for batch in make_batches(N, SIZE) for i in range(SIZE)]
 
 
 def collate(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     width = max(len(r["input_ids"]) for r in rows)
-    padded = {k: torch.stack([F.pad(r[k], (0, width - len(r[k]))) for r in rows])
-              for k in ("input_ids", "attention_mask")}
+    padded = {
+        k: torch.stack([F.pad(r[k], (0, width - len(r[k]))) for r in rows])
+        for k in ("input_ids", "attention_mask")
+    }
     return {**padded, "labels": torch.stack([r["labels"] for r in rows])}
 
 
@@ -88,7 +88,8 @@ class Classifier(L.LightningModule):
 def by_hand(starts: dict[int, float]) -> fs.Method:
     """Ours, with gates that close at fixed places; the clock decides nothing."""
     return fs.methods.registry.build(
-        "finesieve", 0, predictor_bits=12, starts=starts, cost_ratio=0.2, train=0.4, score=0.6)
+        "finesieve", 0, predictor_bits=12, starts=starts, cost_ratio=0.2, train=0.4, score=0.6
+    )
 
 
 def closed() -> fs.Method:
@@ -100,16 +101,26 @@ def never() -> fs.Method:
 
 
 def sieved(method: Any = None, **more: Any) -> SieveCallback:
-    return SieveCallback(method if method is not None else closed(),
-                         **{"head": heads.SingleLabel(), "pool": 48, "group": 2, **more})
+    return SieveCallback(
+        method if method is not None else closed(),
+        **{"head": heads.SingleLabel(), "pool": 48, "group": 2, **more},
+    )
 
 
 def trainer(folder: Path, *callbacks: Any, **args: Any) -> Any:
-    return L.Trainer(**{
-        "accelerator": "cpu", "max_epochs": 2, "callbacks": list(callbacks), "logger": False,
-        "enable_progress_bar": False, "enable_model_summary": False,
-        "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        "default_root_dir": folder, **args})
+    return L.Trainer(
+        **{
+            "accelerator": "cpu",
+            "max_epochs": 2,
+            "callbacks": list(callbacks),
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
+            "default_root_dir": folder,
+            **args,
+        }
+    )
 
 
 def weights(module: Any) -> list[Tensor]:

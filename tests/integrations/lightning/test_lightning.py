@@ -62,8 +62,12 @@ class Watch(Callback):
 
 OFF_OR_OPEN = [
     (method, more)
-    for more in ({"accumulate_grad_batches": 3}, {"max_steps": 37, "max_epochs": -1},
-                 {"precision": "bf16-mixed", "gradient_clip_val": 0.1}, {"limit_train_batches": 7})
+    for more in (
+        {"accumulate_grad_batches": 3},
+        {"max_steps": 37, "max_epochs": -1},
+        {"precision": "bf16-mixed", "gradient_clip_val": 0.1},
+        {"limit_train_batches": 7},
+    )
     for method in ("full", "open")
     if method == "full" or "limit_train_batches" not in more  # that epoch goes on: its own test
 ]
@@ -96,7 +100,8 @@ def test_the_schedule_of_open_gates_is_lightnings(tmp_path: Path) -> None:
         trainer(tmp_path, a, accumulate_grad_batches=accumulate).fit(plain, loader())
         module = Classifier(callback, decay=True)
         trainer(tmp_path, b, callback, accumulate_grad_batches=accumulate).fit(
-            module, callback(loader()))
+            module, callback(loader())
+        )
         assert callback.steps == total
         assert len(a.rates) == total
         if accumulate == 1:  # else an epoch's last step, of one batch, is half the way
@@ -110,8 +115,15 @@ def test_it_filters_logs_and_leaves_evaluation_alone(tmp_path: Path) -> None:
     module = Classifier(callback, decay=True)
     best = ModelCheckpoint(tmp_path / "best", monitor="val_loss")
     host = trainer(
-        tmp_path, callback, watch, LearningRateMonitor("step"), best,
-        EarlyStopping("val_loss", patience=9), logger=CSVLogger(tmp_path), log_every_n_steps=1)
+        tmp_path,
+        callback,
+        watch,
+        LearningRateMonitor("step"),
+        best,
+        EarlyStopping("val_loss", patience=9),
+        logger=CSVLogger(tmp_path),
+        log_every_n_steps=1,
+    )
     host.fit(module, callback(loader()), loader())
     sieve = callback.sieve
     assert sieve is not None
@@ -120,7 +132,8 @@ def test_it_filters_logs_and_leaves_evaluation_alone(tmp_path: Path) -> None:
     assert c.drawn == c.yielded + c.dropped
     assert 0 < c.scored < c.drawn
     assert sorted(i for ids in module.seen for i in ids) == sorted(
-        {i for ids in module.seen for i in ids})
+        {i for ids in module.seen for i in ids}
+    )
     assert sum(watch.batches) == host.global_step == len(module.seen) < 100
     assert callback.progress == 1.0
     assert watch.rates[0] == 0.01
@@ -141,15 +154,16 @@ def test_it_filters_logs_and_leaves_evaluation_alone(tmp_path: Path) -> None:
     assert before == c.drawn
 
 
-@pytest.mark.parametrize("at", [
-    pytest.param({"every_n_train_steps": 3}, id="steps"),
-    pytest.param({"every_n_epochs": 1, "save_on_train_epoch_end": True}, id="epoch"),
-    pytest.param({"every_n_epochs": 1, "save_on_train_epoch_end": False}, id="evaluation"),
-])
+@pytest.mark.parametrize(
+    "at",
+    [
+        pytest.param({"every_n_train_steps": 3}, id="steps"),
+        pytest.param({"every_n_epochs": 1, "save_on_train_epoch_end": True}, id="epoch"),
+        pytest.param({"every_n_epochs": 1, "save_on_train_epoch_end": False}, id="evaluation"),
+    ],
+)
 @pytest.mark.parametrize("order", ["fixed", "generator"])
-def test_resuming_ends_at_the_same_weights(
-    tmp_path: Path, at: dict[str, Any], order: str
-) -> None:
+def test_resuming_ends_at_the_same_weights(tmp_path: Path, at: dict[str, Any], order: str) -> None:
     def run(ckpt: Path | None) -> tuple[Classifier, Path]:
         torch.manual_seed(5)
         data = loader(shuffle=order != "fixed", generator=torch.Generator().manual_seed(4))
@@ -188,8 +202,7 @@ def test_a_pass_resumed_without_a_seed_has_every_example_once(tmp_path: Path) ->
         module = Classifier(callback)
         save = ModelCheckpoint(tmp_path, every_n_train_steps=20, save_top_k=-1, filename="{step}")
         data = DataLoader(rows, SIZE, shuffle=True, collate_fn=with_id)
-        trainer(tmp_path, callback, save, max_epochs=1).fit(
-            module, callback(data), ckpt_path=ckpt)
+        trainer(tmp_path, callback, save, max_epochs=1).fit(module, callback(data), ckpt_path=ckpt)
         return module
 
     whole, again = run(1), run(2, tmp_path / "step=20.ckpt")
@@ -232,8 +245,14 @@ def test_evaluation_between_steps_is_no_training_time(tmp_path: Path) -> None:
     now = [0.0]
     callback = sieved()
     callback._device_clock = lambda: now[0]
-    host = trainer(tmp_path, callback, Watch(), val_check_interval=5, limit_val_batches=2,
-                   num_sanity_val_steps=0)
+    host = trainer(
+        tmp_path,
+        callback,
+        Watch(),
+        val_check_interval=5,
+        limit_val_batches=2,
+        num_sanity_val_steps=0,
+    )
     host.fit(Slow(callback), callback(loader()), loader())
     assert callback.sieve is not None
     assert now[0] > 10_000.0
@@ -267,12 +286,19 @@ class Pairs(Classifier):
 
 def test_tuples_from_the_modules_own_loader(tmp_path: Path) -> None:
     def run(ckpt: Path | None = None, **more: Any) -> Pairs:
-        module = Pairs(sieved(features=lambda batch: fs.Features(
-            batch[0].numpy(), batch[1].numpy())), decay=True)
-        save = ModelCheckpoint(tmp_path / ("again" if ckpt else "whole"), filename="{step}",
-                               every_n_train_steps=9, save_top_k=-1)
+        module = Pairs(
+            sieved(features=lambda batch: fs.Features(batch[0].numpy(), batch[1].numpy())),
+            decay=True,
+        )
+        save = ModelCheckpoint(
+            tmp_path / ("again" if ckpt else "whole"),
+            filename="{step}",
+            every_n_train_steps=9,
+            save_top_k=-1,
+        )
         trainer(tmp_path, save, reload_dataloaders_every_n_epochs=1, **more).fit(
-            module, ckpt_path=ckpt)
+            module, ckpt_path=ckpt
+        )
         return module
 
     whole = run()
@@ -288,8 +314,13 @@ def test_tuples_from_the_modules_own_loader(tmp_path: Path) -> None:
 def test_two_ranks_move_together_and_resume_each_its_own(tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.integrations.lightning.ranks", str(tmp_path)], cwd=root,
-        timeout=240, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)})
+        [sys.executable, "-m", "tests.integrations.lightning.ranks", str(tmp_path)],
+        cwd=root,
+        timeout=240,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
     assert done.returncode == 0, done.stderr
     lines = [x for x in done.stdout.splitlines() if x.startswith("rank ")]
     assert len(lines) == 2

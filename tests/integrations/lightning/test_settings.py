@@ -46,6 +46,7 @@ class Encoding(UserDict[str, Tensor]):
 
 def test_a_step_may_take_its_batch_apart(tmp_path: Path) -> None:
     """What is held for the checkpoint is not what the step was given."""
+
     class Greedy(Classifier):
         def training_step(self, batch: Any, index: int) -> Tensor:
             if index == 30:
@@ -66,6 +67,7 @@ def test_a_step_may_take_its_batch_apart(tmp_path: Path) -> None:
 
 def test_a_schedule_by_steps_that_nobody_knows_is_refused_at_once(tmp_path: Path) -> None:
     """Built for `estimated_stepping_batches`, which is -1 here, it would keep the rate constant."""
+
     class Stepped(Classifier):
         interval = "step"
 
@@ -81,7 +83,8 @@ def test_a_schedule_by_steps_that_nobody_knows_is_refused_at_once(tmp_path: Path
     # Steps that are counted are known; so are epochs.
     callback = sieved(never())
     trainer(tmp_path, callback, max_epochs=-1, max_steps=20).fit(
-        Stepped(callback), callback(loader()))
+        Stepped(callback), callback(loader())
+    )
     by_epochs = Stepped(callback)
     by_epochs.interval = "epoch"
     trainer(tmp_path, callback).fit(by_epochs, callback(loader()))
@@ -94,8 +97,13 @@ def test_figures_are_written_as_often_as_lightning_writes(tmp_path: Path, accumu
     from lightning.pytorch.loggers import CSVLogger
 
     callback = sieved()
-    host = trainer(tmp_path, callback, logger=CSVLogger(tmp_path), log_every_n_steps=4,
-                   accumulate_grad_batches=accumulate)
+    host = trainer(
+        tmp_path,
+        callback,
+        logger=CSVLogger(tmp_path),
+        log_every_n_steps=4,
+        accumulate_grad_batches=accumulate,
+    )
     host.fit(Classifier(callback), callback(loader()))
     text = (Path(host.logger.log_dir) / "metrics.csv").read_text()
     rows = list(csv.DictReader(text.splitlines()))
@@ -106,12 +114,15 @@ def test_figures_are_written_as_often_as_lightning_writes(tmp_path: Path, accumu
     assert len(steps) == host.global_step // 4
 
 
-@pytest.mark.parametrize(("args", "said"), [
-    ({"val_check_interval": 0.5}, r"val_check_interval=0\.5"),
-    ({"limit_train_batches": 0.5}, r"limit_train_batches=0\.5"),
-    ({"overfit_batches": 4}, "overfit_batches=4"),
-    ({"max_steps": 10}, r"max_epochs=2, max_steps=10\): nobody knows"),
-])
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"val_check_interval": 0.5}, r"val_check_interval=0\.5"),
+        ({"limit_train_batches": 0.5}, r"limit_train_batches=0\.5"),
+        ({"overfit_batches": 4}, "overfit_batches=4"),
+        ({"max_steps": 10}, r"max_epochs=2, max_steps=10\): nobody knows"),
+    ],
+)
 def test_what_cannot_be_served_is_refused_at_once(
     tmp_path: Path, args: dict[str, Any], said: str
 ) -> None:
@@ -134,13 +145,15 @@ def test_other_refusals(tmp_path: Path) -> None:
         trainer(tmp_path).fit(Classifier(callback), callback(loader()))
     callback = sieved()
     with pytest.raises(fs.ConfigError, match="number of steps is not known"):
-        trainer(tmp_path, callback).fit(
-            Classifier(callback, decay=True), callback(iter([])))
+        trainer(tmp_path, callback).fit(Classifier(callback, decay=True), callback(iter([])))
     plain = trainer(tmp_path, ModelCheckpoint(tmp_path / "plain"), max_epochs=1)
     plain.fit(Classifier(), loader())
     with pytest.raises(fs.StateError, match="saved without a sieve"):
-        trainer(tmp_path, callback).fit(Classifier(callback), callback(loader()),
-                                        ckpt_path=plain.checkpoint_callback.best_model_path)
+        trainer(tmp_path, callback).fit(
+            Classifier(callback),
+            callback(loader()),
+            ckpt_path=plain.checkpoint_callback.best_model_path,
+        )
     host = trainer(tmp_path, callback)
     host.strategy.__class__ = type("FSDPStrategy", (type(host.strategy),), {})
     with pytest.raises(fs.ConfigError, match=r"strategy=\.\.\.\) is FSDPStrategy"):
@@ -172,8 +185,14 @@ def test_scored_as_it_is_trained_on(tmp_path: Path) -> None:
     told = []
 
     def losses(module: Any, batch: Any) -> Tensor:
-        told.append((module.training, torch.is_autocast_enabled("cpu"), "noise" in batch,
-                     torch.is_inference_mode_enabled()))
+        told.append(
+            (
+                module.training,
+                torch.is_autocast_enabled("cpu"),
+                "noise" in batch,
+                torch.is_inference_mode_enabled(),
+            )
+        )
         assert IDS not in batch
         return module.losses(batch)
 
@@ -196,7 +215,8 @@ def test_scored_as_it_is_trained_on(tmp_path: Path) -> None:
         torch.manual_seed(3)
         callback = SieveCallback(closed() if score else never(), losses=losses, pool=48, group=2)
         trainer(tmp_path, callback, precision="bf16-mixed", max_epochs=1).fit(
-            Hooked(callback), callback(loader()))
+            Hooked(callback), callback(loader())
+        )
         runs.append(drawn)
         assert (len(told) > 1) == score  # the function is tried once, whatever comes
         assert set(told) <= {(False, True, True, True)}

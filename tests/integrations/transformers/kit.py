@@ -18,8 +18,14 @@ from transformers import (
 import finesieve as fs
 from finesieve import methods
 
-SMALL = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-         "intermediate_size": 16, "max_position_embeddings": 40}
+SMALL = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 40,
+}
 
 
 class Data(torch.utils.data.Dataset[dict[str, Tensor]]):
@@ -32,8 +38,9 @@ class Data(torch.utils.data.Dataset[dict[str, Tensor]]):
         for i, length in enumerate(lengths):
             ids = torch.from_numpy(dice.integers(3, 60, length))
             label = int(ids[0] > 30) if labels is None else labels(i, ids)
-            self.rows.append({"input_ids": ids, "labels": label,
-                              **{k: f(i, ids) for k, f in more.items()}})
+            self.rows.append(
+                {"input_ids": ids, "labels": label, **{k: f(i, ids) for k, f in more.items()}}
+            )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -73,23 +80,37 @@ def model(classes: int = 2, seed: int = 0, **more: Any) -> BertForSequenceClassi
 
 def trainer(folder: Path, net: nn.Module | None = None, data: Any = None, **args: Any) -> Trainer:
     options: dict[str, Any] = {
-        "per_device_train_batch_size": 8, "num_train_epochs": 2, "learning_rate": 3e-3,
-        "gradient_accumulation_steps": 2, "save_strategy": "no", "report_to": [],
-        "disable_tqdm": True, "logging_steps": 5, "use_cpu": True, "warmup_steps": 3,
-        "remove_unused_columns": False, **args,
+        "per_device_train_batch_size": 8,
+        "num_train_epochs": 2,
+        "learning_rate": 3e-3,
+        "gradient_accumulation_steps": 2,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "logging_steps": 5,
+        "use_cpu": True,
+        "warmup_steps": 3,
+        "remove_unused_columns": False,
+        **args,
     }
     kwargs = {k: options.pop(k) for k in ("compute_loss_func", "callbacks") if k in options}
     return Trainer(
-        net if net is not None else model(), TrainingArguments(str(folder), **options),
-        data_collator=collate, train_dataset=Data(300) if data is None else data,
-        eval_dataset=Data(40), **kwargs,
+        net if net is not None else model(),
+        TrainingArguments(str(folder), **options),
+        data_collator=collate,
+        train_dataset=Data(300) if data is None else data,
+        eval_dataset=Data(40),
+        **kwargs,
     )
 
 
 def closed(**settings: Any) -> fs.Method:
     """Ours, with gates that close early and by hand; the clock decides nothing."""
-    return methods.registry.build("finesieve", 0, **{
-        "train": 0.3, "score": 0.6, "starts": {2: 0.15, 3: 0.4}, "cost_ratio": 0.2, **settings})
+    return methods.registry.build(
+        "finesieve",
+        0,
+        **{"train": 0.3, "score": 0.6, "starts": {2: 0.15, 3: 0.4}, "cost_ratio": 0.2, **settings},
+    )
 
 
 OPTIONS = {"pool": 32, "group": 2}

@@ -35,8 +35,11 @@ class Watch(TrainerCallback):
         self.batches: list[int] = []
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
-        self.gradients.append(torch.cat([
-            p.grad.flatten().double() for p in kw["model"].parameters() if p.grad is not None]))
+        self.gradients.append(
+            torch.cat(
+                [p.grad.flatten().double() for p in kw["model"].parameters() if p.grad is not None]
+            )
+        )
 
     def on_step_begin(self, *_: Any, **kw: Any) -> None:
         self.batches.append(1)
@@ -62,11 +65,16 @@ def trained(host: Trainer, method: Any, **options: Any) -> Facts:
     assert sieve is not None
     examples = sieve.ledger.examples
     return {
-        "steps": host.state.global_step, "moves": [m["stage"] for m in sieve.moves],
-        "weights": digest(host), "passes": sieve.passes, "drawn": examples.drawn,
-        "yielded": examples.yielded, "held": sieve.held, "batches": watch.batches,
-        "rates": watch.rates, "conserved":
-            examples.drawn == examples.yielded + examples.dropped + sieve.held,
+        "steps": host.state.global_step,
+        "moves": [m["stage"] for m in sieve.moves],
+        "weights": digest(host),
+        "passes": sieve.passes,
+        "drawn": examples.drawn,
+        "yielded": examples.yielded,
+        "held": sieve.held,
+        "batches": watch.batches,
+        "rates": watch.rates,
+        "conserved": examples.drawn == examples.yielded + examples.dropped + sieve.held,
         "progress": None if sieve._total is None else sieve.progress,
         "pace": done.metrics["train_samples_per_second"] * done.metrics["train_runtime"],
     }
@@ -85,11 +93,13 @@ def switched_off(folder: Path) -> Facts:
     opened = trainer(folder, **args)
     hf.attach(opened, closed(starts={}))
     opened.train()
-    return {"full": same(weights(bare), weights(full)),
-            "open": same(weights(even), weights(opened)),
-            "learned": not same(weights(bare), weights(trainer(folder))),
-            "weights": digest(bare),
-            "steps": [h.state.global_step for h in (bare, full, even, opened)]}
+    return {
+        "full": same(weights(bare), weights(full)),
+        "open": same(weights(even), weights(opened)),
+        "learned": not same(weights(bare), weights(trainer(folder))),
+        "weights": digest(bare),
+        "steps": [h.state.global_step for h in (bare, full, even, opened)],
+    }
 
 
 def closed_gates(folder: Path, rank: int) -> Facts:
@@ -98,7 +108,8 @@ def closed_gates(folder: Path, rank: int) -> Facts:
         more = {"gradient_accumulation_steps": parts}
         out[f"epochs {parts}"] = trained(trainer(folder, **more), closed())
         out[f"steps {parts}"] = trained(
-            trainer(folder, max_steps=23, **more), closed(starts={3: 0.0}))
+            trainer(folder, max_steps=23, **more), closed(starts={3: 0.0})
+        )
         out[f"lopsided {parts}"] = trained(trainer(folder, **more, **UNSEEDED), lopsided(rank))
     return out
 
@@ -122,9 +133,18 @@ class Even(Data):
 
 def causal() -> LlamaForCausalLM:
     torch.manual_seed(0)
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-        num_attention_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2))
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=64,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    )
 
 
 def unaware() -> nn.Module:
@@ -161,18 +181,34 @@ def error(found: Tensor, expected: Tensor) -> float:
 
 def scales(folder: Path) -> Facts:
     """The weighted path, all weights 1, against the host; the furthest of all steps."""
-    still: Facts = {"learning_rate": 0.0, "max_grad_norm": 0.0, "optim": "sgd",
-                    "num_train_epochs": 1, "logging_steps": 1000}
+    still: Facts = {
+        "learning_rate": 0.0,
+        "max_grad_norm": 0.0,
+        "optim": "sgd",
+        "num_train_epochs": 1,
+        "logging_steps": 1000,
+    }
     makers: dict[str, tuple[Callable[[], Any], Any]] = {
-        "classes": (model, Data(32)), "unaware": (unaware, Data(32)), "causal": (causal, Even(32))}
+        "classes": (model, Data(32)),
+        "unaware": (unaware, Data(32)),
+        "causal": (causal, Even(32)),
+    }
     out: Facts = {}
     for name, parts, averaged in (
-        ("classes", 1, True), ("classes", 2, True), ("classes", 2, False), ("unaware", 2, True),
-        ("causal", 1, True), ("causal", 2, True), ("causal", 2, False),
+        ("classes", 1, True),
+        ("classes", 2, True),
+        ("classes", 2, False),
+        ("unaware", 2, True),
+        ("causal", 1, True),
+        ("causal", 2, True),
+        ("causal", 2, False),
     ):
         make, data = makers[name]
-        args = {**still, "gradient_accumulation_steps": parts,
-                "average_tokens_across_devices": averaged}
+        args = {
+            **still,
+            "gradient_accumulation_steps": parts,
+            "average_tokens_across_devices": averaged,
+        }
         host = gradients(trainer(folder, make(), data, **args))
         ours = gradients(trainer(folder, make(), data, **args), closed(starts={}))
         assert len(host) == len(ours) == 2 // parts
@@ -180,16 +216,21 @@ def scales(folder: Path) -> Facts:
     if has_trl():
         from tests.integrations.transformers.test_trl import Dataset, sft
 
-        texts = Dataset.from_list([{"text": " ".join(f"w{(i * k) % 60}" for k in range(9))}
-                                   for i in range(32)])
+        texts = Dataset.from_list(
+            [{"text": " ".join(f"w{(i * k) % 60}" for k in range(9))} for i in range(32)]
+        )
         args = {**still, "gradient_accumulation_steps": 2}
         host = gradients(sft(folder, texts, causal(), **args))
         ours = gradients(sft(folder, texts, causal(), **args), closed(starts={}))
         out["supervised"] = max(map(error, ours, host))
     texts = Data(192, lambda i, ids: ids)
     host = gradients(trainer(folder, causal(), texts, **still))
-    ours = gradients(trainer(folder, causal(), texts, **{**still, "num_train_epochs": 8}),
-                     closed(train=0.4, score=1.0, starts={2: 0.0}), pool=48, group=8)
+    ours = gradients(
+        trainer(folder, causal(), texts, **{**still, "num_train_epochs": 8}),
+        closed(train=0.4, score=1.0, starts={2: 0.0}),
+        pool=48,
+        group=8,
+    )
     found, expected = torch.stack(ours).mean(0), torch.stack(host).mean(0)
     out["rolls"] = [float(found @ expected / expected.square().sum()), error(found, expected)]
     return out
@@ -201,11 +242,19 @@ def scales(folder: Path) -> Facts:
 def resumed(folder: Path, rank: int) -> Facts:
     out: Facts = {}
     makers: dict[str, tuple[Any, Facts]] = {
-        "ours": (closed, {}), "lopsided": (lambda: lopsided(rank), UNSEEDED)}
+        "ours": (closed, {}),
+        "lopsided": (lambda: lopsided(rank), UNSEEDED),
+    }
     for name, (make, args) in makers.items():
         at = folder / name
-        more = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 40,
-                "gradient_accumulation_steps": 1, "data": Data(160), **args}
+        more = {
+            "save_strategy": "steps",
+            "save_steps": 1,
+            "save_total_limit": 40,
+            "gradient_accumulation_steps": 1,
+            "data": Data(160),
+            **args,
+        }
         options: Facts = {**OPTIONS, "batch_size": 4}
         ends: list[int] = []
         whole = trainer(at, callbacks=[Passes(ends)], **more)
@@ -216,12 +265,17 @@ def resumed(folder: Path, rank: int) -> Facts:
             hf.attach(again, make(), **options)
             again.train(resume_from_checkpoint=str(at / f"checkpoint-{step}"))
             out[f"{name} {step}"] = same(weights(whole), weights(again))
-        out[name] = {"steps": whole.state.global_step, "ends": ends, "weights": digest(whole),
-                     "files": sorted(f.name for f in (at / "checkpoint-3").glob("finesieve*"))}
+        out[name] = {
+            "steps": whole.state.global_step,
+            "ends": ends,
+            "weights": digest(whole),
+            "files": sorted(f.name for f in (at / "checkpoint-3").glob("finesieve*")),
+        }
     alone = trainer(folder / "alone")
     hf.attach(alone, closed(), **OPTIONS)
-    out["more ranks"] = refusal(lambda: alone.train(
-        resume_from_checkpoint=str(folder / "alone" / "checkpoint-4")))
+    out["more ranks"] = refusal(
+        lambda: alone.train(resume_from_checkpoint=str(folder / "alone" / "checkpoint-4"))
+    )
     return out
 
 
@@ -255,10 +309,15 @@ def evaluated(folder: Path) -> Facts:
         bare = trainer(folder, host.model).evaluate()["eval_loss"]
     assert attached.sieve is not None
     logs = [h for h in host.state.log_history if "sieve_stage" in h]
-    return {"drawn": attached.sieve.ledger.examples.drawn, "losses": [loss, bare],
-            "evaluations": sum("eval_loss" in h for h in host.state.log_history),
-            "logged": len(logs), "shown": shown.getvalue().count("'sieve_stage'"),
-            "figures": logs[-1], "own": attached.figures()}
+    return {
+        "drawn": attached.sieve.ledger.examples.drawn,
+        "losses": [loss, bare],
+        "evaluations": sum("eval_loss" in h for h in host.state.log_history),
+        "logged": len(logs),
+        "shown": shown.getvalue().count("'sieve_stage'"),
+        "figures": logs[-1],
+        "own": attached.figures(),
+    }
 
 
 class Stream(torch.utils.data.IterableDataset[dict[str, Tensor]]):
@@ -278,9 +337,11 @@ def loaders(folder: Path) -> Facts:
     hf.attach(off, "full")
     off.train()
     return {
-        "dispatched": refusal(refused.train), "full": off.state.global_step,
-        "sharded": trained(streamed(dispatch_batches=False),
-                           fs.methods.registry.build("random", 0, share=0.5)),
+        "dispatched": refusal(refused.train),
+        "full": off.state.global_step,
+        "sharded": trained(
+            streamed(dispatch_batches=False), fs.methods.registry.build("random", 0, share=0.5)
+        ),
         "split": trained(trainer(folder, accelerator_config={"split_batches": True}), closed()),
     }
 
@@ -314,13 +375,18 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     # Resuming on several ranks, transformers 4 loads the optimizer to `cpu:0`, unknown to torch.
     torch.serialization.register_package(
-        11, lambda storage: None,
-        lambda storage, location: storage if location.startswith("cpu:") else None)
+        11,
+        lambda storage: None,
+        lambda storage, location: storage if location.startswith("cpu:") else None,
+    )
     rank = trainer(folder).args.process_index  # it makes the process group
     out = {
-        "off": switched_off(folder), "closed": closed_gates(folder, rank),
-        "scales": scales(folder), "resumed": resumed(folder, rank),
-        "evaluated": evaluated(folder), "loaders": loaders(folder),
+        "off": switched_off(folder),
+        "closed": closed_gates(folder, rank),
+        "scales": scales(folder),
+        "resumed": resumed(folder, rank),
+        "evaluated": evaluated(folder),
+        "loaders": loaders(folder),
         "supervised": supervised(folder),
     }
     (folder / f"rank{rank}.json").write_text(json.dumps(out))

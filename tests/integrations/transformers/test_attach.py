@@ -65,8 +65,11 @@ def test_switched_off_it_is_the_host_to_the_bit(tmp_path: Path, smoothing: float
     sieved.train()
     assert same(weights(plain), weights(sieved))
     assert plain.state.global_step == sieved.state.global_step == 38
-    logs = [{k: v for k, v in h.items() if "runtime" not in k and "second" not in k}
-            for host in (plain, sieved) for h in host.state.log_history]
+    logs = [
+        {k: v for k, v in h.items() if "runtime" not in k and "second" not in k}
+        for host in (plain, sieved)
+        for h in host.state.log_history
+    ]
     assert logs[: len(logs) // 2] == logs[len(logs) // 2 :]
 
 
@@ -213,9 +216,13 @@ def test_resuming_ends_at_the_same_weights(tmp_path: Path, at: str) -> None:
         bare.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-4"))
 
 
-@pytest.mark.parametrize("args", [
-    renamed(train_sampling_strategy="group_by_length"),
-    {"accelerator_config": {"use_seedable_sampler": False}}])
+@pytest.mark.parametrize(
+    "args",
+    [
+        renamed(train_sampling_strategy="group_by_length"),
+        {"accelerator_config": {"use_seedable_sampler": False}},
+    ],
+)
 def test_resuming_a_pass_whose_order_is_drawn_when_it_begins(
     tmp_path: Path, args: dict[str, Any]
 ) -> None:
@@ -293,14 +300,22 @@ def test_training_again_starts_anew(tmp_path: Path) -> None:
 
 def test_what_the_last_step_is_evaluated_and_saved_for(tmp_path: Path) -> None:
     """The trainer learns only afterwards which step was its last."""
-    host = trainer(tmp_path, eval_strategy="steps", eval_steps=7, save_strategy="steps",
-                   save_steps=7, load_best_model_at_end=True)
+    host = trainer(
+        tmp_path,
+        eval_strategy="steps",
+        eval_steps=7,
+        save_strategy="steps",
+        save_steps=7,
+        load_best_model_at_end=True,
+    )
     hf.attach(host, closed(), **OPTIONS)
     host.train()
     last = host.state.global_step
     assert last % 7
     assert [x["step"] for x in host.state.log_history if "eval_loss" in x] == [
-        *range(7, last, 7), last]
+        *range(7, last, 7),
+        last,
+    ]
     assert (tmp_path / f"checkpoint-{last}").exists()
     assert host.state.best_model_checkpoint is not None
     losses = [x["eval_loss"] for x in host.state.log_history if "eval_loss" in x]
@@ -308,9 +323,16 @@ def test_what_the_last_step_is_evaluated_and_saved_for(tmp_path: Path) -> None:
 
 
 def test_early_stopping(tmp_path: Path) -> None:
-    host = trainer(tmp_path, eval_strategy="steps", eval_steps=3, save_strategy="steps",
-                   save_steps=3, load_best_model_at_end=True, learning_rate=0.0,
-                   callbacks=[transformers.EarlyStoppingCallback(2)])
+    host = trainer(
+        tmp_path,
+        eval_strategy="steps",
+        eval_steps=3,
+        save_strategy="steps",
+        save_steps=3,
+        load_best_model_at_end=True,
+        learning_rate=0.0,
+        callbacks=[transformers.EarlyStoppingCallback(2)],
+    )
     hf.attach(host, closed(), **OPTIONS)
     host.train()
     assert host.state.global_step == 9  # two evaluations no better than the first
@@ -332,8 +354,13 @@ def test_evaluation_is_no_training_time(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(hf.hosts, "clock", lambda device: lambda: now[0])
-    host = trainer(tmp_path, gradient_accumulation_steps=parts, eval_strategy="steps",
-                   eval_steps=2, callbacks=[Slow(now)])
+    host = trainer(
+        tmp_path,
+        gradient_accumulation_steps=parts,
+        eval_strategy="steps",
+        eval_steps=2,
+        callbacks=[Slow(now)],
+    )
     attached = hf.attach(host, closed(), **OPTIONS)
     step = host.training_step
 
@@ -353,6 +380,7 @@ def test_evaluation_is_no_training_time(
 @pytest.mark.parametrize(("parts", "said"), [(1, r"3\.00"), (4, r"3\.00")])
 def test_a_loss_of_the_models_own_is_noticed(tmp_path: Path, parts: int, said: str) -> None:
     """Class weights in the model's forward, say: gates would go by another loss."""
+
     class WeighingForSequenceClassification(BertForSequenceClassification):
         def forward(self, *given: Any, **named: Any) -> Any:
             named.pop("num_items_in_batch", None)  # transformers 4 gives it for the `**named` here
@@ -389,23 +417,45 @@ def test_a_head_that_is_given_is_trained_on_throughout(tmp_path: Path) -> None:
     """Class weights in the head: with gates open the loss is what a trainer of one's own has, and
     its function for the loss of a batch is replaced."""
     args: dict[str, Any] = {
-        "per_device_train_batch_size": 8, "num_train_epochs": 1, "learning_rate": 3e-3,
-        "save_strategy": "no", "report_to": [], "disable_tqdm": True, "use_cpu": True,
-        "remove_unused_columns": False, "lr_scheduler_type": "constant"}
-    own = Weighing(model(), TrainingArguments(str(tmp_path), **args), data_collator=collate,
-                   train_dataset=Data(304))
+        "per_device_train_batch_size": 8,
+        "num_train_epochs": 1,
+        "learning_rate": 3e-3,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "remove_unused_columns": False,
+        "lr_scheduler_type": "constant",
+    }
+    own = Weighing(
+        model(),
+        TrainingArguments(str(tmp_path), **args),
+        data_collator=collate,
+        train_dataset=Data(304),
+    )
     own.train()
     weighing = fs.heads.SingleLabel(class_weights=CLASS_WEIGHTS)
-    for start, more in ((closed(starts={}), {}), (closed(starts={}), {
-            "compute_loss_func": lambda *given, **named: None})):
-        host = Trainer(model(), TrainingArguments(str(tmp_path), **args), data_collator=collate,
-                       train_dataset=Data(304), **more)
+    for start, more in (
+        (closed(starts={}), {}),
+        (closed(starts={}), {"compute_loss_func": lambda *given, **named: None}),
+    ):
+        host = Trainer(
+            model(),
+            TrainingArguments(str(tmp_path), **args),
+            data_collator=collate,
+            train_dataset=Data(304),
+            **more,
+        )
         hf.attach(host, start, head=weighing)
         host.train()
         for a, b in zip(weights(own), weights(host), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-    host = Trainer(model(), TrainingArguments(str(tmp_path), **args), data_collator=collate,
-                   train_dataset=Data(304))
+    host = Trainer(
+        model(),
+        TrainingArguments(str(tmp_path), **args),
+        data_collator=collate,
+        train_dataset=Data(304),
+    )
     attached = hf.attach(host, closed(), head=weighing, **OPTIONS)
     host.train()
     assert attached.sieve is not None
@@ -463,9 +513,14 @@ def test_a_total_for_counted_steps(tmp_path: Path) -> None:
     assert host.state.global_step == 20
 
 
-@pytest.mark.parametrize(("method", "said"), [
-    ("rho-loss", "needs a reference model"), ("authors", "a learning rate that goes by steps"),
-    ("infobatch", "id_key=")])
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("rho-loss", "needs a reference model"),
+        ("authors", "a learning rate that goes by steps"),
+        ("infobatch", "id_key="),
+    ],
+)
 def test_methods_that_need_more_than_a_stream(tmp_path: Path, method: str, said: str) -> None:
     with pytest.raises(fs.ConfigError, match=said):
         hf.attach(trainer(tmp_path), method)
@@ -504,8 +559,9 @@ def test_ids_of_the_users_own(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(int(transformers.__version__.split(".")[0]) < 5, reason="has no such schedule")
 def test_a_schedule_that_goes_by_a_metric_is_the_trainers(tmp_path: Path) -> None:
-    host = trainer(tmp_path, lr_scheduler_type="greedy", eval_strategy="epoch",
-                   metric_for_best_model="loss")
+    host = trainer(
+        tmp_path, lr_scheduler_type="greedy", eval_strategy="epoch", metric_for_best_model="loss"
+    )
     hf.attach(host, closed(), **OPTIONS)
     host.train()
     assert math.isfinite(host.evaluate()["eval_loss"])

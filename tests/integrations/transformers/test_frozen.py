@@ -22,9 +22,16 @@ from tests.tiny import OPTIONS, closed, same, weights
 
 def net(seed: int = 0) -> Any:
     torch.manual_seed(seed)
-    made = BertForSequenceClassification(BertConfig(**{
-        **SMALL, "num_hidden_layers": 3, "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0}))
+    made = BertForSequenceClassification(
+        BertConfig(
+            **{
+                **SMALL,
+                "num_hidden_layers": 3,
+                "hidden_dropout_prob": 0.0,
+                "attention_probs_dropout_prob": 0.0,
+            }
+        )
+    )
     freeze(made, 2)
     return made
 
@@ -34,7 +41,8 @@ def run(folder: Path, shared: bool, resume: str | None = None, **args: Any) -> t
     host = trainer(folder, net(), **args)
     seen: list[int] = []
     layers_of(host.model)[0].attention.register_forward_hook(
-        lambda module, given, out: seen.append(len(given[0])))
+        lambda module, given, out: seen.append(len(given[0]))
+    )
     prefix = FrozenPrefix(host.model, 2) if shared else None
     attached = hf.attach(host, closed(), prefix=prefix, **OPTIONS)
     host.train(resume_from_checkpoint=resume)
@@ -71,8 +79,12 @@ def test_what_cannot_be_shared_is_refused(tmp_path: Path) -> None:
         hf.attach(host, prefix=FrozenPrefix(net(1), 2))
     with pytest.raises(ConfigError, match="leave out losses=, or prefix="):
         hf.attach(host, prefix=FrozenPrefix(host.model, 2), losses=lambda net, batch: batch)
-    new = Trainer(model_init=lambda: net(), args=TrainingArguments(
-        str(tmp_path), report_to=[], use_cpu=True), data_collator=collate, train_dataset=Data(32))
+    new = Trainer(
+        model_init=lambda: net(),
+        args=TrainingArguments(str(tmp_path), report_to=[], use_cpu=True),
+        data_collator=collate,
+        train_dataset=Data(32),
+    )
     with pytest.raises(ConfigError, match=r"with model_init, .* leave it out"):
         hf.attach(new, prefix=FrozenPrefix(new.model, 2))
     saving = trainer(tmp_path, net(), gradient_checkpointing=True)

@@ -20,7 +20,8 @@ peft = pytest.importorskip("peft")
 pytest.importorskip("accelerate")
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*is_gradient_checkpointing.*:FutureWarning",  # PEFT asks transformers by an old name
-    "ignore:Could not find a config file in  -:UserWarning")  # older ones, of a base without a name
+    "ignore:Could not find a config file in  -:UserWarning",
+)  # older ones, of a base without a name
 
 from transformers import (  # noqa: E402
     BertConfig,
@@ -38,11 +39,22 @@ def adapted(name: str, seed: int = 0, frozen: int = 0) -> Any:
     base = bert(2, frozen) if name == "classes" else causal(frozen)
     torch.manual_seed(seed)
     if name == "classes":
-        return peft.get_peft_model(base, peft.LoraConfig(
-            task_type="SEQ_CLS", r=4, target_modules=["query", "value"], lora_dropout=0.1))
-    return peft.get_peft_model(base, peft.LoraConfig(
-        task_type="CAUSAL_LM", r=4, target_modules=["c_attn"], lora_dropout=0.1,
-        fan_in_fan_out=True))
+        return peft.get_peft_model(
+            base,
+            peft.LoraConfig(
+                task_type="SEQ_CLS", r=4, target_modules=["query", "value"], lora_dropout=0.1
+            ),
+        )
+    return peft.get_peft_model(
+        base,
+        peft.LoraConfig(
+            task_type="CAUSAL_LM",
+            r=4,
+            target_modules=["c_attn"],
+            lora_dropout=0.1,
+            fan_in_fan_out=True,
+        ),
+    )
 
 
 def data(name: str, n: int = 240) -> list[dict[str, Any]]:
@@ -50,8 +62,12 @@ def data(name: str, n: int = 240) -> list[dict[str, Any]]:
     rows = []
     for _ in range(n):
         ids = dice.integers(4, 60, int(dice.integers(3, 14)))
-        rows.append({"input_ids": ids.tolist(),
-                     "labels": int(ids[0] > 30) if name == "classes" else ids.tolist()})
+        rows.append(
+            {
+                "input_ids": ids.tolist(),
+                "labels": int(ids[0] > 30) if name == "classes" else ids.tolist(),
+            }
+        )
     return rows
 
 
@@ -71,11 +87,22 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, Tensor]:
 
 def trainer(folder: Path, name: str, model: Any = None, **args: Any) -> Trainer:
     options: dict[str, Any] = {
-        "per_device_train_batch_size": 8, "num_train_epochs": 2, "learning_rate": 1e-2,
-        "save_strategy": "steps", "save_steps": 5, "report_to": [], "disable_tqdm": True,
-        "use_cpu": True, **args}
-    return Trainer(adapted(name) if model is None else model, TrainingArguments(
-        str(folder), **options), data_collator=collate, train_dataset=data(name))
+        "per_device_train_batch_size": 8,
+        "num_train_epochs": 2,
+        "learning_rate": 1e-2,
+        "save_strategy": "steps",
+        "save_steps": 5,
+        "report_to": [],
+        "disable_tqdm": True,
+        "use_cpu": True,
+        **args,
+    }
+    return Trainer(
+        adapted(name) if model is None else model,
+        TrainingArguments(str(folder), **options),
+        data_collator=collate,
+        train_dataset=data(name),
+    )
 
 
 @pytest.mark.parametrize("method", ["full", "open"])
@@ -165,13 +192,23 @@ def test_adapters_under_sft(tmp_path: Path) -> None:
 
     dice = np.random.default_rng(3)
     host = trl.SFTTrainer(
-        causal(), trl.SFTConfig(
-            str(tmp_path), per_device_train_batch_size=8, learning_rate=1e-2, num_train_epochs=2,
-            report_to=[], disable_tqdm=True, use_cpu=True, bf16=False, save_strategy="epoch",
-            dataloader_pin_memory=False),
+        causal(),
+        trl.SFTConfig(
+            str(tmp_path),
+            per_device_train_batch_size=8,
+            learning_rate=1e-2,
+            num_train_epochs=2,
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+            bf16=False,
+            save_strategy="epoch",
+            dataloader_pin_memory=False,
+        ),
         train_dataset=datasets.Dataset.from_list([{"text": sentence(dice)} for _ in range(160)]),
         processing_class=tokenizer(),
-        peft_config=peft.LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True))
+        peft_config=peft.LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True),
+    )
     attached = hf.attach(host, closed(), **OPTIONS)
     before = {k: v.clone() for k, v in host.model.state_dict().items()}
     host.train()
@@ -186,11 +223,19 @@ def test_adapters_under_sft(tmp_path: Path) -> None:
 
 def test_a_plain_loop() -> None:
     torch.manual_seed(0)
-    base = BertForSequenceClassification(BertConfig(
-        vocab_size=128, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=16, max_position_embeddings=32))
-    model = peft.get_peft_model(base, peft.LoraConfig(
-        task_type="SEQ_CLS", r=4, target_modules=["query", "value"]))
+    base = BertForSequenceClassification(
+        BertConfig(
+            vocab_size=128,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            max_position_embeddings=32,
+        )
+    )
+    model = peft.get_peft_model(
+        base, peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query", "value"])
+    )
     frozen = {k: v.detach().clone() for k, v in model.named_parameters() if not v.requires_grad}
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     sieve = fs.Sieve(Classification(model), closed(), total=400, pool=50, group=2)

@@ -32,13 +32,16 @@ class Own(Trainer):
         return super().compute_loss(*args, **kwargs)
 
 
-@pytest.mark.parametrize(("args", "said"), [
-    ({"num_train_epochs": 1.5}, "num_train_epochs=1.5: a whole number, or max_steps"),
-    ({"eval_strategy": "steps", "eval_steps": 0.2}, "eval_steps=0.2 is a share"),
-    ({"save_strategy": "steps", "save_steps": 0.5}, "save_steps=0.5 is a share"),
-    ({"logging_steps": 0.1}, "logging_steps=0.1 is a share"),
-    ({"compute_loss_func": lambda *a, **k: None}, "losses=function"),
-])
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"num_train_epochs": 1.5}, "num_train_epochs=1.5: a whole number, or max_steps"),
+        ({"eval_strategy": "steps", "eval_steps": 0.2}, "eval_steps=0.2 is a share"),
+        ({"save_strategy": "steps", "save_steps": 0.5}, "save_steps=0.5 is a share"),
+        ({"logging_steps": 0.1}, "logging_steps=0.1 is a share"),
+        ({"compute_loss_func": lambda *a, **k: None}, "losses=function"),
+    ],
+)
 def test_what_cannot_be_served_is_refused_at_once(
     tmp_path: Path, args: dict[str, Any], said: str
 ) -> None:
@@ -57,11 +60,19 @@ def test_a_model_shared_by_ranks_is_refused(
 
 # As settings they ask for GPUs (n_gpu is counted), a distributed launch (FSDP) or a package
 # (DeepSpeed), so what the check reads is set.
-@pytest.mark.parametrize(("of", "name", "value", "said"), [
-    ("", "is_fsdp_enabled", True, "FSDP and DeepSpeed .*: use plain data-parallel .*torchrun"),
-    ("", "is_deepspeed_enabled", True, "FSDP and DeepSpeed .*: use plain data-parallel .*torchrun"),
-    ("args", "_n_gpu", 2, "several GPUs in one process .*torchrun.*CUDA_VISIBLE_DEVICES"),
-])
+@pytest.mark.parametrize(
+    ("of", "name", "value", "said"),
+    [
+        ("", "is_fsdp_enabled", True, "FSDP and DeepSpeed .*: use plain data-parallel .*torchrun"),
+        (
+            "",
+            "is_deepspeed_enabled",
+            True,
+            "FSDP and DeepSpeed .*: use plain data-parallel .*torchrun",
+        ),
+        ("args", "_n_gpu", 2, "several GPUs in one process .*torchrun.*CUDA_VISIBLE_DEVICES"),
+    ],
+)
 def test_what_one_process_cannot_score_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: str, name: str, value: Any, said: str
 ) -> None:
@@ -80,7 +91,10 @@ def spans_padded(side: str, folder: Path) -> Trainer:
     return Trainer(
         transformers.BertForQuestionAnswering(BertConfig(**SMALL)),
         TrainingArguments(str(folder), report_to=[], use_cpu=True),
-        data_collator=collate, train_dataset=Data(32), processing_class=words)
+        data_collator=collate,
+        train_dataset=Data(32),
+        processing_class=words,
+    )
 
 
 def test_spans_are_counted_from_the_left(tmp_path: Path) -> None:
@@ -104,17 +118,25 @@ def test_a_collator_that_joins_examples_is_refused(tmp_path: Path) -> None:
             hf.attach(host, losses=losses)
 
 
-@pytest.mark.parametrize("args", [
-    {"num_train_epochs": 1.5}, {"eval_strategy": "steps", "eval_steps": 0.2},
-    {"save_strategy": "steps", "save_steps": 0.5}, {"logging_steps": 0.1}])
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"num_train_epochs": 1.5},
+        {"eval_strategy": "steps", "eval_steps": 0.2},
+        {"save_strategy": "steps", "save_steps": 0.5},
+        {"logging_steps": 0.1},
+    ],
+)
 def test_shares_are_served_where_the_number_of_steps_is_known(
     tmp_path: Path, args: dict[str, Any]
 ) -> None:
     hf.attach(trainer(tmp_path, max_steps=20, **args))
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("compute_loss_func", lambda *given, **named: None), ("use_liger_kernel", True)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("compute_loss_func", lambda *given, **named: None), ("use_liger_kernel", True)],
+)
 def test_a_function_replaces_losses_that_cannot_be_taken_apart(
     tmp_path: Path, name: str, value: Any
 ) -> None:

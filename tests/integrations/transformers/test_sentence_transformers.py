@@ -26,8 +26,9 @@ from tests.tiny import (
 
 pytest.importorskip("sentence_transformers")
 pytest.importorskip("datasets")
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning",
-                                        "ignore:.*pin_memory.*:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:.*pin_memory.*:UserWarning"
+)
 
 from datasets import Dataset  # noqa: E402
 from sentence_transformers import (  # noqa: E402
@@ -44,9 +45,17 @@ from finesieve.gates.features import text_features, token_features  # noqa: E402
 from finesieve.integrations.transformers import attach as hf  # noqa: E402
 
 ARGS: dict[str, Any] = {
-    "per_device_train_batch_size": 8, "num_train_epochs": 2, "learning_rate": 3e-3,
-    "gradient_accumulation_steps": 2, "save_strategy": "no", "report_to": [],
-    "disable_tqdm": True, "logging_steps": 5, "use_cpu": True, "dataloader_pin_memory": False}
+    "per_device_train_batch_size": 8,
+    "num_train_epochs": 2,
+    "learning_rate": 3e-3,
+    "gradient_accumulation_steps": 2,
+    "save_strategy": "no",
+    "report_to": [],
+    "disable_tqdm": True,
+    "logging_steps": 5,
+    "use_cpu": True,
+    "dataloader_pin_memory": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,19 +73,29 @@ def pairs(n: int = 240) -> Dataset:
     for _ in range(n):
         first = sentence(dice, 6)
         alike = dice.random() < 0.5
-        rows.append({"sentence1": first, "score": float(alike),
-                     "sentence2": f"{first} {first}" if alike else sentence(dice, 14)})
+        rows.append(
+            {
+                "sentence1": first,
+                "score": float(alike),
+                "sentence2": f"{first} {first}" if alike else sentence(dice, 14),
+            }
+        )
     return Dataset.from_list(rows)
 
 
-def encoder(folder: str, loss: Any = losses.CosineSimilarityLoss, output: str = "",
-            **args: Any) -> Any:
+def encoder(
+    folder: str, loss: Any = losses.CosineSimilarityLoss, output: str = "", **args: Any
+) -> Any:
     torch.manual_seed(0)
     model = SentenceTransformer(
-        modules=[modules.Transformer(folder), modules.Pooling(16)], device="cpu")
+        modules=[modules.Transformer(folder), modules.Pooling(16)], device="cpu"
+    )
     return SentenceTransformerTrainer(
-        model, SentenceTransformerTrainingArguments(
-            output or f"{folder}/out", **{**ARGS, **args}), train_dataset=pairs(), loss=loss(model))
+        model,
+        SentenceTransformerTrainingArguments(output or f"{folder}/out", **{**ARGS, **args}),
+        train_dataset=pairs(),
+        loss=loss(model),
+    )
 
 
 cosine = documented("cosine_losses")
@@ -126,8 +145,9 @@ def test_resuming_ends_at_the_same_weights(folder: str, tmp_path: Path) -> None:
     assert same(weights(whole.model), weights(again.model))
 
 
-@pytest.mark.parametrize("loss", [
-    losses.CoSENTLoss, losses.MultipleNegativesRankingLoss, losses.CosineSimilarityLoss])
+@pytest.mark.parametrize(
+    "loss", [losses.CoSENTLoss, losses.MultipleNegativesRankingLoss, losses.CosineSimilarityLoss]
+)
 def test_without_a_function_it_is_refused_with_the_loss_named(folder: str, loss: Any) -> None:
     with pytest.raises(fs.ConfigError, match=rf"\({loss.__name__}\) has a compute_loss of its own"):
         hf.attach(encoder(folder, loss))
@@ -137,11 +157,18 @@ def test_cross_encoders_are_given_texts(folder: str) -> None:
     torch.manual_seed(0)
     host = CrossEncoderTrainer(
         CrossEncoder(folder, num_labels=1, device="cpu"),
-        CrossEncoderTrainingArguments(f"{folder}/cross", **ARGS), train_dataset=pairs())
+        CrossEncoderTrainingArguments(f"{folder}/cross", **ARGS),
+        train_dataset=pairs(),
+    )
     with pytest.raises(fs.ConfigError, match=r"BinaryCrossEntropyLoss\) has a compute_loss"):
         hf.attach(host)
-    attached = hf.attach(host, closed(), losses=documented("cross_losses", trainer=host),
-                         features=text_features("sentence2", "label"), **OPTIONS)
+    attached = hf.attach(
+        host,
+        closed(),
+        losses=documented("cross_losses", trainer=host),
+        features=text_features("sentence2", "label"),
+        **OPTIONS,
+    )
     host.train()
     sieve = attached.sieve
     assert sieve is not None
@@ -156,23 +183,37 @@ def test_setfit_trains_its_body_filtered(folder: str) -> None:
     setfit = pytest.importorskip("setfit")
     linear = pytest.importorskip("sklearn.linear_model")
     body = SentenceTransformer(
-        modules=[modules.Transformer(folder), modules.Pooling(16)], device="cpu")
+        modules=[modules.Transformer(folder), modules.Pooling(16)], device="cpu"
+    )
     dice = np.random.default_rng(0)
     rows = [{"text": sentence(dice), "label": i % 2} for i in range(24)]
     host = setfit.Trainer(
-        setfit.SetFitModel(body, linear.LogisticRegression()), setfit.TrainingArguments(
-            output_dir=f"{folder}/setfit", batch_size=8, num_epochs=1, report_to="none",
-            save_strategy="no", show_progress_bar=False),
-        train_dataset=Dataset.from_list(rows))
+        setfit.SetFitModel(body, linear.LogisticRegression()),
+        setfit.TrainingArguments(
+            output_dir=f"{folder}/setfit",
+            batch_size=8,
+            num_epochs=1,
+            report_to="none",
+            save_strategy="no",
+            show_progress_bar=False,
+        ),
+        train_dataset=Dataset.from_list(rows),
+    )
 
     def pair(model: Any, batch: Any) -> Tensor:
-        named = {k.replace("sentence_1", "sentence1").replace("sentence_2", "sentence2"): v
-                 for k, v in batch.items()}
+        named = {
+            k.replace("sentence_1", "sentence1").replace("sentence_2", "sentence2"): v
+            for k, v in batch.items()
+        }
         return cosine(model, named)
 
     attached = hf.attach(
-        host.st_trainer, closed(), losses=pair, **OPTIONS,
-        features=token_features("sentence_1_input_ids", "label", "sentence_1_attention_mask"))
+        host.st_trainer,
+        closed(),
+        losses=pair,
+        **OPTIONS,
+        features=token_features("sentence_1_input_ids", "label", "sentence_1_attention_mask"),
+    )
     host.train()
     sieve = attached.sieve
     assert sieve is not None

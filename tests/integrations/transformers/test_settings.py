@@ -52,9 +52,13 @@ def run(host: Trainer, **options: Any) -> fs.Sieve:
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path, reentrant: bool) -> None:
     """Scoring takes no part in it (the model is in eval mode), so nothing warns."""
     hosts = [
-        trainer(tmp_path, gradient_checkpointing=on,
-                gradient_checkpointing_kwargs={"use_reentrant": reentrant} if on else None)
-        for on in (False, True)]
+        trainer(
+            tmp_path,
+            gradient_checkpointing=on,
+            gradient_checkpointing_kwargs={"use_reentrant": reentrant} if on else None,
+        )
+        for on in (False, True)
+    ]
     sieves = []
     for host in hosts:
         torch.manual_seed(42)
@@ -65,14 +69,16 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path, reentrant: bool)
 
 
 @pytest.mark.filterwarnings(  # by which transformers 4 asks for it
-    "ignore:.*torch.cpu.amp.autocast:FutureWarning")
+    "ignore:.*torch.cpu.amp.autocast:FutureWarning"
+)
 def test_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores are those of the trainer's own precision."""
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # transformers 4 leaves it there
     host = trainer(tmp_path, bf16=True)
     seen = set()
     host.model.classifier.register_forward_hook(
-        lambda module, given, out: seen.add((module.training, out.dtype)))
+        lambda module, given, out: seen.add((module.training, out.dtype))
+    )
     run(host)
     assert seen == {(True, torch.bfloat16), (False, torch.bfloat16)}
 
@@ -140,7 +146,8 @@ def test_a_stream_without_length(tmp_path: Path) -> None:
     assert attached.sieve.ledger.examples.drawn > 800
     host = trainer(tmp_path, data=Endless(), max_steps=150)
     attached = hf.attach(
-        host, fs.methods.registry.build("finesieve", 0, patience=256, cost_ratio=0.05), **OPTIONS)
+        host, fs.methods.registry.build("finesieve", 0, patience=256, cost_ratio=0.05), **OPTIONS
+    )
     host.train()
     assert host.state.global_step == 150
     assert attached.sieve is not None
@@ -179,7 +186,8 @@ def test_a_sampler_of_ones_own(tmp_path: Path) -> None:
 def weighted(net: nn.Module, batch: Any) -> Tensor:
     logits = net(**{k: v for k, v in batch.items() if k != "labels"}).logits
     return F.cross_entropy(
-        logits, batch["labels"], weight=torch.tensor([1.0, 5.0]), reduction="none")
+        logits, batch["labels"], weight=torch.tensor([1.0, 5.0]), reduction="none"
+    )
 
 
 class Weighted(Trainer):
@@ -190,6 +198,7 @@ class Weighted(Trainer):
 @pytest.mark.parametrize("own", [True, False])
 def test_class_weights(tmp_path: Path, own: bool) -> None:
     """By a function, for a `compute_loss` of one's own as for `compute_loss_func`."""
+
     def mean(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
         return F.cross_entropy(outputs.logits, labels, weight=torch.tensor([1.0, 5.0]))
 
@@ -204,8 +213,9 @@ def test_class_weights(tmp_path: Path, own: bool) -> None:
     host.model.eval()
     batch = collate([host.train_dataset[i] for i in range(100)])
     with torch.no_grad():
-        chosen = host.model(input_ids=batch["input_ids"],
-                            attention_mask=batch["attention_mask"]).logits.argmax(1)
+        chosen = host.model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+        ).logits.argmax(1)
     assert chosen.float().mean() > batch["labels"].float().mean()
 
 
@@ -213,15 +223,29 @@ def test_accumulated_batches_weigh_alike_with_gates_closed_from_the_start(tmp_pa
     """No batch goes through the host first, so it is asked once how it scales its loss."""
     norms = []
     for parts in (1, 4):
-        host = trainer(tmp_path, model(), Data(256), gradient_accumulation_steps=parts,
-                       logging_steps=1, learning_rate=0.0, num_train_epochs=1)
+        host = trainer(
+            tmp_path,
+            model(),
+            Data(256),
+            gradient_accumulation_steps=parts,
+            logging_steps=1,
+            learning_rate=0.0,
+            num_train_epochs=1,
+        )
         attached = hf.attach(host, closed(starts={2: 0.0}, score=1.0), **OPTIONS)
         host.train()
         logs = [h for h in host.state.log_history if "loss" in h]
         norms.append(float(np.mean([h["loss"] for h in logs])))
         assert (attached._loss.scale.is_share is None) == (parts == 1)
-    plain = trainer(tmp_path, model(), Data(256), gradient_accumulation_steps=4,
-                    logging_steps=1, learning_rate=0.0, num_train_epochs=1)
+    plain = trainer(
+        tmp_path,
+        model(),
+        Data(256),
+        gradient_accumulation_steps=4,
+        logging_steps=1,
+        learning_rate=0.0,
+        num_train_epochs=1,
+    )
     plain.train()
     logs = [h["loss"] for h in plain.state.log_history if "loss" in h]
     assert norms[1] / norms[0] == pytest.approx(np.mean(logs) / 0.69, rel=0.25)
@@ -232,8 +256,9 @@ def test_an_optimizer_step_may_hold_any_number_of_examples(
 ) -> None:
     """The trainer takes them all before any loss comes back: no error, and no warning."""
     monkeypatch.setattr("finesieve.sieve.feedback._UNDER_WAY", 64)
-    host = trainer(tmp_path, model(), Data(1100), gradient_accumulation_steps=200,
-                   num_train_epochs=1)
+    host = trainer(
+        tmp_path, model(), Data(1100), gradient_accumulation_steps=200, num_train_epochs=1
+    )
     attached = hf.attach(host)
     host.train()
     assert attached.sieve.ledger.examples.yielded == 1100
@@ -242,16 +267,29 @@ def test_an_optimizer_step_may_hold_any_number_of_examples(
 
 def t5() -> T5ForConditionalGeneration:
     torch.manual_seed(0)
-    return T5ForConditionalGeneration(T5Config(
-        vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2,
-        decoder_start_token_id=0, pad_token_id=0))
+    return T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=64,
+            d_model=16,
+            d_kv=8,
+            d_ff=16,
+            num_layers=1,
+            num_heads=2,
+            decoder_start_token_id=0,
+            pad_token_id=0,
+        )
+    )
 
 
 def translations(n: int = 240) -> list[dict[str, list[int]]]:
     dice = np.random.default_rng(0)
-    return [{"input_ids": dice.integers(4, 60, int(dice.integers(3, 14))).tolist(),
-             "labels": dice.integers(4, 60, int(dice.integers(2, 9))).tolist()}
-            for _ in range(n)]
+    return [
+        {
+            "input_ids": dice.integers(4, 60, int(dice.integers(3, 14))).tolist(),
+            "labels": dice.integers(4, 60, int(dice.integers(2, 9))).tolist(),
+        }
+        for _ in range(n)
+    ]
 
 
 def test_targets_of_another_length_than_the_input(tmp_path: Path) -> None:
@@ -272,6 +310,7 @@ def test_targets_of_another_length_than_the_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["full", "ours"])
 def test_seq2seq_trainer(tmp_path: Path, method: str) -> None:
     """Evaluation by generating is its own; switched off it is the host to the bit."""
+
     def host() -> Seq2SeqTrainer:
         net, rows = t5(), translations()
         net.generation_config.max_new_tokens = 8
@@ -281,13 +320,25 @@ def test_seq2seq_trainer(tmp_path: Path, method: str) -> None:
             return {"tokens": float((given.predictions > 0).sum())}
 
         return Seq2SeqTrainer(
-            net, Seq2SeqTrainingArguments(
-                str(tmp_path), per_device_train_batch_size=8, num_train_epochs=2,
-                learning_rate=1e-2, eval_strategy="epoch", save_strategy="no", report_to=[],
-                disable_tqdm=True, use_cpu=True, predict_with_generate=True,
-                dataloader_pin_memory=False),
-            train_dataset=rows, eval_dataset=rows[:20],
-            data_collator=DataCollatorForSeq2Seq(tokenizer(), model=net), compute_metrics=metrics)
+            net,
+            Seq2SeqTrainingArguments(
+                str(tmp_path),
+                per_device_train_batch_size=8,
+                num_train_epochs=2,
+                learning_rate=1e-2,
+                eval_strategy="epoch",
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                use_cpu=True,
+                predict_with_generate=True,
+                dataloader_pin_memory=False,
+            ),
+            train_dataset=rows,
+            eval_dataset=rows[:20],
+            data_collator=DataCollatorForSeq2Seq(tokenizer(), model=net),
+            compute_metrics=metrics,
+        )
 
     sieved = host()
     attached = hf.attach(sieved, "full" if method == "full" else closed(), **OPTIONS)
@@ -313,15 +364,28 @@ def test_model_init(tmp_path: Path) -> None:
     def new() -> nn.Module:
         made.append(model())
         made[-1].register_forward_pre_hook(
-            lambda module, given: None if module.training else scored.append(module))
+            lambda module, given: None if module.training else scored.append(module)
+        )
         return made[-1]
 
     host = Trainer(
-        model_init=new, args=TrainingArguments(
-            str(tmp_path), per_device_train_batch_size=8, num_train_epochs=2, learning_rate=3e-3,
-            save_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True, logging_steps=5,
-            remove_unused_columns=False, dataloader_pin_memory=False),
-        data_collator=collate, train_dataset=Data(300))
+        model_init=new,
+        args=TrainingArguments(
+            str(tmp_path),
+            per_device_train_batch_size=8,
+            num_train_epochs=2,
+            learning_rate=3e-3,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+            logging_steps=5,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+        ),
+        data_collator=collate,
+        train_dataset=Data(300),
+    )
     attached = hf.attach(host, closed(), **OPTIONS)
     ends = []
     for _ in range(2):

@@ -98,51 +98,70 @@ def tasks() -> dict[str, Any]:
     bert, dice = BertConfig(**SMALL, num_labels=4), np.random.default_rng(0)
     multi = BertConfig(**SMALL, num_labels=4, problem_type="multi_label_classification")
     gpt = t.GPT2Config(vocab_size=60, n_positions=40, n_embd=16, n_layer=1, n_head=2)
-    t5 = t.T5Config(vocab_size=60, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2,
-                    decoder_start_token_id=0)
+    t5 = t.T5Config(
+        vocab_size=60,
+        d_model=16,
+        d_kv=8,
+        d_ff=16,
+        num_layers=1,
+        num_heads=2,
+        decoder_start_token_id=0,
+    )
 
     def prompted(i: int, ids: Tensor) -> Tensor:
         return torch.where(torch.arange(len(ids)) < 2, -100, ids)
 
     return {
         "classes": (t.BertForSequenceClassification(bert), Data(200, lambda i, x: int(x[0]) % 4)),
-        "labels": (t.BertForSequenceClassification(multi),
-                   Data(200, lambda i, x: torch.tensor([float(int(x[0]) % k == 0)
-                                                        for k in (2, 3, 5, 7)]))),
-        "regression": (t.BertForSequenceClassification(BertConfig(**SMALL, num_labels=1)),
-                       Data(200, lambda i, x: float(x[0]) / 60)),
+        "labels": (
+            t.BertForSequenceClassification(multi),
+            Data(200, lambda i, x: torch.tensor([float(int(x[0]) % k == 0) for k in (2, 3, 5, 7)])),
+        ),
+        "regression": (
+            t.BertForSequenceClassification(BertConfig(**SMALL, num_labels=1)),
+            Data(200, lambda i, x: float(x[0]) / 60),
+        ),
         "tokens": (t.BertForTokenClassification(bert), Data(200, lambda i, x: x % 4)),
-        "spans": (t.BertForQuestionAnswering(BertConfig(**SMALL)),
-                  Data(200, start_positions=lambda i, x: int(x[0]) % 4,
-                       end_positions=lambda i, x: int(x[0]) % 4)),
+        "spans": (
+            t.BertForQuestionAnswering(BertConfig(**SMALL)),
+            Data(
+                200,
+                start_positions=lambda i, x: int(x[0]) % 4,
+                end_positions=lambda i, x: int(x[0]) % 4,
+            ),
+        ),
         "causal": (t.GPT2LMHeadModel(gpt), Data(200, prompted)),
         "sequences": (t.T5ForConditionalGeneration(t5), Data(200, lambda i, x: x % 7 + 1)),
         "choices": (t.BertForMultipleChoice(BertConfig(**SMALL)), dice),
     }
 
 
-@pytest.mark.parametrize("name", [
-    "classes", "labels", "regression", "tokens", "spans", "causal", "sequences", "choices"])
+@pytest.mark.parametrize(
+    "name", ["classes", "labels", "regression", "tokens", "spans", "causal", "sequences", "choices"]
+)
 def test_every_task(tmp_path: Path, name: str) -> None:
     """Scored and trained on by the head; with open gates the loss is the model's own."""
     torch.manual_seed(0)
     net, data = tasks()[name]
-    host = trainer(tmp_path, net, None if name == "choices" else data, num_train_epochs=1,
-                   logging_steps=1)
+    host = trainer(
+        tmp_path, net, None if name == "choices" else data, num_train_epochs=1, logging_steps=1
+    )
     if name == "choices":
         rows = Data(600)
         host.train_dataset = [rows[3 * i] | {"at": i} for i in range(200)]
 
         def grouped(batch: list[dict[str, Any]]) -> dict[str, Tensor]:
-            flat = collate([{**rows[3 * r["at"] + c], "labels": 0}
-                            for r in batch for c in range(3)])
+            flat = collate(
+                [{**rows[3 * r["at"] + c], "labels": 0} for r in batch for c in range(3)]
+            )
             made = {k: v.view(len(batch), 3, -1) for k, v in flat.items() if k != "labels"}
             return {**made, "labels": torch.tensor([r["at"] % 3 for r in batch])}
 
         host.data_collator = grouped
     elif name == "spans":
         host.data_collator = lambda batch: {
-            k: v for k, v in collate(batch).items() if k != "labels"}
+            k: v for k, v in collate(batch).items() if k != "labels"
+        }
     attached = hf.attach(host, closed(), **OPTIONS)
     host.train()
     sieve = attached.sieve

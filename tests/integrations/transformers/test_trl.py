@@ -27,8 +27,9 @@ from tests.tiny import (
 
 pytest.importorskip("trl")
 pytest.importorskip("datasets")
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning",
-                                        "ignore:.*pin_memory.*:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:.*pin_memory.*:UserWarning"
+)
 
 from datasets import Dataset  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
@@ -49,23 +50,40 @@ from finesieve.integrations.transformers import trl as hf_trl  # noqa: E402
 def texts(n: int = 240, prompts: bool = False) -> Dataset:
     dice = np.random.default_rng(3)
     if prompts:
-        return Dataset.from_list([
-            {"prompt": sentence(dice), "completion": " " + sentence(dice)} for _ in range(n)])
+        return Dataset.from_list(
+            [{"prompt": sentence(dice), "completion": " " + sentence(dice)} for _ in range(n)]
+        )
     return Dataset.from_list([{"text": sentence(dice)} for _ in range(n)])
 
 
-def sft(folder: Path, data: Any = None, model: Any = None, kind: Any = SFTTrainer,
-        **args: Any) -> SFTTrainer:
+def sft(
+    folder: Path, data: Any = None, model: Any = None, kind: Any = SFTTrainer, **args: Any
+) -> SFTTrainer:
     options: dict[str, Any] = {
-        "per_device_train_batch_size": 8, "num_train_epochs": 2, "learning_rate": 3e-3,
-        "gradient_accumulation_steps": 2, "save_strategy": "no", "report_to": [],
-        "disable_tqdm": True, "logging_steps": 5, "use_cpu": True, "bf16": False,
-        "gradient_checkpointing": False, "dataloader_pin_memory": False, **args}
-    kwargs = {k: options.pop(k) for k in ("peft_config", "callbacks", "eval_dataset")
-              if k in options}
-    return kind(causal() if model is None else model, SFTConfig(str(folder), **options),
-                train_dataset=texts() if data is None else data, processing_class=tokenizer(),
-                **kwargs)
+        "per_device_train_batch_size": 8,
+        "num_train_epochs": 2,
+        "learning_rate": 3e-3,
+        "gradient_accumulation_steps": 2,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "logging_steps": 5,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "dataloader_pin_memory": False,
+        **args,
+    }
+    kwargs = {
+        k: options.pop(k) for k in ("peft_config", "callbacks", "eval_dataset") if k in options
+    }
+    return kind(
+        causal() if model is None else model,
+        SFTConfig(str(folder), **options),
+        train_dataset=texts() if data is None else data,
+        processing_class=tokenizer(),
+        **kwargs,
+    )
 
 
 def test_with_open_gates_it_is_the_host_to_the_bit(tmp_path: Path) -> None:
@@ -79,15 +97,23 @@ def test_with_open_gates_it_is_the_host_to_the_bit(tmp_path: Path) -> None:
     assert attached.sieve.stage == 1
     assert same(weights(plain.model), weights(sieved.model))
     keys = ("loss", "entropy", "mean_token_accuracy", "num_tokens")
-    logs = [[[h[k] for k in keys] for h in t.state.log_history if "loss" in h]
-            for t in (plain, sieved)]
+    logs = [
+        [[h[k] for k in keys] for h in t.state.log_history if "loss" in h] for t in (plain, sieved)
+    ]
     assert logs[0] == logs[1]
 
 
 def test_steps_that_are_told_and_evaluation_that_is_not_filtered(tmp_path: Path) -> None:
     held_out = texts(40, prompts=True)
-    host = sft(tmp_path, texts(prompts=True), eval_strategy="steps", eval_steps=10, max_steps=30,
-               num_train_epochs=1, eval_dataset=held_out)
+    host = sft(
+        tmp_path,
+        texts(prompts=True),
+        eval_strategy="steps",
+        eval_steps=10,
+        max_steps=30,
+        num_train_epochs=1,
+        eval_dataset=held_out,
+    )
     attached = hf.attach(host, closed(), total=480, **OPTIONS)
     host.train()
     assert attached.sieve is not None
@@ -96,8 +122,9 @@ def test_steps_that_are_told_and_evaluation_that_is_not_filtered(tmp_path: Path)
     logs = [h for h in host.state.log_history if "loss" in h]
     assert logs[-1]["sieve_stage"] == 3.0
     assert 0 < logs[-1]["sieve_scored"] < 1
-    counted = sum((host.data_collator([r])["labels"][:, 1:] != -100).sum() for r in
-                  host.eval_dataset)
+    counted = sum(
+        (host.data_collator([r])["labels"][:, 1:] != -100).sum() for r in host.eval_dataset
+    )
     told = host.evaluate()
     nats = 0.0
     host.model.eval()
@@ -105,10 +132,14 @@ def test_steps_that_are_told_and_evaluation_that_is_not_filtered(tmp_path: Path)
         for row in host.eval_dataset:
             batch = host.data_collator([row])
             wanted = batch["labels"][:, 1:]
-            logits = host.model(input_ids=batch["input_ids"],
-                                attention_mask=batch["attention_mask"]).logits[:, :-1]
-            nats += float(torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1), wanted.flatten(), reduction="sum", ignore_index=-100))
+            logits = host.model(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+            ).logits[:, :-1]
+            nats += float(
+                torch.nn.functional.cross_entropy(
+                    logits.flatten(0, 1), wanted.flatten(), reduction="sum", ignore_index=-100
+                )
+            )
     # The host's mean is over its batches' means: near the mean over all tokens.
     assert told["eval_loss"] == pytest.approx(nats / float(counted), rel=0.05)
 
@@ -126,8 +157,9 @@ def test_what_is_generated_while_training_is_refused(tmp_path: Path) -> None:
     hf.attach(host, "full")
 
 
-@pytest.mark.parametrize("args", [
-    {}, {"gradient_checkpointing": True}, {"label_smoothing_factor": 0.1}, {"bf16": True}])
+@pytest.mark.parametrize(
+    "args", [{}, {"gradient_checkpointing": True}, {"label_smoothing_factor": 0.1}, {"bf16": True}]
+)
 def test_it_filters(tmp_path: Path, args: dict[str, Any]) -> None:
     host = sft(tmp_path, texts(prompts=True), **args)
     attached = hf.attach(host, closed(), **OPTIONS)
@@ -177,22 +209,38 @@ class Gradients(TrainerCallback):
         self.sum, self.steps = self.sum + flat.double(), self.steps + 1
 
 
-@pytest.mark.parametrize(("parts", "head"), [
-    (1, None), (3, None), (1, heads.Tokens(shift=True))])
+@pytest.mark.parametrize(("parts", "head"), [(1, None), (3, None), (1, heads.Tokens(shift=True))])
 def test_the_expected_gradient_is_the_hosts(tmp_path: Path, parts: int, head: Any) -> None:
     """A model that does not move, gates closed from the start, many passes: the mean gradient is
     that of the host's objective, the sum of all token losses over the number of tokens. With an
     example's own mean for its loss it is not."""
     dice = np.random.default_rng(1)
-    rows = [{"text": " ".join(["w3 w4"] * 14 if i % 3 == 0 else [f"w{w}" for w in
-                              dice.integers(5, 60, int(dice.integers(3, 6)))])}
-            for i in range(384)]
+    rows = [
+        {
+            "text": " ".join(
+                ["w3 w4"] * 14
+                if i % 3 == 0
+                else [f"w{w}" for w in dice.integers(5, 60, int(dice.integers(3, 6)))]
+            )
+        }
+        for i in range(384)
+    ]
     watch = Gradients()
-    host = sft(tmp_path, Dataset.from_list(rows), causal(dropout=0.0), callbacks=[watch],
-               learning_rate=0.0, num_train_epochs=8, max_grad_norm=0.0, optim="sgd",
-               gradient_accumulation_steps=parts, logging_steps=10_000)
-    attached = hf.attach(host, closed(train=0.4, score=1.0, starts={2: 0.0}), head=head,
-                         pool=64, group=8)
+    host = sft(
+        tmp_path,
+        Dataset.from_list(rows),
+        causal(dropout=0.0),
+        callbacks=[watch],
+        learning_rate=0.0,
+        num_train_epochs=8,
+        max_grad_norm=0.0,
+        optim="sgd",
+        gradient_accumulation_steps=parts,
+        logging_steps=10_000,
+    )
+    attached = hf.attach(
+        host, closed(train=0.4, score=1.0, starts={2: 0.0}), head=head, pool=64, group=8
+    )
     host.train()
     assert attached.sieve is not None
     assert attached.sieve.ledger.examples.yielded < 0.6 * 384 * 8
@@ -224,12 +272,15 @@ class Own(SFTTrainer):
         return super().compute_loss(*args, **kwargs)
 
 
-@pytest.mark.parametrize(("args", "said"), [
-    ({"packing": True, "max_length": 32}, "packing and padding_free join"),
-    ({"padding_free": True, "max_length": None}, "packing and padding_free join"),
-    ({"loss_type": "dft"}, "loss_type='dft' is another loss"),
-    ({"kind": Own}, "Own has a compute_loss of its own"),
-])
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"packing": True, "max_length": 32}, "packing and padding_free join"),
+        ({"padding_free": True, "max_length": None}, "packing and padding_free join"),
+        ({"loss_type": "dft"}, "loss_type='dft' is another loss"),
+        ({"kind": Own}, "Own has a compute_loss of its own"),
+    ],
+)
 def test_what_cannot_be_served_is_refused_at_once(
     tmp_path: Path, args: dict[str, Any], said: str
 ) -> None:
@@ -239,6 +290,7 @@ def test_what_cannot_be_served_is_refused_at_once(
 
 def test_refusals_that_losses_of_ones_own_do_not_lift(tmp_path: Path) -> None:
     """What is in a batch, whatever its loss."""
+
     def refused(host: SFTTrainer, said: str) -> None:
         with pytest.raises(fs.ConfigError, match=said):
             hf.attach(host, losses=lambda model, batch: batch)
@@ -287,10 +339,18 @@ def test_a_mixture_of_experts_is_refused_with_its_setting(tmp_path: Path) -> Non
     from transformers import MixtralConfig, MixtralForCausalLM
 
     def tiny() -> Any:
-        return MixtralForCausalLM(MixtralConfig(
-            vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-            num_attention_heads=2, num_key_value_heads=2, num_local_experts=2,
-            max_position_embeddings=64))
+        return MixtralForCausalLM(
+            MixtralConfig(
+                vocab_size=64,
+                hidden_size=16,
+                intermediate_size=16,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                num_key_value_heads=2,
+                num_local_experts=2,
+                max_position_embeddings=64,
+            )
+        )
 
     with pytest.raises(fs.ConfigError, match=r"router_aux_loss_coef=0\.0"):
         hf.attach(sft(tmp_path, model=tiny()))
@@ -311,16 +371,28 @@ def preferences(n: int = 240) -> Dataset:
 
 
 COMMON: dict[str, Any] = {
-    "per_device_train_batch_size": 8, "num_train_epochs": 2, "learning_rate": 3e-3,
-    "gradient_accumulation_steps": 2, "report_to": [], "disable_tqdm": True, "logging_steps": 5,
-    "use_cpu": True, "bf16": False, "gradient_checkpointing": False,
-    "dataloader_pin_memory": False}
+    "per_device_train_batch_size": 8,
+    "num_train_epochs": 2,
+    "learning_rate": 3e-3,
+    "gradient_accumulation_steps": 2,
+    "report_to": [],
+    "disable_tqdm": True,
+    "logging_steps": 5,
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "dataloader_pin_memory": False,
+}
 
 
 def dpo(folder: Path, seed: int = 0, dropout: float = 0.1, **args: Any) -> DPOTrainer:
-    return DPOTrainer(causal(seed, dropout), causal(), args=DPOConfig(
-        str(folder), **{**COMMON, "save_strategy": "no", **args}),
-        train_dataset=preferences(), processing_class=tokenizer())
+    return DPOTrainer(
+        causal(seed, dropout),
+        causal(),
+        args=DPOConfig(str(folder), **{**COMMON, "save_strategy": "no", **args}),
+        train_dataset=preferences(),
+        processing_class=tokenizer(),
+    )
 
 
 def preferred(trainer: DPOTrainer) -> Any:
@@ -340,8 +412,10 @@ def test_preference_pairs_stay_together(tmp_path: Path) -> None:
     torch.testing.assert_close(each.mean(), own)
     # Each pair's is the host's loss of that pair alone.
     for i, loss in enumerate(each):
-        alone = {k: v[[i, len(each) + i]] if len(v) == 2 * len(each) else v[[i]]
-                 for k, v in batch.items()}
+        alone = {
+            k: v[[i, len(each) + i]] if len(v) == 2 * len(each) else v[[i]]
+            for k, v in batch.items()
+        }
         torch.testing.assert_close(loss, host.compute_loss(host.model, alone))
 
     size = documented("pair_size")
@@ -395,9 +469,11 @@ def rewarding(folder: Path) -> RewardTrainer:
     model = bert(1)
     model.config.pad_token_id = 0
     return RewardTrainer(
-        model, RewardConfig(
-            str(folder), **{**COMMON, "learning_rate": 1e-2, "save_strategy": "no"}),
-        train_dataset=preferences(), processing_class=tokenizer())
+        model,
+        RewardConfig(str(folder), **{**COMMON, "learning_rate": 1e-2, "save_strategy": "no"}),
+        train_dataset=preferences(),
+        processing_class=tokenizer(),
+    )
 
 
 @pytest.mark.parametrize("make", [sft, rewarding])
