@@ -24,7 +24,8 @@ demo: $(VENV)/.demo
 	    --eval-limit 1000 --max-length 32 --lr 3e-4 --output out/demo
 
 test: $(VENV)/.dev
-	$(BIN)/ruff check finesieve tests benchmarks
+	$(BIN)/ruff check finesieve tests benchmarks examples
+	$(BIN)/ruff format --check --quiet finesieve tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q $(SPREAD)
 
@@ -42,7 +43,8 @@ test-lowest: $(LOWEST)/.dev
 	$(LOWEST)/bin/python -m pytest -q $(SPREAD)
 
 check: $(VENV)/.dev
-	$(BIN)/ruff check finesieve tests benchmarks
+	$(BIN)/ruff check finesieve tests benchmarks examples
+	$(BIN)/ruff format --check --quiet finesieve tests benchmarks examples
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev
