@@ -1,4 +1,4 @@
-"""Put the tables of the committed results into README.md and docs/benchmarks.md.
+"""Put the tables of the committed results into README.md and the docs.
 
 python benchmarks/write_tables.py
 """
@@ -16,6 +16,7 @@ from finesieve.cli.comparing.tables import HEADS, RIVAL, grouped, mean, rows, sa
 from finesieve.cli.results import Record, read_all
 
 ROOT = Path(__file__).parent.parent
+HEAD_START = "head-start"  # in its research record alone
 SUITES = (
     "sst2",
     "one-epoch",
@@ -318,11 +319,20 @@ def written(text: str, content: str) -> str:
 def pages() -> dict[Path, str]:
     """Every page that has results in it, as it must be."""
     readme, works = ROOT / "README.md", ROOT / "docs" / "how-it-works.md"
+    research = ROOT / "docs" / "research" / "head-start.md"
     return {
         readme: written(readme.read_text(encoding="utf-8"), readme_table()),
         works: written(works.read_text(encoding="utf-8"), told()),
         ROOT / "docs" / "benchmarks.md": benchmarks_page(),
+        research: written(research.read_text(encoding="utf-8"), head_start_table()),
     }
+
+
+def head_start_table() -> str:
+    """Every set and method of the suite head-start, those that are there; and its verdict."""
+    records = records_of(HEAD_START)
+    there = sorted({record["set"] for record in records})
+    return table(records, there) + "\n\n" + verdict(records)
 
 
 def main() -> None:
