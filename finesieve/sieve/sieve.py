@@ -31,9 +31,9 @@ from finesieve.gates.features import token_features
 from finesieve.gates.forward import PredictorGate
 from finesieve.gates.protocol import State
 from finesieve.gates.simple import Open
-from finesieve.methods import registry
 from finesieve.methods.method import Method
-from finesieve.methods.recipes import Adaptive, Recipe
+from finesieve.methods.recipes import Recipe
+from finesieve.methods.registry import method_of
 from finesieve.scoring.batches import ScoringPass
 from finesieve.scoring.head_start import HeadStart, default_examples, start_head
 from finesieve.scoring.heads import Head
@@ -50,25 +50,6 @@ from finesieve.stages.transitions import Transitions
 _END = object()
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
 _VERSION = 10
-
-
-def built(method: Recipe | Method | str | None, seed: int) -> Method:
-    """Returns a method with gates of its own: of the default recipe, a recipe, or a name. A
-    `Method` is returned as it is.
-
-    Raises:
-        ConfigError: for anything else, or an unknown name.
-    """
-    if isinstance(method, Method):
-        return method
-    if isinstance(method, str):
-        return registry.build(method, seed)
-    if method is None or isinstance(method, Recipe):
-        return (method or Adaptive()).build(seed)
-    raise ConfigError(
-        f"method is a {type(method).__name__}; expected a recipe such as Adaptive() "
-        "(not the class), a Method, or a name"
-    )
 
 
 class Sieve:
@@ -119,7 +100,7 @@ class Sieve:
                 raise ConfigError(
                     f"{name} is {value!r}; expected a number of examples, {least} or more"
                 )
-        self.method = built(method, seed)
+        self.method = method_of(method, seed)
         if self.method.scores and scorer is None:
             raise ConfigError(
                 f"method {self.method.name!r} scores examples: give the sieve the model, or a "
