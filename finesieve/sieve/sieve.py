@@ -8,7 +8,6 @@ pass together, when none has anything left: one that has nothing yields fillers 
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -44,6 +43,7 @@ from finesieve.sieve.pool import Sifter
 from finesieve.sieve.ranks import Agreement, Alone, Ranks
 from finesieve.sieve.schedule import RateWatch, Schedule, StreamSchedule
 from finesieve.sieve.state import check_same, described
+from finesieve.sieve.weights import weighted_mean
 from finesieve.stages.policy import GateLimits
 from finesieve.stages.transitions import Transitions
 
@@ -403,13 +403,7 @@ class Sieve:
         if is_filler(batch):
             return 0.0 * losses.nan_to_num(0.0, 0.0, 0.0).sum()
         self.observe(losses, batch, sizes)
-        # Where nothing has to be waited for: most often all are finite, which their sum tells.
-        if losses.device.type == "cpu" and math.isfinite(losses.detach().sum().item()):
-            return (losses * weights.to(losses)).mean()
-        finite = torch.isfinite(losses.detach())
-        clean = torch.where(finite, losses, torch.zeros_like(losses))
-        share = len(ids) / finite.sum().clamp(min=1).to(losses.dtype)  # 1 if all are finite
-        return (clean * weights.to(losses)).mean() * share
+        return weighted_mean(losses, weights)
 
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """`loss`, by its name of version 0.1."""
