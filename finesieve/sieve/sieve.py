@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +22,7 @@ from finesieve.batches.rows import Rows, rows_from_state, rows_state
 from finesieve.batches.waiting import Holding
 from finesieve.costs.ledger import Ledger
 from finesieve.costs.meter import Meter, Work
-from finesieve.errors import BatchError, ConfigError, StateError
+from finesieve.errors import ConfigError, StateError
 from finesieve.gates.dice import roll_apart
 from finesieve.gates.features import token_features
 from finesieve.gates.forward import PredictorGate
@@ -34,15 +32,16 @@ from finesieve.methods.method import Method
 from finesieve.methods.recipes import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.scoring.batches import ScoringPass
-from finesieve.scoring.head_start import HeadStart, default_examples, start_head
+from finesieve.scoring.head_start import HeadStart
 from finesieve.scoring.heads import Head
 from finesieve.scoring.scorers import Scorer, check_losses
+from finesieve.sieve.beginning import Beginning
 from finesieve.sieve.feedback import Learning
 from finesieve.sieve.options import SieveOptions, clock_of, options_of, scorer_of
 from finesieve.sieve.pool import Sifter
-from finesieve.sieve.ranks import Agreement, Alone, Ranks
 from finesieve.sieve.schedule import RateWatch, Schedule, StreamSchedule
 from finesieve.sieve.state import check_same, described
+from finesieve.sieve.together import Together
 from finesieve.sieve.weights import weighted_mean
 from finesieve.stages.policy import GateLimits
 from finesieve.stages.transitions import Transitions
@@ -110,19 +109,13 @@ class Sieve:
         wanted = given.features
         if wanted is None and isinstance(self.method.forward, PredictorGate):
             wanted = getattr(scorer, "features", token_features)()  # a plain function has none
-        # The same for all ranks: whether there is a head start. How many examples each has, is not.
-        self._starts_head = self.method.scores if head_start is None else head_start > 0
-        self._head_start = default_examples(total) if head_start is None else head_start
-        self.head_start: HeadStart | None = None  # what came of it, once it was tried
-        self._undrawn = 0  # examples taken for it and not drawn yet
         self._total, self._group = total, given.group
         self._pool_size = given.pool
         self._codec = Codec(given.pad_values, given.id_key, given.lengths)
         self._holding = Holding(self._codec, given.group, seed, self.method.stages.first == 1)
         self._batch_size = given.batch_size
         self._loaders: int | None = None  # examples in the loader's batches
-        self._agreement: Agreement = given.agreement or Alone()
-        self._told_of_ranks = given.agreement is not None
+        self._together = Together(given.agreement)
         self._roll_apart()
         self._listeners = list(given.listeners)
         self.ledger = Ledger(given.clock or clock_of(getattr(scorer, "model", model)))
@@ -134,6 +127,9 @@ class Sieve:
             self.meter,
             given.scoring_batch,
             given.scoring_overhead,
+        )
+        self._beginning = Beginning(
+            self.method, head_start, total, self._codec, self._scoring, self.ledger, self._tell
         )
         self._sifter = Sifter(self.method, self._codec, self.ledger, self._scoring, wanted)
         self._learning = Learning(
@@ -153,8 +149,6 @@ class Sieve:
         self._filler: Rows | None = None  # once something was drawn
         self._ahead: list[Rows] = []  # taken by a host that was interrupted, not trained on
         self._resumed = False
-        # Where gates are closed from the start, the first pool is scored before any step.
-        self._untried = self.method.scores and self.stage == 1  # whether the scorer ever worked
         self._passes = 0
         self._detached = False
         self._fingerprint = self._identity()  # now: what gates learn is no part of it
@@ -200,7 +194,7 @@ class Sieve:
             self.rates.check(*self._last_pass, self._progress)
 
     def _one_pass(self, batches: Iterable[Any], positioned: bool) -> Iterator[Any]:
-        self._find_ranks()
+        self._together.find()
         if self.meter.drawn == 0 and not self._resumed:
             self._roll_apart()  # where the process group was not there before
         iterator = iter(batches)
@@ -223,8 +217,8 @@ class Sieve:
                     self._codec.note(batch)
                     self._place(batch)
                 iterator = chain(first, iterator)
-        if self._starts_head and not resumed and self.meter.drawn == 0:
-            iterator = self._start_head(iterator)
+        if self._beginning.wanted and not resumed and self.meter.drawn == 0:
+            iterator = self._beginning.read(iterator, self._together.mean)
         exhausted, made = False, 0
         while True:
             while not self._ahead and not self._holding.ready and not exhausted:
@@ -262,64 +256,17 @@ class Sieve:
         self._batches_in_pass = 0
         self._passes += 1
 
-    def _start_head(self, iterator: Iterator[Any]) -> Iterator[Any]:
-        """Fit the last layer to the first examples; gives their batches back, and all others."""
-        batches: list[Any] = []
-        parts: list[Rows] = []
-        with self.ledger.spending("data"):
-            while sum(map(len, parts)) < self._head_start:
-                batch = next(iterator, _END)
-                if batch is _END:
-                    break
-                batches.append(batch)
-                parts.append(self._codec.unpack(batch, 0))
-        sizes = [len(rows) for rows in parts]
-        found, before = None, self.ledger.clock()
-        if some := [rows for rows in parts if len(rows)]:
-            with self.ledger.spending("decide"):
-                rows = self._codec.concat(some)
-                count = min(len(rows), self._head_start)
-                rows = self._codec.take(rows, np.arange(count))
-            if self._scoring.most is None:
-                self._scoring.most = max(64, 2 * sizes[0])
-            found = self._scoring.last_layer(rows)
-            self._untried = self._untried and found is None
-        with self.ledger.spending("score"):
-            started = start_head(found, self._agreement.mean)
-        self.head_start = replace(started, seconds=self.ledger.clock() - before)
-        self._tell({"event": "head_start", **self.head_start.as_dict()})
-        self._undrawn = sum(sizes)
-        return chain(self._again(batches, sizes), iterator)
-
-    def _again(self, batches: list[Any], sizes: list[int]) -> Iterator[Any]:
-        """The batches that were looked at, each let go as it is drawn."""
-        batches.reverse()
-        for size in sizes:
-            self._undrawn -= size
-            yield batches.pop()
-
     def _place(self, batch: Any) -> None:
         """Put what waits where this batch of the loader's is: a host that resumes does not know."""
         self._holding.each(lambda rows: self._codec.place_like(rows, batch))
         for rows in (*self._pool, *self._ahead, *([self._filler] if self._filler else [])):
             self._codec.place_like(rows, batch)
 
-    def _find_ranks(self) -> None:
-        """Agree with the other ranks of `torch.distributed`, unless told how, or that they do not
-        train together (`SieveOptions(agreement=Alone())`)."""
-        dist = torch.distributed
-        if self._told_of_ranks or not (dist.is_available() and dist.is_initialized()):
-            return
-        self._told_of_ranks = True
-        if dist.get_world_size() > 1:
-            self._agreement = Ranks()
-
     def _roll_apart(self) -> None:
         """Dice of this rank's own for the gates and for the order of batches."""
         gates = (self.method.opening, self.method.forward, self.method.backward)
-        rank = getattr(self._agreement, "rank", 0)
-        roll_apart(gates, rank)
-        self._holding.for_rank(rank)
+        roll_apart(gates, self._together.rank)
+        self._holding.for_rank(self._together.rank)
 
     def _push(self, batch: Any) -> None:
         """Draw one batch: decide on it once its pool is full, and hold what survives."""
@@ -340,9 +287,7 @@ class Sieve:
             self._batches_in_pass += 1
             if self._loaders is None:
                 self._loaders = len(rows)
-        if self._untried:
-            self._scoring.try_out(rows)
-            self._untried = False
+        self._beginning.try_out(rows)
         if self.stage == 1 and isinstance(self.method.opening, Open):
             with self.ledger.spending("decide"):
                 self._learning.expect(rows, self.stage, len(self._holding))
@@ -528,7 +473,12 @@ class Sieve:
     @property
     def undrawn(self) -> int:
         """Examples that were taken from the loader for the head start and not drawn yet."""
-        return self._undrawn
+        return self._beginning.undrawn
+
+    @property
+    def head_start(self) -> HeadStart | None:
+        """What came of the head start, once it was tried."""
+        return self._beginning.found
 
     # ---- deciding
 
@@ -571,35 +521,20 @@ class Sieve:
             evidence = self._transitions.evidence(
                 self.meter.drawn, self._passes, self.costs, self.work
             )
-            gates = (self.method.forward, self.method.backward)
-            shared = [gate.shared() for gate in gates]
             # The batch that comes next counts as consumed: the rate is for the step after it.
             released = self._released + self._holding.next_span()
-            consumed = min(1.0, released / self._total) if self._total else 0.0
-            numbers = self._agreement.mean(
-                [
-                    float(self._holding.ready),
-                    float(self._filler is None),
-                    consumed,
-                    *evidence,
-                    *shared[0],
-                    *shared[1],
-                ]
+            settled = self._together.settle(
+                ready=self._holding.ready,
+                empty=self._filler is None,
+                consumed=min(1.0, released / self._total) if self._total else 0.0,
+                evidence=evidence,
+                gates=(self.method.forward, self.method.backward),
             )
-            ready, self._progress = numbers[0] > 0.0, numbers[2]
-            if ready and numbers[1] > 0.0:  # on all ranks, so that none waits for another
-                raise BatchError(
-                    "a rank's part of the data has no example at all, and others have "
-                    "some: give each rank a part of its own"
-                )
-            at = 3 + len(evidence)
-            move = self._transitions.due(numbers[3:at])
-            for gate, values in zip(gates, shared, strict=True):
-                gate.agree(numbers[at : at + len(values)])
-                at += len(values)
+            self._progress = settled.consumed
+            move = self._transitions.due(settled.evidence)
             if move is not None:
                 self._move(*move)
-            return ready
+            return settled.ready
 
     def work(self) -> Work:
         """Return the tokens trained on and scored so far; those that wait count as trained on."""
@@ -706,7 +641,7 @@ class Sieve:
             self._batch_size = state["batch_size"]
         self._scoring.most, self._loaders = state["scoring_batch"], state["loaders"]
         found = state["head_start"]
-        self.head_start = None if found is None else HeadStart(**found)
+        self._beginning.was_made(None if found is None else HeadStart(**found))
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self._pool = [rows_from_state(s, device) for s in state["pool"]]
@@ -720,4 +655,3 @@ class Sieve:
         self._progress = counters["progress"]
         self.threshold = counters["threshold"]
         self._resumed = True
-        self._untried = False  # it worked in the run that was saved

@@ -26,7 +26,8 @@ def after_opening(q: FloatArray | None, passed: IntArray) -> FloatArray | None:
     """
     if q is None or not q.min() < q.max():
         return None
-    return (q.mean() / q[passed]).astype(np.float32)
+    weights: FloatArray = (q.mean() / q[passed]).astype(np.float32)
+    return weights
 
 
 def after_gates(
