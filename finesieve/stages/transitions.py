@@ -47,7 +47,7 @@ class Transitions:
         return self._evidence
 
     def due(self, numbers: list[float]) -> Move | None:
-        """Return the transition that is due by the evidence, averaged over ranks; keep the shares."""
+        """Return the transition that is due by the evidence, averaged over ranks, or None."""
         decision = self._stages.next(self.stage, numbers, self.shares)
         self.shares = decision.shares
         return decision.move

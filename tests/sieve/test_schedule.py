@@ -168,7 +168,7 @@ def test_a_schedule_by_steps_is_noticed_once(case: dict[str, Any], said: str) ->
         {"make": lambda o: ReduceLROnPlateau(o, patience=0), "how": "plateau"},
         {"make": linear(STEPS), "method": fs.methods.registry.build("authors", window=50)},
     ],
-    ids=str,
+    ids=lambda setting: ", ".join(setting),
 )
 def test_other_rates_are_no_reason_to_warn(case: dict[str, Any]) -> None:
     with warnings.catch_warnings():

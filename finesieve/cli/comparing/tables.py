@@ -145,8 +145,8 @@ def rows(groups: Groups, spread: bool = False) -> list[list[str]]:
             [
                 titled(method, runs),
                 str(len(runs)),
-                f"{mean(runs, 'eval', 'accuracy'):.3f}{_spread(runs, 'accuracy') if spread else ''}",
-                f"{mean(runs, 'eval', 'loss'):.4f}{_spread(runs, 'loss') if spread else ''}",
+                f"{mean(runs, 'eval', 'accuracy'):.3f}" + _spread(runs, "accuracy", spread),
+                f"{mean(runs, 'eval', 'loss'):.4f}" + _spread(runs, "loss", spread),
                 f"{seconds:.1f}",
                 speed,
                 f"{mean(runs, 'examples', 'trained') / drawn:.0%}",
@@ -157,8 +157,9 @@ def rows(groups: Groups, spread: bool = False) -> list[list[str]]:
     return out
 
 
-def _spread(runs: Sequence[Record], what: str) -> str:
-    return f" ± {stdev(r['eval'][what] for r in runs):.3f}" if len(runs) > 1 else ""
+def _spread(runs: Sequence[Record], what: str, shown: bool) -> str:
+    wanted = shown and len(runs) > 1
+    return f" ± {stdev(r['eval'][what] for r in runs):.3f}" if wanted else ""
 
 
 def set_table(records: Sequence[Record]) -> str:
