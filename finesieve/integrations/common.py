@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from finesieve.errors import ConfigError
 from finesieve.methods.method import Method
 from finesieve.methods.recipes import Recipe
+from finesieve.methods.registry import method_of
 from finesieve.sieve.schedule import StreamSchedule
-from finesieve.sieve.sieve import built
 
 
 def clock(device: torch.device) -> Callable[[], float]:
@@ -38,7 +38,7 @@ def check_method(
     id_key: the column of ids, if any. where: who runs it. by_steps: whether whoever runs it makes
     the learning rate follow the share of the stream.
     """
-    made = built(method, 0)
+    made = method_of(method, 0)
     wrong = ""
     if made.needs_reference:
         wrong = "needs a reference model trained beforehand"

@@ -44,6 +44,7 @@ from finesieve.integrations.common import (
 )
 from finesieve.methods.method import Method
 from finesieve.methods.recipes import Recipe
+from finesieve.methods.registry import method_of
 from finesieve.scoring import heads
 from finesieve.scoring.last_layer import LastLayer
 from finesieve.scoring.scorers import (
@@ -58,7 +59,7 @@ from finesieve.scoring.scorers import (
 )
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
-from finesieve.sieve.sieve import Sieve, built
+from finesieve.sieve.sieve import Sieve
 
 __all__ = ["SieveCallback"]
 LossFunction = Callable[[nn.Module, Any], Tensor]
@@ -102,7 +103,7 @@ class SieveCallback(Callback):
         listeners: Sequence[Listener] = (),
         **options: Any,
     ) -> None:
-        made = built(method, 0)
+        made = method_of(method, 0)
         check_method(made, options.get("id_key"), "a SieveCallback")
         self.filters = made.filters
         if made.scores and (head is None) == (losses is None):

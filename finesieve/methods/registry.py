@@ -1,4 +1,4 @@
-"""Methods by name, for the command line and for suites."""
+"""Methods by name, for the command line and for suites, and of whatever a user gives as one."""
 
 from __future__ import annotations
 
@@ -80,3 +80,22 @@ def _imported(name: str, seed: int, settings: dict[str, Any]) -> Method:
     if not isinstance(made, Method):
         raise ConfigError(f"{name} gave a {type(made).__name__}; expected a finesieve Method")
     return made
+
+
+def method_of(method: Recipe | Method | str | None, seed: int) -> Method:
+    """Returns a method with gates of its own: of the default recipe, a recipe, or a name. A
+    `Method` is returned as it is.
+
+    Raises:
+        ConfigError: for anything else, or an unknown name.
+    """
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, str):
+        return build(method, seed)
+    if method is None or isinstance(method, Recipe):
+        return (method or recipes.Adaptive()).build(seed)
+    raise ConfigError(
+        f"method is a {type(method).__name__}; expected a recipe such as Adaptive() "
+        "(not the class), a Method, or a name"
+    )

@@ -15,7 +15,9 @@ from torch import nn
 
 from finesieve.costs.ledger import Clock
 from finesieve.errors import ConfigError, SettingError
-from finesieve.gates.features import FeatureFunction
+from finesieve.gates.features import FeatureFunction, token_features
+from finesieve.gates.forward import PredictorGate
+from finesieve.methods.method import Method
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.heads import Head
 from finesieve.scoring.scorers import Scorer, Task, unwrapped
@@ -181,3 +183,14 @@ def clock_of(model: Any) -> Clock:
         return time.perf_counter()
 
     return seconds
+
+
+def features_of(
+    options: SieveOptions, method: Method, scorer: Scorer | None
+) -> FeatureFunction | None:
+    """Returns what the predictor sees of a batch, or None where nobody looks at it."""
+    # A gate of the user's own may want features too: given ones are always computed.
+    if options.features is not None or not isinstance(method.forward, PredictorGate):
+        return options.features
+    found: FeatureFunction = getattr(scorer, "features", token_features)()
+    return found  # of a plain function as scorer, which has none, the usual ones

@@ -17,6 +17,7 @@ from finesieve.gates.protocol import BoolArray, FloatArray, IntArray, Offer
 from finesieve.methods.method import Method
 from finesieve.scoring.batches import Scored
 from finesieve.sieve.events import pool_event
+from finesieve.sieve.weights import after_gates, after_opening
 from finesieve.stages.policy import Shares
 
 Scoring = Callable[[Rows, IntArray], Scored]
@@ -97,8 +98,9 @@ class Sifter:
             verdict = gate.decide(offer).check(offer.n, gate)
             passed, q = np.flatnonzero(verdict.keep), verdict.probability
             survivors = self._codec.take(rows, passed)
-            if q is not None and q.min() < q.max():  # where all are alike they weigh 1, to the bit
-                survivors.weights = (q.mean() / q[passed]).astype(np.float32)
+            weights = after_opening(q, passed)
+            if weights is not None:
+                survivors.weights = weights
             everyone = np.arange(len(passed))
             return Sifted(
                 offer,
@@ -156,14 +158,7 @@ class Sifter:
             if prefix is not None:
                 at = kept if good is None else good[kept]
                 self._codec.add_placed(survivors, PREFIX, prefix, at)
-            # Of mean about 1: every batch estimates the mean gradient of its pool.
-            weights = np.ones(len(kept), dtype=np.float64)
-            # Where all are alike they weigh 1, to the bit.
-            if q is not None and len(kept) and not (p is None and q.min() == q.max()):
-                weights *= (q.mean() if p is None else 1.0) / q[passed][kept]
-            if p is not None and len(kept):
-                weights *= p.sum() / (offer.n if q is not None else scored.n) / p[kept]
-            survivors.weights = weights.astype(np.float32)
+            survivors.weights = after_gates(q, p, passed, kept, offer.n)
             audited = None if first is None or first.audited is None else first.audited[passed]
             return Sifted(
                 offer,

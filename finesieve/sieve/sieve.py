@@ -2,73 +2,37 @@
 
     stream -> [forward gate] -> scoring pass -> [backward gate] -> held survivors -> batches
 
-With both gates open (stage 1) the loader's batches pass through unchanged. Several ranks end a
-pass together, when none has anything left: one that has nothing yields fillers until then.
+Here is what users call. What is drawn and yielded when is in `loop`, the way of the examples in
+`flow`, what the gates decide in `pool`, what is learned in `feedback`, a saved state in `state`.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import chain, islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from finesieve.batches.carry import inputs, is_filler, ride, rides
-from finesieve.batches.codec import Codec
-from finesieve.batches.rows import Rows, rows_from_state, rows_state
-from finesieve.batches.waiting import Holding
-from finesieve.costs.ledger import Ledger
-from finesieve.costs.meter import Meter, Work
-from finesieve.errors import BatchError, ConfigError, StateError
-from finesieve.gates.dice import roll_apart
-from finesieve.gates.features import token_features
-from finesieve.gates.forward import PredictorGate
+from finesieve.batches.carry import is_filler, ride, rides
+from finesieve.costs.meter import Work
+from finesieve.errors import ConfigError, StateError
 from finesieve.gates.protocol import State
-from finesieve.gates.simple import Open
-from finesieve.methods import registry
 from finesieve.methods.method import Method
-from finesieve.methods.recipes import Adaptive, Recipe
-from finesieve.scoring.batches import ScoringPass
-from finesieve.scoring.head_start import HeadStart, default_examples, start_head
+from finesieve.methods.recipes import Recipe
+from finesieve.methods.registry import method_of
+from finesieve.scoring.head_start import HeadStart
 from finesieve.scoring.heads import Head
 from finesieve.scoring.scorers import Scorer, check_losses
-from finesieve.sieve.feedback import Learning
+from finesieve.sieve.beginning import Beginning
+from finesieve.sieve.flow import Flow
+from finesieve.sieve.loop import Loop
 from finesieve.sieve.options import SieveOptions, clock_of, options_of, scorer_of
-from finesieve.sieve.pool import Sifter
-from finesieve.sieve.ranks import Agreement, Alone, Ranks
 from finesieve.sieve.schedule import RateWatch, Schedule, StreamSchedule
-from finesieve.sieve.state import check_same, described
-from finesieve.stages.policy import GateLimits
-from finesieve.stages.transitions import Transitions
-
-_END = object()
-_TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
-_VERSION = 10
-
-
-def built(method: Recipe | Method | str | None, seed: int) -> Method:
-    """Returns a method with gates of its own: of the default recipe, a recipe, or a name. A
-    `Method` is returned as it is.
-
-    Raises:
-        ConfigError: for anything else, or an unknown name.
-    """
-    if isinstance(method, Method):
-        return method
-    if isinstance(method, str):
-        return registry.build(method, seed)
-    if method is None or isinstance(method, Recipe):
-        return (method or Adaptive()).build(seed)
-    raise ConfigError(
-        f"method is a {type(method).__name__}; expected a recipe such as Adaptive() "
-        "(not the class), a Method, or a name"
-    )
+from finesieve.sieve.state import check_same, identity, take_up, written
+from finesieve.sieve.together import Together
+from finesieve.sieve.weights import weighted_mean
 
 
 class Sieve:
@@ -119,64 +83,26 @@ class Sieve:
                 raise ConfigError(
                     f"{name} is {value!r}; expected a number of examples, {least} or more"
                 )
-        self.method = built(method, seed)
+        self.method = method_of(method, seed)
         if self.method.scores and scorer is None:
             raise ConfigError(
                 f"method {self.method.name!r} scores examples: give the sieve the model, or a "
                 "scorer"
             )
-        # A gate of the user's own may want features too: given ones are always computed.
-        wanted = given.features
-        if wanted is None and isinstance(self.method.forward, PredictorGate):
-            wanted = getattr(scorer, "features", token_features)()  # a plain function has none
-        # The same for all ranks: whether there is a head start. How many examples each has, is not.
-        self._starts_head = self.method.scores if head_start is None else head_start > 0
-        self._head_start = default_examples(total) if head_start is None else head_start
-        self.head_start: HeadStart | None = None  # what came of it, once it was tried
-        self._undrawn = 0  # examples taken for it and not drawn yet
-        self._total, self._group = total, given.group
-        self._pool_size = given.pool
-        self._codec = Codec(given.pad_values, given.id_key, given.lengths)
-        self._holding = Holding(self._codec, given.group, seed, self.method.stages.first == 1)
-        self._batch_size = given.batch_size
-        self._loaders: int | None = None  # examples in the loader's batches
-        self._agreement: Agreement = given.agreement or Alone()
-        self._told_of_ranks = given.agreement is not None
-        self._roll_apart()
-        self._listeners = list(given.listeners)
-        self.ledger = Ledger(given.clock or clock_of(getattr(scorer, "model", model)))
-        self.meter = Meter()
-        self._scoring = ScoringPass(
-            scorer,
-            self._codec,
-            self.ledger,
-            self.meter,
-            given.scoring_batch,
-            given.scoring_overhead,
+        self._total = total
+        clock = given.clock or clock_of(getattr(scorer, "model", model))
+        self._flow = flow = Flow(self.method, scorer, given, total, seed, clock)
+        self.ledger, self.meter, self.window = flow.ledger, flow.meter, flow.learning.window
+        self._together = Together(given.agreement)
+        flow.for_rank(self._together.rank)
+        self._beginning = Beginning(
+            self.method, head_start, total, flow.codec, flow.scoring, flow.ledger, flow.tell
         )
-        self._sifter = Sifter(self.method, self._codec, self.ledger, self._scoring, wanted)
-        self._learning = Learning(
-            self.method, scorer, self._codec, wanted, given.read_ahead, self.ledger, self._tell
-        )
-        self.window = self._learning.window
-        gates = self.method.opening, self.method.forward, self.method.backward
-        limits = GateLimits(*(gate.limits() for gate in gates))
-        self._transitions = Transitions(self.method.stages, self.window, total, limits)
-        self.threshold: float | None = None  # the backward gate's, of the last pool
-        self._pool: list[Rows] = []
+        self._loop = Loop(flow, self._beginning, self._together)
         self.rates = RateWatch()  # a host that answers for the learning rate says so
-        self._released = 0.0
-        self._progress = 0.0
-        self._batches_in_pass = 0
-        self._last_pass = 0, 0  # batches trained on, and drawn
-        self._filler: Rows | None = None  # once something was drawn
-        self._ahead: list[Rows] = []  # taken by a host that was interrupted, not trained on
-        self._resumed = False
-        # Where gates are closed from the start, the first pool is scored before any step.
-        self._untried = self.method.scores and self.stage == 1  # whether the scorer ever worked
-        self._passes = 0
         self._detached = False
-        self._fingerprint = self._identity()  # now: what gates learn is no part of it
+        # Now: what gates learn is no part of it.
+        self._fingerprint = identity(self.method, given, total)
 
     @classmethod
     def of_host(
@@ -198,8 +124,6 @@ class Sieve:
         options = options_of(None, settings, warn=False)
         return cls(scorer=scorer, method=method, options=options, **own)
 
-    # ---- the stream
-
     def __call__(self, batches: Iterable[Any], *, positioned: bool = False) -> Iterator[Any]:
         """One pass over the loader, filtered. No length: nobody knows it beforehand.
 
@@ -210,198 +134,13 @@ class Sieve:
         if self._detached:
             yield from batches
             return
-        new = self._passes == 0 and not self._resumed
+        new = self.passes == 0 and not self._loop.resumed
         wanted = new and self._total is not None and self.method.filters
         with self.rates.watching(wanted and self.method.schedule_by == "stream"):
-            yield from self._one_pass(batches, positioned)
-        self._learning.check_told()
+            yield from self._loop.one_pass(batches, positioned)
+        self._flow.learning.check_told()
         if new:
-            self.rates.check(*self._last_pass, self._progress)
-
-    def _one_pass(self, batches: Iterable[Any], positioned: bool) -> Iterator[Any]:
-        self._find_ranks()
-        if self.meter.drawn == 0 and not self._resumed:
-            self._roll_apart()  # where the process group was not there before
-        iterator = iter(batches)
-        with self.ledger.spending("data"):
-            resumed, self._resumed = self._resumed, False
-            skip = self._batches_in_pass if resumed else 0
-            for done in range(0 if positioned else skip):
-                batch = next(iterator, _END)
-                if batch is _END:
-                    raise StateError(
-                        f"the interrupted pass had drawn {skip} batches, but the "
-                        f"loader ends after {done}: it is another loader, or is positioned "
-                        "already (then call sieve(loader, positioned=True))"
-                    )
-                self._codec.note(batch)
-            self._batches_in_pass = skip
-            if resumed:  # what waits goes out before anything is drawn: in the loader's own form
-                first = list(islice(iterator, 1))
-                for batch in first:
-                    self._codec.note(batch)
-                    self._place(batch)
-                iterator = chain(first, iterator)
-        if self._starts_head and not resumed and self.meter.drawn == 0:
-            iterator = self._start_head(iterator)
-        exhausted, made = False, 0
-        while True:
-            while not self._ahead and not self._holding.ready and not exhausted:
-                with self.ledger.spending("data"):
-                    batch = next(iterator, _END)
-                if batch is _END:
-                    exhausted = True
-                    self._flush()
-                else:
-                    self._push(batch)
-            if self._ahead:  # counted and agreed on when it was yielded first
-                rows, opened = self._ahead.pop(0), self.stage == 1
-            else:
-                if exhausted and not self._holding.ready:
-                    self._released += self._holding.take_idle()
-                if not self._agree():
-                    break
-                rows, opened = self._next()
-            real = bool(rows.weights.any())
-            made += real
-            with self.ledger.spending("decide"):
-                out = self._codec.pack(rows)
-            pace = self.meter.paces["open" if opened else "closed"]
-            start = self.ledger.clock()
-            try:
-                yield out
-            finally:
-                taken = self.ledger.clock() - start
-                self.ledger.seconds["train"] += taken
-                if real:
-                    pace.add(taken, int(rows.lengths.sum()))
-        with self.ledger.spending("decide"):
-            self._learning.absorb(self.stage)
-        self._last_pass = made, self._batches_in_pass
-        self._batches_in_pass = 0
-        self._passes += 1
-
-    def _start_head(self, iterator: Iterator[Any]) -> Iterator[Any]:
-        """Fit the last layer to the first examples; gives their batches back, and all others."""
-        batches: list[Any] = []
-        parts: list[Rows] = []
-        with self.ledger.spending("data"):
-            while sum(map(len, parts)) < self._head_start:
-                batch = next(iterator, _END)
-                if batch is _END:
-                    break
-                batches.append(batch)
-                parts.append(self._codec.unpack(batch, 0))
-        sizes = [len(rows) for rows in parts]
-        found, before = None, self.ledger.clock()
-        if some := [rows for rows in parts if len(rows)]:
-            with self.ledger.spending("decide"):
-                rows = self._codec.concat(some)
-                count = min(len(rows), self._head_start)
-                rows = self._codec.take(rows, np.arange(count))
-            if self._scoring.most is None:
-                self._scoring.most = max(64, 2 * sizes[0])
-            found = self._scoring.last_layer(rows)
-            self._untried = self._untried and found is None
-        with self.ledger.spending("score"):
-            started = start_head(found, self._agreement.mean)
-        self.head_start = replace(started, seconds=self.ledger.clock() - before)
-        self._tell({"event": "head_start", **self.head_start.as_dict()})
-        self._undrawn = sum(sizes)
-        return chain(self._again(batches, sizes), iterator)
-
-    def _again(self, batches: list[Any], sizes: list[int]) -> Iterator[Any]:
-        """The batches that were looked at, each let go as it is drawn."""
-        batches.reverse()
-        for size in sizes:
-            self._undrawn -= size
-            yield batches.pop()
-
-    def _place(self, batch: Any) -> None:
-        """Put what waits where this batch of the loader's is: a host that resumes does not know."""
-        self._holding.each(lambda rows: self._codec.place_like(rows, batch))
-        for rows in (*self._pool, *self._ahead, *([self._filler] if self._filler else [])):
-            self._codec.place_like(rows, batch)
-
-    def _find_ranks(self) -> None:
-        """Agree with the other ranks of `torch.distributed`, unless told how, or that they do not
-        train together (`SieveOptions(agreement=Alone())`)."""
-        dist = torch.distributed
-        if self._told_of_ranks or not (dist.is_available() and dist.is_initialized()):
-            return
-        self._told_of_ranks = True
-        if dist.get_world_size() > 1:
-            self._agreement = Ranks()
-
-    def _roll_apart(self) -> None:
-        """Dice of this rank's own for the gates and for the order of batches."""
-        gates = (self.method.opening, self.method.forward, self.method.backward)
-        rank = getattr(self._agreement, "rank", 0)
-        roll_apart(gates, rank)
-        self._holding.for_rank(rank)
-
-    def _push(self, batch: Any) -> None:
-        """Draw one batch: decide on it once its pool is full, and hold what survives."""
-        with self.ledger.spending("decide"):
-            self._learning.absorb(self.stage, at_least=8)
-            rows = self._codec.unpack(batch, self.meter.drawn)
-            if len(rows) == 0:
-                self._batches_in_pass += 1
-                return
-            if self._batch_size is None:
-                self._batch_size = self.survivors(len(rows))
-            if self._scoring.most is None:
-                self._scoring.most = max(64, 2 * len(rows))
-            if self._filler is None:
-                self._filler = self._codec.filler(rows)
-            self._count("drawn", rows)
-            self.meter.draw(len(rows), int(rows.lengths.sum()))
-            self._batches_in_pass += 1
-            if self._loaders is None:
-                self._loaders = len(rows)
-        if self._untried:
-            self._scoring.try_out(rows)
-            self._untried = False
-        if self.stage == 1 and isinstance(self.method.opening, Open):
-            with self.ledger.spending("decide"):
-                self._learning.expect(rows, self.stage, len(self._holding))
-                self._holding.pass_through(rows)
-                self._tell({"event": "open", "stage": 1, "ids": rows.ids})
-        else:
-            self._pool.append(rows)
-            if sum(map(len, self._pool)) >= self._pool_size:
-                self._sift()
-
-    def survivors(self, loaders: int) -> int:
-        """Survivors a batch, given the examples in the loader's batches."""
-        if self._batch_size is not None:
-            return self._batch_size
-        if self._total is not None and self._total * _TYPICAL_SHARE / loaders >= _ENOUGH_STEPS:
-            return loaders
-        return max(1, round(loaders * self.method.batch_share))
-
-    def _size(self) -> int:
-        """Survivors a batch in this stage."""
-        usual = self._loaders if self.stage == 1 else self._batch_size
-        return self.method.batches.get(self.stage, usual or 1)
-
-    def _flush(self) -> None:
-        """Decide on what is drawn and release all survivors, the last batch maybe smaller."""
-        if self._pool:
-            self._sift()
-        with self.ledger.spending("decide"):
-            self._holding.release(self._size(), everything=True)
-
-    def _next(self) -> tuple[Rows, bool]:
-        """The next batch, and whether it passed open gates; a filler if only others have one."""
-        if not self._holding.ready and self._filler is not None:
-            return self._filler, self.stage == 1
-        with self.ledger.spending("decide"):
-            rows, opened = self._holding.next()
-            self._count("yielded", rows)
-            self._released += float(rows.spans.sum())
-            self.meter.hand_out(int(rows.lengths.sum()), opened)
-            return rows, opened
+            self.rates.check(*self._loop.last, self._flow.counters.progress)
 
     def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """The weighted mean of the losses, to call `backward()` on; a scalar.
@@ -422,13 +161,7 @@ class Sieve:
         if is_filler(batch):
             return 0.0 * losses.nan_to_num(0.0, 0.0, 0.0).sum()
         self.observe(losses, batch, sizes)
-        # Where nothing has to be waited for: most often all are finite, which their sum tells.
-        if losses.device.type == "cpu" and math.isfinite(losses.detach().sum().item()):
-            return (losses * weights.to(losses)).mean()
-        finite = torch.isfinite(losses.detach())
-        clean = torch.where(finite, losses, torch.zeros_like(losses))
-        share = len(ids) / finite.sum().clamp(min=1).to(losses.dtype)  # 1 if all are finite
-        return (clean * weights.to(losses)).mean() * share
+        return weighted_mean(losses, weights)
 
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """`loss`, by its name of version 0.1."""
@@ -448,14 +181,14 @@ class Sieve:
         losses = check_losses(losses, len(ids), "the training step")
         if sizes is not None:
             sizes = check_losses(sizes, len(ids), "the training step").detach()
-        self._learning.give(ids, losses.detach(), sizes)
+        self._flow.learning.give(ids, losses.detach(), sizes)
 
     def filler(self) -> Any:
         """A batch of one or two examples of weight 0 and no id (-1), for a host that has to
         complete a step: `loss` makes 0 of its losses. `StateError` before anything was drawn."""
-        if self._filler is None:
+        if self._flow.filler is None:
             raise StateError("nothing was drawn yet, so there is no example to make a filler of")
-        return self._codec.pack(self._filler)
+        return self._flow.codec.pack(self._flow.filler)
 
     def schedule(self, scheduler: Schedule, steps: int | None = None) -> StreamSchedule:
         """Returns the schedule, driven by the share of the stream consumed; call its `step()` after
@@ -479,12 +212,12 @@ class Sieve:
         )
 
     def _plain_steps(self) -> int:
-        if self._loaders is None or self._total is None:
+        if self._flow.loaders is None or self._total is None:
             raise ConfigError(
                 "the schedule was stepped before the sieve had a batch: step it in "
                 "the loop, after the optimizer, or give sieve.schedule(..., steps=)"
             )
-        return -(-self._total // self._loaders)
+        return -(-self._total // self._flow.loaders)
 
     def figures(self) -> dict[str, float]:
         """Returns stage, shares of the drawn examples trained on and scored, and savings as a share
@@ -507,17 +240,17 @@ class Sieve:
     @property
     def stage(self) -> int:
         """1: both gates open; 2: the backward gate closed; 3: both closed."""
-        return self._transitions.stage
+        return self._flow.stage
 
     @property
     def moves(self) -> list[dict[str, Any]]:
         """Every transition: `stage`, `from_example` and `reason`; the start is the first."""
-        return self._transitions.moves
+        return self._flow.transitions.moves
 
     @property
     def position(self) -> int:
         """Batches drawn in the pass under way."""
-        return self._batches_in_pass
+        return self._flow.counters.batches_in_pass
 
     @property
     def progress(self) -> float:
@@ -526,7 +259,7 @@ class Sieve:
         if self._total is None:
             raise ConfigError("progress needs the stream's length: give the sieve `total`")
         self.rates.known()
-        return self._progress
+        return self._flow.counters.progress
 
     @property
     def cost_ratio(self) -> float:
@@ -543,143 +276,37 @@ class Sieve:
     @property
     def passes(self) -> int:
         """Passes over the data completed."""
-        return self._passes
+        return self._flow.counters.passes
 
     @property
     def held(self) -> int:
         """Examples drawn but not yet dropped or yielded."""
-        return sum(map(len, self._pool)) + len(self._holding)
+        return self._flow.held
 
     @property
     def undrawn(self) -> int:
         """Examples that were taken from the loader for the head start and not drawn yet."""
-        return self._undrawn
+        return self._beginning.undrawn
 
-    # ---- deciding
+    @property
+    def head_start(self) -> HeadStart | None:
+        """What came of the head start, once it was tried."""
+        return self._beginning.found
 
-    def _sift(self) -> None:
-        """Put the pool through the gates; hold what survives, learn from what was revealed."""
-        ledger, scores = self.ledger, self.method.scores and self.stage > 1
-        with ledger.spending("decide"):
-            if self.stage > 1:
-                self.meter.follow()
-            rows = self._codec.concat(self._pool)
-            self._pool = []
-        shares = self._transitions.shares
-        if self.stage == 1:
-            found = self._sifter.opened(rows, shares)
-        else:
-            found = self._sifter.closed(rows, self.stage, self.cost_ratio, shares)
-        with ledger.spending("decide"):
-            self._learning.bad(len(found.bad))
-            if self.stage == 3:
-                self._count("decided", rows)
-            if self.stage > 1:
-                self.threshold = found.threshold
-            self._count("dropped", rows)
-            self._count("dropped", found.survivors, -1)
-            if self._listeners:
-                self._tell(found.event(scores))
-            if scores:
-                self._learning.scored(found)
-            else:
-                self._learning.expect(
-                    found.survivors, self.stage, len(self._holding), found.chances
-                )
-            self._holding.add(found.survivors, len(rows), self._size())
+    @property
+    def threshold(self) -> float | None:
+        """The backward gate's, of the last pool; None before any, or where it has none."""
+        return self._flow.counters.threshold
 
-    # ---- stages
-
-    def _agree(self) -> bool:
-        """Once per batch: has any rank one? And with the averages, is it time to move?"""
-        with self.ledger.spending("decide"):
-            evidence = self._transitions.evidence(
-                self.meter.drawn, self._passes, self.costs, self.work
-            )
-            gates = (self.method.forward, self.method.backward)
-            shared = [gate.shared() for gate in gates]
-            # The batch that comes next counts as consumed: the rate is for the step after it.
-            released = self._released + self._holding.next_span()
-            consumed = min(1.0, released / self._total) if self._total else 0.0
-            numbers = self._agreement.mean(
-                [
-                    float(self._holding.ready),
-                    float(self._filler is None),
-                    consumed,
-                    *evidence,
-                    *shared[0],
-                    *shared[1],
-                ]
-            )
-            ready, self._progress = numbers[0] > 0.0, numbers[2]
-            if ready and numbers[1] > 0.0:  # on all ranks, so that none waits for another
-                raise BatchError(
-                    "a rank's part of the data has no example at all, and others have "
-                    "some: give each rank a part of its own"
-                )
-            at = 3 + len(evidence)
-            move = self._transitions.due(numbers[3:at])
-            for gate, values in zip(gates, shared, strict=True):
-                gate.agree(numbers[at : at + len(values)])
-                at += len(values)
-            if move is not None:
-                self._move(*move)
-            return ready
+    def survivors(self, loaders: int) -> int:
+        """Survivors a batch, given the examples in the loader's batches."""
+        return self._flow.survivors(loaders)
 
     def work(self) -> Work:
         """Return the tokens trained on and scored so far; those that wait count as trained on."""
-        return self.meter.work(
-            self._total, self._holding.tokens(opened=True), self._holding.tokens(opened=False)
-        )
-
-    def _move(self, stage: int, reason: str) -> None:
-        if self.stage == 1:
-            self._learning.closing()
-            # Unscored, so without what frozen layers put out: not to be mixed with what follows.
-            self._holding.release(self._loaders or 1, everything=True)
-        move = self._transitions.make(stage, reason, self.meter.drawn)
-        self._tell({"event": "stage", **move})
-        if stage == 1:
-            self._holding.release(self._batch_size or 1, everything=True)
-        self._holding.opened = stage == 1
-
-    # ---- telling
-
-    def _count(self, station: str, rows: Rows, sign: int = 1) -> None:
-        self.ledger.count(station, sign * len(rows), sign * int(rows.lengths.sum()))
-
-    def _tell(self, event: dict[str, Any]) -> None:
-        for listener in self._listeners:
-            listener(event)
+        return self._flow.work()
 
     # ---- state
-
-    def _identity(self) -> dict[str, Any]:
-        m = self.method
-        return {
-            "version": _VERSION,
-            "method": m.name,
-            "forward": described(m.forward),
-            "backward": described(m.backward),
-            "opening": described(m.opening),
-            "stages": described(m.stages),
-            "pool": self._pool_size,
-            "group": self._group,
-            "total": self._total,
-        }
-
-    def _parts(self) -> dict[str, Any]:
-        """What has a state of its own."""
-        return {
-            "forward": self.method.forward,
-            "backward": self.method.backward,
-            "opening": self.method.opening,
-            "codec": self._codec,
-            "ledger": self.ledger,
-            "meter": self.meter,
-            "learning": self._learning,
-            "transitions": self._transitions,
-        }
 
     def state_dict(self, ahead: Sequence[Any] = ()) -> State:
         """Everything, as tensors, numbers, strings, lists and dicts.
@@ -689,31 +316,8 @@ class Sieve:
 
         Saved between two batches it resumes to the bit.
         """
-        return {
-            "fingerprint": dict(self._fingerprint),
-            "batch_size": self._batch_size,
-            "loaders": self._loaders,
-            "scoring_batch": self._scoring.most,
-            "head_start": None if self.head_start is None else self.head_start.as_dict(),
-            **{name: part.state_dict() for name, part in self._parts().items()},
-            "pool": [rows_state(r) for r in self._pool],
-            "holding": self._holding.state_dict(),
-            "ahead": [rows_state(r) for r in (*map(self._taken, ahead), *self._ahead)],
-            "filler": None if self._filler is None else rows_state(self._filler),
-            "counters": {
-                "released": self._released,
-                "progress": self._progress,
-                "batches_in_pass": self._batches_in_pass,
-                "passes": self._passes,
-                "threshold": self.threshold,
-            },
-        }
-
-    def _taken(self, batch: Any) -> Rows:
-        """The rows of a batch that was yielded."""
-        rows = self._codec.unpack(inputs(batch), 0)
-        rows.ids, rows.weights = (x.cpu().numpy().copy() for x in ride(batch))
-        return rows
+        run = written(self._flow, self._beginning, self._loop, ahead)
+        return {"fingerprint": dict(self._fingerprint), **run}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
         """Take up a saved state; `StateError` if it is of another method, version or setting.
@@ -722,27 +326,4 @@ class Sieve:
             own place is theirs from then on.
         """
         check_same(state.get("fingerprint", {}), self._fingerprint)
-        if self._batch_size not in (None, state["batch_size"]):
-            raise StateError(
-                f"the saved state has batch_size={state['batch_size']}, this sieve "
-                f"{self._batch_size}"
-            )
-        if state["batch_size"] is not None:
-            self._batch_size = state["batch_size"]
-        self._scoring.most, self._loaders = state["scoring_batch"], state["loaders"]
-        found = state["head_start"]
-        self.head_start = None if found is None else HeadStart(**found)
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self._pool = [rows_from_state(s, device) for s in state["pool"]]
-        self._holding.load_state_dict(state["holding"], device)
-        self._ahead = [rows_from_state(s, device) for s in state["ahead"]]
-        filler = state["filler"]
-        self._filler = None if filler is None else rows_from_state(filler, device)
-        counters = state["counters"]
-        self._released = counters["released"]
-        self._batches_in_pass, self._passes = counters["batches_in_pass"], counters["passes"]
-        self._progress = counters["progress"]
-        self.threshold = counters["threshold"]
-        self._resumed = True
-        self._untried = False  # it worked in the run that was saved
+        take_up(state, self._flow, self._beginning, self._loop, device)

@@ -1,11 +1,45 @@
-"""What a saved state must have in common with the sieve that takes it up."""
+"""What a saved state holds, how it is written and taken up, and what both runs must have in common.
+
+It is made of tensors, numbers, strings, lists and dicts. Saved between two batches, a run resumes
+to the bit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
+import torch
+
+from finesieve.batches.carry import inputs, ride
+from finesieve.batches.codec import Codec
+from finesieve.batches.rows import Rows, rows_from_state, rows_state
 from finesieve.errors import StateError
+from finesieve.gates.protocol import State
+from finesieve.methods.method import Method
+from finesieve.scoring.head_start import HeadStart
+from finesieve.sieve.beginning import Beginning
+from finesieve.sieve.flow import Counters, Flow
+from finesieve.sieve.loop import Loop
+from finesieve.sieve.options import SieveOptions
+
+_VERSION = 10
+
+
+def identity(method: Method, options: SieveOptions, total: int | None) -> dict[str, Any]:
+    """Returns what two runs must have in common for one to take up the other's state."""
+    return {
+        "version": _VERSION,
+        "method": method.name,
+        "forward": described(method.forward),
+        "backward": described(method.backward),
+        "opening": described(method.opening),
+        "stages": described(method.stages),
+        "pool": options.pool,
+        "group": options.group,
+        "total": total,
+    }
 
 
 def described(thing: Any, _above: tuple[Any, ...] = ()) -> str:
@@ -39,3 +73,78 @@ def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
                 f"the saved state has {key}={theirs.get(key)!r}, this sieve {value!r}: build "
                 "it with the settings that the state was saved with"
             )
+
+
+def _parts(flow: Flow) -> dict[str, Any]:
+    """What has a state of its own."""
+    return {
+        "forward": flow.method.forward,
+        "backward": flow.method.backward,
+        "opening": flow.method.opening,
+        "codec": flow.codec,
+        "ledger": flow.ledger,
+        "meter": flow.meter,
+        "learning": flow.learning,
+        "transitions": flow.transitions,
+    }
+
+
+def written(flow: Flow, beginning: Beginning, loop: Loop, ahead: Iterable[Any]) -> State:
+    """Returns the state of a run, without what it must have in common with another.
+
+    ahead: batches that a host has taken and not trained on.
+    """
+    rows = (*(_taken(flow.codec, batch) for batch in ahead), *loop.ahead)
+    return {
+        "batch_size": flow.batch_size,
+        "loaders": flow.loaders,
+        "scoring_batch": flow.scoring.most,
+        "head_start": None if beginning.found is None else beginning.found.as_dict(),
+        **{name: part.state_dict() for name, part in _parts(flow).items()},
+        "pool": [rows_state(r) for r in flow.pool],
+        "holding": flow.holding.state_dict(),
+        "ahead": [rows_state(r) for r in rows],
+        "filler": None if flow.filler is None else rows_state(flow.filler),
+        "counters": asdict(flow.counters),
+    }
+
+
+def _taken(codec: Codec, batch: Any) -> Rows:
+    """The rows of a batch that was yielded."""
+    rows = codec.unpack(inputs(batch), 0)
+    rows.ids, rows.weights = (x.cpu().numpy().copy() for x in ride(batch))
+    return rows
+
+
+def take_up(
+    state: Mapping[str, Any],
+    flow: Flow,
+    beginning: Beginning,
+    loop: Loop,
+    device: torch.device | str,
+) -> None:
+    """Makes a run that has not begun go on from a saved state.
+
+    device: where the examples that wait are put until the loader's first batch is there.
+
+    Raises:
+        StateError: if survivors' batches are of another size there.
+    """
+    if flow.batch_size not in (None, state["batch_size"]):
+        raise StateError(
+            f"the saved state has batch_size={state['batch_size']}, this sieve {flow.batch_size}"
+        )
+    if state["batch_size"] is not None:
+        flow.batch_size = state["batch_size"]
+    flow.scoring.most, flow.loaders = state["scoring_batch"], state["loaders"]
+    found = state["head_start"]
+    beginning.was_made(None if found is None else HeadStart(**found))
+    for name, part in _parts(flow).items():
+        part.load_state_dict(state[name])
+    flow.pool = [rows_from_state(s, device) for s in state["pool"]]
+    flow.holding.load_state_dict(state["holding"], device)
+    loop.ahead = [rows_from_state(s, device) for s in state["ahead"]]
+    filler = state["filler"]
+    flow.filler = None if filler is None else rows_from_state(filler, device)
+    flow.counters = Counters(**state["counters"])
+    loop.resumed = True

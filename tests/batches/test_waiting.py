@@ -106,7 +106,7 @@ def zeros(batch):
 def test_survivors_batches_are_the_methods_share_of_the_loaders(method, total, size):
     sieve = Sieve(zeros, methods.registry.build(method), total=total)
     next(iter(sieve(batches(640, 32))))
-    assert sieve._batch_size == size
+    assert sieve._flow.batch_size == size
     given = Sieve(zeros, methods.registry.build(method), total=8000, batch_size=7)
     next(iter(given(batches(640, 32))))
-    assert given._batch_size == 7
+    assert given._flow.batch_size == 7

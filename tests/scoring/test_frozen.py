@@ -217,7 +217,7 @@ def test_survivors_of_a_budgets_first_stage_go_out_before_any_are_scored() -> No
             sieve.loss(losses(net, batch), batch).backward()
         if len(carried) == 4:
             assert sieve.held % 48  # a group is not full
-            sieve._move(3, "by hand")
+            sieve._flow.move(3, "by hand")
     assert carried.count(True) > 2
     assert carried == sorted(carried)
     examples = sieve.ledger.examples

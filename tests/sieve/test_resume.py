@@ -179,7 +179,7 @@ def test_waiting_examples_are_put_where_the_loader_s_batches_are() -> None:
     assert len(list(itertools.islice(first(batches), 6))) == 6
     second = small_sieve(160)
     second.load_state_dict(first.state_dict(), device="meta")
-    waiting = [*second._pool, *(rows for rows, _ in second._holding._all())]
+    waiting = [*second._flow.pool, *second._flow.holding._all()]
     assert waiting
     assert {c.device.type for rows in waiting for c in rows.columns.values()} == {"meta"}
 

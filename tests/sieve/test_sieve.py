@@ -369,7 +369,7 @@ def test_large_batches_and_losses_that_sometimes_stay_away_are_no_error() -> Non
     for i, batch in enumerate(sieve(make_batches(64000, batch=64))):
         if i % 3 == 0:
             sieve.loss(torch.ones(64), batch)
-    assert len(sieve._learning._returns) <= 16384
+    assert len(sieve._flow.learning._returns) <= 16384
 
 
 class Even(TableScorer):

@@ -106,7 +106,7 @@ def test_gates_keep_the_shares_that_a_policy_decides_on() -> None:
     assert {share for name, share in asked if name == "backward"} == {0.125}
     twin = fs.Sieve(TableScorer(), replace(method, stages=Steps()), total=1000, pool=50, group=2)
     twin.load_state_dict(sieve.state_dict())
-    assert twin._transitions.shares == Shares(score=0.5, train=0.125)
+    assert twin._flow.transitions.shares == Shares(score=0.5, train=0.125)
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.1, float("nan")])

@@ -177,7 +177,7 @@ def test_records_have_the_threshold_and_the_audit() -> None:
     sieve = fs.Sieve(TableScorer(), method, total=3000, pool=200)
     assert sieve.threshold is None
     events = []
-    sieve._listeners.append(events.append)
+    sieve._flow.listeners.append(events.append)
     feed(sieve, make_batches(3000))
     last = [e for e in events if e["event"] == "pool"][-1]
     z = last["size"] / last["forward_probability"]
@@ -365,7 +365,10 @@ def test_scoring_is_measured_before_gates_may_open_again() -> None:
         now[0] += each * float(batch["attention_mask"].sum())
         losses = ((batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2) ** 2
         sieve.loss(losses, batch)
-        if sieve.stage == 2 and sieve.window.revealed - sieve._transitions._revealed_before >= 768:
+        if (
+            sieve.stage == 2
+            and sieve.window.revealed - sieve._flow.transitions._revealed_before >= 768
+        ):
             break
     assert sieve.stage == 2
     assert sieve.costs == pytest.approx((0.4, 1.2), rel=0.06)

@@ -45,12 +45,13 @@ from finesieve.integrations.transformers.tasks import (
 )
 from finesieve.methods.method import Method
 from finesieve.methods.recipes import Recipe
+from finesieve.methods.registry import method_of
 from finesieve.scoring import heads
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.scorers import SIZE_ALONE, PerExample, Scorer, SizeFunction, Task
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
-from finesieve.sieve.sieve import Sieve, built
+from finesieve.sieve.sieve import Sieve
 
 __all__ = ["Attached", "attach", "head_of"]
 HOOKS = ("train", "get_train_dataloader", "create_scheduler", "compute_loss", "log")
@@ -132,7 +133,7 @@ class Attached:
         if size is not None and losses is None:
             raise ConfigError(SIZE_ALONE)
         self._losses, self._size = losses, size
-        made = built(method, 0)
+        made = method_of(method, 0)
         self.filters = made.filters
         self.head = head
         self._own_loss = hf_trl.loss_of(trainer)

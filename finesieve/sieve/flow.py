@@ -1,0 +1,256 @@
+"""The way of the examples: from the loader's batches through the gates to batches of survivors.
+
+    drawn -> pool -> gates -> held survivors -> next batch
+
+With both gates open (stage 1) the loader's batches pass through unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from finesieve.batches.codec import Codec
+from finesieve.batches.rows import Rows
+from finesieve.batches.waiting import Holding
+from finesieve.costs.ledger import Clock, Ledger
+from finesieve.costs.meter import Meter, Work
+from finesieve.gates.dice import roll_apart
+from finesieve.gates.simple import Open
+from finesieve.methods.method import Method
+from finesieve.scoring.batches import ScoringPass
+from finesieve.scoring.scorers import Scorer
+from finesieve.sieve.feedback import Learning
+from finesieve.sieve.options import SieveOptions, features_of
+from finesieve.sieve.pool import Sifter
+from finesieve.stages.policy import GateLimits
+from finesieve.stages.transitions import Transitions
+
+_TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
+
+
+@dataclass(slots=True)
+class Counters:
+    """Where the stream is.
+
+    released: examples drawn that the batches handed out stand for. progress: share of the stream
+    consumed, the mean over ranks. batches_in_pass: drawn in the pass under way. passes: completed.
+    threshold: the backward gate's, of the last pool.
+    """
+
+    released: float = 0.0
+    progress: float = 0.0
+    batches_in_pass: int = 0
+    passes: int = 0
+    threshold: float | None = None
+
+
+class Flow:
+    """Owns the parts that examples pass, and everything that waits between two of them.
+
+    batch_size: survivors a batch, and loaders: examples in the loader's batches; None until the
+    first is drawn. pool: drawn and not decided on. filler: an example or two of weight 0, once
+    something was drawn.
+
+    Args:
+        method: its gates decide.
+        scorer: the scoring pass; None where the method does not score.
+        options: of the sieve.
+        total: examples in the stream, if that is known.
+        seed: of the order of batches.
+        clock: seconds, for the books.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        scorer: Scorer | None,
+        options: SieveOptions,
+        total: int | None,
+        seed: int,
+        clock: Clock,
+    ) -> None:
+        self.method, self._total, self._pool_size = method, total, options.pool
+        self.listeners = list(options.listeners)
+        self.counters = Counters()
+        self.codec = Codec(options.pad_values, options.id_key, options.lengths)
+        self.holding = Holding(self.codec, options.group, seed, method.stages.first == 1)
+        self.ledger, self.meter = Ledger(clock), Meter()
+        self.scoring = ScoringPass(
+            scorer,
+            self.codec,
+            self.ledger,
+            self.meter,
+            options.scoring_batch,
+            options.scoring_overhead,
+        )
+        features = features_of(options, method, scorer)
+        self._sifter = Sifter(method, self.codec, self.ledger, self.scoring, features)
+        self.learning = Learning(
+            method, scorer, self.codec, features, options.read_ahead, self.ledger, self.tell
+        )
+        gates = method.opening, method.forward, method.backward
+        limits = GateLimits(*(gate.limits() for gate in gates))
+        self.transitions = Transitions(method.stages, self.learning.window, total, limits)
+        self.batch_size = options.batch_size
+        self.loaders: int | None = None
+        self.pool: list[Rows] = []
+        self.filler: Rows | None = None
+
+    @property
+    def stage(self) -> int:
+        """1: both gates open; 2: the backward gate closed; 3: both closed."""
+        return self.transitions.stage
+
+    @property
+    def held(self) -> int:
+        """Examples drawn but not yet dropped or handed out."""
+        return sum(map(len, self.pool)) + len(self.holding)
+
+    def for_rank(self, rank: int) -> None:
+        """Rolls dice of this rank's own for the gates and for the order of batches."""
+        roll_apart((self.method.opening, self.method.forward, self.method.backward), rank)
+        self.holding.for_rank(rank)
+
+    def place_like(self, batch: Any, others: Iterable[Rows]) -> None:
+        """Puts what waits, and the others, where this batch of the loader's is."""
+        self.holding.each(lambda rows: self.codec.place_like(rows, batch))
+        for rows in (*self.pool, *others, *([self.filler] if self.filler else [])):
+            self.codec.place_like(rows, batch)
+
+    # ---- in
+
+    def draw(self, batch: Any) -> Rows | None:
+        """Takes a batch of the loader's apart and counts it; gives None if it is empty."""
+        with self.ledger.spending("decide"):
+            self.learning.absorb(self.stage, at_least=8)
+            rows = self.codec.unpack(batch, self.meter.drawn)
+            if len(rows) == 0:
+                self.counters.batches_in_pass += 1
+                return None
+            if self.batch_size is None:
+                self.batch_size = self.survivors(len(rows))
+            if self.scoring.most is None:
+                self.scoring.most = max(64, 2 * len(rows))
+            if self.filler is None:
+                self.filler = self.codec.filler(rows)
+            self._count("drawn", rows)
+            self.meter.draw(len(rows), int(rows.lengths.sum()))
+            self.counters.batches_in_pass += 1
+            if self.loaders is None:
+                self.loaders = len(rows)
+            return rows
+
+    def put(self, rows: Rows) -> None:
+        """Decides on what was drawn once its pool is full, and holds what survives."""
+        if self.stage == 1 and isinstance(self.method.opening, Open):
+            with self.ledger.spending("decide"):
+                self.learning.expect(rows, self.stage, len(self.holding))
+                self.holding.pass_through(rows)
+                self.tell({"event": "open", "stage": 1, "ids": rows.ids})
+        else:
+            self.pool.append(rows)
+            if sum(map(len, self.pool)) >= self._pool_size:
+                self._sift()
+
+    def _sift(self) -> None:
+        """Put the pool through the gates; hold what survives, learn from what was revealed."""
+        ledger, scores = self.ledger, self.method.scores and self.stage > 1
+        with ledger.spending("decide"):
+            if self.stage > 1:
+                self.meter.follow()
+            rows = self.codec.concat(self.pool)
+            self.pool = []
+        shares = self.transitions.shares
+        if self.stage == 1:
+            found = self._sifter.opened(rows, shares)
+        else:
+            found = self._sifter.closed(rows, self.stage, self.meter.ratio, shares)
+        with ledger.spending("decide"):
+            self.learning.bad(len(found.bad))
+            if self.stage == 3:
+                self._count("decided", rows)
+            if self.stage > 1:
+                self.counters.threshold = found.threshold
+            self._count("dropped", rows)
+            self._count("dropped", found.survivors, -1)
+            if self.listeners:
+                self.tell(found.event(scores))
+            if scores:
+                self.learning.scored(found)
+            else:
+                self.learning.expect(found.survivors, self.stage, len(self.holding), found.chances)
+            self.holding.add(found.survivors, len(rows), self._size())
+
+    def flush(self) -> None:
+        """Decides on what is drawn and releases all survivors, the last batch maybe smaller."""
+        if self.pool:
+            self._sift()
+        with self.ledger.spending("decide"):
+            self.holding.release(self._size(), everything=True)
+
+    # ---- out
+
+    def next(self) -> tuple[Rows, bool]:
+        """The next batch, and whether it passed open gates; a filler if only others have one."""
+        if not self.holding.ready and self.filler is not None:
+            return self.filler, self.stage == 1
+        with self.ledger.spending("decide"):
+            rows, opened = self.holding.next()
+            self._count("yielded", rows)
+            self.counters.released += float(rows.spans.sum())
+            self.meter.hand_out(int(rows.lengths.sum()), opened)
+            return rows, opened
+
+    def consumed(self) -> float:
+        """The share of the stream consumed, 0 to 1; 0 where its length is not known.
+
+        The batch that comes next counts: the learning rate is for the step after it.
+        """
+        if not self._total:
+            return 0.0
+        return min(1.0, (self.counters.released + self.holding.next_span()) / self._total)
+
+    def work(self) -> Work:
+        """Returns the tokens trained on and scored so far; those that wait count as trained on."""
+        return self.meter.work(
+            self._total, self.holding.tokens(opened=True), self.holding.tokens(opened=False)
+        )
+
+    # ---- sizes and stages
+
+    def survivors(self, loaders: int) -> int:
+        """Survivors a batch, given the examples in the loader's batches."""
+        if self.batch_size is not None:
+            return self.batch_size
+        if self._total is not None and self._total * _TYPICAL_SHARE / loaders >= _ENOUGH_STEPS:
+            return loaders
+        return max(1, round(loaders * self.method.batch_share))
+
+    def _size(self) -> int:
+        """Survivors a batch in this stage."""
+        usual = self.loaders if self.stage == 1 else self.batch_size
+        return self.method.batches.get(self.stage, usual or 1)
+
+    def move(self, stage: int, reason: str) -> None:
+        """Enters a stage; what was decided on in another does not mix with what comes."""
+        if self.stage == 1:
+            self.learning.closing()
+            # Unscored, so without what frozen layers put out: not to be mixed with what follows.
+            self.holding.release(self.loaders or 1, everything=True)
+        move = self.transitions.make(stage, reason, self.meter.drawn)
+        self.tell({"event": "stage", **move})
+        if stage == 1:
+            self.holding.release(self.batch_size or 1, everything=True)
+        self.holding.opened = stage == 1
+
+    # ---- telling
+
+    def _count(self, station: str, rows: Rows, sign: int = 1) -> None:
+        self.ledger.count(station, sign * len(rows), sign * int(rows.lengths.sum()))
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """Calls the listeners; nothing flows back from them."""
+        for listener in self.listeners:
+            listener(event)

@@ -1,0 +1,133 @@
+"""One pass over the loader: what is drawn when, what is yielded, and what a step took.
+
+Several ranks end a pass together, when none has anything left: one that has nothing yields fillers
+until then. A pass that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import Any
+
+from finesieve.batches.rows import Rows
+from finesieve.errors import StateError
+from finesieve.sieve.beginning import Beginning
+from finesieve.sieve.flow import Flow
+from finesieve.sieve.together import Together
+
+_END = object()
+
+
+class Loop:
+    """Makes passes over a loader, one after another.
+
+    ahead: batches taken by a host that was interrupted, and not trained on. resumed: whether the
+    next pass is one that was interrupted. last: batches of the last pass, trained on and drawn.
+    """
+
+    def __init__(self, flow: Flow, beginning: Beginning, together: Together) -> None:
+        self._flow, self._beginning, self._together = flow, beginning, together
+        self.ahead: list[Rows] = []
+        self.resumed = False
+        self.last = 0, 0
+
+    def one_pass(self, batches: Iterable[Any], positioned: bool) -> Iterator[Any]:
+        """Yields the batches of a pass.
+
+        positioned: whether the loader of an interrupted pass starts where it was interrupted.
+
+        Raises:
+            StateError: if the loader ends before the place where its pass was interrupted.
+        """
+        flow, ledger = self._flow, self._flow.ledger
+        self._together.find()
+        if flow.meter.drawn == 0 and not self.resumed:
+            flow.for_rank(self._together.rank)  # where the process group was not there before
+        iterator = iter(batches)
+        with ledger.spending("data"):
+            resumed, self.resumed = self.resumed, False
+            if resumed:
+                iterator = self._resume(iterator, positioned)
+            else:
+                flow.counters.batches_in_pass = 0
+        if self._beginning.wanted and not resumed and flow.meter.drawn == 0:
+            iterator = self._beginning.read(iterator, self._together.mean)
+        exhausted, made = False, 0
+        while True:
+            while not self.ahead and not flow.holding.ready and not exhausted:
+                with ledger.spending("data"):
+                    batch = next(iterator, _END)
+                if batch is _END:
+                    exhausted = True
+                    flow.flush()
+                elif (drawn := flow.draw(batch)) is not None:
+                    self._beginning.try_out(drawn)
+                    flow.put(drawn)
+            if self.ahead:  # counted and agreed on when it was yielded first
+                rows, opened = self.ahead.pop(0), flow.stage == 1
+            else:
+                if exhausted and not flow.holding.ready:
+                    flow.counters.released += flow.holding.take_idle()
+                if not self._agree():
+                    break
+                rows, opened = flow.next()
+            real = bool(rows.weights.any())
+            made += real
+            with ledger.spending("decide"):
+                out = flow.codec.pack(rows)
+            pace = flow.meter.paces["open" if opened else "closed"]
+            start = ledger.clock()
+            try:
+                yield out
+            finally:
+                taken = ledger.clock() - start
+                ledger.seconds["train"] += taken
+                if real:
+                    pace.add(taken, int(rows.lengths.sum()))
+        with ledger.spending("decide"):
+            flow.learning.absorb(flow.stage)
+        self.last = made, flow.counters.batches_in_pass
+        flow.counters.batches_in_pass = 0
+        flow.counters.passes += 1
+
+    def _resume(self, iterator: Iterator[Any], positioned: bool) -> Iterator[Any]:
+        """Leaves out what had been drawn, and puts what waits where the loader's batches are."""
+        flow = self._flow
+        skip = flow.counters.batches_in_pass
+        for done in range(0 if positioned else skip):
+            batch = next(iterator, _END)
+            if batch is _END:
+                raise StateError(
+                    f"the interrupted pass had drawn {skip} batches, but the "
+                    f"loader ends after {done}: it is another loader, or is positioned "
+                    "already (then call sieve(loader, positioned=True))"
+                )
+            flow.codec.note(batch)
+        # What waits goes out before anything is drawn: in the loader's own form.
+        first = list(islice(iterator, 1))
+        for batch in first:
+            flow.codec.note(batch)
+            flow.place_like(batch, self.ahead)
+        return chain(first, iterator)
+
+    def _agree(self) -> bool:
+        """Once per batch: has any rank one? And with the averages, is it time to move?"""
+        flow = self._flow
+        with flow.ledger.spending("decide"):
+            costs = flow.meter.score, flow.meter.train
+            evidence = flow.transitions.evidence(
+                flow.meter.drawn, flow.counters.passes, costs, flow.work
+            )
+            settled = self._together.settle(
+                ready=flow.holding.ready,
+                empty=flow.filler is None,
+                consumed=flow.consumed(),
+                evidence=evidence,
+                gates=(flow.method.forward, flow.method.backward),
+            )
+            flow.counters.progress = settled.consumed
+            move = flow.transitions.due(settled.evidence)
+            if move is not None:
+                flow.move(*move)
+            return settled.ready

@@ -1,0 +1,66 @@
+"""The weight of each survivor, and the weighted mean of the losses that it is for.
+
+An example that was kept with a small probability weighs more, so that the weighted mean over a
+batch estimates, without bias, the mean over the pool that the batch came from.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finesieve.gates.protocol import FloatArray, IntArray
+
+
+def after_opening(q: FloatArray | None, passed: IntArray) -> FloatArray | None:
+    """Returns float32[m], the weights of the m examples that an opening gate let pass.
+
+    Args:
+        q: float32[n], the probability to pass of each example of the pool; None where all do.
+        passed: int64[m], places in the pool.
+
+    None stands for weights of 1: where all chances are alike they are 1 to the bit.
+    """
+    if q is None or not q.min() < q.max():
+        return None
+    weights: FloatArray = (q.mean() / q[passed]).astype(np.float32)
+    return weights
+
+
+def after_gates(
+    q: FloatArray | None, p: FloatArray | None, passed: IntArray, kept: IntArray, drawn: int
+) -> FloatArray:
+    """Returns float32[k], the weights of the k survivors of closed gates; of mean about 1, so that
+    every batch estimates the mean gradient of its pool.
+
+    Args:
+        q: float32[drawn], the probability to pass the forward gate; None where all pass it.
+        p: float32[m], the probability to be kept once scored; None where the gate gives none.
+        passed: int64[m], places in the pool of those that were scored.
+        kept: int64[k], places in `passed`.
+        drawn: examples in the pool.
+    """
+    weights = np.ones(len(kept), dtype=np.float64)
+    # Where all are alike they weigh 1, to the bit.
+    if q is not None and len(kept) and not (p is None and q.min() == q.max()):
+        weights *= (q.mean() if p is None else 1.0) / q[passed][kept]
+    if p is not None and len(kept):
+        weights *= p.sum() / (drawn if q is not None else len(passed)) / p[kept]
+    return weights.astype(np.float32)
+
+
+def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """Returns the mean of weight times loss, a scalar; losses that are not finite are left out.
+
+    losses: float[n], with gradient. weights: float[n], of mean about 1.
+    """
+    # Where nothing has to be waited for: most often all are finite, which their sum tells.
+    if losses.device.type == "cpu" and math.isfinite(losses.detach().sum().item()):
+        return (losses * weights.to(losses)).mean()
+    finite = torch.isfinite(losses.detach())
+    clean = torch.where(finite, losses, torch.zeros_like(losses))
+    share = len(losses) / finite.sum().clamp(min=1).to(losses.dtype)  # 1 if all are finite
+    return (clean * weights.to(losses)).mean() * share
