@@ -70,7 +70,7 @@ def unfit(found: LastLayer | None) -> str:
     return ""
 
 
-def start_head(found: LastLayer | None, mean: Mean = list) -> HeadStart:
+def start_head(found: LastLayer | None, mean: Mean = list, wanted: int = EXAMPLES) -> HeadStart:
     """Fits the last layer to the examples and installs it, unless it is trained already.
 
     The mean loss plus strength / 2 * |W|^2 is minimised by L-BFGS, with inputs that are centred
@@ -88,11 +88,12 @@ def start_head(found: LastLayer | None, mean: Mean = list) -> HeadStart:
     called as often on each.
 
     mean: gives the mean of a list of numbers over ranks, place by place; one rank's is its own.
+    wanted: examples that were to be looked at; if they are too few, none was.
     """
-    reason = unfit(found)
     count = 0 if found is None else len(found)
-    if not reason and count < FEWEST:
-        reason = f"{count} examples are too few; it takes {FEWEST}"
+    looked_at = wanted if found is None else count
+    few = f"{looked_at} examples are too few; it takes {FEWEST}" if looked_at < FEWEST else ""
+    reason = few if found is None and few else unfit(found) or few
     fit = None if reason or found is None else _Fit(found)
     if fit is not None and not _is_number(fit.now()):
         reason = "a loss is not finite"

@@ -17,7 +17,7 @@ from finesieve.batches.rows import Rows
 from finesieve.costs.ledger import Ledger
 from finesieve.methods.method import Method
 from finesieve.scoring.batches import ScoringPass
-from finesieve.scoring.head_start import HeadStart, Mean, default_examples, start_head
+from finesieve.scoring.head_start import FEWEST, HeadStart, Mean, default_examples, start_head
 
 _END = object()
 
@@ -63,7 +63,8 @@ class Beginning:
         batches: list[Any] = []
         parts: list[Rows] = []
         with self._ledger.spending("data"):
-            while sum(map(len, parts)) < self._examples:
+            enough = self._examples >= FEWEST  # else nothing is read ahead, nor run
+            while enough and sum(map(len, parts)) < self._examples:
                 batch = next(iterator, _END)
                 if batch is _END:
                     break
@@ -81,7 +82,7 @@ class Beginning:
             found = self._scoring.last_layer(rows)
             self._untried = self._untried and found is None
         with self._ledger.spending("score"):
-            started = start_head(found, mean)
+            started = start_head(found, mean, self._examples)
         self.found = replace(started, seconds=self._ledger.clock() - before)
         self._tell({"event": "head_start", **self.found.as_dict()})
         self.undrawn = sum(sizes)
