@@ -12,12 +12,14 @@ from finesieve.methods import recipes
 from finesieve.methods.method import Method
 from finesieve.methods.recipes import Recipe
 
+_BY_ITSELF = ("train", "score", "cost_ratio", "systematic")  # found where they are None
+
 
 def ours(**settings: Any) -> Recipe:
     """Returns our method's recipe: `Budget` where `budget` is given, `Manual` where `starts` is,
     else `Adaptive`."""
     budget, starts = settings.pop("budget", None), settings.pop("starts", None)
-    given = {name: value for name, value in settings.items() if value is not None}
+    given = {k: v for k, v in settings.items() if v is not None or k not in _BY_ITSELF}
     if budget is not None:
         if starts is not None or {"train", "score"} & given.keys():
             raise ConfigError("budget sets shares and stages: leave out train, score and starts")
