@@ -25,7 +25,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/ruff check finesieve tests benchmarks examples
-	$(BIN)/ruff format --check --quiet finesieve tests benchmarks examples
+	$(BIN)/ruff format --check --quiet finesieve tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q $(SPREAD)
 
@@ -44,7 +44,7 @@ test-lowest: $(LOWEST)/.dev
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check finesieve tests benchmarks examples
-	$(BIN)/ruff format --check --quiet finesieve tests benchmarks examples
+	$(BIN)/ruff format --check --quiet finesieve tests benchmarks
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev

@@ -1,7 +1,7 @@
 """A loop with Hugging Face Accelerate, filtered; `accelerate_loop.py` is the same without.
 
-python examples/accelerate_loop_sieve.py
-accelerate launch examples/accelerate_loop_sieve.py    as Accelerate is configured
+    python examples/accelerate_loop_sieve.py
+    accelerate launch examples/accelerate_loop_sieve.py    as Accelerate is configured
 """
 
 import torch

@@ -23,8 +23,7 @@ class Texts:
     def collate(self, examples):
         texts = [row["text"] for row in examples]
         batch = self.tokenizer(
-            texts, truncation=True, max_length=48, padding=True, return_tensors="pt"
-        )
+            texts, truncation=True, max_length=48, padding=True, return_tensors="pt")
         batch["labels"] = torch.tensor([self.names.index(row["label"]) for row in examples])
         return batch
 
@@ -33,5 +32,4 @@ class Texts:
 
     def model(self):
         return AutoModelForSequenceClassification.from_pretrained(
-            resolve("minilm"), num_labels=len(self.names)
-        )
+            resolve("minilm"), num_labels=len(self.names))

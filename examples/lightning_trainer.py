@@ -30,7 +30,6 @@ L.seed_everything(0)
 texts = Texts()
 module, loader = Classifier(texts.model()), texts.loader()
 trainer = L.Trainer(
-    max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False
-)
+    max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False)
 trainer.fit(module, loader)
 print(f"last loss {module.last.item():.6f}")

@@ -35,12 +35,8 @@ texts = Texts()
 module, loader = Classifier(texts.model()), texts.loader()
 module.sieved = SieveCallback(head=heads.SingleLabel(), batch_size=16)
 trainer = L.Trainer(
-    max_epochs=1,
-    logger=False,
-    enable_checkpointing=False,
-    enable_progress_bar=False,
-    callbacks=[module.sieved],
-)
+    max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+    callbacks=[module.sieved])
 trainer.fit(module, module.sieved(loader))
 print(module.sieved.sieve.moves, module.sieved.sieve.ledger.examples)
 print(f"last loss {module.last.item():.6f}")

@@ -28,13 +28,9 @@ args = parser.parse_args()
 
 def dpo_losses(model, batch):
     """What DPO's sigmoid loss takes the mean of: a pair is one example."""
-    given = {
-        "input_ids": batch["input_ids"],
-        "attention_mask": batch["attention_mask"],
-        "labels": batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100),
-        "use_cache": False,
-        "fused_lm_head": True,
-    }
+    given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"],
+             "labels": batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100),
+             "use_cache": False, "fused_lm_head": True}
     with torch.no_grad():
         before = trainer.ref_model(**given).log_probs.sum(dim=1)
     chosen, rejected = (model(**given).log_probs.sum(dim=1) - before).chunk(2)
@@ -47,52 +43,29 @@ texts = [row["text"].split() for row in rows("train")[: args.limit]]
 pairs = []
 for words in texts:
     other, half = dice.choice(texts), len(words) // 2 + 1
-    pairs.append(
-        {
-            "prompt": " ".join(words[:half]),
-            "chosen": " " + " ".join(words[half:]),
-            "rejected": " " + " ".join(other[len(other) // 2 + 1 :]),
-        }
-    )
+    pairs.append({"prompt": " ".join(words[:half]), "chosen": " " + " ".join(words[half:]),
+                  "rejected": " " + " ".join(other[len(other) // 2 + 1:])})
 words = Tokenizer(models.BPE())  # gives the same tokens each time; BERT's is trained otherwise
 words.pre_tokenizer = pre_tokenizers.ByteLevel()
-words.train_from_iterator(
-    map(" ".join, texts),
-    trainers.BpeTrainer(vocab_size=2000, special_tokens=["<pad>", "<end>"], show_progress=False),
-)
-tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<end>")
+words.train_from_iterator(map(" ".join, texts), trainers.BpeTrainer(
+    vocab_size=2000, special_tokens=["<pad>", "<end>"], show_progress=False))
+tokenizer = PreTrainedTokenizerFast(
+    tokenizer_object=words, pad_token="<pad>", eos_token="<end>")
 
 
 def language_model():
     torch.manual_seed(0)
-    return GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=len(tokenizer),
-            n_positions=64,
-            n_embd=128,
-            n_layer=2,
-            n_head=4,
-            bos_token_id=tokenizer.eos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
+    return GPT2LMHeadModel(GPT2Config(
+        vocab_size=len(tokenizer), n_positions=64, n_embd=128, n_layer=2, n_head=4,
+        bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id))
 
 
 trainer = DPOTrainer(
-    language_model(),
-    language_model(),
+    language_model(), language_model(),
     args=DPOConfig(
-        args.output,
-        per_device_train_batch_size=32,
-        num_train_epochs=1,
-        learning_rate=1e-3,
-        max_length=64,
-        bf16=False,
-        gradient_checkpointing=False,
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        logging_steps=25,
+        args.output, per_device_train_batch_size=32, num_train_epochs=1, learning_rate=1e-3,
+        max_length=64, bf16=False, gradient_checkpointing=False, report_to=[],
+        save_strategy="no", disable_tqdm=True, logging_steps=25,
     ),
     train_dataset=Dataset.from_list(pairs),
     processing_class=tokenizer,

@@ -1,7 +1,7 @@
 """sentence-transformers' trainer, with a sieve attached to it: are two docstrings of one library?
 
-python examples/sentence_encoder.py            the plain trainer
-python examples/sentence_encoder.py --sieve    the same, filtered
+    python examples/sentence_encoder.py            the plain trainer
+    python examples/sentence_encoder.py --sieve    the same, filtered
 """
 
 import argparse
@@ -32,11 +32,8 @@ args = parser.parse_args()
 def cosine_losses(model, batch):
     """What CosineSimilarityLoss takes the mean of."""
     first, second = (
-        model({k.removeprefix(name): v for k, v in batch.items() if k.startswith(name)})[
-            "sentence_embedding"
-        ]
-        for name in ("sentence1_", "sentence2_")
-    )
+        model({k.removeprefix(name): v for k, v in batch.items() if k.startswith(name)})
+        ["sentence_embedding"] for name in ("sentence1_", "sentence2_"))
     return (cosine_similarity(first, second) - batch["label"].float()) ** 2
 
 
@@ -46,27 +43,16 @@ docstrings = rows("train")
 pairs = []
 for row in docstrings[: args.limit]:
     other = dice.choice(docstrings)
-    pairs.append(
-        {
-            "sentence1": row["text"],
-            "sentence2": other["text"],
-            "score": float(row["label"] == other["label"]),
-        }
-    )
+    pairs.append({"sentence1": row["text"], "sentence2": other["text"],
+                  "score": float(row["label"] == other["label"])})
 encoder = modules.Transformer(resolve("minilm"), max_seq_length=48)
 model = SentenceTransformer(modules=[encoder, modules.Pooling(384)], device="cpu")
 
 trainer = SentenceTransformerTrainer(
     model,
     SentenceTransformerTrainingArguments(
-        args.output,
-        per_device_train_batch_size=32,
-        num_train_epochs=1,
-        learning_rate=1e-4,
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        logging_steps=25,
+        args.output, per_device_train_batch_size=32, num_train_epochs=1, learning_rate=1e-4,
+        report_to=[], save_strategy="no", disable_tqdm=True, logging_steps=25,
         dataloader_pin_memory=False,
     ),
     train_dataset=Dataset.from_list(pairs),

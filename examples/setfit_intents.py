@@ -30,11 +30,8 @@ args = parser.parse_args()
 def cosine_losses(model, batch):
     """What CosineSimilarityLoss, SetFit's default, takes the mean of."""
     first, second = (
-        model({k.removeprefix(name): v for k, v in batch.items() if k.startswith(name)})[
-            "sentence_embedding"
-        ]
-        for name in ("sentence_1_", "sentence_2_")
-    )
+        model({k.removeprefix(name): v for k, v in batch.items() if k.startswith(name)})
+        ["sentence_embedding"] for name in ("sentence_1_", "sentence_2_"))
     return (cosine_similarity(first, second) - batch["label"].float()) ** 2
 
 
@@ -45,14 +42,8 @@ body = SentenceTransformer(modules=[encoder, modules.Pooling(384)], device="cpu"
 trainer = Trainer(
     SetFitModel(body, LogisticRegression(max_iter=1000)),
     TrainingArguments(
-        args.output,
-        batch_size=32,
-        num_epochs=1,
-        num_iterations=1,  # two pairs a text
-        body_learning_rate=1e-4,
-        report_to="none",
-        save_strategy="no",
-        show_progress_bar=False,
+        args.output, batch_size=32, num_epochs=1, num_iterations=1,  # two pairs a text
+        body_learning_rate=1e-4, report_to="none", save_strategy="no", show_progress_bar=False,
     ),
     train_dataset=Dataset.from_list(rows("train")[: args.limit]),
 )

@@ -1,7 +1,7 @@
 """Hugging Face's Trainer, with a sieve attached to it.
 
-python examples/trainer.py            the plain Trainer
-python examples/trainer.py --sieve    the same, filtered
+    python examples/trainer.py            the plain Trainer
+    python examples/trainer.py --sieve    the same, filtered
 """
 
 import argparse
@@ -38,14 +38,8 @@ train = [
 trainer = Trainer(
     model,
     TrainingArguments(
-        args.output,
-        per_device_train_batch_size=32,
-        num_train_epochs=1,
-        learning_rate=1e-4,
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        logging_steps=25,
+        args.output, per_device_train_batch_size=32, num_train_epochs=1, learning_rate=1e-4,
+        report_to=[], save_strategy="no", disable_tqdm=True, logging_steps=25,
     ),
     data_collator=DataCollatorWithPadding(tokenizer),
     train_dataset=train,
