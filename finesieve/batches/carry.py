@@ -90,9 +90,11 @@ def ride(batch: Any) -> Ride:
 
 
 def is_filler(batch: Any) -> bool:
-    """Whether a sieve's batch is a filler. It has one or two examples, of weight 0: it completes a
-    step of the host's, or keeps this rank in step with others that have more left, and adds nothing
-    to the gradient.
+    """Return whether a batch is a filler: one or two examples of weight 0, which add nothing to the
+    gradient.
+
+    A sieve yields one to complete an accumulated optimizer step, or to keep this rank in step with
+    ranks that have more data left. Leave fillers out of metrics of your own.
 
     Raises `BatchError` for a batch that did not come from a sieve.
     """

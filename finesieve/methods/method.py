@@ -10,7 +10,7 @@ from finesieve.errors import ConfigError
 from finesieve.gates.forward import PredictorGate
 from finesieve.gates.protocol import Gate
 from finesieve.gates.simple import Open, Random
-from finesieve.stages.policy import Fixed, Stages
+from finesieve.stages.policy import Fixed, GateLimits, Stages
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ class Method:
         if alone and self.stages.first == 3 and isinstance(self.forward, Random):
             return self.forward.share
         return None
+
+    @property
+    def limits(self) -> GateLimits:
+        """The settings of the three gates, which a policy needs to price them."""
+        return GateLimits(self.opening.limits(), self.forward.limits(), self.backward.limits())
 
     @property
     def scores(self) -> bool:

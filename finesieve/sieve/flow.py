@@ -24,7 +24,6 @@ from finesieve.scoring.scorers import Scorer
 from finesieve.sieve.feedback import Learning
 from finesieve.sieve.options import SieveOptions, features_of
 from finesieve.sieve.pool import Sifter
-from finesieve.stages.policy import GateLimits
 from finesieve.stages.transitions import Transitions
 
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
@@ -90,8 +89,7 @@ class Flow:
         self.learning = Learning(
             method, scorer, self.codec, features, options.read_ahead, self.ledger, self.tell
         )
-        gates = method.opening, method.forward, method.backward
-        limits = GateLimits(*(gate.limits() for gate in gates))
+        limits = method.limits
         self.transitions = Transitions(method.stages, self.learning.window, total, limits)
         self.batch_size = options.batch_size
         self.loaders: int | None = None
@@ -105,7 +103,7 @@ class Flow:
 
     @property
     def held(self) -> int:
-        """Examples drawn but not yet dropped or handed out."""
+        """The number of examples that were drawn and wait for a decision or for their batch."""
         return sum(map(len, self.pool)) + len(self.holding)
 
     def for_rank(self, rank: int) -> None:

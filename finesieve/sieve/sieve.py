@@ -280,7 +280,7 @@ class Sieve:
 
     @property
     def held(self) -> int:
-        """Examples drawn but not yet dropped or yielded."""
+        """The number of examples that were drawn and wait for a decision or for their batch."""
         return self._flow.held
 
     @property
@@ -320,10 +320,15 @@ class Sieve:
         return {"fingerprint": dict(self._fingerprint), **run}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
-        """Take up a saved state; `StateError` if it is of another method, version or setting.
+        """Restore what `state_dict` saved, so that the run goes on where it was.
 
-        device: where the examples that wait are put until the loader's first batch is there, whose
-            own place is theirs from then on.
+        Args:
+            state: from a sieve of the same method and settings.
+            device: where to put the saved examples. Once the loader's first batch comes, they move
+                to the device of that batch.
+
+        Raises:
+            StateError: if the state is of another method, version or setting.
         """
         check_same(state.get("fingerprint", {}), self._fingerprint)
         take_up(state, self._flow, self._beginning, self._loop, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import finesieve as fs
 from finesieve.cli.main import main
 from finesieve.cli.training.progress import why_open
 from finesieve.methods.registry import build
+from finesieve.stages.policy import GateLimits, View
 from tests.conftest import Bag, arguments, make_batches, small_sieve, train
 
 
@@ -57,3 +59,19 @@ def test_it_is_said_where_all_was_trained_on_and_there_alone(
         "no time was saved: trained on everything, because no gate closes in the first 1024 "
         "examples, and the stream had 64" in told
     ) == said
+
+
+def test_the_price_that_is_told_is_the_policys_own() -> None:
+    """With the floors, the audit and the least share of the method's gates."""
+    recipe = fs.Adaptive(least=0.6, floor_backward=0.3, patience=100, cost_ratio=0.9, warmup=0.0)
+    model, batches = Bag(dropout=0.0), make_batches(400)
+    sieve = fs.Sieve(model, recipe, total=400)
+    train(sieve, batches, model, torch.optim.SGD(model.parameters(), lr=0.01))
+    assert sieve.stage == 1
+    policy, limits = sieve.method.stages, sieve.method.limits
+    assert (limits.backward.least, limits.backward.floor) == (0.6, 0.3)
+    view = View(1, 1.0, 400, 1, sieve.window, sieve.costs, sieve.work(), limits)
+    prices = policy.evidence(view)[2:]
+    without = policy.evidence(replace(view, limits=GateLimits()))[2:]
+    assert f"{min(prices):.2f}" != f"{min(without):.2f}"  # so that the next line can fail
+    assert f"would have cost {min(prices):.2f} of plain training" in why_open(sieve, policy)

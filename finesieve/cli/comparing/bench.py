@@ -48,7 +48,7 @@ class Bench:
         cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         most = max(1, len(cpus) // self.threads)
         count = workers or most
-        # Each worker has cores of its own: runs side by side must not steal each other's time.
+        # Each worker is pinned to its own cores, since runs that share a core slow each other down.
         self.cores: list[Cores] = []
         for i in range(count):
             own = cpus[i * self.threads : (i + 1) * self.threads]

@@ -76,7 +76,10 @@ def line(now: dict[str, Any]) -> str:
 
 
 def why_open(sieve: Sieve, stages: Stages) -> str:
-    """Return why the gates were still open when the stream ended, in words."""
+    """Return a sentence that says why no gate closed before the stream ended.
+
+    The price in it is the one that the policy itself would have computed at the end.
+    """
     if not isinstance(stages, Automatic):
         return "the method closed no gate before the stream ended"
     revealed = sieve.window.revealed
@@ -84,7 +87,8 @@ def why_open(sieve: Sieve, stages: Stages) -> str:
         return (
             f"no gate closes in the first {stages.patience} examples, and the stream had {revealed}"
         )
-    view = View(1, 1.0, revealed, sieve.passes, sieve.window, sieve.costs, sieve.work())
+    costs, limits = sieve.costs, sieve.method.limits
+    view = View(1, 1.0, revealed, sieve.passes, sieve.window, costs, sieve.work(), limits)
     _, concentration, *prices = stages.evidence(view)
     return (
         f"skipping would have cost {min(prices):.2f} of plain training for the same "
