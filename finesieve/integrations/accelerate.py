@@ -90,7 +90,6 @@ class FilteredLoader:
         settings = {
             "total": _total(loader, epochs, ranks),
             "seed": accelerator.process_index,
-            "clock": hosts.clock(device),
             "agreement": Ranks(device=str(device)) if ranks > 1 else Alone(),
             **options,
         }

@@ -31,13 +31,11 @@ except ImportError as error:
         f"finesieve.integrations.lightning needs {error.name}: pip install 'finesieve[lightning]'"
     ) from None
 
-from finesieve.costs.clock import TrainingClock
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
 from finesieve.integrations.common import (
     Driven,
     check_method,
-    clock,
     examples,
     sized,
     unserved,
@@ -131,8 +129,6 @@ class SieveCallback(Callback):
         self._progress = 0.0
         self._order: Tensor | None = None  # random state with which the pass began
         self._saved: Mapping[str, Any] | None = None
-        # Asked for the device's clock at each reading: a test or a subclass may give another.
-        self._clock = TrainingClock(lambda: self._device_clock())
 
     # ---- for the user's script
 
@@ -260,11 +256,7 @@ class SieveCallback(Callback):
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         if self.sieve is not None:
-            self._clock.pause()
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if self.sieve is not None:
-            self._clock.go_on()
+            self.sieve.ledger.pause()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._pass = None  # ends the loader's workers
@@ -364,9 +356,6 @@ class SieveCallback(Callback):
             return self._given
         return passes * count
 
-    def _device_clock(self) -> float:
-        return clock(self._trainer.strategy.root_device)()
-
     def _built(self) -> Sieve:
         trainer, module, scorer = self._trainer, self._module, None
         # The module itself, not the strategy's wrapper, under the precision that it trains in.
@@ -384,7 +373,7 @@ class SieveCallback(Callback):
             listeners=self._listeners,
             features=self._features or (self._head.features() if self._head else None),
             agreement=Ranks(device=str(trainer.strategy.root_device)) if several else Alone(),
-            **{"clock": self._clock, **self._options},
+            **self._options,
         )
         sieve.rates.known()  # what goes by steps is refused when training starts
         if self._saved is not None:
@@ -469,6 +458,7 @@ class _Prepared(Scorer):
 
     def __init__(self, scorer: Scorer, trainer: Any, module: Any) -> None:
         self._scorer, self._trainer, self._module = scorer, trainer, module
+        self.model = module  # the sieve asks where it is
 
     def __call__(self, batch: Any) -> Scores:
         with scoring(self._module):  # hooks may draw random numbers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows
 from finesieve.costs.ledger import Ledger
 from finesieve.costs.meter import Meter
+from finesieve.costs.watch import Step
 from finesieve.errors import ScoreError
 from finesieve.gates.protocol import FloatArray, IntArray
 from finesieve.scoring.head_start import unfit
@@ -23,6 +25,8 @@ from finesieve.scoring.last_layer import LastLayer, joined
 from finesieve.scoring.scorers import Scorer, Scores
 
 _ENDS, _MOST_COSTS = 64, 2**20  # of `cut_by_length`: worked on at once, and what that may take
+_OVERHEAD = 64.0  # tokens that a forward's launch is worth on a CPU
+_MOST_OVERHEAD = 1e9  # one forward, whatever the padding
 _MOST_INPUTS = 2**26  # numbers that a head start may hold: 256 MB
 
 
@@ -89,6 +93,22 @@ class Scored(NamedTuple):
     prefix: Tensor | None
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Restores the random states of the process and of its GPUs."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    gpus = torch.cuda.get_rng_state_all() if on_gpu else []
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if gpus:
+            torch.cuda.set_rng_state_all(gpus)
+
+
 class ScoringPass:
     """Scores rows in batches of like length, and keeps the books of it.
 
@@ -103,10 +123,12 @@ class ScoringPass:
         ledger: Ledger,
         meter: Meter,
         most: int | None,
-        overhead: float,
+        overhead: float | None,
     ) -> None:
         self._scorer, self._codec, self._ledger, self._meter = scorer, codec, ledger, meter
-        self.most, self._overhead = most, overhead
+        self.most = most
+        self._told_overhead = overhead is not None
+        self._overhead = _OVERHEAD if overhead is None else overhead
 
     def __call__(self, rows: Rows, chosen: IntArray) -> Scored:
         """Score the chosen rows, int64[m].
@@ -122,6 +144,10 @@ class ScoringPass:
         tokens = int(lengths.sum())
         self._ledger.count("scored", len(lengths), tokens)
         self._meter.scored += tokens
+
+    def _lap(self, lengths: npt.NDArray[np.int64]) -> None:
+        """Time the forward over examples of these lengths, which ends here."""
+        self._ledger.watch.turn("score", Step.of(self._meter.paces["score"], lengths))
 
     def _cuts(self, lengths: npt.NDArray[np.int64], most: int) -> list[slice]:
         if self._codec.buckets:
@@ -167,6 +193,21 @@ class ScoringPass:
         same = all(part.layer is parts[0].layer for part in parts)
         return joined(parts) if same else None
 
+    def measured(self, overhead: float) -> None:
+        """Lets the cuts go by what a forward's launch was measured to be worth, in tokens, unless
+        the user said it."""
+        if not self._told_overhead:
+            self._overhead = min(overhead, _MOST_OVERHEAD)
+
+    def look(self, rows: Rows, chosen: IntArray) -> None:
+        """Times the scoring of the chosen rows, and throws the scores away. They are scored twice,
+        and timed the second time. Random states are restored."""
+        with _undisturbed():
+            for timed in (False, True):
+                with self._ledger.spending("score"):
+                    self._score(rows, chosen, timed)
+                self._count(rows.lengths[chosen])
+
     def try_out(self, rows: Rows) -> None:
         """Scores two of the rows and throws the scores away, so that a scorer that does not fit
         the batches is found out before anything is trained. No books are kept of it, and the
@@ -175,18 +216,9 @@ class ScoringPass:
         Raises whatever scoring a pool would raise.
         """
         some = np.arange(min(2, len(rows)))
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        gpus = torch.cuda.get_rng_state_all() if on_gpu else []
-        try:
+        with _undisturbed():
             for _, count, batch in self._batches(rows, some):
                 self._scores(batch, count)
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            torch.set_rng_state(states[2])
-            if gpus:
-                torch.cuda.set_rng_state_all(gpus)
 
     def _scores(self, batch: Any, count: int) -> Scores:
         """The scorer's answer for a batch of `count` examples; `ScoreError` for a wrong shape."""
@@ -199,18 +231,15 @@ class ScoringPass:
             )
         return scores
 
-    def _score(self, rows: Rows, chosen: IntArray) -> Scored:
-        codec, clock, pace = self._codec, self._ledger.clock, self._meter.paces["score"]
-        n = len(chosen)
+    def _score(self, rows: Rows, chosen: IntArray, timed: bool = True) -> Scored:
+        codec, n = self._codec, len(chosen)
         prefix: Tensor | None = None
         loss, size = np.empty(n, np.float32), np.empty(n, np.float32)
-        before = clock()
         for index, count, batch in self._batches(rows, chosen):
             scores = self._scores(batch, count)
             loss[index], size[index] = scores.loss[: len(index)], scores.size[: len(index)]
             if scores.prefix is not None:
                 prefix = codec.place(rows, prefix, n, index, scores.prefix)
-            now = clock()
-            pace.add(now - before, int(rows.lengths[chosen[index]].sum()))
-            before = now
+            if timed:
+                self._lap(rows.lengths[chosen[index]])
         return Scored(loss, size, prefix)

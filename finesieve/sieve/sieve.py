@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 from finesieve.batches.carry import is_filler, ride, rides
+from finesieve.costs.ledger import KINDS
 from finesieve.costs.meter import Work
+from finesieve.costs.timer import ProgramTimer, devices_of
+from finesieve.costs.watch import Watch
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.protocol import State
 from finesieve.methods.method import Method
@@ -28,7 +31,7 @@ from finesieve.scoring.scorers import Scorer, check_losses
 from finesieve.sieve.beginning import Beginning
 from finesieve.sieve.flow import Flow
 from finesieve.sieve.loop import Loop
-from finesieve.sieve.options import SieveOptions, clock_of, options_of, scorer_of
+from finesieve.sieve.options import SieveOptions, options_of, scorer_of
 from finesieve.sieve.schedule import RateWatch, Schedule, StreamSchedule
 from finesieve.sieve.state import check_same, identity, take_up, written
 from finesieve.sieve.together import Together
@@ -90,8 +93,10 @@ class Sieve:
                 "scorer"
             )
         self._total = total
-        clock = given.clock or clock_of(getattr(scorer, "model", model))
-        self._flow = flow = Flow(self.method, scorer, given, total, seed, clock)
+        timer = ProgramTimer(given.clock) if given.clock else None
+        where = getattr(scorer, "model", model)
+        watch = Watch(KINDS, timer, lambda: devices_of(where))
+        self._flow = flow = Flow(self.method, scorer, given, total, seed, watch)
         self.ledger, self.meter, self.window = flow.ledger, flow.meter, flow.learning.window
         self._together = Together(given.agreement)
         flow.for_rank(self._together.rank)

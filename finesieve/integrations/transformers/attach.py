@@ -8,7 +8,6 @@ are open, or the method has none) the host computes its own loss, to the bit.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from inspect import signature
@@ -30,7 +29,6 @@ except ImportError as error:
     ) from None
 
 from finesieve.batches.carry import IDS, PREFIX, WEIGHTS
-from finesieve.costs.clock import TrainingClock
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
 from finesieve.integrations import common as hosts
@@ -172,7 +170,6 @@ class Attached:
             watches=made.scores or made.learns,
         )
         self._finer = 1  # batches of survivors that make up one of the loader's
-        self.clock = TrainingClock(time.perf_counter)
 
     def _find_head(self, given: heads.Head | None) -> None:
         trainer: Any = self.trainer
@@ -227,14 +224,12 @@ class Attached:
         device = args.device
         # A method of the user's own is copied: gates and predictor are new in each training.
         method = copy.deepcopy(self._method)
-        self.clock = TrainingClock(hosts.clock(device))
         # The trainer takes all batches of an optimizer step before it trains on the first.
         step = max(batch_size, options.get("batch_size") or 0) * args.gradient_accumulation_steps
         self.sieve = Sieve.of_host(
             self._scorer(),
             method,
             total=total,
-            clock=self.clock,
             features=self._features or self._default_features(),
             agreement=Ranks(device=str(device)) if ranks > 1 else Alone(),
             listeners=self._listeners,
@@ -411,7 +406,8 @@ class _Callback(TrainerCallback):
         attached = self._attached
         if attached.filters and attached.epochs is not None and attached.sieve is not None:
             state.epoch = attached.sieve.progress * attached.epochs
-        attached.clock.pause()  # until the trainer asks for a batch: it evaluates, saves, logs
+        if attached.sieve is not None:
+            attached.sieve.ledger.pause()
         return control
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:

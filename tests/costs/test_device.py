@@ -1,0 +1,106 @@
+"""On a device that runs behind the program every host measures what things cost, and waits little.
+
+The models are tiny and run on the CPU; the seconds are those of a simulated device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import finesieve as fs
+from tests.conftest import Bag, make_batches
+from tests.costs.simulated import Cost, Device
+
+LAUNCHES = Cost(0.024, 1e-6), Cost(0.008, 4e-7)  # a thousand kernels a step, and short texts
+COMPUTE = Cost(1e-4, 1e-3), Cost(4e-5, 3.3e-4)
+N, POOL = 800, 48
+
+
+def method() -> fs.Method:
+    """Gates close by hand, and costs are as measured."""
+    return fs.methods.registry.build("finesieve", 0, predictor_bits=12, starts={2: 0.3}, train=0.4)
+
+
+def plain(device: Device, folder: Path) -> fs.Sieve:
+    model: Any = device.run(Bag(dropout=0.0))
+    options = fs.SieveOptions(pool=POOL, group=2)
+    sieve = fs.Sieve(
+        model, method(), total=N, head=fs.heads.SingleLabel(), head_start=0, options=options
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for batch in sieve(make_batches(N)):
+        given = fs.inputs(batch)
+        labels = given.pop("labels")
+        losses = F.cross_entropy(model(**given), labels, reduction="none")
+        sieve.loss(losses, batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return sieve
+
+
+def in_trainer(device: Device, folder: Path) -> fs.Sieve:
+    pytest.importorskip("transformers")
+    from tests.integrations.transformers.kit import Data, model, trainer
+
+    host = trainer(folder, device.run(model()), Data(N), num_train_epochs=1)
+    attached: Any = fs.attach(host, method(), pool=POOL, group=2, head_start=0)
+    host.train()
+    return attached.sieve
+
+
+def in_accelerate(device: Device, folder: Path) -> fs.Sieve:
+    pytest.importorskip("accelerate")
+    from tests.integrations.accelerate.ranks import Run
+
+    options = {"pool": POOL, "group": 2, "head_start": 0}
+    run = Run(method(), n=N, epochs=1, model=lambda: device.run(Bag(dropout=0.0)), options=options)
+    return run.stream.sieve
+
+
+def in_lightning(device: Device, folder: Path) -> fs.Sieve:
+    pytest.importorskip("lightning")
+    from tests.integrations.lightning.kit import ROWS, Classifier, loader, sieved, trainer
+
+    callback = sieved(method(), pool=POOL, head_start=0)
+    host = trainer(folder, callback, max_epochs=2)
+    module = Classifier(callback)
+    device.run(module.bag)
+    host.fit(module, callback(loader()))
+    assert len(ROWS) == N / 2
+    assert callback.sieve is not None
+    return callback.sieve
+
+
+HOSTS = [plain, in_trainer, in_accelerate, in_lightning]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("costs", [LAUNCHES, COMPUTE], ids=["launches", "compute"])
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_host_measures_what_scoring_costs(
+    host: Callable[[Device, Path], fs.Sieve],
+    costs: tuple[Cost, Cost],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = Device(*costs, first=5.0, shape=0.002, noise=0.05)
+    device.install(monkeypatch)
+    sieve = host(device, tmp_path)
+    assert [move["stage"] for move in sieve.moves] == [1, 2]
+    assert len(device.calls["score"]) > 8
+    opened = device.per_token("train", device.calls["train"][: device.before])
+    closed = device.per_token("train", device.calls["train"][device.before :])
+    scored = device.per_token("score", device.calls["score"][1:])  # after the trial of the scorer
+    assert sieve.meter.relative("score") == pytest.approx(scored / opened, rel=0.1)
+    assert sieve.meter.relative("closed") == pytest.approx(closed / opened, rel=0.1)
+    # Nothing waits for the sake of a clock; and who reads the books has all seconds there.
+    pools = 0.7 * N / POOL
+    assert device.waits <= pools + device.before / 8 + 4
+    books = sieve.ledger.seconds
+    assert sum(books.values()) == pytest.approx(device.now, rel=0.02)
