@@ -58,7 +58,7 @@ $(VENV)-docs/.done: pyproject.toml
 
 docs: $(VENV)-docs/.done
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
-	@echo "The site is in build/site/index.html"
+	@echo "The site is in build/site/index.html; with search: $(VENV)-docs/bin/mkdocs serve"
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/overhead.py
