@@ -116,13 +116,18 @@ class Meter:
         """Return what was trained on since it was asked last: a host may read batches ahead, or
         take many and train on them after the last.
 
-        told: batches whose losses came back since; None where the host never tells any.
+        told: batches whose losses came back since; None where none ever did. A host that has not
+            told any after many batches never does, and is taken to train on each as it comes.
         """
-        count = min(1 if told is None else told, len(self._under_way))
+        waiting = len(self._under_way)
+        if told is None:
+            told = int(waiting >= _UNDER_WAY // 4)
+        count = min(told, waiting)
+        if count == 0:
+            return self._under_way[0]._replace(batches=0) if waiting else None
         steps = [self._under_way.popleft() for _ in range(count)]
-        if not steps:
-            return self._under_way[0]._replace(batches=0) if self._under_way else None
-        tokens, padded = (sum(step[i] for step in steps) for i in (1, 2))
+        tokens = sum(step.tokens for step in steps)
+        padded = sum(step.padded for step in steps)
         return steps[-1]._replace(tokens=tokens, padded=padded, batches=count)
 
     def relative(self, name: str) -> float | None:
@@ -146,7 +151,7 @@ class Meter:
 
     @property
     def launch(self) -> float | None:
-        """Padded tokens that take as long to train on as the launch of their batch; None if unknown."""
+        """Padded tokens that take as long to train on as a batch takes to launch, if known."""
         return launch(self.paces["open"].seen + self.paces["closed"].seen)
 
     @property
