@@ -129,8 +129,7 @@ class Flow:
                 return None
             if self.batch_size is None:
                 self.batch_size = self.survivors(len(rows))
-            if self.scoring.most is None:
-                self.scoring.most = max(64, 2 * len(rows))
+            self.scoring.see(rows)
             if self.filler is None:
                 self.filler = self.codec.filler(rows)
             self._count("drawn", rows)
