@@ -184,8 +184,11 @@ class ScoringPass:
                 try:
                     found = work(codec.for_model(take(chosen[given])), len(given))
                 except torch.OutOfMemoryError:
-                    if len(index) == 1:
-                        raise
+                    if len(given) == 1:
+                        raise ScoreError(
+                            f"scoring one example of {int(lengths[index[-1]])} tokens ran out of "
+                            "memory: free some (what else is on the device?), or cut texts shorter"
+                        ) from None
                     failed = len(given)
                 else:
                     failed = 0

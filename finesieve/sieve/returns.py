@@ -73,11 +73,14 @@ class _Sent:
             self._there.synchronize()
         ids, losses, *rest = self._parts
         sized = [n for n, some in zip(self._counts, self._sized, strict=True) if some]
-        sizes = iter(rest[0].split(sized) if rest else ())
+        sizes = iter(torch.split(rest[0], sized) if rest else ())
         return [
             (i, loss, next(sizes) if some else None)
             for i, loss, some in zip(
-                ids.split(self._counts), losses.split(self._counts), self._sized, strict=True
+                torch.split(ids, self._counts),
+                torch.split(losses, self._counts),
+                self._sized,
+                strict=True,
             )
         ]
 
