@@ -25,7 +25,7 @@ pytest.importorskip("accelerate")
 from accelerate.utils import DataLoaderConfiguration
 
 from finesieve.integrations.accelerate import FilteredLoader
-from tests.integrations.accelerate.ranks import Run, closed, collate, fresh, rows
+from tests.integrations.accelerate.ranks import OPTIONS, Run, closed, collate, fresh, rows
 
 ROOT = Path(__file__).parents[3]
 
