@@ -153,7 +153,8 @@ class Learning:
             raise ScoreError(
                 f"{examples.bad} of {examples.drawn} examples had a loss that is NaN or infinite "
                 "(the run stops at more than 1 %, 32 at least): the learning rate is probably "
-                "too high, or the precision too low"
+                "too high, or the precision too low; or labels that lie on a GPU are none of the "
+                "model's classes"
             )
 
     # ---- state
