@@ -56,6 +56,7 @@ from finesieve.scoring.scorers import (
     SizeFunction,
     Task,
     check_losses,
+    launcher,
     scoring,
 )
 from finesieve.sieve.options import Listener
@@ -478,7 +479,7 @@ class _Prepared(Scorer):
 
     def launch(self, batch: Any) -> Scores | Launched:
         with scoring(self._module):
-            return self._scorer.launch(self._prepared(batch))
+            return launcher(self._scorer)(self._prepared(batch))
 
     @property
     def room(self) -> int:  # type: ignore[override]

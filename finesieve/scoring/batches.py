@@ -20,7 +20,7 @@ from finesieve.errors import ScoreError
 from finesieve.gates.protocol import FloatArray, IntArray, State
 from finesieve.scoring.head_start import unfit
 from finesieve.scoring.last_layer import LastLayer, joined
-from finesieve.scoring.scorers import ROOM, Launched, Scorer, Scores
+from finesieve.scoring.scorers import ROOM, Launched, Scorer, Scores, launcher
 
 _Found = TypeVar("_Found")
 _ENDS, _MOST_COSTS = 64, 2**20  # of `cut_by_length`: worked on at once, and what that may take
@@ -261,7 +261,7 @@ class ScoringPass:
     def _launched(self, batch: Any, count: int) -> Scores | Launched:
         """The scorer's answer for a batch of `count` examples; `ScoreError` for a wrong shape."""
         assert self._scorer is not None
-        found: Scores | Launched = getattr(self._scorer, "launch", self._scorer)(batch)
+        found = launcher(self._scorer)(batch)
         size = found.loss if found.size is None else found.size
         if tuple(found.loss.shape) != (count,) or tuple(size.shape) != (count,):
             raise ScoreError(
