@@ -14,6 +14,7 @@ import pytest
 from benchmarks import write_tables
 from finesieve.cli.main import parser
 
+from .forked import python
 from .tiny import books, runs_with_one_line_more, side_by_side
 
 ROOT = Path(__file__).parent.parent
@@ -33,13 +34,11 @@ LIGHTNINGS_OWN = (
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_python_blocks_run(block: str) -> None:
-    ignored = []
+    ignored: tuple[str, ...] = ()
     if "lightning" in block:
         pytest.importorskip("lightning")
-        ignored = [x for text in LIGHTNINGS_OWN for x in ("-W", f"ignore:{text}")]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", *ignored, "-c", block], capture_output=True, text=True
-    )
+        ignored = tuple(map(re.escape, LIGHTNINGS_OWN))
+    done = python(block, strict=True, ignored=ignored)
     assert done.returncode == 0, done.stderr
     if "sieve.moves" in block:
         assert "concentrated enough" in done.stdout
@@ -64,9 +63,7 @@ model, data, loader = Net(), range(200), make_batches(200)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 """
     for loop in (before, after):
-        done = subprocess.run(
-            [sys.executable, "-c", prelude + loop], capture_output=True, text=True, cwd=ROOT
-        )
+        done = python(prelude + loop)
         assert done.returncode == 0, done.stderr
 
 

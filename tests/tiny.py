@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,8 @@ import torch
 
 import finesieve as fs
 from finesieve import methods
+
+from .forked import Run, together
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"w{i}" for i in range(60))]
 OPTIONS = {"pool": 32, "group": 2}
@@ -133,18 +133,11 @@ def runs_with_one_line_more(example: str, folder: Path, limit: int = 96, rel: fl
 
 
 def side_by_side(*commands: list[str]) -> list[list[str]]:
-    """The lines that these Python scripts print, run at the same time: each imports, on one core,
-    for most of it. None may fail."""
-    runs = [
-        subprocess.Popen(
-            [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for command in commands
-    ]
-    ends = [run.communicate() for run in runs]
-    for run, (_, err) in zip(runs, ends, strict=True):
-        assert run.returncode == 0, err
-    return [out.splitlines() for out, _ in ends]
+    """Returns the lines that these Python scripts print, run at the same time. None may fail."""
+    ends = together(*(Run(script=script, words=words) for script, *words in commands))
+    for end in ends:
+        assert end.returncode == 0, end.stderr
+    return [end.stdout.splitlines() for end in ends]
 
 
 def sieve_alone(source: str) -> None:
