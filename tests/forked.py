@@ -23,19 +23,7 @@ from pathlib import Path
 from typing import Any
 
 # Missing ones are left out by the server; what a run needs it says itself.
-_MODULES = (
-    "torch",
-    "transformers",
-    "transformers.trainer",
-    "transformers.models.bert.modeling_bert",
-    "accelerate",
-    "peft",
-    "trl",
-    "lightning",
-    "lightning.pytorch",
-    "sentence_transformers",
-    "setfit",
-)
+_MODULES = ("torch", "transformers.trainer", "accelerate")
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(list(_MODULES))
 _ROOT = Path(__file__).parent.parent
@@ -43,20 +31,14 @@ _ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Run:
-    """What is to be run, as `python` takes it: `code`, or a `module` or a `script` with its words.
+    """What is to be run: a module with its words, as by `python -m`.
 
-    env: set beside the environment of the tests. ignored: beginnings of the messages of warnings
-    that are no errors. strict: whether other warnings are errors.
+    env: set beside the environment of the tests.
     """
 
-    code: str | None = None
-    module: str | None = None
-    script: str | None = None
+    module: str
     words: Sequence[str] = ()
-    cwd: Path = _ROOT
     env: Mapping[str, str] = field(default_factory=dict)
-    strict: bool = False
-    ignored: Sequence[str] = ()
 
 
 def _child(run: Run, env: dict[str, str], files: tuple[str, str]) -> None:
@@ -68,28 +50,15 @@ def _child(run: Run, env: dict[str, str], files: tuple[str, str]) -> None:
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     os.environ.clear()
     os.environ.update(env)
-    os.chdir(run.cwd)
+    os.chdir(_ROOT)
     import torch
 
     torch.set_num_threads(int(env.get("OMP_NUM_THREADS", "1")))
     warnings.resetwarnings()
-    if run.strict:
-        warnings.simplefilter("error")
-    for text in run.ignored:
-        warnings.filterwarnings("ignore", message=text)
-    first = run.script or "-c"
-    sys.argv = [first, *run.words]
-    sys.path[:] = [x for x in sys.path if x not in ("", str(_ROOT))]
-    sys.path.insert(0, str(Path(run.script).parent) if run.script else str(run.cwd))
-    sys.path.insert(1, str(_ROOT))
+    sys.argv = [run.module, *run.words]
+    sys.path.insert(0, str(_ROOT))
     try:
-        if run.code is not None:
-            exec(compile(run.code, "<string>", "exec"), {"__name__": "__main__"})
-        elif run.module is not None:
-            runpy.run_module(run.module, run_name="__main__", alter_sys=True)
-        else:
-            assert run.script is not None
-            runpy.run_path(run.script, run_name="__main__")
+        runpy.run_module(run.module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
@@ -133,11 +102,6 @@ def _ending(process: Any) -> Iterator[None]:
             process.kill()
         process.join()
         process.close()
-
-
-def python(code: str, **more: Any) -> subprocess.CompletedProcess[str]:
-    """Runs this code as `python -c` would."""
-    return together(Run(code=code, **more))[0]
 
 
 def last_lines(*runs: Run) -> list[Any]:

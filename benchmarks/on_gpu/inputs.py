@@ -41,9 +41,19 @@ class Texts:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def first(self, count: int) -> Texts:
-        """Returns the first `count` texts."""
-        return Texts(self.tokens, self.starts[: count + 1], self.labels[:count])
+    def some(self, count: int) -> Texts:
+        """Returns `count` of the texts, drawn at random, for ever the same; or all if fewer."""
+        if count >= len(self):
+            return self
+        rows = np.random.default_rng(0).permutation(len(self))[:count]
+        lengths = np.diff(self.starts)[rows]
+        starts = np.concatenate(([0], np.cumsum(lengths)))
+        tokens = [self.tokens[self.starts[i] : self.starts[i + 1]] for i in rows]
+        return Texts(np.concatenate(tokens), starts, self.labels[rows])
+
+    def modulo(self, words: int) -> Texts:
+        """Returns texts of the same lengths, with token ids below `words`."""
+        return Texts(self.tokens % np.uint16(words), self.starts, self.labels)
 
     def batch(self, rows: npt.NDArray[np.int64]) -> Batch:
         """Returns these texts, padded to the longest of them, on the CPU."""

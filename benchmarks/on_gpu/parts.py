@@ -16,8 +16,10 @@ import torch
 from torch import nn
 
 import finesieve
-from benchmarks.on_gpu.inputs import Batch, Texts, placed, read, sets_in
+from benchmarks.on_gpu import inputs
+from benchmarks.on_gpu.inputs import Batch, Texts, placed, sets_in
 from benchmarks.on_gpu.training import (
+    SMALL_WORDS,
     Loop,
     bare,
     causal,
@@ -116,15 +118,22 @@ class Check:
 
     # ---- a
 
+    def read(self, name: str) -> tuple[Texts, Texts, int]:
+        """Returns a set's texts to train on, those to evaluate on, and the number of classes."""
+        texts, evaluated, classes = inputs.read(self.folder, name)
+        if self.scale.small:
+            return texts.modulo(SMALL_WORDS), evaluated.some(200).modulo(SMALL_WORDS), classes
+        return texts, evaluated, classes
+
     def model(self, classes: int, seed: int = 0) -> nn.Module:
         """Returns the model of most parts."""
         if self.scale.small:
-            return encoder("2x32", seed)
+            return encoder("2x32", classes, seed)
         return minilm(self.folder, classes, seed)
 
     def open_gates(self, name: str) -> Record:
         """Times a plain loop and a sieve with open gates in turns, on the same batches."""
-        texts, _, classes = read(self.folder, name)
+        texts, _, classes = self.read(name)
         scale, times = self.scale, {"plain": list[float](), "sieve": list[float]()}
         loops = {how: Loop(self.model(classes), self.device, self.precision) for how in times}
         sieve = loops["sieve"].sieve(finesieve.Manual({}), len(texts), head_start=0)
@@ -163,6 +172,7 @@ class Check:
         """Measures scoring over training of an example, by the sieve and from outside."""
         count = -(-256 * self.scale.pools // size)
         texts = shape(size, longest, count)
+        texts = texts.modulo(SMALL_WORDS) if self.scale.small else texts
         model = self.model(2) if name == "minilm" else encoder(name)
         loop = Loop(model, self.device, self.precision, compiled)
         method = finesieve.Manual({2: 0.25}, train=0.25)
@@ -216,8 +226,8 @@ class Check:
 
     def one_run(self, name: str, how: str, seed: int, done: Earlier) -> Record:
         """Trains one pass: plain, full with the head start, finesieve, or random at its time."""
-        texts, evaluated, classes = read(self.folder, name)
-        texts = texts if self.scale.examples is None else texts.first(self.scale.examples)
+        texts, evaluated, classes = self.read(name)
+        texts = texts.some(self.scale.examples or len(texts))
         method: Any = {"plain": None, "full": finesieve.Full(), "finesieve": finesieve.Adaptive()}
         if how == "random":
             plain, ours = (done[f"{name}/{seed}/{x}"]["seconds"] for x in ("plain", "finesieve"))
@@ -234,10 +244,10 @@ class Check:
 
     def trainer(self, name: str) -> Record:
         """Trains with the Trainer's own defaults (batches of 8, 3 epochs), plain and attached."""
-        from transformers import Trainer, TrainingArguments
+        from transformers import PrinterCallback, Trainer, TrainingArguments
 
-        texts, evaluated, classes = read(self.folder, name)
-        texts = texts.first(self.scale.trainer)
+        texts, evaluated, classes = self.read(name)
+        texts = texts.some(self.scale.trainer)
         told: Record = {"set": name}
 
         def collate(rows: list[Any]) -> Batch:
@@ -260,6 +270,7 @@ class Check:
                     train_dataset=[{"row": i} for i in range(len(texts))],  # type: ignore[arg-type]
                     data_collator=collate,
                 )
+                host.remove_callback(PrinterCallback)
                 attached = finesieve.attach(host) if how == "attached" else None
                 begin = time.perf_counter()
                 host.train()
@@ -278,8 +289,8 @@ class Check:
 
     def half(self, name: str) -> Record:
         """Trains in fp16 with a gradient scaler, gates closed from a tenth of the stream on."""
-        texts, evaluated, classes = read(self.folder, name)
-        texts = texts.first(self.scale.examples or 12_800)
+        texts, evaluated, classes = self.read(name)
+        texts = texts.some(self.scale.examples or 12_800)
         precision = "fp32" if self.device.type == "cpu" else "fp16"
         loop = Loop(self.model(classes), self.device, precision)
         told = trained(loop, texts, 32, 0, finesieve.Manual({2: 0.1}, train=0.3))
@@ -288,7 +299,7 @@ class Check:
     def causal(self) -> Record:
         """Trains a causal model on batches of one long text, plain and with gates closed."""
         scale, told = self.scale, Record()
-        texts = shape(1, scale.longest, 600 if not scale.small else 60)
+        texts = shape(1, scale.longest, 60 if scale.small else 600).modulo(scale.words)
         for how, method in (
             ("plain", None),
             ("finesieve", finesieve.Manual({2: 0.1}, train=0.3)),

@@ -18,6 +18,7 @@ import finesieve
 from benchmarks.on_gpu.inputs import Batch, Texts, batches, made_up
 
 WORDS = 30_522
+SMALL_WORDS = 500  # of the tiny model, with which nothing is measured
 # layers, width: encoders with random weights
 ENCODERS = {"12x768": (12, 768), "24x1024": (24, 1024), "2x32": (2, 32)}
 
@@ -42,21 +43,21 @@ def minilm(folder: Path, classes: int, seed: int) -> nn.Module:
 _CALM = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
-def encoder(name: str, seed: int = 0) -> nn.Module:
-    """Returns a BERT of this size with random weights and two classes."""
+def encoder(name: str, classes: int = 2, seed: int = 0) -> nn.Module:
+    """Returns a BERT of this size with random weights."""
     from transformers import BertConfig, BertForSequenceClassification
 
     layers, width = ENCODERS[name]
     torch.manual_seed(seed)
     model: nn.Module = BertForSequenceClassification(
         BertConfig(
-            vocab_size=WORDS,
+            vocab_size=SMALL_WORDS if width < 100 else WORDS,
             hidden_size=width,
             num_hidden_layers=layers,
             num_attention_heads=max(2, width // 64),
             intermediate_size=4 * width,
             max_position_embeddings=512,
-            num_labels=2,
+            num_labels=classes,
             **_CALM,
         )
     )
@@ -78,6 +79,8 @@ def causal(layers: int, width: int, words: int, longest: int) -> nn.Module:
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
+            bos_token_id=0,
+            eos_token_id=0,
         )
     )
     return model
