@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 FAR = torch.device("cuda:0")
+MUCH = 16  # operations: in the tests' models those of more than one step
 
 
 def _near(x: Any) -> Any:
@@ -55,6 +56,7 @@ class Far(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[str] = []
+        self.given = 0  # operations that the device was given so far
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -74,6 +76,7 @@ class Far(TorchDispatchMode):
         moved = name == "_to_copy" and far != any(given)
         if (any(given) and name in self.READS) or (moved and not kwargs.get("non_blocking")):
             self.waits.append(name)
+        self.given += far
         if to is not None:
             kwargs["device"] = torch.device("cpu")
         found = func(*args, **kwargs)
@@ -86,11 +89,15 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[Far]:
     autograd would look for a real device."""
 
     class Event:
-        def __init__(self, device: Any) -> None: ...
+        def __init__(self, device: Any) -> None:
+            self.at = 0
 
-        def record(self, stream: Any) -> None: ...
+        def record(self, stream: Any) -> None:
+            self.at = device.given
 
-        def synchronize(self) -> None: ...
+        def synchronize(self) -> None:  # no wait where the device was given much since
+            if device.given - self.at < MUCH:
+                device.waits.append("event")
 
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
@@ -98,5 +105,6 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[Far]:
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: None)
     monkeypatch.setattr(torch, "Event", Event)
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
-    with torch.no_grad(), Far() as device:
+    device = Far()
+    with torch.no_grad(), device:
         yield device

@@ -82,6 +82,7 @@ def test_nothing_waits_while_gates_are_open(device: Far, tokens: bool) -> None:
     waits = [count for _, _, count in seen]
     assert waits[0] <= 1  # the trial of the scorer before anything is trained reads its two scores
     assert waits[-1] == waits[0], device.waits
+    assert len(device.waits) == waits[0] + 1  # for the last losses, at the end of the pass
     assert sieve.window.revealed == 512  # all losses were read, the last ones at the end
 
 
