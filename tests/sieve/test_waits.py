@@ -93,7 +93,7 @@ def test_closed_gates_wait_once_a_pool(device: Far, tokens: bool, start: int) ->
     sieve, _ = run(device, method, tokens)
     assert sieve.ledger.examples.drawn == 512
     assert sieve.ledger.examples.scored > 0
-    assert len(device.waits) == 512 // 64, device.waits
+    assert len(device.waits) == 512 // 64 + 1, device.waits  # and for the last losses of the pass
 
 
 def test_a_wait_is_noticed(device: Far) -> None:
