@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +13,17 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 import finesieve as fs
-from tests.conftest import Bag, make_batches
+from finesieve.scoring.scorers import Scores
+from tests.conftest import Bag, TableScorer, make_batches
+from tests.forked import Run as Forked
+from tests.forked import last_lines
 
 pytest.importorskip("accelerate")
 
 from accelerate.utils import DataLoaderConfiguration
 
 from finesieve.integrations.accelerate import FilteredLoader
-from tests.integrations.accelerate.ranks import Run, closed, collate, fresh, rows
+from tests.integrations.accelerate.ranks import OPTIONS, Run, closed, collate, fresh, rows
 
 ROOT = Path(__file__).parents[3]
 
@@ -352,35 +351,22 @@ def test_two_ranks(tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     shared = {
-        **os.environ,
         "WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
         "LOCAL_WORLD_SIZE": "2",
         "OMP_NUM_THREADS": "1",
     }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.integrations.accelerate.ranks", str(tmp_path)],
-            cwd=ROOT,
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+    a, b = out = last_lines(
+        *(
+            Forked(
+                module="tests.integrations.accelerate.ranks",
+                words=[str(tmp_path)],
+                env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in range(2)
         )
-        for rank in range(2)
-    ]
-    out = []
-    try:
-        for process in processes:
-            stdout, stderr = process.communicate(timeout=120)
-            assert process.returncode == 0, stderr
-            out.append(json.loads(stdout.strip().splitlines()[-1]))
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()  # else its pipes are found open in a later test
-    a, b = out
+    )
     for same_on_both in ("weights", "sync", "rates", "moves"):
         assert a[same_on_both] == b[same_on_both]
     assert a["moves"] == [1, 2, 3]
@@ -396,3 +382,30 @@ def test_two_ranks(tmp_path: Path) -> None:
         assert rank["full"]
         assert rank["open"]
     assert len(list(tmp_path.glob("finesieve-0-rank*.pt"))) == 2
+
+
+class Seeing(TableScorer):
+    """Notes on which devices it is given batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.devices: set[str] = set()
+
+    def __call__(self, batch: Any) -> Scores:
+        self.devices |= {v.device.type for v in batch.values()}
+        return super().__call__(batch)
+
+
+def test_batches_are_filtered_on_the_host_and_yielded_on_the_loaders_device() -> None:
+    accelerator, scorer = fresh(), Seeing()
+    loader = accelerator.prepare(DataLoader(rows(96), batch_size=8, collate_fn=collate))  # type: ignore[arg-type]
+    loader.device = torch.device("meta")  # as a GPU is: what lies there cannot be read
+    stream = FilteredLoader(
+        accelerator, loader, method=closed(starts={2: 0.2}), scorer=scorer, epochs=2, **OPTIONS
+    )
+    for _ in range(2):
+        for batch in stream:
+            assert {v.device.type for v in batch.values()} == {"meta"}
+        assert loader.device == torch.device("meta")
+    assert scorer.devices == {"cpu"}
+    assert stream.sieve.stage == 2
