@@ -13,6 +13,7 @@ import numpy.typing as npt
 _SETTLING, _OUTLIER, _RECENT, _SHAPES = 4, 4.0, 64, 4096
 _LEVEL = 32  # batches that say how fast it goes now; all the recent ones say what a launch is worth
 _FEW = 8  # batches that are enough to leave out others
+_SIGMAS = 1.65  # one-sided, 95 %
 _SPREAD = 0.1  # sizes of two batches must differ by so much of the usual one to tell a slope
 
 Array = npt.NDArray[np.float64]
@@ -49,9 +50,10 @@ class Line(NamedTuple):
 def launch(seen: Sequence[Seen]) -> float | None:
     """Return how many padded tokens take as long as the launch of their batch, a / b.
 
-    The slope b is the median over all pairs of batches whose sizes differ (Theil 1950, Sen 1968),
-    a the median of what is left. Infinite where a batch takes as long whatever its size. None where
-    sizes are too much alike to tell.
+    The slope is the median over all pairs of batches whose sizes differ (Theil 1950); b is the
+    upper end of its interval (Sen 1968), so that with few batches or much noise no launch is seen
+    where there may be none. a is the median of what is left. Infinite where a batch takes as long
+    whatever its size. None where sizes are too much alike to tell.
     """
     if len(seen) < _FEW:
         return None
@@ -62,7 +64,9 @@ def launch(seen: Sequence[Seen]) -> float | None:
     far = np.abs(apart) > _SPREAD * float(np.median(x))
     if np.count_nonzero(far) < len(far) / 8:  # one odd batch would tell a slope of its own noise
         return None
-    b = float(np.median((y[j] - y[i])[far] / apart[far]))
+    n = len(x)
+    width = _SIGMAS * math.sqrt(n * (n - 1) * (2 * n + 5) / 18) / (n * (n - 1))
+    b = float(np.quantile((y[j] - y[i])[far] / apart[far], min(1.0, 0.5 + width)))
     a = float(np.median(y - b * x))
     if a <= 0.0:
         return 0.0
@@ -135,24 +139,26 @@ class Pace:
 
         otherwise: what a launch is worth, in padded tokens, where these batches do not tell.
         """
-        seen = self.seen[-_LEVEL:]
+        seen, every = self.seen[-_LEVEL:], list(self._recent)[-_LEVEL:]
         if not seen:
             return None
         found = self.launch()
         worth = otherwise if found is None else found
-        y, x, padded, n, _ = np.array(seen, dtype=np.float64).T
-        # In units of the usual batch; where a launch is all, its size is nothing.
+        y, _, padded, n, _ = np.array(seen, dtype=np.float64).T
+        # In units of a padded token; where a launch is all, the size of a batch is nothing.
         size = n if worth == math.inf else (worth or 0.0) * n + padded
         each = y / size
         usual = each <= _OUTLIER * float(np.median(each))
         if y[usual].sum() <= 0.02 * y.sum():
             usual = np.ones_like(usual)
-        unit, tokens = float(y[usual].sum() / size[usual].sum()), float(x.sum() / n.sum())
+        unit = float(y[usual].sum() / size[usual].sum())
         if unit <= 0.0:
             return None
+        # Shapes that are met first are of other lengths than those that are met often.
+        tokens, padding, batches = (sum(one[i] for one in every) for i in (1, 2, 3))
         if worth == math.inf:
-            return Line(unit, 0.0, tokens)
-        return Line((worth or 0.0) * unit, unit * float(padded.sum() / x.sum()), tokens)
+            return Line(unit, 0.0, tokens / batches)
+        return Line((worth or 0.0) * unit, unit * padding / tokens, tokens / batches)
 
     @property
     def per_token(self) -> float | None:

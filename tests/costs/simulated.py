@@ -53,8 +53,8 @@ class Device:
 
     Args:
         train, score: what a training step and a scoring forward take.
-        first: seconds that the first call of each kind takes more, on the device.
-        shape: and the first of each shape.
+        first: seconds that the first call of each kind takes more: the program loads and compiles
+            kernels and allocates memory. shape: and the first of each shape.
         noise: standard deviation of the logarithm of what a call takes.
     """
 
@@ -90,9 +90,9 @@ class Device:
                 new += extra
         noise = float(np.exp(self.noise * self._dice.standard_normal()))
         start = max(self.now, self.busy)
-        self.now += cost.launch * noise * self.slower
+        self.now += cost.launch * noise * self.slower + new
         compute = cost.token * examples * width * noise * self.slower
-        self.busy = max(start + compute + new, self.now)
+        self.busy = max(start + compute, self.now)
 
     def wait(self, until: float | None = None) -> None:
         """The program waits for the device."""
@@ -112,11 +112,13 @@ class Device:
     # ---- in place of a GPU
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
-        """From now on the CPU's tensors are as if on this device: fetching them waits for it."""
+        """From now on what models put out is as if on this device: fetching it waits for it.
+        Whole numbers are the loader's, which are on the host."""
         fetch: Callable[..., Any] = torch.Tensor.cpu
 
         def fetched(tensor: torch.Tensor) -> torch.Tensor:
-            self.wait()
+            if tensor.is_floating_point():
+                self.wait()
             return fetch(tensor)
 
         patch.setattr(torch.Tensor, "cpu", fetched)
