@@ -1,12 +1,12 @@
 """Compares ways of choosing at counted costs, with many seeds: a cheap laboratory.
 
-    python benchmarks/choices.py SET --data-dir DATA --ways random0.5,now,... --seeds 3 --output FILE
+    python benchmarks/choices.py SET --data-dir DATA --ways random0.5,now --output FILE
 
 The first four layers of MiniLM stay as they are and are run once; the last two, the pooler and the
-head are trained through the library's own sieve on what they put out. A run of 6,000 examples takes a few
-seconds. What it can tell: which way of choosing gives the lower held-out loss for the same number
-of examples trained on and scored. What it cannot: seconds (they are counted: tokens trained on, and
-0.3 or 0.05 of those scored), and how far the embeddings and lower layers would have moved.
+head are trained through the library's own sieve on what they put out. A run of 6,000 examples takes
+a few seconds. What it can tell: which way of choosing gives the lower held-out loss for the same
+number of examples trained on and scored. What it cannot: seconds (they are counted: tokens trained
+on, and 0.3 or 0.05 of those scored), and how far the embeddings and lower layers would have moved.
 A line of JSON for each run is appended to the output.
 """
 
@@ -117,9 +117,7 @@ class Set:
             head=methods_head(),
             head_start=head_start,
             seed=seed,
-            options=SieveOptions(
-                pad_values={"input_ids": 0}, **(way.options or {})
-            ),
+            options=SieveOptions(pad_values={"input_ids": 0}, **(way.options or {})),
         )
         parameters = list(model.parameters())
         optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.01, fused=True)

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from finesieve.errors import ConfigError
 from finesieve.methods.method import Method
-from finesieve.methods.recipes import Recipe
+from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.sieve.schedule import StreamSchedule
 
