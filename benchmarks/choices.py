@@ -34,7 +34,7 @@ from finesieve.cli.training.prepare import prepare
 from finesieve.cli.training.train import linear_schedule
 from finesieve.sieve.sieve import Sieve
 
-FROZEN, BATCH, RATE = 4, 32, 2e-4
+FROZEN, BATCH, RATE = 4, 32, 4e-4
 SETS: dict[str, tuple[str, ...]] = {
     "emotion": ("validation", "test"),
     "subj": ("validation", "test"),
@@ -105,11 +105,11 @@ class Set:
         start = time.process_time()
         full = load_model("minilm", self.data.labels, seed, dropout=0.0)
         model, n = Top(full, self.states), len(self.train)
-        loader, total = Loader(self.train, BATCH, seed, 0), n
+        loader, total = Loader(self.train, way.batch, seed, 0), n
         if way.subset < 1.0:
             total = round(way.subset * n)
             some = np.random.default_rng([seed, 80]).permutation(n)[:total]
-            loader = Loader(self.train, BATCH, seed, 0, some)
+            loader = Loader(self.train, way.batch, seed, 0, some)
         sieve = Sieve(
             model,
             way.make(),
@@ -121,7 +121,7 @@ class Set:
         )
         parameters = list(model.parameters())
         optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.01, fused=True)
-        schedule = sieve.schedule(linear_schedule(optimizer, -(-total // BATCH), 0.06))
+        schedule = sieve.schedule(linear_schedule(optimizer, -(-total // way.batch), 0.06))
         steps = 0
         for batch in sieve(loader):
             given = inputs(batch)
@@ -191,8 +191,9 @@ class Way:
         make: Callable[[], Any],
         options: dict[str, Any] | None = None,
         subset: float = 1.0,
+        batch: int = BATCH,
     ) -> None:
-        self.make, self.options, self.subset = make, options, subset
+        self.make, self.options, self.subset, self.batch = make, options, subset, batch
 
 
 def ours(options: dict[str, Any] | None = None, **settings: Any) -> Way:
@@ -207,10 +208,11 @@ LAB = {"group": 1, "batch_size": 32}
 def way(name: str) -> Way:
     """Returns a way by its name: `random0.5`, or words joined by + (see the code)."""
     if name.startswith("random"):
-        share = float(name[6:])
-        return Way(methods.Full, None, share)
+        share, _, batch = name[6:].partition("b")
+        return Way(methods.Full, None, float(share), int(batch or BATCH))
     settings: dict[str, Any] = {}
     options: dict[str, Any] = {}
+    toggles = {"class": 0.0, "worst": 0.0}
     for word in name.split("+"):
         key, _, value = word.partition("=")
         if key == "now":
@@ -221,10 +223,16 @@ def way(name: str) -> Way:
             settings["starts"] = {2: float(value)}
         elif key == "stage3":
             settings["starts"] = {2: 0.02, 3: float(value)}
+        elif key in ("class", "worst"):
+            toggles[key] = float(value)
         elif key == "systematic":
             settings[key] = value != "0"
         else:
-            settings[key] = float(value)
+            settings[key] = int(value) if key in ("patience", "window", "recent") else float(value)
+    from finesieve.gates import sampling
+    from finesieve.stages import prices
+
+    sampling.BY_CLASS, prices.WORST = toggles["class"], int(toggles["worst"])
     return ours(options, **settings)
 
 

@@ -67,8 +67,6 @@ def _check_kind(recipe: str, name: str, kind: str, value: Any) -> None:
     wanted = ""
     if "Mapping" in kind:
         wanted = "" if isinstance(value, Mapping) else "e.g. {2: 0.05, 3: 0.2}"
-    elif "bool" in kind:
-        wanted = "" if isinstance(value, bool) else "True or False"
     else:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not math.isfinite(value):

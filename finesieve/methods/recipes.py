@@ -31,8 +31,6 @@ class Adaptive(Recipe):
             the weights.
         cost_ratio: seconds to score an example over seconds to train on one; None measures it.
         predictor_bits: the predictor has 2 ** predictor_bits weights.
-        systematic: keep of every label and size as many as expected, instead of drawing for each
-            example alone.
         margin: by how much cheaper than plain training a stage must be before a gate closes.
         slack: how much dearer than stage 2 stage 3 may become before the forward gate opens again.
         warmup: share of the stream that stage 1 lasts at least, in [0, 1].
@@ -49,7 +47,6 @@ class Adaptive(Recipe):
     floor_backward: float = 0.05
     cost_ratio: float | None = None
     predictor_bits: int = 20
-    systematic: bool = False
     margin: float = default_of(Automatic, "margin")
     slack: float = default_of(Automatic, "slack")
     warmup: float = default_of(Automatic, "warmup")
@@ -69,7 +66,6 @@ class Budget(Recipe):
     Args:
         share: total cost, scoring included, as a share of plain training's, in (0, 1).
         audit, floor_forward, floor_backward, cost_ratio, predictor_bits: as in `Adaptive`.
-        systematic: as in `Adaptive`.
         margin: by how much the variance must be below that of a random share of the same cost
             before the gates close.
         patience, window: as in `Adaptive`.
@@ -81,7 +77,6 @@ class Budget(Recipe):
     floor_backward: float = 0.05
     cost_ratio: float | None = None
     predictor_bits: int = 20
-    systematic: bool = True
     margin: float = default_of(BudgetPolicy, "margin")
     patience: int = default_of(BudgetPolicy, "patience")
     window: int = default_of(BudgetPolicy, "window")
@@ -101,7 +96,7 @@ class Manual(Recipe):
             {} leaves the gates open.
         train, least, audit, floor_forward, floor_backward, cost_ratio: as in `Adaptive`.
         score: share that is scored in stage 3, in (0, 1].
-        predictor_bits, systematic: as in `Adaptive`.
+        predictor_bits: as in `Adaptive`.
     """
 
     starts: Mapping[int, float]
@@ -113,7 +108,6 @@ class Manual(Recipe):
     floor_backward: float = 0.05
     cost_ratio: float | None = None
     predictor_bits: int = 20
-    systematic: bool = False
 
     def build(self, seed: int = 0) -> Method:
         """Returns the method `finesieve` with stages by hand."""

@@ -13,7 +13,7 @@ from finesieve.methods.baselines import recipes as baselines
 from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
 
-_BY_ITSELF = ("train", "score", "cost_ratio", "systematic")  # found where they are None
+_BY_ITSELF = ("train", "score", "cost_ratio")  # found where they are None
 
 
 def ours(**settings: Any) -> Recipe:

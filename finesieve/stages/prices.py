@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from finesieve.gates.sampling import Array, balanced_threshold, inclusion, solve_threshold
+from finesieve.gates.sampling import (
+    Array,
+    balanced_threshold,
+    class_thresholds,
+    inclusion,
+    solve_threshold,
+)
 
+WORST = 0
 POOL = 256  # examples that gates decide on at a time, where policies replay them
 
 
@@ -38,6 +46,7 @@ def stage_prices(
     floors: tuple[float, float],
     audit: float = 0.0,
     least: float = 0.0,
+    labels: npt.NDArray[Any] | None = None,
     pool: int | None = None,
 ) -> Prices:
     """Replay the gates over known sizes and price what they would do.
@@ -61,7 +70,7 @@ def stage_prices(
         return Prices(float("inf"), unknown)
     cuts = [slice(i, i + pool) for i in range(0, len(s), pool)] if pool else [slice(None)]
 
-    def cost_and_variance(q: Array, at: slice) -> Array:
+    def cost_and_variance(q: Array, at: slice) -> tuple[float, Array]:
         s_, w_ = s[at], w[at]
         q = np.maximum(q, 1e-12)  # without floor and audit something may never be scored
         total, scoring = float(w_.sum()), float((w_ * q).sum()) * cost_ratio
@@ -69,14 +78,27 @@ def stage_prices(
             threshold = balanced_threshold(s_ / q, scoring, floors[1], w_ * q, least * total)
         else:
             threshold = solve_threshold(s_ / q, train * total, floors[1], w_ * q)
-        p = inclusion(s_ / q, threshold, floors[1])
+        bound: float | Array = threshold
+        if train is None and least > 0 and labels is not None:
+            starving = class_thresholds(s_ / q, labels[at], least, w_ * q, w_)
+            bound = np.minimum(threshold, starving)
+        p = inclusion(s_ / q, bound, floors[1])
         some = s_ > 0  # what has no gradient adds no variance, whatever its probability
-        variance = float(((w_ * s_ * s_)[some] / (q * p)[some]).sum())
-        return np.array([scoring + float((w_ * q * p).sum()), variance])
+        variance = np.zeros_like(s_)
+        variance[some] = (w_ * s_ * s_)[some] / (q * p)[some]
+        return scoring + float((w_ * q * p).sum()), variance
 
     def price(chances: Callable[[slice], Array]) -> float:
-        cost, variance = np.sum([cost_and_variance(chances(at), at) for at in cuts], axis=0)
-        return float(cost / w.sum() * variance / plain)
+        found = [cost_and_variance(chances(at), at) for at in cuts]
+        cost, variance = sum(c for c, _ in found), np.concatenate([v for _, v in found])
+        if WORST and labels is not None:
+            kinds = np.unique(labels, return_inverse=True)[1]
+            count = np.bincount(kinds)
+            plains, here = np.bincount(kinds, w * s * s), np.bincount(kinds, variance)
+            ok = (count >= WORST) & (plains > 0)
+            if ok.any():
+                return float(cost / w.sum() * (here[ok] / plains[ok]).max())
+        return float(cost / w.sum() * variance.sum() / plain)
 
     backward = price(lambda at: np.ones_like(s[at]))
     if predicted is None:

@@ -13,7 +13,7 @@ from finesieve.errors import ConfigError
 from finesieve.gates.protocol import BoolArray, Offer, State
 
 Array = npt.NDArray[np.float64]
-_COLUMNS = ("loss", "size", "predicted", "probability", "keep", "audited")
+_COLUMNS = ("loss", "size", "predicted", "probability", "keep", "audited", "label")
 
 
 def auc(score: npt.ArrayLike, positive: npt.ArrayLike, weights: npt.ArrayLike) -> float:
@@ -52,9 +52,12 @@ class Window:
         """
         n = offer.n
         for name in _COLUMNS:
-            value = audited if name == "audited" else getattr(offer, name)
+            if name == "label":
+                value = None if offer.features is None else offer.features.cross
+            else:
+                value = audited if name == "audited" else getattr(offer, name)
             if value is None:
-                value = np.full(n, 1.0 if name == "probability" else np.nan)
+                value = np.full(n, {"probability": 1.0, "label": 0.0}.get(name, np.nan))
             joined = np.concatenate((self._data[name], np.asarray(value, dtype=np.float64)))
             self._data[name] = joined[-self.length :]
         self.revealed += n

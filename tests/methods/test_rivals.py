@@ -139,7 +139,7 @@ def test_a_gate_of_ones_own_learns_from_training_losses_whatever_the_stages() ->
     assert mine.learns
     assert not methods.registry.build("random").learns
     assert not methods.registry.build("full").learns
-    by_itself = methods.registry.build("finesieve", budget=None, train=None, systematic=None)
+    by_itself = methods.registry.build("finesieve", budget=None, train=None)
     assert by_itself.learns
     assert by_itself.name == "finesieve"
     _, seen = passes(mine, 2)

@@ -152,7 +152,6 @@ def test_misspelt_settings_are_type_errors_with_the_nearest_name(make: Any, matc
         (lambda: fs.Budget(1.5), "budget is 1.5"),
         (lambda: fs.Adaptive(patience=2.5), "patience of Adaptive is 2.5; expected a whole number"),
         (lambda: fs.Adaptive(least=float("nan")), "expected a finite number"),
-        (lambda: fs.Adaptive(systematic=1), "expected True or False"),
         (lambda: fs.Manual([2]), r"expected e.g. \{2: 0.05"),
         (lambda: fs.RandomSubset(0), "share is 0"),
         (
