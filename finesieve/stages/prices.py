@@ -18,7 +18,6 @@ from finesieve.gates.sampling import (
     solve_threshold,
 )
 
-WORST = 0
 POOL = 256  # examples that gates decide on at a time, where policies replay them
 
 
@@ -70,7 +69,7 @@ def stage_prices(
         return Prices(float("inf"), unknown)
     cuts = [slice(i, i + pool) for i in range(0, len(s), pool)] if pool else [slice(None)]
 
-    def cost_and_variance(q: Array, at: slice) -> tuple[float, Array]:
+    def cost_and_variance(q: Array, at: slice) -> Array:
         s_, w_ = s[at], w[at]
         q = np.maximum(q, 1e-12)  # without floor and audit something may never be scored
         total, scoring = float(w_.sum()), float((w_ * q).sum()) * cost_ratio
@@ -84,21 +83,12 @@ def stage_prices(
             bound = np.minimum(threshold, starving)
         p = inclusion(s_ / q, bound, floors[1])
         some = s_ > 0  # what has no gradient adds no variance, whatever its probability
-        variance = np.zeros_like(s_)
-        variance[some] = (w_ * s_ * s_)[some] / (q * p)[some]
-        return scoring + float((w_ * q * p).sum()), variance
+        variance = float(((w_ * s_ * s_)[some] / (q * p)[some]).sum())
+        return np.array([scoring + float((w_ * q * p).sum()), variance])
 
     def price(chances: Callable[[slice], Array]) -> float:
-        found = [cost_and_variance(chances(at), at) for at in cuts]
-        cost, variance = sum(c for c, _ in found), np.concatenate([v for _, v in found])
-        if WORST and labels is not None:
-            kinds = np.unique(labels, return_inverse=True)[1]
-            count = np.bincount(kinds)
-            plains, here = np.bincount(kinds, w * s * s), np.bincount(kinds, variance)
-            ok = (count >= WORST) & (plains > 0)
-            if ok.any():
-                return float(cost / w.sum() * (here[ok] / plains[ok]).max())
-        return float(cost / w.sum() * variance.sum() / plain)
+        cost, variance = np.sum([cost_and_variance(chances(at), at) for at in cuts], axis=0)
+        return float(cost / w.sum() * variance / plain)
 
     backward = price(lambda at: np.ones_like(s[at]))
     if predicted is None:
