@@ -3,11 +3,11 @@
     python benchmarks/choices.py SET --data-dir DATA --ways random0.5,now --output FILE
 
 MiniLM stays as it is and is run once; a hidden layer and a head are trained on the mean of its last
-hidden states, through the library's own sieve, so that a run takes a second or less. What it can tell:
-which way of choosing gives the lower held-out loss for the same numbers of examples trained on and
-scored, and of steps. What it cannot tell: seconds (they are counted: tokens trained on, and 0.3 or
-0.05 of those scored), and how the layers below would move, which makes sizes age faster in a real
-fine-tuning. So what wins here has to be confirmed there.
+hidden states, through the library's own sieve, so that a run takes a second or less. What it can
+tell: which way of choosing gives the lower held-out loss for the same numbers of examples trained
+on and scored, and of steps. What it cannot tell: seconds (they are counted: tokens trained on, and
+0.3 or 0.05 of those scored), and how the layers below would move, which makes sizes age faster in a
+real fine-tuning. So what wins here has to be confirmed there.
 A line of JSON for each run is appended to the output.
 """
 
@@ -17,6 +17,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,7 +34,10 @@ from finesieve.cli.training.batches import Examples, Loader, by_length
 from finesieve.cli.training.models import load_model
 from finesieve.cli.training.prepare import prepare
 from finesieve.cli.training.train import linear_schedule
+from finesieve.gates import sampling
+from finesieve.scoring.heads import SingleLabel
 from finesieve.sieve.sieve import Sieve
+from finesieve.stages import prices
 
 HIDDEN, BATCH, RATE = 256, 32, 1e-3
 SETS: dict[str, tuple[str, ...]] = {
@@ -112,10 +116,10 @@ class Set:
             model,
             way.make(),
             total=total,
-            head=methods_head(),
+            head=SingleLabel(),
             head_start=head_start,
             seed=seed,
-            options=SieveOptions(pad_values={"input_ids": 0}, **(way.options or {})),
+            options=SieveOptions(pad_values={"input_ids": 0}, **way.options),
         )
         parameters = list(model.parameters())
         optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.01, fused=True)
@@ -169,68 +173,64 @@ class Set:
         }
 
 
-def methods_head() -> Any:
-    from finesieve.scoring.heads import SingleLabel
-
-    return SingleLabel()
+BOUND = sampling.class_thresholds
 
 
+def no_bound(sizes: Any, *_: Any, **__: Any) -> Any:
+    """Stands for `class_thresholds` where no class keeps a share of its own."""
+    return np.full(len(sizes), np.inf)
+
+
+@dataclass(frozen=True)
 class Way:
-    """A way of choosing: a recipe's name and settings, options of the sieve."""
+    """A way of choosing: a method, options of the sieve, and what plain training is given.
 
-    def __init__(
-        self,
-        make: Callable[[], Any],
-        options: dict[str, Any] | None = None,
-        subset: float = 1.0,
-        batch: int = BATCH,
-    ) -> None:
-        self.make, self.options, self.subset, self.batch = make, options, subset, batch
+    bounded: whether classes keep a share of their own, as they do in the library.
+    """
 
-
-def ours(options: dict[str, Any] | None = None, **settings: Any) -> Way:
-    if settings.get("starts") is None:
-        settings.setdefault("cost_ratio", 0.3)
-    return Way(lambda: methods.named("finesieve", **settings), options)
-
-
-from finesieve.gates import sampling as _s
-
-KEEP = _s.class_thresholds
+    make: Callable[[], Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    subset: float = 1.0
+    batch: int = BATCH
+    bounded: bool = True
 
 
 def way(name: str) -> Way:
-    """Returns a way by its name: `random0.5`, or words joined by + (see the code)."""
+    """Returns a way by its name.
+
+    `random0.5`, `random0.5b16`: half of the examples, in batches of 16. Else words joined by +:
+    `now` (the default), settings of the method or sieve (`margin=0.1`, `batch_size=32`),
+    `stage2=0.02` (from there on everything is scored), `class=0` (no class keeps a share of its
+    own), `alone=1` (a roll for each example).
+    """
     if name.startswith("random"):
         share, _, batch = name[6:].partition("b")
-        return Way(methods.Full, None, float(share), int(batch or BATCH))
+        return Way(methods.Full, subset=float(share), batch=int(batch or BATCH))
     settings: dict[str, Any] = {}
     options: dict[str, Any] = {}
-    toggles = {"class": 1.0, "worst": 0.0, "alone": 0.0}
+    bounded = systematic = True
     for word in name.split("+"):
         key, _, value = word.partition("=")
-        if key == "now":
-            continue
-        if key in ("batch_size", "group", "pool"):
-            options[key] = int(value)
-        elif key == "stage2":  # everything scored, from this share on
+        if key == "class":
+            bounded = value != "0"
+        elif key == "alone":
+            systematic = value == "0"
+        elif key == "stage2":
             settings["starts"] = {2: float(value)}
-        elif key == "stage3":
-            settings["starts"] = {2: 0.02, 3: float(value)}
-        elif key in ("class", "worst", "alone"):
-            toggles[key] = float(value)
-        elif key == "systematic":
-            settings[key] = value != "0"
-        else:
-            settings[key] = int(value) if key in ("patience", "window", "recent") else float(value)
-    from finesieve.gates import sampling
-    from finesieve.stages import prices
+        elif key in ("batch_size", "group", "pool"):
+            options[key] = int(value)
+        elif key in ("patience", "window", "recent"):
+            settings[key] = int(value)
+        elif key != "now":
+            settings[key] = float(value)
 
-    prices.WORST = int(toggles["worst"])
-    none = (lambda sizes, *a, **k: np.full(len(sizes), np.inf)) if not toggles["class"] else KEEP
-    sampling.class_thresholds = prices.class_thresholds = none
-    sampling.SYSTEMATIC = not toggles["alone"]
-    return ours(options, **settings)
+    def make() -> Any:
+        method = methods.named("finesieve", **{"cost_ratio": 0.3, **settings}).build()
+        for gate in (method.forward.rule, method.backward):  # type: ignore[attr-defined]
+            gate.systematic = systematic
+        return method
+
+    return Way(make, options, bounded=bounded)
 
 
 def main() -> None:
@@ -248,7 +248,10 @@ def main() -> None:
     data = Set(args.data_dir, args.set, args.limit, args.noise)
     for seed in range(args.first, args.first + args.seeds):
         for name in args.ways.split(","):
-            found = data.run(way(name), seed)
+            chosen = way(name)
+            bound = BOUND if chosen.bounded else no_bound
+            sampling.class_thresholds = prices.class_thresholds = bound
+            found = data.run(chosen, seed)
             row = {"set": args.set, "noise": args.noise, "way": name, "seed": seed, **found}
             with args.output.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(row) + "\n")

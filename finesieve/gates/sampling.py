@@ -174,7 +174,7 @@ def class_thresholds(
     kinds = np.unique(np.asarray(labels), return_inverse=True)[1]
     count = np.bincount(kinds, w if drawn is None else np.asarray(drawn, dtype=np.float64))
     total = np.bincount(kinds, w * s)
-    bound = np.where(total > 0, total / (least * count), np.inf)  # without sizes nothing is starved
+    bound = np.where(total > 0, total / (least * count), np.inf)  # no sizes, nothing to starve
     return np.asarray(bound[kinds])
 
 
@@ -195,8 +195,9 @@ class ThresholdSampling(Gate):
         still teach under dropout, or be mispredicted; without a floor it would come, rarely, with
         a weight that spoils the step.
     cost_ratio: seconds to score an example over seconds to train on it; None: as the sieve
-        measures it. least: share kept at least, whatever the balance says: variance is not all, the
-        optimizer needs steps too. Both of use only without a share.
+        measures it. least: share kept at least, of the pool and of each label in it, whatever the
+        balance says: variance is not all, the optimizer needs steps too, and a small class needs
+        examples. Both of use only without a share.
     systematic: keep of every label and size as many as expected (`Dice.systematic`), instead of
         rolling for each example alone: the probabilities are the same, the variance is smaller.
     """

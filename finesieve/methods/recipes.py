@@ -22,8 +22,8 @@ class Adaptive(Recipe):
     x cost is lower with it closed, and opens again when it is not.
 
     Args:
-        least: share of the stream that is trained on at least once gates are closed, in [0, 1]:
-            for the number of optimizer steps.
+        least: share of the stream, and of each class in it, that is trained on at least once gates
+            are closed, in [0, 1]: for the number of optimizer steps, and for small classes.
         train: share that is trained on, in (0, 1]; None finds the one of least variance x cost.
         score: share that closed forward gates let through to scoring, in (0, 1]; None likewise.
         audit: share that passes the forward gate whatever the predictor says, in [0, 1].

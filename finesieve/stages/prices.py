@@ -57,7 +57,8 @@ def stage_prices(
     size, predicted: [n]. weights: [n], how many examples each stands for. train: share of the
     stream trained on; None: what balances variance and cost, but no less than `least`. score:
     shares of the stream to consider for scoring. cost_ratio: F / T. floors: least probability at
-    the (forward, backward) gate. pool: examples that the gates decide on at a time, in order: sizes
+    the (forward, backward) gate. labels: of the examples: `least` holds
+    for each class. pool: examples that the gates decide on at a time, in order: sizes
     fall while a model learns, and what differs between pools is nothing that a gate can use; all
     at once by default.
     """

@@ -46,16 +46,16 @@ class Window:
         self.revealed = 0
 
     def add(self, offer: Offer, audited: BoolArray | None = None) -> None:
-        """Take in an offer with loss and size; what is unknown is NaN, the probability 1.
+        """Take in an offer with loss and size; what is unknown is NaN, the probability 1, the
+        label 0.
 
         audited: bool[n], which of them the audit let through.
         """
         n = offer.n
         for name in _COLUMNS:
-            if name == "label":
-                value = None if offer.features is None else offer.features.cross
-            else:
-                value = audited if name == "audited" else getattr(offer, name)
+            value: Any = audited if name == "audited" else getattr(offer, name, None)
+            if name == "label" and offer.features is not None:
+                value = offer.features.cross
             if value is None:
                 value = np.full(n, {"probability": 1.0, "label": 0.0}.get(name, np.nan))
             joined = np.concatenate((self._data[name], np.asarray(value, dtype=np.float64)))
