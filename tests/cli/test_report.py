@@ -73,7 +73,8 @@ def test_one_real_run(finished: Path, tmp_path: Path) -> None:
         "as set",
     ):
         assert word in text
-    assert re.search(r"<li><code>[\d.]+</code> \[(torch|sympy)\] ", text)  # the example's text
+    # The example's row and text.
+    assert re.search(r"<li><code>[\d.]+</code> row \d+ \[(torch|sympy)\] ", text)
     assert parsed.count["path"] >= 4
 
 

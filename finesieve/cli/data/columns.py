@@ -1,4 +1,4 @@
-"""Which columns hold the text, its pair and the label: named by the user, or by their usual names."""
+"""Which columns hold the text, its pair and the label: as named by the user, or by usual names."""
 
 from __future__ import annotations
 
@@ -110,7 +110,9 @@ def _which(source: str, what: str, have: list[str]) -> str:
         f"{', '.join(f'{n:.40}' if len(n) > 40 else repr(n) for n in have)}"
     )
     if len(have) == 1 and not have[0].isidentifier():
-        return f"{message}, the whole first line: expected a comma, semicolon, tab or | between cells"
+        return (
+            f"{message}, the whole first line: expected a comma, semicolon, tab or | between cells"
+        )
     if any(_DATA.fullmatch(n.strip()) for n in have):
         return f"{message}. That looks like a row: put a header line above it, e.g. text,label"
     return message

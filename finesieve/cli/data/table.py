@@ -133,7 +133,9 @@ def _checked(
         table.labels.append(as_label(source, number, label, y))
         table.rows.append(number)
     if blank:
-        table.notes.append(f"{source}: {blank} of {len(rows)} rows without anything in them dropped")
+        table.notes.append(
+            f"{source}: {blank} of {len(rows)} rows without anything in them dropped"
+        )
     if missing:
         what = f"{len(missing)} of {len(rows)} examples have no {label!r} ({_shown(missing)})"
         if unlabelled != "drop":

@@ -81,9 +81,7 @@ def gather(paths: Sequence[str]) -> tuple[list[Record], dict[int, Path], list[st
 # ---- the page
 
 
-def page(
-    records: Sequence[Record], folders: Mapping[int, Path], texts: Mapping[int, Texts]
-) -> str:
+def page(records: Sequence[Record], folders: Mapping[int, Path], texts: Mapping[int, Texts]) -> str:
     """Return the page.
 
     Args:
@@ -282,7 +280,7 @@ def _examples(record: Record, folder: Path, texts: Texts) -> str:
             "predicted size",
         ),
         "</div>",
-        f"<p>Rows of the training data are counted from 0, without a header.{escape(texts.told)}</p>",
+        f"<p>Rows are counted from 0, without a header.{escape(texts.told)}</p>",
     ]
     for title, note, chosen, key in lists:
         out.append(f"<h3>{title}</h3><p>{note}</p><ol>")

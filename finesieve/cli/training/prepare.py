@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from finesieve.cli.config import Config
-from finesieve.cli.training.batches import Examples
 from finesieve.cli.data.table import Table, label_names, load
+from finesieve.cli.training.batches import Examples
 from finesieve.cli.training.models import load_tokenizer, pick_device, precision_note
 from finesieve.errors import DataError
 
