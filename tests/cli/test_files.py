@@ -123,6 +123,10 @@ def test_quotes_that_belong_to_the_texts(tmp_path: Path) -> None:
     read = table(tmp_path, content)
     assert read.texts == ['"Yes he said', "fine", '"No" he said']
     assert "read as characters of the texts" in read.notes[0]
+    content = 'text,label\n"All of it",pos\na 5" disk,neg\n'
+    assert table(tmp_path, content).texts == ['"All of it"', 'a 5" disk']
+    content = 'text,label\n"All, of it",pos\na 5" disk,neg\n'  # no other reading fits
+    assert table(tmp_path, content).texts == ["All, of it", 'a 5" disk']
     # A mark at the end of a later text pairs up with the first one, and rows would be lost.
     content = 'text,label\nso,neg\n"Yes he said,pos\nfine,neg\nshe said "yes",pos\nwell "no",neg\n'
     assert table(tmp_path, content).texts[1:3] == ['"Yes he said', "fine"]
