@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from benchmarks import write_tables
-from finesieve.cli.main import parser
+from finesieve.cli.main import main, parser
 
 from .conftest import Bag, make_batches
 from .tiny import bert, books, runs_with_one_line_more, said_by
@@ -170,6 +170,27 @@ def test_commands_are_there(page: Path) -> None:
                 pytest.fail(f"{named(page)}: nothing tests the command {line!r}")
 
 
+def test_the_comparison_of_the_readme_runs(
+    encoder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Both commands as they stand there, on small files, with a tiny encoder and one seed."""
+    for name, rows in (("train", 160), ("test", 40)):
+        lines = [f"w{i % 60} w{i % 2},{'even' if i % 2 else 'odd'}" for i in range(rows)]
+        text = "\n".join(["text,label", *lines])
+        (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (block,) = (x for x in blocks(ROOT / "README.md", "sh") if "finesieve compare" in x)
+    compare, report = (shlex.split(line)[1:] for line in block.splitlines())
+    small = ["--model", str(encoder), "--max-length", "32", "--seeds", "1", "--quiet"]
+    assert main([*compare, *small]) == 0
+    assert "random at equal time" in capsys.readouterr().out
+    assert main(report) == 0
+    assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def anchors(page: Path) -> set[str]:
     """What the headings of a page are called in links."""
     text = re.sub(r"^ *```.*?^ *```", "", page.read_text("utf-8"), flags=re.S | re.M)
@@ -177,7 +198,9 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=named
+)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
         if not target.startswith("https://"):

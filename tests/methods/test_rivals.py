@@ -182,7 +182,9 @@ def test_they_are_methods_by_name(name: str) -> None:
 
 
 def test_every_method_has_its_card() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "methods.md").read_text(
+        encoding="utf-8"
+    )
     rows = set(re.findall(r"^\| `([a-z-]+)` \|", page, re.M))
     assert rows == set(methods.REGISTRY)
     headings = set(re.findall(r"[a-z-]+", " ".join(re.findall(r"^## (.*)$", page, re.M))))
