@@ -199,12 +199,11 @@ class Meter:
     def looking(self, tokens: int) -> float:
         """Return what timing a scoring forward over so many tokens costs, in tokens of plain
         training. It is made twice, since the first may have kernels to set up."""
-        # A price that says that scoring is dearer than training is not to keep anybody from asking.
-        price = self.score if self.paces["score"].seen else min(1.0, self.score)
-        worth = self.overhead or 0.0
-        usual = self.forward or float(tokens)
+        worth, usual = self.overhead or 0.0, self.forward or float(tokens)
         alone = usual / tokens if worth == math.inf else (worth / tokens + 1) / (worth / usual + 1)
-        return 2.0 * tokens * price * alone
+        price = self.score * alone
+        # A price that says that scoring is dearer than training is not to keep anybody from asking.
+        return 2.0 * tokens * (price if self.paces["score"].seen else min(1.0, price))
 
     def follow(self, opened: bool = False) -> None:
         """Let `score` and `train` follow what was measured so far.

@@ -286,6 +286,7 @@ class Flow:
         else:
             self.second_look.closed()
         if (stage == 1) != self.holding.opened:
+            self.ledger.watch.read()
             self.meter.moved(opened=stage == 1)
         self.holding.opened = stage == 1
 

@@ -14,7 +14,8 @@ import torch
 from torch.nn import functional as F
 
 import finesieve as fs
-from tests.conftest import Bag, make_batches
+from finesieve.scoring.scorers import Scores
+from tests.conftest import Bag, TableScorer, make_batches
 from tests.costs.simulated import Cost, Device
 
 LAUNCHES = Cost(0.024, 1e-6), Cost(0.008, 4e-7)  # a thousand kernels a step, and short texts
@@ -114,3 +115,101 @@ def test_every_host_measures_what_scoring_costs(
     assert device.waits <= 2 * pools + 4  # for its scores, and for losses of training
     books = sieve.ledger.seconds
     assert sum(books.values()) == pytest.approx(device.now, rel=0.02)
+
+
+class Scoring(TableScorer):
+    """Scores that never change, of a pass on the simulated device."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__()
+        self._device = device
+
+    def __call__(self, batch: Any) -> Scores:
+        mask = batch["attention_mask"]
+        self._device.call("score", *mask.shape, int(mask.sum()))
+        self._device.wait()
+        return super().__call__(batch)
+
+
+def run(
+    device: Device,
+    patch: pytest.MonkeyPatch,
+    n: int,
+    each: Callable[[fs.Sieve], None] = lambda sieve: None,
+    **settings: Any,
+) -> fs.Sieve:
+    """A plain loop with gates that close by themselves; `each` is called after every step."""
+    device.install(patch)
+    given = {"predictor_bits": 12, "patience": 256, "warmup": 0.0, "train": 0.3, **settings}
+    sieve = fs.Sieve(
+        scorer=Scoring(device),
+        method=fs.methods.registry.build("finesieve", 0, **given),
+        total=n,
+        options=fs.SieveOptions(pool=64, group=2),
+    )
+    for batch in sieve(make_batches(n)):
+        mask = batch["attention_mask"]
+        device.call("train", *mask.shape, int(mask.sum()))
+        sieve.loss((batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2, batch)
+        each(sieve)
+    return sieve
+
+
+def test_cheap_scoring_closes_gates_and_dear_scoring_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cheap = run(Device(*LAUNCHES, noise=0.05), monkeypatch, 1500)
+    assert cheap.stage > 1
+    assert cheap.costs[0] < 0.12
+    device = Device(LAUNCHES[0], Cost(0.5, 1e-6), noise=0.05)  # 2.6 plain steps a pool
+    dear = run(device, monkeypatch, 2500)
+    assert [move["stage"] for move in dear.moves][-1] == 1
+    assert "skipping does not pay" in dear.moves[-1]["reason"]
+
+
+def test_first_launches_close_no_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new shape takes two plain steps, and the first pass two hundred."""
+    sieve = run(Device(*LAUNCHES, first=5.0, shape=0.05), monkeypatch, 1500)
+    assert [move["stage"] for move in sieve.moves if move["stage"] == 1] == [1]
+    assert sieve.costs[0] < 0.12
+
+
+def test_a_door_that_a_wrong_price_opened_is_closed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While gates are closed for the first time another program slows scoring down."""
+    device = Device(*LAUNCHES, noise=0.05)
+    busy, usual = Cost(1.0, 1e-6), device.costs["score"]
+
+    def disturb(sieve: fs.Sieve) -> None:
+        opened_again = [move["stage"] for move in sieve.moves].count(1) > 1
+        device.costs["score"] = usual if opened_again else busy
+
+    sieve = run(device, monkeypatch, 6000, disturb)
+    stages = [move["stage"] for move in sieve.moves]
+    assert stages.count(1) == 2
+    assert stages[-1] > 1
+    assert sieve.costs[0] < 0.12
+    again = stages.index(1, 1)
+    drawn = sieve.moves[again + 1]["from_example"] - sieve.moves[again]["from_example"]
+    looks = [call for call in device.calls["score"] if call[0] == 8]
+    assert 2 <= len(looks) <= 6  # two passes a look
+    assert len(looks) * usual.launch <= 0.01 * drawn / 8 * LAUNCHES[0].launch
+
+
+@pytest.mark.parametrize("costs", [LAUNCHES, COMPUTE], ids=["launches", "compute"])
+def test_a_device_that_becomes_slower_opens_no_gate(
+    costs: tuple[Cost, Cost], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain training, which is not timed meanwhile, became slower too."""
+    device = Device(*costs, noise=0.05)
+
+    def slow(sieve: fs.Sieve) -> None:
+        if sieve.meter.drawn > 4000:
+            device.slower = 3.0
+
+    sieve = run(device, monkeypatch, 8000, slow)
+    assert [move["stage"] for move in sieve.moves].count(1) == 1
+    train, score = device.calls["train"], device.calls["score"]
+    fair = device.per_token("score", score[-24:-1]) / device.per_token("train", train[:30])
+    assert sieve.meter.relative("score") == pytest.approx(fair, rel=0.15)
