@@ -76,7 +76,7 @@ class Codec:
             self._set_constants_aside(columns)
         for key, value in columns.items():
             if isinstance(value, Tensor) and value.ndim > 0:
-                size = len(value)
+                size = value.shape[0]
             elif isinstance(value, Sequence) and not isinstance(value, str):
                 columns[key] = list(value)
                 size = len(value)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from finesieve.errors import ConfigError
+from finesieve.gates.features import array_of
 from finesieve.gates.protocol import BoolArray, Features, FloatArray, IntArray, Offer, State
 
 
@@ -202,7 +203,7 @@ class Returns:
         caller will wait."""
         given, self._given = self._given, []
         sent, self._sent = self._sent, None
-        if given and given[-1][1].device.type != "cpu":
+        if given and not given[-1][1].is_cpu:
             self._sent = _Sent(given)
             given = []
         taken = (sent.arrived() if sent else []) + given
@@ -218,10 +219,12 @@ class Returns:
         wait: whether to wait for losses that a device may still be working on.
         """
         given = [
-            (ids.cpu().numpy(), loss.float().cpu().numpy(), size)
+            (array_of(ids), array_of(loss if loss.dtype == torch.float32 else loss.float()), size)
             for ids, loss, size in self._taken(wait)
         ]
-        given = [one for one in given if len(one[0]) > 2 or one[0].max(initial=-1) >= 0]  # fillers
+        given = [
+            one for one in given if len(one[0]) > 2 or one[0].max(initial=-1) >= 0
+        ]  # no filler
         while given and (found := self._next(*given[0])):
             del given[0]
             yield found
