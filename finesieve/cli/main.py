@@ -1,4 +1,4 @@
-"""The command line: `finesieve train`, `compare`, `bench` and `report`.
+"""The command line: `finesieve train`, `compare`, `bench`, `report`, `inspect` and `clean`.
 
 What takes time to load (torch, numpy, transformers) is loaded once the options are known to be
 right, so that the version, the help and what is wrong with a command come at once.
@@ -19,6 +19,7 @@ from typing import Any
 
 from finesieve import __version__
 from finesieve.cli.config import ATTENTION, CLOCKS, METHODS, Config
+from finesieve.cli.inspecting import command as inspecting
 from finesieve.cli.memory import keep_memory
 from finesieve.errors import ConfigError, FinesieveError, FinesieveWarning
 
@@ -242,6 +243,7 @@ def parser() -> argparse.ArgumentParser:
     page.add_argument(
         "--output", default="report.html", metavar="FILE", help="default: %(default)s"
     )
+    inspecting.add_commands(commands)
     return top
 
 
@@ -423,7 +425,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("always", FinesieveWarning)
             warnings.showwarning = _show_warning
-            run = {"train": _train, "compare": _compare, "bench": _bench, "report": _report}
+            run = {
+                "train": _train,
+                "compare": _compare,
+                "bench": _bench,
+                "report": _report,
+                "inspect": inspecting.inspect,
+                "clean": inspecting.clean,
+            }
             return run[args.command](args)
     except FinesieveError as error:
         print(f"finesieve: error: {error}", file=sys.stderr)

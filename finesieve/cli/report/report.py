@@ -11,10 +11,10 @@ from pathlib import Path
 from finesieve import __version__
 from finesieve.cli.comparing.suite import title_of
 from finesieve.cli.comparing.tables import HEADS, RIVAL, grouped, mean, rows, verdict
-from finesieve.cli.report.charts import Series, chart, histogram, stacked
 from finesieve.cli.results import Record, read_record
 from finesieve.cli.training.runfiles import EXAMPLES, SUMMARY
 from finesieve.errors import ConfigError, FinesieveError
+from finesieve.insight.charts import Series, chart, histogram, stacked
 
 COLORS = ("#0f766e", "#c2410c", "#4f46e5", "#a16207", "#be185d", "#475569", "#15803d", "#7e22ce")
 PARTS = {"train": "#0f766e", "score": "#d97706", "decide": "#be185d", "data": "#94a3b8"}

@@ -93,6 +93,12 @@ def load(
     "docstrings:train" / "docstrings:test".
     text, text_pair, label: column names; found by their usual names if not given.
     """
+    rows = rows_of(source, split)
+    return table_of(source, rows, text, text_pair, label, keep_empty)
+
+
+def rows_of(source: str, split: str) -> list[Row]:
+    """The rows of a source as they are, a dict each; `DataError` if they cannot be read."""
     if source.split(":")[0] == "docstrings" and not Path(source).exists():
         from finesieve.cli.training.docstrings import rows as docstring_rows
 
@@ -104,8 +110,25 @@ def load(
         rows = _read_hub(source, split)
     if not rows:
         raise DataError(f"{source} is empty: expected a row per example")
+    return rows
+
+
+def table_of(
+    source: str,
+    rows: list[Row],
+    text: str | None,
+    text_pair: str | None,
+    label: str | None,
+    keep_empty: bool,
+) -> Table:
+    """Rows that were read already, checked; see `load`."""
     columns = _columns(source, rows, text, text_pair, label)
     return _table(source, rows, columns, keep_empty)
+
+
+def has_label(rows: list[Row]) -> bool:
+    """Whether a column has one of the usual names for labels."""
+    return bool({name.lower() for name in rows[0]} & set(LABELS))
 
 
 # ---- reading
