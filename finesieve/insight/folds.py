@@ -23,7 +23,9 @@ _JUDGED = 4_000  # examples by which the strength is chosen
 def folds_of(labels: Ints, groups: Ints, folds: int, seed: int) -> Ints:
     """Deals examples into folds, class by class; all of a group into one.
 
-    Copies of a text must share a fold: else the head has seen the very text it is asked about.
+    Copies of a text must share a fold: else the head has seen the very text it is asked about. Only
+    where a class has fewer groups than there are folds are its rows dealt one by one: else no head
+    that judges them would have seen the class.
 
     Args:
         labels: int64[n].
@@ -34,6 +36,12 @@ def folds_of(labels: Ints, groups: Ints, folds: int, seed: int) -> Ints:
     Returns:
         int64[n], 0 to folds - 1.
     """
+    alone = np.zeros(len(labels), dtype=bool)
+    for one in np.unique(labels):
+        rows = labels == one
+        if len(np.unique(groups[rows])) < folds:
+            alone |= rows
+    groups = np.where(alone, -1 - np.arange(len(labels)), groups)
     _, first, place = np.unique(groups, return_index=True, return_inverse=True)
     shuffled = np.random.default_rng([seed, 81]).permutation(len(first))
     order = shuffled[np.argsort(labels[first][shuffled], kind="stable")]

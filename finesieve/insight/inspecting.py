@@ -117,7 +117,7 @@ def look(
         tell=lambda share: tell("texts", share),
     )
     known = {"tokens": seen.tokens, "cut": seen.cut, "limit": seen.limit, **more}
-    why = _unjudgeable(data, exact, seen)
+    why = _unjudgeable(data, near, seen)
     if why:
         return Insights(data, exact, near, notes=(*notes, why), **known)
     labels = data.labels
@@ -145,7 +145,7 @@ def look(
     )
 
 
-def _unjudgeable(data: Data, exact: Ints, seen: Embedded) -> str:
+def _unjudgeable(data: Data, near: Ints, seen: Embedded) -> str:
     """Why the labels cannot be judged, in a sentence; empty if they can."""
     if data.labels is None:
         return "There are no labels, so only repeats and lengths were looked at."
@@ -154,8 +154,11 @@ def _unjudgeable(data: Data, exact: Ints, seen: Embedded) -> str:
     counts = np.bincount(data.labels, minlength=len(data.names))
     if (counts > 0).sum() < 2:
         return "All rows have the same label, so labels could not be judged."
-    if len(np.unique(exact)) < 2 or float(np.ptp(seen.features, axis=0).max()) == 0.0:
+    distinct = len(np.unique(near))
+    if distinct < 2 or float(np.ptp(seen.features, axis=0).max()) == 0.0:
         return "All rows are alike, so labels could not be judged."
+    if distinct < FEWEST:
+        return f"{distinct} different texts are too few to judge labels by; it takes {FEWEST}."
     if len(data.names) > len(data) // 4:
         return (
             f"There are {len(data.names)} different labels in {len(data)} rows, so they could not "

@@ -142,7 +142,7 @@ def _rates(p: Floats, given: Ints, taken: Ints, sure: Floats, prior: float = _PR
     return rates
 
 
-def _wrong(rates: Floats, counts: npt.NDArray[np.generic]) -> float:
+def _wrong(rates: Floats, counts: Floats | Ints) -> float:
     return float(((1.0 - np.diag(rates)) * counts).sum())
 
 

@@ -15,9 +15,9 @@ import pytest
 
 from finesieve.cli.comparing.tables import RIVAL
 from finesieve.cli.main import main
-from finesieve.cli.report import charts
 from finesieve.cli.report.report import report
 from finesieve.cli.results import write_record
+from finesieve.insight import charts
 from tests.cli.test_statistics import record
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -68,7 +68,7 @@ def test_one_real_run(finished: Path, tmp_path: Path) -> None:
         "Realised rates",
         "Skipped as easiest",
         "Hardest",
-        "Most suspicious",
+        "finesieve inspect",
         "Where the seconds went",
         "as set",
     ):

@@ -123,6 +123,7 @@ def test_the_page_escapes_what_the_data_hold_and_needs_no_network(found: Insight
         (lambda d: {k: v[:60] for k, v in d.items()}, "60 rows are too few"),
         (lambda d: {**d, "label": [1] * 400}, "same label"),
         (lambda d: {**d, "text": ["w1 w2 w3"] * 400}, "alike"),
+        (lambda d: {**d, "text": ["w1 w2 w3", "w40 w41"] * 200}, "2 different texts are too few"),
         (lambda d: {**d, "label": list(range(400))}, "right column"),
     ],
 )

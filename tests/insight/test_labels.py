@@ -67,6 +67,13 @@ def test_copies_share_a_fold_and_classes_are_spread() -> None:
     assert all(np.ptp(np.bincount(fold[labels == k], minlength=5)) <= 2 for k in (0, 1))
 
 
+def test_a_class_of_copies_is_still_seen_by_every_head() -> None:
+    labels = np.repeat([0, 1], 50)
+    groups = np.r_[0:50, np.full(50, 50)]  # class 1 is one text
+    fold = folds_of(labels, groups, 5, 0)
+    assert set(fold[50:]) == {0, 1, 2, 3, 4}
+
+
 def test_the_forecast_says_what_twice_the_data_bring() -> None:
     features, labels, _ = clusters(3200, 2.0, 0.0)
     half = slice(0, 1600)

@@ -250,7 +250,6 @@ def _examples(record: Record, folder: Path) -> str:
     texts = _texts(record)
     revealed = [r for r in rows if r["loss"] is not None]
     skipped = [r for r in rows if r["verdict"] == "skipped-forward" and r["predicted"] is not None]
-    late = [r for r in revealed[len(revealed) // 2 :] if r["loss"] > 2.0]
     lists = (
         (
             "Skipped as easiest",
@@ -260,15 +259,8 @@ def _examples(record: Record, folder: Path) -> str:
         ),
         (
             "Hardest",
-            "the highest losses when first met",
+            "the highest losses when first met; which labels look wrong, finesieve inspect says",
             sorted(revealed, key=lambda r: -r["loss"])[:LISTED],
-            "loss",
-        ),
-        (
-            "Most suspicious",
-            "late in the run, and still given less than 14 % for their label: "
-            "probable label errors",
-            sorted(late, key=lambda r: -r["loss"])[:LISTED],
             "loss",
         ),
     )
