@@ -38,8 +38,16 @@ def labels() -> str:
         inside = sum(r["estimate"][1] <= r["wrong"] <= r["estimate"][2] for r in runs)
         what = "crowd" if kind == "crowd" else f"{share:.0%} {kind}"
         lines.append(
-            [name, what, *cells, *lift, f"{wrong:.0f}", f"{counted:.0f}"]
-            + [f"{inside} of {len(runs)}", *seconds]
+            [
+                name,
+                what,
+                *cells,
+                *lift,
+                f"{wrong:.0f}",
+                f"{counted:.0f}",
+                f"{inside} of {len(runs)}",
+                *seconds,
+            ]
         )
     head = ["set", "wrong labels", *(f"AUPRC {rival}" for rival in RIVALS)]
     head += ["lift ours", "lift cleanlab", "wrong", "we count", "in the interval"]
@@ -49,9 +57,13 @@ def labels() -> str:
 def clean() -> str:
     """Sets whose labels are thought right: how many we count as wrong."""
     lines = [
-        [r["set"], f"{r['rows']:,}", f"{r['estimate'][0] / r['rows']:.2%}"]
-        + [f"{r['estimate'][1] / r['rows']:.2%} to {r['estimate'][2] / r['rows']:.2%}"]
-        + [f"{r['cleanlab'] / r['rows']:.2%}"]
+        [
+            r["set"],
+            f"{r['rows']:,}",
+            f"{r['estimate'][0] / r['rows']:.2%}",
+            f"{r['estimate'][1] / r['rows']:.2%} to {r['estimate'][2] / r['rows']:.2%}",
+            f"{r['cleanlab'] / r['rows']:.2%}",
+        ]
         for r in records("clean")
     ]
     head = ["set", "rows", "we count as wrong", "95 % interval", "cleanlab counts"]

@@ -279,8 +279,8 @@ class Insights:
             {g for g, c in zip(repeats["group"], repeats["conflict"], strict=True) if c}
         )
         out.append(
-            f"{copies:,} rows are copies of another row and {near:,} more are nearly so"
-            + (f"; in {conflicts:,} of the groups labels disagree." if conflicts else ".")
+            f"Copies of another row: {copies:,}; near copies: {near:,}"
+            + (f". Groups of them in which labels disagree: {conflicts:,}." if conflicts else ".")
         )
         if self.sizes is not None:
             out.append(
@@ -291,14 +291,14 @@ class Insights:
             out.append(_enough(self.curve, n))
         if self.unlearned is not None:
             out.append(
-                f"{int(self.unlearned.sum()):,} rows are not learned even by a head that was "
-                "fitted to them."
+                f"Rows that even a head that was fitted to them gets wrong: "
+                f"{int(self.unlearned.sum()):,}."
             )
         what = self.texts["what"]
         if what:
             out.append(
-                f"{what.count('empty'):,} texts are empty and {what.count('cut'):,} are longer "
-                f"than the {self.limit} tokens that the model was shown."
+                f"Empty texts: {what.count('empty'):,}; texts longer than the {self.limit} tokens "
+                f"that the model was shown: {what.count('cut'):,}."
             )
         if data.labels is not None:
             counts = np.bincount(data.labels, minlength=len(data.names))
@@ -306,8 +306,8 @@ class Insights:
             if small:
                 more = ", ..." if len(small) > 8 else ""
                 out.append(
-                    f"{len(small)} classes have fewer than {SMALL} rows, too few to judge their "
-                    f"labels by: {', '.join(small[:8])}{more}."
+                    f"Classes with fewer than {SMALL} rows, too few to judge their labels by: "
+                    f"{', '.join(small[:8])}{more}."
                 )
         return [*out, *self.notes]
 

@@ -16,9 +16,9 @@ from finesieve.insight.curves import TIMES, Curve
 SHOWN, TEXT = 500, 400  # rows a table, characters a text; the exports have all
 _TITLES = {
     "row": "row",
-    "p_given": "probability of the given label",
-    "p_suggested": "of the suggested one",
-    "contradicting_row": "nearest row with that label",
+    "p_given": "p (given)",
+    "p_suggested": "p (suggested)",
+    "contradicting_row": "nearest row so labelled",
     "contradicting_text": "its text",
     "wrong_labels": "labels estimated wrong",
     "error": "missed out of sample",
@@ -200,7 +200,7 @@ th[aria-sort=ascending] button::after { content: " \\2191"; }
 th[aria-sort=descending] button::after { content: " \\2193"; }
 td { padding: 6px 10px; border-top: 1px solid var(--line); vertical-align: top;
   font-variant-numeric: tabular-nums; overflow-wrap: break-word; }
-td[data-name=text], td[data-name="its text"] { min-width: 240px; overflow-wrap: anywhere; }
+td[data-name=text], td[data-name="its text"] { min-width: 180px; overflow-wrap: anywhere; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr));
   gap: 16px; margin: 12px 0; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px;
