@@ -352,8 +352,9 @@ def pages() -> dict[Path, str]:
         ROOT / "README.md": readme_table(),
         docs / "explanation" / "when-it-pays.md": pays_tables(),
         docs / "research" / "head-start.md": head_start_table(),
-        docs / "how-to" / "look-into-your-data.md": insight_tables.section(),
     }
+    if insight_tables.FOLDER.is_dir():
+        tables[docs / "how-to" / "look-into-your-data.md"] = insight_tables.section()
     made = {p: written(p.read_text(encoding="utf-8"), table) for p, table in tables.items()}
     return {**made, docs / "reference" / "benchmarks.md": benchmarks_page()}
 

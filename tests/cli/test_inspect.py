@@ -78,7 +78,7 @@ def test_from_data_to_confirmed_issues_to_clean_data(
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
 def test_clean_writes_what_can_be_read_again(tmp_path: Path, ending: str) -> None:
-    from finesieve.cli.training.data import load
+    from finesieve.cli.data.table import load
 
     data = write(tmp_path / "data.jsonl", n=6)
     drop = tmp_path / "drop.csv"

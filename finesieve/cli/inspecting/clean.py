@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from finesieve.cli.training.data import rows_of
+from finesieve.cli.data.table import rows_of
 from finesieve.errors import ConfigError, DataError
 
 YES = ("yes", "y", "true", "1", "x")
@@ -35,7 +35,7 @@ def clean(source: str, drop: str, output: str) -> tuple[int, int, list[str]]:
         raise ConfigError(f"output {output}; expected a file that ends in {', '.join(_ENDINGS)}")
     if target.exists():
         raise ConfigError(f"output {output} exists: choose another file, or remove it")
-    rows = rows_of(source, "train")
+    rows, notes = rows_of(source)
     confirmed = _confirmed(drop)
     for number, text in confirmed.items():
         if number >= len(rows):
@@ -50,7 +50,7 @@ def clean(source: str, drop: str, output: str) -> tuple[int, int, list[str]]:
     if not kept:
         raise DataError(f"{drop} confirms every row of {source}: nothing would be left")
     _write(target, kept)
-    return len(confirmed), len(kept), []
+    return len(confirmed), len(kept), notes
 
 
 def _confirmed(path: str) -> dict[int, str]:

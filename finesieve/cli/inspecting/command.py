@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any
 
+from finesieve.cli.data.labels import UNLABELLED
+
 
 def add_commands(commands: Any) -> None:
     """Adds both commands to a parser's."""
@@ -31,6 +33,12 @@ def add_commands(commands: Any) -> None:
     look.add_argument("--text", metavar="COLUMN", help="text column (found by usual names)")
     look.add_argument("--text-pair", metavar="COLUMN", help="second text, for pairs")
     look.add_argument("--label", metavar="COLUMN", help="label column (found by usual names)")
+    look.add_argument(
+        "--unlabelled",
+        choices=UNLABELLED,
+        default="refuse",
+        help="as in `finesieve train` (default: %(default)s)",
+    )
     look.add_argument("--max-length", type=int, default=128, help="tokens (default: %(default)s)")
     look.add_argument("--folds", type=int, default=5, help="default: %(default)s")
     look.add_argument("--seed", type=int, default=0, help="default: %(default)s")

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 
 from finesieve.cli.config import Config
-from finesieve.cli.training.data import Table, has_label, rows_of, table_of
+from finesieve.cli.data.columns import has_label
+from finesieve.cli.data.table import Table, rows_of, table_of
 from finesieve.cli.training.models import check_length, load_model, load_tokenizer, pick_device
 from finesieve.cli.training.runfiles import EXAMPLES
 from finesieve.cli.training.train import train
@@ -35,11 +36,16 @@ def inspect_source(args: argparse.Namespace) -> Insights:
         raise ConfigError(
             f"folds is {args.folds} and max-length {args.max_length}; expected 2 and 1 or more"
         )
-    rows = rows_of(args.train, "train")
+    rows, notes = rows_of(args.train)
     labelled = args.label is not None or has_label(rows)
     if not labelled:
         rows = [{**row, NO_LABEL: 0} for row in rows]
-    table = table_of(args.train, rows, args.text, args.text_pair, args.label, keep_empty=True)
+    columns = (args.text, args.text_pair, args.label)
+    unlabelled = args.unlabelled if labelled else "keep"
+    table = table_of(args.train, rows, notes, *columns, True, unlabelled)
+    if not args.quiet:
+        for note in table.notes:
+            print(note, file=sys.stderr)
     data = _data(args.train, table, labelled)
     tell = _Progress(args.quiet)
     if args.model == "none":
@@ -54,6 +60,7 @@ def inspect_source(args: argparse.Namespace) -> Insights:
             text=args.text,
             text_pair=args.text_pair,
             label=args.label,
+            unlabelled=args.unlabelled,
             max_length=args.max_length,
             seed=args.seed,
             device=args.device,
