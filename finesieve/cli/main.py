@@ -370,7 +370,8 @@ def _bench(args: argparse.Namespace) -> int:
         raise ConfigError(f"--workers is {args.workers}; expected 1 or more")
     from finesieve.cli.comparing.bench import Bench
     from finesieve.cli.comparing.suite import read_suite
-    from finesieve.cli.comparing.tables import table, verdict
+    from finesieve.cli.comparing.tables import table
+    from finesieve.cli.comparing.verdict import verdict
     from finesieve.cli.results import read_all
 
     suite = read_suite(args.suite)

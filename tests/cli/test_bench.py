@@ -18,9 +18,9 @@ from finesieve import ConfigError
 from finesieve.cli.comparing import bench as bench_module
 from finesieve.cli.comparing.bench import Bench
 from finesieve.cli.comparing.equal_time import ATTEMPTS
+from finesieve.cli.comparing.groups import RIVAL
 from finesieve.cli.comparing.runner import choose
 from finesieve.cli.comparing.suite import Derived, Files, read_suite
-from finesieve.cli.comparing.tables import RIVAL
 from finesieve.cli.main import main
 from finesieve.cli.results import read_all, read_record, seal, write_record
 

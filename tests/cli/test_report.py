@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finesieve.cli.comparing.tables import RIVAL
+from finesieve.cli.comparing.groups import RIVAL
 from finesieve.cli.main import main
 from finesieve.cli.report import charts
 from finesieve.cli.report.report import report

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from finesieve import methods
+from finesieve.cli.comparing.groups import RIVAL
 from finesieve.cli.comparing.runner import run_suite
 from finesieve.cli.comparing.runs import Cores, Job, Runs, Summary
 from finesieve.cli.comparing.suite import CONFIG, Files, Suite, title_of
-from finesieve.cli.comparing.tables import RIVAL, set_table, verdict
+from finesieve.cli.comparing.tables import baseline, set_table
+from finesieve.cli.comparing.verdict import verdict
 from finesieve.cli.config import Config
 from finesieve.cli.results import Record
 from finesieve.cli.training.prepare import Prepared, prepare
@@ -174,17 +176,19 @@ class Folders:
 def told(records: list[Record], config: Config) -> str:
     """Return the table of a comparison in Markdown, what it is of, and the verdict."""
     sound = [r for r in records if "failed" not in r]
-    lines = [set_table(records), ""]
+    lines = [set_table(records)]
     if sound:
         size = int(sound[0]["examples"]["drawn"]) // config.epochs
-        lines.append(
+        about = (
             f"{config.train}: {size} examples x {config.epochs} epoch(s), evaluated on "
             f"{sound[0]['eval']['n']}; {len({r['seed'] for r in records})} seed(s); seconds = "
             "deciding + scoring + training + waiting for data."
         )
+        lines.append(" ".join(text for text in (about, baseline(sound)) if text))
     lines += [
         f"failed: {r['name']} seed {r['seed']}: {r['failed']}" for r in records if "failed" in r
     ]
-    if {"finesieve", RIVAL} <= {r["name"] for r in records}:
+    names = {r["name"] for r in sound}
+    if "finesieve" in names and len(names & {"full", RIVAL}):
         lines.append(verdict(records))
-    return "\n".join(lines)
+    return "\n\n".join(lines)

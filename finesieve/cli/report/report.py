@@ -9,8 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from finesieve import __version__
+from finesieve.cli.comparing.groups import RIVAL, grouped, mean
 from finesieve.cli.comparing.suite import title_of
-from finesieve.cli.comparing.tables import HEADS, RIVAL, grouped, mean, rows, verdict
+from finesieve.cli.comparing.tables import HEADS, new_columns, rows
+from finesieve.cli.comparing.verdict import verdict
 from finesieve.cli.report.charts import Series, chart, histogram, stacked
 from finesieve.cli.results import Record, read_record
 from finesieve.cli.training.runfiles import EXAMPLES, SUMMARY
@@ -118,9 +120,11 @@ def page(records: Sequence[Record], folders: Mapping[int, Path]) -> str:
 def _head(records: Sequence[Record]) -> str:
     config, hardware = records[0].get("config", {}), records[0].get("hardware", {})
     versions = records[0].get("versions", {})
+    names = {r["name"] for r in records if "failed" not in r}
     told = ""
-    if {"finesieve", RIVAL} <= {r["name"] for r in records}:
-        told = f'<p class="verdict">{escape(verdict(records))}</p>'
+    if "finesieve" in names and names & {"full", RIVAL}:
+        paragraphs = verdict(records).split("\n\n")
+        told = "".join(f'<p class="verdict">{escape(text)}</p>' for text in paragraphs)
     return (
         f"<header><h1>finesieve report</h1>{told}<p>{len(records)} runs · model "
         f"{escape(str(config.get('model')))} · {escape(str(config.get('precision')))} · "
@@ -132,14 +136,17 @@ def _head(records: Sequence[Record]) -> str:
 
 def _table(methods: Mapping[str, Sequence[Record]]) -> str:
     lines = []
-    for *cells, against in rows(methods):
+    every = rows(methods)
+    shown_columns = new_columns(HEADS, every)
+    heads = [HEADS[i] for i in shown_columns]
+    for *cells, against in ([row[i] for i in shown_columns] for row in every):
         told = escape(against)
         if cells[1] != "failed" and ":" in against:  # the verdict's first word has a colour
             style = against.split(":")[0].split()[0]
             told = f'<span class="{style}">{escape(against)}</span>'
         shown = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         lines.append(f"<tr>{shown}<td>{told}</td></tr>")
-    head = "".join(f"<th>{escape(h)}</th>" for h in HEADS)
+    head = "".join(f"<th>{escape(h)}</th>" for h in heads)
     return f'<div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 

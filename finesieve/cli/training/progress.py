@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 from finesieve.sieve.sieve import Sieve
@@ -73,6 +74,16 @@ def line(now: dict[str, Any]) -> str:
     if now["left"] is not None:
         parts.append(f"{duration(now['left'])} left")
     return "  ·  ".join(parts)
+
+
+def told_of_head(event: Mapping[str, Any]) -> str:
+    """A line for the terminal about the head start."""
+    if not event["fitted"]:
+        return f"the head is left as it is: {event['reason']}"
+    return (
+        f"head fitted to {event['examples']} examples: held-out loss {event['before']:.3f} -> "
+        f"{event['after']:.3f}"
+    )
 
 
 def why_open(sieve: Sieve, stages: Stages) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import platform
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
-from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
@@ -18,23 +16,22 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from finesieve import __version__, methods
+from finesieve import methods
 from finesieve.batches.carry import inputs
 from finesieve.cli.config import Config
-from finesieve.cli.results import pack_examples
-from finesieve.cli.training.batches import EXAMPLE, Examples, Loader, by_length
+from finesieve.cli.training.batches import EXAMPLE, Loader, by_length
 from finesieve.cli.training.models import (
     check_length,
     load_model,
-    matrix_parameters,
     pick_attention,
     pick_device,
 )
 from finesieve.cli.training.prepare import Prepared, prepare
-from finesieve.cli.training.progress import Live, rounded, snapshot, why_open
+from finesieve.cli.training.progress import Live, snapshot, told_of_head, why_open
 from finesieve.cli.training.runfiles import ExampleLog, RunFolder
+from finesieve.cli.training.summary import summary_of, versions
 from finesieve.costs.clock import TrainingClock
-from finesieve.errors import ConfigError, ScoreError, StateError
+from finesieve.errors import ConfigError, StateError
 from finesieve.gates.simple import Open
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.head_start import default_examples
@@ -53,37 +50,6 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to
         self.signal = signum
 
 
-def versions() -> dict[str, str]:
-    return {
-        "finesieve": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "transformers", "numpy")},
-    }
-
-
-def hardware(device: torch.device) -> dict[str, Any]:
-    name = platform.machine()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    return {"device": device.type, "name": name, "threads": torch.get_num_threads()}
-
-
-def evaluate(
-    model: nn.Module, examples: Examples, device: torch.device
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Cross-entropy loss float64[n] and whether right, bool[n]; in eval mode, full precision."""
-    model.eval()
-    loss, right = np.empty(len(examples)), np.empty(len(examples), dtype=bool)
-    with torch.inference_mode():
-        for index, batch in by_length(examples, 128):
-            given = {k: v.to(device) for k, v in batch.items()}
-            labels = given.pop("labels")
-            logits = model(**given).logits.float()
-            loss[index] = F.cross_entropy(logits, labels, reduction="none").cpu().numpy()
-            right[index] = (logits.argmax(-1) == labels).cpu().numpy()
-    return loss, right
-
-
 def linear_schedule(
     optimizer: torch.optim.Optimizer, steps: int, warmup: float
 ) -> torch.optim.lr_scheduler.LambdaLR:
@@ -96,16 +62,6 @@ def linear_schedule(
         return max(0.0, (steps - step) / max(1, steps - rise))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-def told_of_head(event: Mapping[str, Any]) -> str:
-    """A line for the terminal about the head start."""
-    if not event["fitted"]:
-        return f"the head is left as it is: {event['reason']}"
-    return (
-        f"head fitted to {event['examples']} examples: held-out loss {event['before']:.3f} -> "
-        f"{event['after']:.3f}"
-    )
 
 
 class Run:
@@ -367,75 +323,9 @@ class Run:
 
     # ---- results
 
-    def summary(self) -> dict[str, Any]:
-        """What summary.json holds. The model is evaluated here, outside the books."""
-        each = {
-            name: evaluate(self.model, examples, self.device)
-            for name, examples in self.data.evals.items()
-        }
-        sets = {
-            name: {"accuracy": float(right.mean()), "loss": float(loss.mean()), "n": len(loss)}
-            for name, (loss, right) in each.items()
-        }
-        loss, right = (np.concatenate(parts) for parts in zip(*each.values(), strict=True))
-        pooled = {"accuracy": float(right.mean()), "loss": float(loss.mean())}
-        if not np.isfinite(pooled["loss"]):
-            raise ScoreError(
-                "the trained model's loss on the evaluation data is not finite: the learning rate "
-                "is probably too high, or the model's weights were damaged; nothing was written"
-            )
-        ledger, window = self.sieve.ledger, self.sieve.window
-        drawn = {"drawn": ledger.examples.drawn}, {"drawn": ledger.tokens.drawn}
-        if self.subset is not None:  # what was left out was drawn from, too
-            epochs, lengths = self.config.epochs, self.data.train.lengths
-            drawn = {"drawn": epochs * len(lengths)}, {"drawn": epochs * int(lengths.sum())}
-        seconds = {k: round(v, 4) for k, v in ledger.seconds.items()}
-        scored, trained = ledger.examples.scored, ledger.examples.yielded
-        return {
-            "method": self.config.method,
-            "seed": self.config.seed,
-            "examples": {
-                **drawn[0],
-                "scored": scored,
-                "trained": trained,
-                "kept_out": ledger.examples.bad,
-            },
-            "tokens": {
-                **drawn[1],
-                "scored": ledger.tokens.scored,
-                "trained": ledger.tokens.yielded,
-            },
-            "seconds": {**seconds, "total": round(self.elapsed, 4)},
-            "cpu_seconds": round(self.cpu, 4),
-            "flops": ledger.flops(*matrix_parameters(self.model)),
-            "steps": self.steps,
-            "skipped_steps": self.skipped_steps,
-            "subset": self.subset,
-            "head_start": None
-            if self.sieve.head_start is None
-            else self.sieve.head_start.as_dict(),
-            "reference_examples": 0 if self.holdout is None else len(self.holdout),
-            "stages": self.sieve.moves,
-            "predictor": {
-                "auc": rounded(window.auc()),
-                "calibration": rounded(window.calibration()),
-                "concentration": rounded(window.concentration()),
-            },
-            "cost_ratio": self.sieve.cost_ratio,
-            "costs_measured": {k: self.sieve.meter.relative(k) for k in ("score", "closed")},
-            "eval": {**pooled, "n": len(loss)},
-            "eval_sets": sets,
-            "eval_examples": pack_examples(loss, right),  # in the order of `eval_sets`
-            "curve": self.curve,
-            "labels": [str(x) for x in self.data.labels],
-            "versions": versions(),
-            "hardware": hardware(self.device),
-            "config": self.config.as_dict(),
-        }
-
     def finish(self) -> dict[str, Any]:
         """Evaluate, and write everything that the run leaves behind."""
-        summary = self.summary()
+        summary = summary_of(self)
         if self.folder:
             orders = [self._loader(epoch).order for epoch in range(self.config.epochs)]
             self.folder.write_examples(self.log.columns(self.data.rows, orders))
