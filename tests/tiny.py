@@ -101,11 +101,13 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
 
 
 def documented(name: str, **names: Any) -> Any:
-    """The function of this name as docs/trainer.md has it; names: what stands around it there."""
-    page = (Path(__file__).parent.parent / "docs" / "trainer.md").read_text(encoding="utf-8")
-    block = next(b for b in re.findall(r"```py\n(.*?)```", page, re.S) if f"def {name}(" in b)
-    exec(block, names)
-    return names[name]
+    """The function of this name as a page of docs/how-to has it; names: what stands around it."""
+    for path in (Path(__file__).parent.parent / "docs" / "how-to").glob("*.md"):
+        for block in re.findall(r"```py\n(.*?)```", path.read_text(encoding="utf-8"), re.S):
+            if f"def {name}(" in block:
+                exec(block, names)
+                return names[name]
+    raise LookupError(f"no page of docs/how-to defines {name}")
 
 
 def runs_with_one_line_more(example: str, folder: Path, limit: int = 96, rel: float = 0.0) -> None:

@@ -48,13 +48,15 @@ def verdict(records: Sequence[Record], ours: str = "finesieve", rival: str = RIV
 
 
 def _pairs(records: Sequence[Record], ours: str, other: str) -> Pairs:
-    """Return the sets that have runs of both methods, with a seed in common."""
-    found = {
-        name: (groups[ours], groups[other])
-        for name, groups in grouped(records).items()
-        if groups.get(ours) and groups.get(other) and ours != other
-    }
-    return {name: pair for name, pair in found.items() if compare_runs(*pair) is not None}
+    """Return the runs of both methods with seeds in common, of each set that has such."""
+    out = {}
+    for name, groups in grouped(records).items():
+        mine, theirs = ([*groups.get(method, ())] for method in (ours, other))
+        both = {r["seed"] for r in mine} & {r["seed"] for r in theirs}
+        pair = ([r for r in mine if r["seed"] in both], [r for r in theirs if r["seed"] in both])
+        if ours != other and compare_runs(*pair) is not None:
+            out[name] = pair
+    return out
 
 
 # ---- against full training
@@ -245,8 +247,8 @@ def cautions(
     told = []
     few = [
         name
-        for name, (mine, theirs) in sets.items()
-        if len({r["seed"] for r in mine} & {r["seed"] for r in theirs}) < SEEDS
+        for name, (mine, _) in sets.items()
+        if len({r["seed"] for r in mine}) < SEEDS
     ]
     if few and not (len(sets) >= MANY and len(few) >= len(sets) / 2):  # the verdict itself says so
         told.append(f"fewer than {SEEDS} seeds{where(few)}: an indication, no proof.")
