@@ -245,11 +245,7 @@ def cautions(
         return f" on {', '.join(names)}" if len(sets) > 1 else ""
 
     told = []
-    few = [
-        name
-        for name, (mine, _) in sets.items()
-        if len({r["seed"] for r in mine}) < SEEDS
-    ]
+    few = [name for name, (mine, _) in sets.items() if len({r["seed"] for r in mine}) < SEEDS]
     if few and not (len(sets) >= MANY and len(few) >= len(sets) / 2):  # the verdict itself says so
         told.append(f"fewer than {SEEDS} seeds{where(few)}: an indication, no proof.")
     off = {

@@ -281,6 +281,6 @@ def stacked(
     keys = [Series(k, [(0, 0)], c) for k, c in colors.items()]
     return (
         f'<figure class="wide"><figcaption>{escape(title)}</figcaption>{explained(note)}'
-        f'{"".join(lines)}'
+        f"{''.join(lines)}"
         f"{legend(keys)}</figure>"
     )

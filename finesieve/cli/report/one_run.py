@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
 
-from finesieve.cli.comparing.groups import SAME, idle, mean
+from finesieve.cli.comparing.groups import SAME, idle
 from finesieve.cli.metrics import one_class_warning
 from finesieve.cli.report.charts import Series, chart, explained
 from finesieve.cli.results import Record
@@ -113,7 +113,7 @@ def over_time(run: Record) -> str:
     """Return the charts of one run over the stream: the learning curve, and what its gates did."""
     curve = run.get("curve") or []
     drawn = run["examples"]["drawn"]
-    first = [(p["elapsed"], p["mean_loss"]) for p in curve if p.get("mean_loss") is not None]
+    first = [(p["elapsed"], p["train_loss"]) for p in curve if p.get("train_loss") is not None]
     out = [f"<h3>{escape(run['name'])}, seed {run['seed']}</h3><p>{escape(in_words(run))}</p>"]
     moved = len(run["stages"]) > 1
     if moved:
@@ -135,10 +135,11 @@ def over_time(run: Record) -> str:
                 "Learning curve",
                 [Series("loss", first, OTHER)],
                 "seconds",
-                "loss of new examples",
+                "training loss",
                 zero=True,
-                note="The mean loss of the last 2,000 or so examples when the model met them, "
-                "before it was trained on them: it falls as the model learns.",
+                note="The loss of the last 20 or so batches, before the model was trained on them. "
+                "Examples that were chosen weigh as many as they stand for, so that this estimates "
+                "the mean over all examples, as in full training.",
             )
         )
     if moved:
@@ -215,8 +216,3 @@ def _gates(run: Record, curve: Sequence[Mapping[str, float]], drawn: int) -> lis
         )
         for title, series, unit, percent, note in shown
     ]
-
-
-def seconds_of(runs: Sequence[Record], parts: Sequence[str]) -> dict[str, float]:
-    """Return the mean seconds of runs by what they were spent on."""
-    return {k: mean(runs, "seconds", k) for k in parts}

@@ -141,4 +141,5 @@ def summary_of(run: Run) -> dict[str, Any]:
         "versions": versions(),
         "hardware": hardware(run.device),
         "config": config.as_dict(),
+        "data": data.source,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -27,7 +28,7 @@ from finesieve.cli.training.models import (
     pick_device,
 )
 from finesieve.cli.training.prepare import Prepared, prepare
-from finesieve.cli.training.progress import Live, snapshot, told_of_head, why_open
+from finesieve.cli.training.progress import Live, rounded, snapshot, told_of_head, why_open
 from finesieve.cli.training.runfiles import ExampleLog, RunFolder
 from finesieve.cli.training.summary import summary_of, versions
 from finesieve.costs.clock import TrainingClock
@@ -40,6 +41,7 @@ from finesieve.sieve.schedule import StreamSchedule
 from finesieve.sieve.sieve import Sieve
 
 POINTS = 50  # of the curve that a summary holds
+RECENT = 20  # batches over which the loss is averaged for it, fading
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop
@@ -132,6 +134,7 @@ class Run:
         self.cpu = 0.0  # processor seconds of this process: steadier than the clock if it is shared
         self.elapsed = 0.0  # seconds of earlier parts of this run, and of this one without saving
         self.curve: list[dict[str, Any]] = []  # where the run stood, every 2 % of the stream
+        self.loss: torch.Tensor | None = None  # of the last batches, each an estimate of the mean
         self._stop: int | None = None
 
     def _load(self, seed: int) -> Any:
@@ -185,13 +188,12 @@ class Run:
                     self.cpu = time.process_time() - cpu
                     self.live.show(self.sieve, self.total, self.elapsed)
                     if self.sieve.progress >= (len(self.curve) + 1) / POINTS:
-                        self.curve.append(snapshot(self.sieve, self.total, self.elapsed))
+                        self.curve.append(self._stand())
                     if self.folder is None:
                         continue
                     if now - last_log > 5:
                         last_log = now
-                        state = snapshot(self.sieve, self.total, self.elapsed)
-                        self.folder.log({"event": "progress", **state})
+                        self.folder.log({"event": "progress", **self._stand()})
                     if self._stop is not None or now - last_checkpoint > checkpoint_every:
                         # Saving is no part of the run's time, nor of the step it comes after.
                         self.clock.pause()
@@ -254,7 +256,10 @@ class Run:
 
     def _step(self, batch: Any) -> None:
         losses = self._losses(self.model, batch)
-        self.sieve.loss(losses, batch).backward()  # type: ignore[no-untyped-call]
+        mean = self.sieve.loss(losses, batch)
+        mean.backward()  # type: ignore[no-untyped-call]
+        found = mean.detach()
+        self.loss = found if self.loss is None else torch.lerp(self.loss, found, 1 / RECENT)
         norm = nn.utils.clip_grad_norm_(self.trainable, 1.0)
         if bool(torch.isfinite(norm)):
             self.optimizer.step()
@@ -263,6 +268,10 @@ class Run:
             self.skipped_steps += 1
         self.optimizer.zero_grad()
         self.steps += 1
+
+    def _stand(self) -> dict[str, Any]:
+        loss = None if self.loss is None else rounded(float(self.loss))
+        return {**snapshot(self.sieve, self.total, self.elapsed), "train_loss": loss}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stop is not None or self.folder is None:  # a second one: at once
@@ -290,6 +299,7 @@ class Run:
                 "steps": self.steps,
                 "skipped_steps": self.skipped_steps,
                 "curve": self.curve,
+                "loss": self.loss,
                 "elapsed": self.elapsed,
                 "cpu": self.cpu,
                 "rng": torch.get_rng_state(),
@@ -315,7 +325,7 @@ class Run:
             ) from None
         self.folder.trim_log(state["log_length"])
         self.steps, self.skipped_steps = state["steps"], state["skipped_steps"]
-        self.curve = state["curve"]
+        self.curve, self.loss = state["curve"], state["loss"]
         self.elapsed, self.cpu = state["elapsed"], state["cpu"]
         torch.set_rng_state(state["rng"])
         if state["device_rng"] is not None:
@@ -351,8 +361,8 @@ def train(
     method = methods.registry.build(config.method, config.seed, **config.settings)
     if data is None:
         data = prepare(config)
-        for note in data.notes:
-            live.say(note)
+        for note in data.notes:  # also with `quiet`: they are no progress
+            live.say(note) if not quiet else print(note, file=sys.stderr)
     run = Run(config, data, folder, live)
     if resume:
         run.resume()
