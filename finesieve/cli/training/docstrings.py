@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from finesieve.errors import DataError
+from finesieve.errors import DataError, install
 
 # import name -> distribution name. All come with the extra `demo`.
 LIBRARIES = {"torch": "torch", "transformers": "transformers", "sympy": "sympy", "scipy": "scipy"}
@@ -81,7 +81,7 @@ def _package_folder(name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise DataError(
             f"the built-in dataset needs the source of {name!r}, which is not installed: "
-            "pip install 'finesieve[demo]'"
+            + install("demo")
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
@@ -120,8 +120,7 @@ def _versions() -> dict[str, str]:
         return {n: importlib.metadata.version(d) for n, d in sorted(LIBRARIES.items())}
     except importlib.metadata.PackageNotFoundError as error:
         raise DataError(
-            f"the built-in dataset needs {error.name!r}, which is not installed: "
-            "pip install 'finesieve[demo]'"
+            f"the built-in dataset needs {error.name!r}, which is not installed: " + install("demo")
         ) from None
 
 

@@ -28,12 +28,11 @@ from finesieve.cli.training.models import (
     pick_device,
 )
 from finesieve.cli.training.prepare import Prepared, prepare
-from finesieve.cli.training.progress import Live, rounded, snapshot, told_of_head, why_open
+from finesieve.cli.training.progress import Live, rounded, snapshot, told_of_head
 from finesieve.cli.training.runfiles import ExampleLog, RunFolder
 from finesieve.cli.training.summary import summary_of, versions
 from finesieve.costs.clock import TrainingClock
 from finesieve.errors import ConfigError, StateError
-from finesieve.gates.simple import Open
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.head_start import default_examples
 from finesieve.scoring.scorers import Classification
@@ -375,8 +374,6 @@ def train(
     run.train()
     if folder:
         run.save()  # what follows can be interrupted too; resuming then goes on from here
-    open_throughout = len(run.sieve.moves) == 1 and run.sieve.stage == 1
-    if method.scores and open_throughout and isinstance(method.opening, Open):
-        why = why_open(run.sieve, method.stages)
-        live.say(f"no time was saved: trained on everything, because {why}")
+    for text in told_of_end(run.sieve, method):
+        live.say(text)
     return run.finish()
