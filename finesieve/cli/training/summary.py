@@ -6,7 +6,7 @@ import platform
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,6 @@ from finesieve.cli.training.batches import Examples, by_length
 from finesieve.cli.training.models import matrix_parameters
 from finesieve.cli.training.progress import rounded
 from finesieve.errors import FinesieveWarning, ScoreError
-
-if TYPE_CHECKING:
-    from finesieve.cli.training.train import Run
 
 
 def versions() -> dict[str, str]:
@@ -89,9 +86,10 @@ def judged(
     }
 
 
-def summary_of(run: Run) -> dict[str, Any]:
+def summary_of(run: Any) -> dict[str, Any]:
     """Return what summary.json holds. The model is evaluated here, outside the books.
 
+    run: a `training.train.Run` that has ended.
     Warns if the model predicts one class for everything.
     """
     config, data, sieve = run.config, run.data, run.sieve

@@ -28,7 +28,13 @@ from finesieve.cli.training.models import (
     pick_device,
 )
 from finesieve.cli.training.prepare import Prepared, prepare
-from finesieve.cli.training.progress import Live, rounded, snapshot, told_of_head
+from finesieve.cli.training.progress import (
+    Live,
+    rounded,
+    snapshot,
+    told_of_end,
+    told_of_head,
+)
 from finesieve.cli.training.runfiles import ExampleLog, RunFolder
 from finesieve.cli.training.summary import summary_of, versions
 from finesieve.costs.clock import TrainingClock
