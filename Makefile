@@ -48,17 +48,17 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 # The site needs no torch, so it has a small environment of its own. Strict: a warning is an error.
-$(VENV)-docs/.done: pyproject.toml
+$(VENV)-docs/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)-docs
 	$(PYTHON) -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	    print(*extras["optional-dependencies"]["docs"], sep="\n")' > $(VENV)-docs/wanted.txt
 	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check \
-	    -r $(VENV)-docs/wanted.txt
+	    -c constraints.txt -r $(VENV)-docs/wanted.txt
 	touch $@
 
 docs: $(VENV)-docs/.done
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
-	@echo "The site is in build/site/index.html"
+	@echo "The site is in build/site/index.html; with search: $(VENV)-docs/bin/mkdocs serve"
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/overhead.py

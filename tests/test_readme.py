@@ -6,7 +6,6 @@ import ast
 import difflib
 import math
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -20,10 +19,11 @@ import pytest
 import torch
 
 from benchmarks import write_tables
-from finesieve.cli.main import parser
+from finesieve.cli.main import main, parser
 
 from .conftest import Bag, make_batches
-from .tiny import bert, books, runs_with_one_line_more, tokenizer
+from .tiny import bert, books, runs_with_one_line_more, said_by
+from .tiny import encoder as tiny_encoder
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,10 +57,7 @@ def head_start_off() -> None:
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny encoder and its tokenizer, in MiniLM's place."""
-    folder = tmp_path_factory.mktemp("encoder")
-    bert().base_model.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return folder
+    return tiny_encoder(tmp_path_factory.mktemp("encoder"))
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python", "py")], ids=named)
@@ -173,6 +170,27 @@ def test_commands_are_there(page: Path) -> None:
                 pytest.fail(f"{named(page)}: nothing tests the command {line!r}")
 
 
+def test_the_comparison_of_the_readme_runs(
+    encoder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Both commands as they stand there, on small files, with a tiny encoder and one seed."""
+    for name, rows in (("train", 160), ("test", 40)):
+        lines = [f"w{i % 60} w{i % 2},{'even' if i % 2 else 'odd'}" for i in range(rows)]
+        text = "\n".join(["text,label", *lines])
+        (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (block,) = (x for x in blocks(ROOT / "README.md", "sh") if "finesieve compare" in x)
+    compare, report = (shlex.split(line)[1:] for line in block.splitlines())
+    small = ["--model", str(encoder), "--max-length", "32", "--seeds", "1", "--quiet"]
+    assert main([*compare, *small]) == 0
+    assert "random at equal time" in capsys.readouterr().out
+    assert main(report) == 0
+    assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def anchors(page: Path) -> set[str]:
     """What the headings of a page are called in links."""
     text = re.sub(r"^ *```.*?^ *```", "", page.read_text("utf-8"), flags=re.S | re.M)
@@ -180,7 +198,9 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=named
+)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
         if not target.startswith("https://"):
@@ -225,37 +245,17 @@ def test_messages_that_are_explained_are_said() -> None:
     assert [text for text in explained if text not in said] == []
 
 
-def run_here(script: Path, *arguments: str) -> None:
-    """The script, in this process: what it imports is imported once for all of them."""
-    before = sys.argv, sys.path[:]
-    sys.argv, sys.path[:] = [str(script), *arguments], [str(script.parent), *sys.path]
-    torch.manual_seed(0)
-    try:
-        runpy.run_path(str(script), run_name="__main__")
-    finally:
-        sys.argv, sys.path[:] = before
-        sys.modules.pop("common", None)
-
-
 @pytest.mark.parametrize(
     ("name", "changed"),
     [("plain_loop", 3), ("accelerate_loop", 3), ("fabric_loop", 4), ("lightning_trainer", 7)],
 )
-def test_loops_differ_by_the_sieve_alone(
-    encoder: Path, capsys: pytest.CaptureFixture[str], name: str, changed: int
-) -> None:
+def test_loops_differ_by_the_sieve_alone(encoder: Path, name: str, changed: int) -> None:
     """By so many lines, and one more where a schedule follows the stream; with gates still open the
     loss is the plain one's, to the last digit printed."""
     if name in ("fabric_loop", "lightning_trainer"):
         pytest.importorskip("lightning")
     pair = [ROOT / "examples" / f"{name}{end}.py" for end in ("", "_sieve")]
-    said = []
-    for script in pair:
-        with warnings.catch_warnings():
-            for text in NOT_OURS:
-                warnings.filterwarnings("ignore", text)
-            run_here(script, "--limit", "96", "--model", str(encoder))
-        said.append(capsys.readouterr().out.splitlines()[-1])
+    said = [said_by(script, "--limit", "96", "--model", str(encoder))[-1] for script in pair]
     assert said[0] == said[1]
     assert re.fullmatch(r"last loss [0-9.]+", said[0])
     plain, sieved = (
@@ -366,9 +366,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     ],
     ids=lambda command: command[0],
 )
-def test_every_example_trains_on_what_survives(tmp_path: Path, command: list[str]) -> None:
+def test_every_example_trains_on_what_survives(
+    encoder: Path, tmp_path: Path, command: list[str]
+) -> None:
     """Its weighted path, with gates closed at fixed places: up to stage 3, and all in the books."""
     script, *more = command
+    if script not in ("sft.py", "preferences.py"):  # which have a model of their own
+        more += ["--model", str(encoder)]
     done = subprocess.run(
         [sys.executable, "-c", CLOSED, str(ROOT / "examples" / script), "--limit", "960", *more],
         capture_output=True,
