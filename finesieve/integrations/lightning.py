@@ -49,12 +49,14 @@ from finesieve.scoring import heads
 from finesieve.scoring.last_layer import LastLayer
 from finesieve.scoring.scorers import (
     SIZE_ALONE,
+    Launched,
     PerExample,
     Scorer,
     Scores,
     SizeFunction,
     Task,
     check_losses,
+    launcher,
     scoring,
 )
 from finesieve.sieve.options import Listener
@@ -469,10 +471,20 @@ class _Prepared(Scorer):
 
     def __init__(self, scorer: Scorer, trainer: Any, module: Any) -> None:
         self._scorer, self._trainer, self._module = scorer, trainer, module
+        self.model = module
 
     def __call__(self, batch: Any) -> Scores:
         with scoring(self._module):  # hooks may draw random numbers
             return self._scorer(self._prepared(batch))
+
+    def launch(self, batch: Any) -> Scores | Launched:
+        with scoring(self._module):
+            return launcher(self._scorer)(self._prepared(batch))
+
+    @property
+    def room(self) -> int:  # type: ignore[override]
+        """As the scorer has it."""
+        return self._scorer.room
 
     def last_layer(self, batch: Any) -> LastLayer | None:
         with scoring(self._module):
