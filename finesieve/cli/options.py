@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from finesieve import __version__
-from finesieve.cli.config import ATTENTION, CLOCKS, METHODS
+from finesieve.cli.config import ATTENTION, CLOCKS, METHODS, PRECISIONS
 from finesieve.cli.data.labels import UNLABELLED
 
 
@@ -117,7 +117,10 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
         "(extra 'peft'); wants a learning rate about ten times as high",
     )
     group.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="default: %(default)s"
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="auto: bf16 where the device has instructions for it (default: %(default)s)",
     )
     group.add_argument(
         "--attention",

@@ -79,7 +79,7 @@ def test_one_real_run(finished: Path, tmp_path: Path) -> None:
         "as set",
     ):
         assert word in text
-    assert re.search(r"<li><code>[\d.]+</code> row \d+ \[(torch|sympy)\] ", text)  # the example's text
+    assert re.search(r"<li><code>[\d.]+</code> row \d+ \[(torch|sympy)\] ", text)
     assert parsed.count["path"] >= 4
 
 

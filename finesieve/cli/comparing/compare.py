@@ -25,6 +25,7 @@ from finesieve.cli.comparing.tables import baseline, set_table
 from finesieve.cli.comparing.verdict import verdict
 from finesieve.cli.config import Config
 from finesieve.cli.results import Record
+from finesieve.cli.training.models import settled
 from finesieve.cli.training.prepare import Prepared, prepare
 from finesieve.cli.training.runfiles import CHECKPOINT, SUMMARY
 from finesieve.cli.training.train import train
@@ -58,6 +59,7 @@ def compare(
     Raises `ConfigError` and `DataError` for what is wrong with the call or the data, `StateError`
     for a folder that cannot be gone on with.
     """
+    config = settled(config)
     suite = suite_of(config, names, seeds, settings, equal_time)
     kept = _kept(output, resume)
     data = prepare(config)

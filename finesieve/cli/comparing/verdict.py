@@ -259,14 +259,14 @@ def cautions(
             f"{where([*off])}, so that is no comparison at equal time (a noisy machine?)."
         )
     for pairs, other in ((full, "full training"), (equal, rival)):
-        busy = {name: _processor(*pair) for name, pair in pairs.items()}
-        far = {name: x for name, x in busy.items() if x and abs(x[1] / x[0] - 1) > BUSY}
-        if far:
-            wall, processor = max(far.values(), key=lambda x: abs(math.log(x[1] / x[0])))
+        found = {name: _processor(*pair) for name, pair in pairs.items()}
+        busy = {name: x for name, x in found.items() if x and abs(x[1] / x[0] - 1) > BUSY}
+        if busy:
+            wall, processor = max(busy.values(), key=lambda x: abs(math.log(x[1] / x[0])))
             told.append(
                 f"by the clock {ours} took {wall:.2f} of the time of {other}, by processor time "
-                f"{processor:.2f}{where([*far])}: the machine was busy with something else too, so "
-                "trust the latter (or run again with --clock processor)."
+                f"{processor:.2f}{where([*busy])}: the machine was busy with something else too, "
+                "so trust the latter (or run again with --clock processor)."
             )
     for name in sets:
         for method, runs in grouped(records)[name].items():

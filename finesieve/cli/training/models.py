@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,18 @@ def pick_attention(config: Config, device: torch.device) -> str | None:
         return config.attention
     slow = device.type == "cpu" and config.precision == "bf16" and config.max_length <= 256
     return "eager" if slow else None
+
+
+def settled(config: Config) -> Config:
+    """Return the configuration with the precision that `auto` means on this device."""
+    if config.precision != "auto":
+        return config
+    device = pick_device(config.device)
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return replace(config, precision="bf16" if fast else "fp32")
 
 
 def precision_note(precision: str, device: torch.device) -> str | None:

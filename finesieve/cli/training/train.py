@@ -26,6 +26,7 @@ from finesieve.cli.training.models import (
     load_model,
     pick_attention,
     pick_device,
+    settled,
 )
 from finesieve.cli.training.prepare import Prepared, prepare
 from finesieve.cli.training.progress import (
@@ -360,6 +361,7 @@ def train(
     label: str | None = None,
 ) -> dict[str, Any]:
     """Run a configuration and return its summary; with `output` everything is written there."""
+    config = settled(config)
     folder = RunFolder(output, resume) if output is not None else None
     live = Live(label or config.method, quiet=quiet)
     # Built before the data is read: a bad setting should not cost the reading.
