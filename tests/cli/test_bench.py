@@ -66,7 +66,8 @@ def done(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The suite, run: (suite file, output folder, what was said, exit status)."""
     folder = tmp_path_factory.mktemp("bench")
     (folder / "decoys.py").write_text(DECOYS)
-    (folder / "small.toml").write_text(SUITE)
+    small = f'model = "{files}/model"\nmax_length = 12'
+    (folder / "small.toml").write_text(SUITE.replace("max_length = 12", small))
     patch = pytest.MonkeyPatch()
     patch.setenv("PYTHONPATH", str(folder))
     patch.syspath_prepend(str(folder))
