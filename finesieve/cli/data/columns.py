@@ -1,4 +1,4 @@
-"""Which columns hold the text, its pair and the label: named by the user, or by their usual names."""
+"""Which columns hold the text, its pair and the label: as named by the user, or by usual names."""
 
 from __future__ import annotations
 

@@ -90,8 +90,15 @@ def _readings(content: str, delimiter: str) -> Iterator[_Reading]:
     usual = plain
     if '"' in content:
         standard = _standard(content, delimiter)
+        bare = not standard.wrong and not plain.wrong and _bare(standard.cells, content)
         # Tab-separated files of this field (GLUE's, say) use quotes as plain characters.
-        usual = plain if delimiter == "\t" else standard
+        usual = plain if delimiter == "\t" or bare else standard
+        why = standard.wrong or "others within the texts are not doubled"
+        if delimiter != "\t":
+            plain.told = (
+                "quotation marks are read as characters of the texts, since as marks around cells "
+                f"they do not fit ({why})"
+            )
         if not standard.wrong and _as_written(standard.cells, content, delimiter):
             yield standard
         if '\\"' in content:  # Spark, MySQL, R's write.table
@@ -102,10 +109,6 @@ def _readings(content: str, delimiter: str) -> Iterator[_Reading]:
                 yield spaced
         yield usual
         yield standard
-        plain.told = (
-            "quotation marks are read as characters of the texts, since as marks around cells "
-            f"they do not fit ({standard.wrong})"
-        )
     yield plain
     if "\\" in content:  # MySQL's own way
         yield _read(content, delimiter, quoting=csv.QUOTE_NONE, escapechar="\\")
@@ -187,6 +190,12 @@ def _as_written(cells: list[list[str]], content: str, delimiter: str) -> bool:
             counts[2] += marks
             counts[3] += 0 if _NUMBER.fullmatch(cell) else marks
     return content.count('"') in counts
+
+
+def _bare(cells: list[list[str]], content: str) -> bool:
+    """Whether there are fewer quotation marks than the cells that hold some would need."""
+    held = sum(2 + 2 * cell.count('"') for record in cells for cell in record if '"' in cell)
+    return content.count('"') < held
 
 
 def _swallowed(reading: _Reading, content: str, delimiter: str) -> int | None:

@@ -6,7 +6,6 @@ The advice in a refusal has to work for the file at hand, so it depends on what 
 from __future__ import annotations
 
 import codecs
-from importlib.util import find_spec
 
 from finesieve.errors import DataError
 
@@ -64,20 +63,14 @@ def _not_utf8(name: str, raw: bytes, error: UnicodeDecodeError) -> str:
             "together from files in different encodings. Mend this line, or drop what cannot be "
             "read with `iconv -c -f utf-8 -t utf-8 IN > OUT`"
         )
-    guess = _guess(raw)
+    if sum(byte > 0x7F for byte in raw) > len(raw) / 4:  # no Western language has so many
+        return (
+            f"{what}; the file is in another encoding: convert it with `iconv -f ENCODING -t utf-8 "
+            "IN > OUT`, where ENCODING is likely to be windows-1251 (Cyrillic), gb18030 (Chinese), "
+            "cp932 (Japanese), cp949 (Korean), windows-1256 (Arabic) or windows-1253 (Greek)"
+        )
     return (
-        f"{what}; the file is probably in another encoding: convert it with "
-        f"`iconv -f {guess} -t utf-8 IN > OUT`, and look whether its letters are right then"
-        + ("" if guess != "windows-1252" else " (Excel: save as 'CSV UTF-8')")
+        f"{what}; the file is probably in the encoding of Western Windows: convert it with "
+        "`iconv -f windows-1252 -t utf-8 IN > OUT`, and look whether its letters are right then; "
+        "from Excel, save it as 'CSV UTF-8'"
     )
-
-
-def _guess(raw: bytes) -> str:
-    """The likely encoding of bytes that are not UTF-8; Western Windows unless they say more."""
-    if find_spec("charset_normalizer") is not None and sum(b > 0x7F for b in raw) > len(raw) / 10:
-        from charset_normalizer import from_bytes  # comes with many packages; not required
-
-        best = from_bytes(raw[: 64 * _SAMPLE]).best()
-        if best is not None:
-            return best.encoding.replace("_", "-")
-    return "windows-1252"

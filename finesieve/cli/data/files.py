@@ -95,9 +95,10 @@ def _suggested(path: Path) -> str:
     folder = path.parent if path.parent.exists() else Path()
     names = [p.name for p in folder.iterdir() if p.is_file()]
     same = [n for n in names if Path(n).suffix.lower() == path.suffix.lower()]
-    near = get_close_matches(path.name, same, n=1) or get_close_matches(path.name, names, n=1)
-    if near:
-        return f"; did you mean {near[0]}?"
+    for some in (same, names):
+        stems = {Path(n).stem: n for n in some}
+        if near := get_close_matches(path.stem, stems, n=1):
+            return f"; did you mean {stems[near[0]]}?"
     if not path.parent.exists():
         return f": there is no folder {path.parent}"
     return f"; there {'is' if len(same) == 1 else 'are'} {', '.join(sorted(same)[:5])}" * bool(same)

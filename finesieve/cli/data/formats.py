@@ -69,7 +69,10 @@ def _columns(name: str, whole: Row) -> list[Row]:
         if all(isinstance(v, dict) and v.keys() == _first(whole).keys() for v in whole.values()):
             return [{c: whole[c][i] for c in whole} for i in _first(whole)]
         if len(whole) > 1 and all(isinstance(v, list) for v in whole.values()):
-            return [dict(zip(whole, values, strict=True)) for values in zip(*whole.values())]
+            return [
+                dict(zip(whole, values, strict=True))
+                for values in zip(*whole.values(), strict=True)
+            ]
         only = _first(whole)
         if isinstance(only, list) and all(isinstance(row, dict) for row in only):
             return list(only)

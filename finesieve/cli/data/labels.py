@@ -1,4 +1,4 @@
-"""Labels: classes as whole numbers or text, what only marks a missing one, and splits that agree."""
+"""Labels: classes as whole numbers or text, and what only marks a missing one."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ def _examples(record: Record, folder: Path, texts: Texts) -> str:
             note="What the predictor expected the gradient's norm at the logits to be.",
         ),
         "</div>",
-        f"<p>Rows of the training data are counted from 0, without a header.{escape(texts.told)}</p>",
+        f"<p>Rows are counted from 0, without a header.{escape(texts.told)}</p>",
     ]
     for title, note, chosen, key in lists:
         out.append(f"<h3>{title}</h3><p>{note}</p><ol>")
