@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
-from finesieve.cli.comparing.tables import RIVAL
+from finesieve.cli.comparing.groups import RIVAL
 from finesieve.cli.results import Record, read_all
 from finesieve.insight.charts import BOTTOM, HEIGHT, TOP, WIDTH, Frame
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from finesieve.cli.comparing.groups import RIVAL, grouped, mean
 from finesieve.cli.comparing.suite import read_suite
-from finesieve.cli.comparing.tables import HEADS, RIVAL, grouped, mean, rows, saved, table, verdict
+from finesieve.cli.comparing.tables import HEADS, rows, table
+from finesieve.cli.comparing.verdict import verdict
 from finesieve.cli.results import Record, read_all
 
 ROOT = Path(__file__).parent.parent
@@ -144,11 +146,9 @@ def pays_tables() -> str:
             told(),
             ABOUT_WIDE,
             verdict(wide),
-            saved(wide),
             ABOUT_SMALL,
             table(_main(small), claim),
             verdict(small),
-            saved(small),
         )
     )
 
@@ -160,7 +160,7 @@ def _main(records: Sequence[Record]) -> list[Record]:
 def told() -> str:
     """What the table says, in words."""
     records, _ = shown()
-    return f"{verdict(records)}\n\n{saved(records)}"
+    return verdict(records)
 
 
 def tricks_table(records: list[Record], sets: Sequence[str]) -> str:
@@ -327,9 +327,8 @@ def benchmarks_page() -> str:
         others = [m for m in suite.methods if m not in ("full", RIVAL)]
         if name == "tricks" or RIVAL not in suite.methods:  # a verdict a row, or none
             others = []
-        lines += [f"- {verdict(records, ours=m)}" for m in others]
-        if name not in ("tricks", "tasks") and saved(records):  # whose metrics are their own
-            lines += [f"- {saved(records)}"]
+        judged = [r for r in records if name != "tasks" or r["name"] != "full"]  # own metrics
+        lines += ["- " + verdict(judged, ours=m).replace("\n\n", "\n  ") for m in others]
         tuned = tuning_table(records)
         if tuned:
             lines += ["", "Tuning:", "", *tuned]

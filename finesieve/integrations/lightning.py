@@ -43,7 +43,7 @@ from finesieve.integrations.common import (
     unserved,
 )
 from finesieve.methods.method import Method
-from finesieve.methods.recipes import Recipe
+from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.scoring import heads
 from finesieve.scoring.last_layer import LastLayer
