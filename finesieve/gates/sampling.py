@@ -45,7 +45,7 @@ def solve_threshold(
 
     Returns:
         0.0 (keep all) if the target is not below the total, and the largest threshold of use if
-            even the floor keeps more than the target.
+        even the floor keeps more than the target.
     """
     s = np.asarray(sizes, dtype=np.float64)
     w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
