@@ -16,6 +16,7 @@ COST_RATIO = 0.3  # to score one
 SURVIVOR = 1.2  # to train on one with gates closed, in smaller batches
 _STEP = 1.1  # costs are followed in steps of a tenth
 _UNDER_WAY = 256  # batches that a host may have taken and not trained on
+_FEW, _HALF = 8, 32  # batches after which a launch is measured anew; those of each kind for that
 _BELIEVED = 3  # times in a row that scoring must be found dearer than training
 _SURE = 16  # batches after which it is clear how fast it goes with gates closed
 _KEPT = (
@@ -86,6 +87,8 @@ class Meter:
         self.forward = self.launching = 0.0
         self.paces = {name: Pace() for name in ("open", "closed", "score")}
         self._under_way: deque[Step] = deque(maxlen=_UNDER_WAY)
+        self._launch: float | None = None
+        self._asked = 0  # batches trained on when it was measured last
         self._dear = 0  # times in a row that scoring was found to be dearer than training
         self._seen = 0  # scoring forwards that were timed by then
         self._then: tuple[float, float] | None = None  # seconds a token, when gates had closed
@@ -152,7 +155,12 @@ class Meter:
     @property
     def launch(self) -> float | None:
         """Padded tokens that take as long to train on as a batch takes to launch, if known."""
-        return launch(self.paces["open"].seen + self.paces["closed"].seen)
+        opened, closed = self.paces["open"], self.paces["closed"]
+        if (count := opened.count + closed.count) >= self._asked + _FEW:
+            self._asked = count
+            found = launch(opened.seen[-_HALF:] + closed.seen[-_HALF:])
+            self._launch = self._launch if found is None else found
+        return self._launch
 
     @property
     def overhead(self) -> float | None:

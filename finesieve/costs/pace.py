@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,12 @@ class Line(NamedTuple):
         return self.a / (self.a + self.b * self.tokens)
 
 
+@cache
+def _pairs(n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """All pairs of n places."""
+    return np.triu_indices(n, 1)
+
+
 def launch(seen: Sequence[Seen]) -> float | None:
     """Return how many padded tokens take as long as the launch of their batch, a / b.
 
@@ -59,7 +66,7 @@ def launch(seen: Sequence[Seen]) -> float | None:
         return None
     x = np.array([one.padded / one.batches for one in seen])
     y = np.array([one.seconds / one.batches for one in seen])
-    i, j = np.triu_indices(len(x), 1)
+    i, j = _pairs(len(x))
     apart = x[j] - x[i]
     far = np.abs(apart) > _SPREAD * float(np.median(x))
     if np.count_nonzero(far) < len(far) / 8:  # one odd batch would tell a slope of its own noise
@@ -90,6 +97,8 @@ class Pace:
         self._recent: deque[Seen] = deque(maxlen=_RECENT)
         self._shapes: set[tuple[int, int]] = set()
         self._launch: float | None = None  # as last known
+        self._asked = 0  # batches that had been added by then
+        self._line: tuple[Any, Line | None] = None, None  # the last one, and what it was made for
 
     def add(
         self,
@@ -129,9 +138,10 @@ class Pace:
 
     def launch(self) -> float | None:
         """Return how many padded tokens take as long as a launch, as last known; None if never."""
-        found = launch(self.seen)
-        if found is not None:
-            self._launch = found
+        if self.count >= self._asked + _FEW:  # not with every batch: it costs a tenth of a ms
+            self._asked = self.count
+            found = launch(self.seen)
+            self._launch = self._launch if found is None else found
         return self._launch
 
     def line(self, otherwise: float | None = None) -> Line | None:
@@ -139,11 +149,18 @@ class Pace:
 
         otherwise: what a launch is worth, in padded tokens, where these batches do not tell.
         """
+        found = self.launch()
+        worth = otherwise if found is None else found
+        made_for = self.count, len(self._recent), worth
+        if self._line[0] != made_for:
+            self._line = made_for, self._fitted(worth)
+        return self._line[1]
+
+    def _fitted(self, worth: float | None) -> Line | None:
+        """Return the line that the last batches are on where a launch is worth so much."""
         seen, every = self.seen[-_LEVEL:], list(self._recent)[-_LEVEL:]
         if not seen:
             return None
-        found = self.launch()
-        worth = otherwise if found is None else found
         y, _, padded, n, _ = np.array(seen, dtype=np.float64).T
         # In units of a padded token; where a launch is all, the size of a batch is nothing.
         size = n if worth == math.inf else (worth or 0.0) * n + padded
@@ -174,7 +191,8 @@ class Pace:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.count, self._launch = state["count"], state["launch"]
+        self.count = self._asked = state["count"]
+        self._launch = state["launch"]
         self._recent = deque((Seen(*one) for one in state["recent"]), maxlen=_RECENT)
         # Another process launches everything for a first time again.
         self._shapes, self._unsettled = set(), _SETTLING
