@@ -98,7 +98,7 @@ class Sieve:
         self._beginning = Beginning(
             self.method, head_start, total, flow.codec, flow.scoring, flow.ledger, flow.tell
         )
-        self._loop = Loop(flow, self._beginning, self._together)
+        self._loop = Loop(flow, self._beginning, self._together, total)
         self.rates = RateWatch()  # a host that answers for the learning rate says so
         self._detached = False
         # Now: what gates learn is no part of it.

@@ -464,7 +464,7 @@ def test_an_infinite_training_loss_leaves_the_rest_of_its_batch_intact() -> None
 
 def test_bad_batches() -> None:
     with pytest.raises(fs.BatchError, match="without a batch dimension"):
-        list(fs.Sieve(method="full")([{"x": torch.zeros(3), "flag": True}]))
+        list(fs.Sieve(method="full")([{"x": torch.zeros(3), "flag": torch.tensor(True)}]))
     with pytest.raises(fs.BatchError, match=r"'y' is a ndarray; expected a tensor .*make it one"):
         list(fs.Sieve(method="full")([{"x": torch.zeros(3), "y": np.zeros(3)}]))
     with pytest.raises(fs.BatchError, match="'y' has 2 rows, but others have 3"):

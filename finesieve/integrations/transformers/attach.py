@@ -1,6 +1,6 @@
 """Hugging Face's Trainer: one line, `attach(trainer)`, before `trainer.train()`.
 
-The trainer's class stays as it is: five of this one object's methods (`HOOKS`) are wrapped, and
+The trainer's class stays as it is: six of this one object's methods (`HOOKS`) are wrapped, and
 each calls the one it wraps. Evaluation is never filtered. While no weights are needed (the gates
 are open, or the method has none) the host computes its own loss, to the bit.
 """
@@ -21,7 +21,7 @@ from torch.utils.data import IterableDataset
 
 try:
     from accelerate.data_loader import DataLoaderDispatcher
-    from transformers import Trainer, TrainerCallback
+    from transformers import Trainer
     from transformers.trainer_utils import get_last_checkpoint
 except ImportError as error:
     raise ImportError(
@@ -29,13 +29,15 @@ except ImportError as error:
         "pip install 'finesieve[hf]'"
     ) from None
 
-from finesieve.batches.carry import IDS, PREFIX, WEIGHTS
+from finesieve.batches.carry import IDS, PREFIX, WEIGHTS, of_kind
+from finesieve.batches.carry import inputs as bare
 from finesieve.costs.clock import TrainingClock
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
 from finesieve.integrations import common as hosts
 from finesieve.integrations.transformers import refusals as hf_refusals
 from finesieve.integrations.transformers import trl as hf_trl
+from finesieve.integrations.transformers.callback import SieveCallback
 from finesieve.integrations.transformers.loader import FilteredLoader
 from finesieve.integrations.transformers.loss import TrainedLoss
 from finesieve.integrations.transformers.tasks import (
@@ -54,7 +56,14 @@ from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.sieve import Sieve
 
 __all__ = ["Attached", "attach", "head_of"]
-HOOKS = ("train", "get_train_dataloader", "create_scheduler", "compute_loss", "log")
+HOOKS = (
+    "train",
+    "get_train_dataloader",
+    "create_optimizer_and_scheduler",
+    "create_scheduler",
+    "compute_loss",
+    "log",
+)
 LossFunction = Callable[[nn.Module, Any], Tensor]
 
 
@@ -123,10 +132,12 @@ class Attached:
     ) -> None:
         if not isinstance(trainer, Trainer):
             raise ConfigError(f"a {type(trainer).__name__}; expected a transformers.Trainer")
-        if any(isinstance(c, _Callback) for c in trainer.callback_handler.callbacks):
+        if any(isinstance(c, SieveCallback) for c in trainer.callback_handler.callbacks):
             raise ConfigError("a sieve is attached to this trainer already")
         self._host = {name: getattr(trainer, name) for name in HOOKS}
-        self._callback, self._skips = _Callback(self), trainer.args.ignore_data_skip
+        self._set_there = {name: vars(trainer)[name] for name in HOOKS if name in vars(trainer)}
+        self.losses = 0  # batches that the trainer asked `compute_loss` for
+        self._callback, self._skips = SieveCallback(self), trainer.args.ignore_data_skip
         self.trainer: Any = trainer
         self._method, self._options = method, options
         self._features, self._prefix, self._listeners = features, prefix, listeners
@@ -178,6 +189,12 @@ class Attached:
         trainer: Any = self.trainer
         smoothing = trainer.args.label_smoothing_factor
         head = head_of(trainer.model, smoothing) if given is None else given
+        own = getattr(head, "smoothing", 0.0)
+        if own != smoothing and (smoothing or self._sft):
+            raise ConfigError(
+                f"the sieve cannot be attached: label_smoothing_factor={smoothing}, and head= is a "
+                f"{type(head).__name__} that smooths by {own}: give both the same"
+            )
         # Label smoothing needs the logits, so the trainer itself does without the fused head then.
         self.head = hf_trl.fused(trainer.model, head) if self._sft and not smoothing else head
         peft = getattr(trainer.model, "active_peft_config", None)
@@ -237,7 +254,7 @@ class Attached:
             clock=self.clock,
             features=self._features or self._default_features(),
             agreement=Ranks(device=str(device)) if ranks > 1 else Alone(),
-            listeners=self._listeners,
+            listeners=[*self._listeners, self._told],
             **{"seed": args.seed + args.process_index, "read_ahead": step, **options},
         )
         self.sieve.rates.known()  # the trainer's steps are counted, or the schedule is driven
@@ -270,10 +287,25 @@ class Attached:
         if self.filters and self.epochs is not None:  # told by the loader's length, an upper bound
             num_training_steps = -(-num_training_steps // self._finer)
         plain = self._host["create_scheduler"](num_training_steps, *rest, **more)
-        by_metric = "metrics" in signature(plain.step).parameters
-        if not self.filters or self.epochs is None or by_metric or isinstance(plain, hosts.Driven):
+        if plain is None:  # a subclass's, which sets `lr_scheduler`: the trainer asks for no more
+            plain = self.trainer.lr_scheduler
+        return self._driven(plain, num_training_steps)
+
+    def create_optimizer_and_scheduler(
+        self, num_training_steps: int, *rest: Any, **more: Any
+    ) -> None:
+        """As the trainer's; drives the schedule also where a subclass makes it right here."""
+        self._host["create_optimizer_and_scheduler"](num_training_steps, *rest, **more)
+        self._driven(self.trainer.lr_scheduler, num_training_steps)
+
+    def _driven(self, plain: Any, steps: int) -> Any:
+        """A schedule made for so many steps, driven by the share of the data consumed."""
+        followed = self.filters and self.epochs is not None
+        if not followed or plain is None or isinstance(plain, hosts.Driven):
             return plain
-        self.trainer.lr_scheduler = hosts.Driven(plain, max(1, num_training_steps), self._progress)
+        if "metrics" in signature(plain.step).parameters:  # goes by evaluations
+            return plain
+        self.trainer.lr_scheduler = hosts.Driven(plain, max(1, steps), self._progress)
         return self.trainer.lr_scheduler
 
     def compute_loss(
@@ -284,10 +316,13 @@ class Attached:
         num_items_in_batch: Any = None,
     ) -> Any:
         """The trainer's own where nothing is weighed; else the weighted mean over examples."""
-        carried = {key: inputs.pop(key) for key in (IDS, WEIGHTS, PREFIX) if key in inputs}
-        if "id_key" in self._options:
-            inputs.pop(self._options["id_key"], None)
+        # In a copy: a training_step may ask for a second loss of its batch (adversarial training).
+        carried = {key: inputs[key] for key in (IDS, WEIGHTS, PREFIX) if key in inputs}
+        inputs = bare(inputs)
+        if (id_key := self._options.get("id_key")) in inputs:
+            inputs = of_kind(type(inputs), {k: v for k, v in inputs.items() if k != id_key})
         host = self._host["compute_loss"]
+        self.losses += bool(carried)
         if not carried or self.sieve is None:
             return host(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
@@ -303,6 +338,11 @@ class Attached:
             logs.update(self.figures())
         self._host["log"](logs, *rest, **more)
 
+    def _told(self, event: dict[str, Any]) -> None:
+        """Reads what was compared when losses were read anyway: no further wait for a GPU."""
+        if event["event"] == "trained":
+            self._loss.scale.check()
+
     # ---- parts
 
     def figures(self) -> dict[str, float]:
@@ -312,11 +352,9 @@ class Attached:
 
     def detach(self) -> None:
         """Give the trainer back as it was: its own methods, without the sieve's callback."""
-        for name, own in self._host.items():
-            if getattr(own, "__self__", None) is self.trainer:
-                self.trainer.__dict__.pop(name, None)  # a method of its class again
-            else:
-                setattr(self.trainer, name, own)
+        for name in HOOKS:
+            vars(self.trainer).pop(name, None)  # a method of its class again
+        vars(self.trainer).update(self._set_there)
         self.trainer.remove_callback(self._callback)
         self.trainer.args.ignore_data_skip = self._skips
 
@@ -399,46 +437,3 @@ class Attached:
     def yielded(self, batch: Any) -> Any:
         """A batch of the sieve's, as the trainer's own are."""
         return hf_trl.unfold(batch) if self._pairs else batch
-
-
-class _Callback(TrainerCallback):
-    """Saves the sieve with the trainer's checkpoints; keeps the epoch right; ends the training."""
-
-    def __init__(self, attached: Attached) -> None:
-        self._attached = attached
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        attached = self._attached
-        if attached.filters and attached.epochs is not None and attached.sieve is not None:
-            state.epoch = attached.sieve.progress * attached.epochs
-        attached.clock.pause()  # until the trainer asks for a batch: it evaluates, saves, logs
-        return control
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        attached = self._attached
-        if not attached.filters or attached.epochs is None or attached.sieve is None:
-            return control
-        if attached.sieve.passes >= attached.epochs:
-            control.should_training_stop = True
-            state.max_steps = state.global_step  # so far an upper bound
-            # As the trainer does after its last step, which it did not know for that.
-            if hf_refusals.by_steps(args.save_strategy):
-                control.should_save = True
-            if hf_refusals.by_steps(args.eval_strategy):
-                missing = state.global_step % state.eval_steps != 0
-                control.should_evaluate = missing and args.eval_delay <= state.global_step
-        return control
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        if self._attached.loader is not None:
-            self._attached.loader.close()
-        return control
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        # A search over hyperparameters saves elsewhere, and is not resumed in its middle.
-        attached, searched = self._attached, state.is_hyper_param_search
-        if attached.filters and attached.sieve is not None and not searched:
-            folder.mkdir(parents=True, exist_ok=True)  # it is the first rank that makes it
-            attached.save(folder)
-        return control

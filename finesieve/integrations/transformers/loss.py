@@ -68,8 +68,8 @@ class TrainedLoss:
         loss, outputs = self._hosts(model, inputs, items)
         if self._head is not None and self._watches:
             each, sizes = self._head.both(outputs, targets)
+            self.scale.compare(loss, each, outputs, targets, items)
             sieve.observe(each, _riding(carried), sizes)
-            self.scale.compare(loss, each, targets, items)
         return loss, outputs
 
     def _weighted(
@@ -79,7 +79,7 @@ class TrainedLoss:
             assert self._head is not None
             loss, outputs = self._hosts(model, inputs, items)
             each = self._head.losses(outputs, inputs)
-            self.scale.compare(loss, each, inputs, items)
+            self.scale.compare(loss, each, outputs, inputs, items)
         else:
             if not self._own:
                 self._ask(inputs, items)
@@ -120,14 +120,15 @@ class TrainedLoss:
         return loss, seen[0]
 
     def _ask(self, inputs: Any, items: Any) -> None:
-        """The scale of the loss where no batch went through the host yet: gates closed from the
-        start."""
-        if not self.scale.unknown(items):
+        """Compares the first weighted batch where none went through the host: gates closed from
+        the start. Reads what was compared before, so that nothing is weighed on another loss."""
+        if self.scale.compared or self.scale.is_share is not None:
+            self.scale.check()
             return
         assert self._head is not None
         with scoring(self._trainer.model) as model:
             loss, outputs = self._hosts(model, dict(inputs), items)
-            self.scale.compare(loss, self._head.losses(outputs, inputs), inputs, items)
+            self.scale.compare(loss, self._head.losses(outputs, inputs), outputs, inputs, items)
 
 
 def _riding(carried: dict[str, Tensor]) -> dict[str, Tensor]:
