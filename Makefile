@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-lowest check bench benchmarks build clean
+.PHONY: demo test test-lowest check docs bench benchmarks build clean
 SPREAD := -n 2 --dist loadfile  # over two processes of one thread each
 SUITES := sst2 one-epoch wide three-epochs rivals frontier small-batches
 
@@ -47,6 +47,19 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check --quiet finesieve tests benchmarks
 	$(BIN)/mypy
 
+# The site needs no torch, so it has a small environment of its own. Strict: a warning is an error.
+$(VENV)-docs/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-docs
+	$(PYTHON) -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	    print(*extras["optional-dependencies"]["docs"], sep="\n")' > $(VENV)-docs/wanted.txt
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -c constraints.txt -r $(VENV)-docs/wanted.txt
+	touch $@
+
+docs: $(VENV)-docs/.done
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
+	@echo "The site is in build/site/index.html; with search: $(VENV)-docs/bin/mkdocs serve"
+
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/overhead.py
 
@@ -64,4 +77,4 @@ build: $(VENV)/.dev
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist out *.egg-info
+	rm -rf $(VENV) $(VENV)-docs $(LOWEST) build dist out *.egg-info

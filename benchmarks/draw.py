@@ -2,9 +2,9 @@
 
     python benchmarks/draw.py
 
-docs/stages.svg: what a run scored and trained on along its stream, stage by stage.
-docs/frontier.svg: held-out loss over the share of plain training's time, finesieve and random, once
-the suite `frontier` has been measured.
+docs/explanation/stages.svg: what a run scored and trained on along its stream, stage by stage.
+docs/explanation/frontier.svg: held-out loss over the share of plain training's time, finesieve and
+random, once the suite `frontier` has been measured.
 """
 
 from __future__ import annotations
@@ -158,9 +158,10 @@ def main() -> None:
         for r in records
         if r["name"] == "finesieve" and (r["suite"], r["set"], r["seed"]) == (suite, name, seed)
     )
-    (ROOT / "docs" / "stages.svg").write_text(stages(shown), encoding="utf-8")
+    folder = ROOT / "docs" / "explanation"
+    (folder / "stages.svg").write_text(stages(shown), encoding="utf-8")
     if any(r["suite"] == "frontier" for r in records):
-        (ROOT / "docs" / "frontier.svg").write_text(frontier(records), encoding="utf-8")
+        (folder / "frontier.svg").write_text(frontier(records), encoding="utf-8")
 
 
 if __name__ == "__main__":

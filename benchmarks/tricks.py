@@ -114,7 +114,7 @@ def compiled(config: Config, job: Job) -> None:
 
 def class_weights(config: Config, job: Job) -> None:
     """From 0.5 to 1.5, as if the later classes mattered more: of like frequency, they would all be
-    1 by the usual rule. The sieve is given the loss as a function, as docs/trainer.md says."""
+    1 by the usual rule. The sieve is given the loss as a function (docs/how-to/own-task.md)."""
     weights = torch.linspace(0.5, 1.5, job.model.config.num_labels)
 
     def each(outputs: Any, labels: Tensor) -> Tensor:

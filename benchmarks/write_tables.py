@@ -28,19 +28,20 @@ SUITES = (
     "tricks",
     "tasks",
 )
-SHOWN = ("sst2", "one-epoch")  # in the README
+SHOWN = ("sst2", "one-epoch")  # on the page when-it-pays
+README = ("one-epoch", ("clickbait", "snips-noisy"))  # in the README: suite and two of its sets
 SMALL = "small-batches"  # there, too
 ABOUT_SMALL = (
     "**In batches of 8** (rate 1e-4, fp32, another machine, at most 10,000 examples a set; one\n"
     "setting for all methods, by the tuning sets as good for full training as 32 with 2e-4, but\n"
     "dearer). A random subset in batches of 32 of the same time is as good here, or better, so\n"
-    "choosing pays where batches must be small anyway ([batch size](docs/research/batch-size.md)):"
+    "choosing pays where batches must be small anyway ([batch size](../research/batch-size.md)):"
 )
 WIDE = "wide"  # in words
 ABOUT_WIDE = (
     "**On many sets** (rate 2e-4, batches of 32, fp32, at most 6,000 examples, one seed each; all\n"
     "12 that we had with one label, up to 15 words on average and 4,000 examples or more, [set by\n"
-    "set](docs/benchmarks.md#wide)):"
+    "set](../reference/benchmarks.md#wide)):"
 )
 BEGIN, END = "<!-- results: benchmarks/write_tables.py -->", "<!-- end of results -->"
 METRICS = {
@@ -77,17 +78,24 @@ ABOUT_TRICKS = (
     "suites sst2 and one-epoch above are in.",
 )
 MAIN = ("full", RIVAL, "finesieve")
+MAIN_NAMES = {
+    "full": "full training",
+    RIVAL: "random subset, same seconds",
+    "finesieve": "finesieve",
+}
 BEFORE = (
-    "Measured before attention and memory on CPUs ([CPU](research/cpu.md)) and the prices of "
+    "Measured before attention and memory on CPUs ([CPU](../research/cpu.md)) and the prices of "
     "stages were as they are now: plain training was up to twice as slow, so these speed-ups are "
     "overstated."
 )
 
-PRICED = "Measured before the prices of stages were as they are now ([prices](research/prices.md))."
+PRICED = (
+    "Measured before the prices of stages were as they are now ([prices](../research/prices.md))."
+)
 SIFTED = (
     "Measured with a random subset that the sieve took out of the stream (it is drawn beforehand "
     "now, and pays some percent less a token: [methods](methods.md#full-random)) and with prices "
-    "over 2048 sizes at once ([prices](research/prices.md#pool-by-pool))."
+    "over 2048 sizes at once ([prices](../research/prices.md#pool-by-pool))."
 )
 
 
@@ -106,6 +114,24 @@ def shown() -> tuple[list[Record], list[str]]:
 
 
 def readme_table() -> str:
+    """Three methods on two sets, a row each: seconds, accuracy and loss; and the verdicts."""
+    suite, sets = README
+    groups = grouped(records_of(suite))
+    wanted = ("seconds", "accuracy", "held-out loss")
+    lines = [
+        "| | " + " | ".join(f"{name}: {head}" for name in sets for head in wanted) + " |",
+        "|" + "---|" * (1 + len(sets) * len(wanted)),
+    ]
+    told = [{row[0]: dict(zip(HEADS, row, strict=True)) for row in rows(groups[s])} for s in sets]
+    for name, label in MAIN_NAMES.items():
+        cells = [method[name][head] for method in told for head in wanted]
+        lines.append("| " + " | ".join((label, *cells)) + " |")
+    verdicts = [cell for method in told for cell in ("", "", method["finesieve"][HEADS[-1]])]
+    lines.append("| " + " | ".join(("loss, finesieve - random", *verdicts)) + " |")
+    return "\n".join(lines)
+
+
+def pays_tables() -> str:
     """The three methods that matter most, on every claim set; in words, on many sets; and the same
     in small batches."""
     records, sets = shown()
@@ -318,14 +344,14 @@ def written(text: str, content: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Every page that has results in it, as it must be."""
-    readme, works = ROOT / "README.md", ROOT / "docs" / "how-it-works.md"
-    research = ROOT / "docs" / "research" / "head-start.md"
-    return {
-        readme: written(readme.read_text(encoding="utf-8"), readme_table()),
-        works: written(works.read_text(encoding="utf-8"), told()),
-        ROOT / "docs" / "benchmarks.md": benchmarks_page(),
-        research: written(research.read_text(encoding="utf-8"), head_start_table()),
+    docs = ROOT / "docs"
+    tables = {
+        ROOT / "README.md": readme_table(),
+        docs / "explanation" / "when-it-pays.md": pays_tables(),
+        docs / "research" / "head-start.md": head_start_table(),
     }
+    made = {p: written(p.read_text(encoding="utf-8"), table) for p, table in tables.items()}
+    return {**made, docs / "reference" / "benchmarks.md": benchmarks_page()}
 
 
 def head_start_table() -> str:

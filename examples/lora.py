@@ -7,6 +7,7 @@
 import argparse
 
 import torch
+from common import messages, minilm
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForSequenceClassification,
@@ -17,20 +18,19 @@ from transformers import (
 )
 
 from finesieve import attach
-from finesieve.cli.training.docstrings import rows
-from finesieve.cli.training.models import resolve
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")
 parser.add_argument("--limit", type=int, default=6000)
 parser.add_argument("--output", default="out/lora")
+parser.add_argument("--model", default=minilm())
 args = parser.parse_args()
 
 torch.manual_seed(0)
-data = rows("train")[: args.limit]
+data = messages(args.limit)
 names = sorted({row["label"] for row in data})
-tokenizer = AutoTokenizer.from_pretrained(resolve("minilm"))
-model = AutoModelForSequenceClassification.from_pretrained(resolve("minilm"), num_labels=len(names))
+tokenizer = AutoTokenizer.from_pretrained(args.model)
+model = AutoModelForSequenceClassification.from_pretrained(args.model, num_labels=len(names))
 model = get_peft_model(
     model, LoraConfig(task_type="SEQ_CLS", r=16, target_modules=["query", "value"])
 )

@@ -1,5 +1,5 @@
 """TRL's DPOTrainer on a small language model of random weights, with a sieve attached to it: the
-chosen text goes on as the docstring does, the rejected one as another does.
+chosen text goes on as the message does, the rejected one as another does.
 
     python examples/preferences.py            the plain trainer
     python examples/preferences.py --sieve    the same, filtered
@@ -10,6 +10,7 @@ import random
 
 import numpy as np
 import torch
+from common import messages
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch.nn.functional import logsigmoid
@@ -17,7 +18,6 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from trl import DPOConfig, DPOTrainer
 
 from finesieve import attach
-from finesieve.cli.training.docstrings import rows
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")
@@ -39,7 +39,7 @@ def dpo_losses(model, batch):
 
 torch.manual_seed(0)
 dice = random.Random(0)
-texts = [row["text"].split() for row in rows("train")[: args.limit]]
+texts = [row["text"].split() for row in messages(args.limit)]
 pairs = []
 for words in texts:
     other, half = dice.choice(texts), len(words) // 2 + 1

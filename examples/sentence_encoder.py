@@ -1,4 +1,4 @@
-"""sentence-transformers' trainer, with a sieve attached to it: are two docstrings of one library?
+"""sentence-transformers' trainer, with a sieve attached to it: are two messages about the same?
 
     python examples/sentence_encoder.py            the plain trainer
     python examples/sentence_encoder.py --sieve    the same, filtered
@@ -8,6 +8,7 @@ import argparse
 import random
 
 import torch
+from common import messages, minilm
 from datasets import Dataset
 from sentence_transformers import (
     SentenceTransformer,
@@ -16,16 +17,16 @@ from sentence_transformers import (
 )
 from sentence_transformers.sentence_transformer import losses, modules
 from torch.nn.functional import cosine_similarity
+from transformers import AutoConfig
 
 from finesieve import attach
-from finesieve.cli.training.docstrings import rows
-from finesieve.cli.training.models import resolve
 from finesieve.gates.features import token_features
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")
 parser.add_argument("--limit", type=int, default=6000)
 parser.add_argument("--output", default="out/sentence_encoder")
+parser.add_argument("--model", default=minilm())
 args = parser.parse_args()
 
 
@@ -39,14 +40,15 @@ def cosine_losses(model, batch):
 
 torch.manual_seed(0)
 dice = random.Random(0)
-docstrings = rows("train")
+texts = messages(args.limit)
 pairs = []
-for row in docstrings[: args.limit]:
-    other = dice.choice(docstrings)
+for row in texts:
+    other = dice.choice(texts)
     pairs.append({"sentence1": row["text"], "sentence2": other["text"],
                   "score": float(row["label"] == other["label"])})
-encoder = modules.Transformer(resolve("minilm"), max_seq_length=48)
-model = SentenceTransformer(modules=[encoder, modules.Pooling(384)], device="cpu")
+encoder = modules.Transformer(args.model, max_seq_length=48)
+width = AutoConfig.from_pretrained(args.model).hidden_size
+model = SentenceTransformer(modules=[encoder, modules.Pooling(width)], device="cpu")
 
 trainer = SentenceTransformerTrainer(
     model,

@@ -7,13 +7,13 @@
 import argparse
 
 import torch
+from common import messages
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
 from finesieve import attach
-from finesieve.cli.training.docstrings import rows
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")
@@ -22,7 +22,7 @@ parser.add_argument("--output", default="out/sft")
 args = parser.parse_args()
 
 torch.manual_seed(0)
-texts = [row["text"] for row in rows("train")[: args.limit]]
+texts = [row["text"] for row in messages(args.limit)]
 data = Dataset.from_dict({"text": texts})
 words = Tokenizer(models.BPE())  # gives the same tokens each time; BERT's is trained otherwise
 words.pre_tokenizer = pre_tokenizers.ByteLevel()

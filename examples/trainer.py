@@ -7,6 +7,7 @@
 import argparse
 
 import torch
+from common import messages, minilm
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -16,20 +17,19 @@ from transformers import (
 )
 
 from finesieve import attach
-from finesieve.cli.training.docstrings import rows
-from finesieve.cli.training.models import resolve
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--sieve", action="store_true")
 parser.add_argument("--limit", type=int, default=6000)
 parser.add_argument("--output", default="out/trainer")
+parser.add_argument("--model", default=minilm())
 args = parser.parse_args()
 
 torch.manual_seed(0)
-data = rows("train")[: args.limit]
+data = messages(args.limit)
 names = sorted({row["label"] for row in data})
-tokenizer = AutoTokenizer.from_pretrained(resolve("minilm"))
-model = AutoModelForSequenceClassification.from_pretrained(resolve("minilm"), num_labels=len(names))
+tokenizer = AutoTokenizer.from_pretrained(args.model)
+model = AutoModelForSequenceClassification.from_pretrained(args.model, num_labels=len(names))
 train = [
     {**tokenizer(row["text"], truncation=True, max_length=48), "labels": names.index(row["label"])}
     for row in data

@@ -1,73 +1,132 @@
-"""README and docs: every Python block runs, every table is the committed results'."""
+"""README and docs: every code block runs, every link leads somewhere, every table is of results."""
 
 from __future__ import annotations
 
+import ast
 import difflib
 import math
 import re
+import shlex
 import subprocess
 import sys
+import textwrap
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import write_tables
-from finesieve.cli.main import parser
+from finesieve.cli.main import main, parser
 
-from .tiny import books, runs_with_one_line_more, side_by_side
+from .conftest import Bag, make_batches
+from .tiny import bert, books, runs_with_one_line_more, said_by
+from .tiny import encoder as tiny_encoder
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = [
-    pytest.param(block, id=f"{path.name}-{i}")
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-    for i, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.S))
-]
-
-
-LIGHTNINGS_OWN = (
-    "`isinstance(treespec, LeafSpec)` is deprecated",
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MINILM = '"sentence-transformers/all-MiniLM-L6-v2"'
+NEEDS = ("lightning", "peft", "accelerate", "transformers")  # optional packages
+NOT_OURS = (
+    r"Found \d+ module.s. in eval mode at the start of training",
+    "'pin_memory' argument is set as true but no accelerator is found",
+    "`is_gradient_checkpointing` is deprecated",
+    "`isinstance.treespec, LeafSpec.` is deprecated",
     "The 'train_dataloader' does not have many workers",
-)  # warnings
+)  # warnings of Lightning, PEFT and PyTorch
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_python_blocks_run(block: str) -> None:
-    ignored = []
-    if "lightning" in block:
-        pytest.importorskip("lightning")
-        ignored = [x for text in LIGHTNINGS_OWN for x in ("-W", f"ignore:{text}")]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", *ignored, "-c", block], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    if "sieve.moves" in block:
-        assert "concentrated enough" in done.stdout
+def blocks(page: Path, *kinds: str) -> list[str]:
+    """The code blocks of these kinds, in the page's order."""
+    found = re.findall(r"^ *```(\w+)\n(.*?)^ *```", page.read_text("utf-8"), re.S | re.M)
+    return [textwrap.dedent(text) for kind, text in found if kind in kinds]
+
+
+def named(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture(autouse=True)
+def head_start_off() -> None:
+    """Readers have it on."""
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny encoder and its tokenizer, in MiniLM's place."""
+    return tiny_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python", "py")], ids=named)
+def test_python_blocks_run(
+    page: Path,
+    encoder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Those of a page one after another, as in a notebook; in a folder with a small train.csv."""
+    code = "\n".join(blocks(page, "python", "py"))
+    for name in NEEDS:
+        if f"import {name}" in code or f"from {name}" in code:
+            pytest.importorskip(name)
+    lines = [f"w{i % 60} w{i % 7},{'even' if i % 2 else 'odd'}" for i in range(96)]
+    (tmp_path / "train.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    # What the pages that are read first leave to the reader: a trainer that is there already.
+    names: dict[str, Any] = {"__name__": "__main__"}
+    if "(trainer)" in code and "trainer =" not in code:
+        names["trainer"] = a_trainer(tmp_path)
+    with warnings.catch_warnings():
+        for text in NOT_OURS:
+            warnings.filterwarnings("ignore", text)
+        exec(compile(code.replace(MINILM, repr(str(encoder))), named(page), "exec"), names)
+    if "make_everything" in code:
+        assert "concentrated enough" in capsys.readouterr().out
+
+
+def a_trainer(folder: Path) -> Any:
+    from transformers import Trainer, TrainingArguments
+
+    args = TrainingArguments(str(folder), use_cpu=True, report_to=[])
+    return Trainer(bert(), args, train_dataset=[{"input_ids": [4, 5], "labels": 0}])
 
 
 def test_the_diff_is_the_change_it_claims() -> None:
     """Applied to a plain loop the diff gives a loop that runs, and the plain one runs too."""
-    diff = re.search(r"```diff\n(.*?)```", README, re.S).group(1)
-    lines = diff.splitlines()
-    before = "\n".join(x[2:] for x in lines if not x.startswith("+"))
-    after = "\n".join(x[2:] for x in lines if not x.startswith("-"))
-    prelude = """
-import torch
-from types import SimpleNamespace
-from torch.nn import functional as F
-from finesieve import Sieve, inputs, scores
-from tests.conftest import Bag, make_batches
-class Net(Bag):
-    def forward(self, *given, **named):
-        return SimpleNamespace(logits=super().forward(*given, **named))
-model, data, loader = Net(), range(200), make_batches(200)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-"""
-    for loop in (before, after):
-        done = subprocess.run(
-            [sys.executable, "-c", prelude + loop], capture_output=True, text=True, cwd=ROOT
-        )
-        assert done.returncode == 0, done.stderr
+    (diff,) = blocks(ROOT / "README.md", "diff")
+
+    class Net(Bag):
+        def forward(self, *given: Any, **named: Any) -> Any:
+            return SimpleNamespace(logits=super().forward(*given, **named))
+
+    ends = []
+    for left_out in "+-":
+        loop = "\n".join(x[2:] for x in diff.splitlines() if not x.startswith(left_out))
+        import finesieve
+
+        torch.manual_seed(0)
+        model = Net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loader = make_batches(200)
+        names = {
+            "finesieve": finesieve,
+            "F": torch.nn.functional,
+            "model": model,
+            "optimizer": optimizer,
+            "scheduler": torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, 2 * len(loader)),
+            "epochs": 2,
+            "data": range(200),
+            "loader": loader,
+        }
+        exec(loop, names)
+        ends.append((names["loss"].item(), optimizer.param_groups[0]["lr"]))
+    assert all(math.isfinite(loss) for loss, _ in ends)
+    assert [rate for _, rate in ends] == pytest.approx([0.0, 0.0], abs=1e-9)
 
 
 def test_the_tables_are_made_of_the_results() -> None:
@@ -81,27 +140,122 @@ def test_the_tables_are_made_of_the_results() -> None:
             )
 
 
-def test_commands_in_the_readme_parse() -> None:
-    found = 0
-    for block in re.findall(r"```sh\n(.*?)```", README, re.S):
-        for line in block.splitlines():
-            if line.startswith("finesieve "):
-                parser().parse_args(line.split()[1:])
-                found += 1
-    assert found >= 2
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) <= 700
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "sh")], ids=named)
+def test_commands_are_there(page: Path) -> None:
+    """They parse; what they install is an extra; what they make or run exists."""
+    extras = re.findall(r"^(\S+) = \[", (ROOT / "pyproject.toml").read_text("utf-8"), re.M)
+    made = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
+    for line in "".join(blocks(page, "sh")).splitlines():
+        words = shlex.split(line, comments=True)
+        match words:
+            case []:
+                pass
+            case ["finesieve", *rest]:
+                parser().parse_args(rest)
+            case ["make", target]:
+                assert target in made
+            case ["pip", "install", "."]:
+                pass
+            case ["pip", "install", what]:
+                assert set(what.removeprefix(".[").removesuffix("]").split(",")) <= {*extras}
+            case ["python", script, *_]:
+                assert (ROOT / script).exists()
+            case ["torchrun", "--nproc-per-node", "2", "train.py"]:
+                pass
+            case _:
+                pytest.fail(f"{named(page)}: nothing tests the command {line!r}")
+
+
+def test_the_comparison_of_the_readme_runs(
+    encoder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Both commands as they stand there, on small files, with a tiny encoder and one seed."""
+    for name, rows in (("train", 160), ("test", 40)):
+        lines = [f"w{i % 60} w{i % 2},{'even' if i % 2 else 'odd'}" for i in range(rows)]
+        text = "\n".join(["text,label", *lines])
+        (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (block,) = (x for x in blocks(ROOT / "README.md", "sh") if "finesieve compare" in x)
+    compare, report = (shlex.split(line)[1:] for line in block.splitlines())
+    small = ["--model", str(encoder), "--max-length", "32", "--seeds", "1", "--quiet"]
+    assert main([*compare, *small]) == 0
+    assert "random at equal time" in capsys.readouterr().out
+    assert main(report) == 0
+    assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in links."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text("utf-8"), flags=re.S | re.M)
+    heads = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=named
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if not target.startswith("https://"):
+            path, _, anchor = target.partition("#")
+            there = (page.parent / path).resolve() if path else page
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), target
+
+
+def test_the_site_has_every_page() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    shown = re.findall(r": ([\w/-]+\.md)$", text, re.M)
+    there = {p.relative_to(ROOT / "docs").as_posix() for p in PAGES[1:]}
+    assert len(shown) == len({*shown})
+    assert {*shown} == {p for p in there if not p.startswith("research/")}
+
+
+def literals() -> str:
+    """All that the package says, without the places where a value is put in."""
+    said = []
+    for path in (ROOT / "finesieve").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                said.append(
+                    "".join(
+                        getattr(part, "value", "") if isinstance(part, ast.Constant) else "{}"
+                        for part in node.values
+                    )
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said.append(node.value)
+            elif isinstance(node, ast.ClassDef):
+                said.append(node.name)
+    return "\n".join(said)
+
+
+def test_messages_that_are_explained_are_said() -> None:
+    page = (ROOT / "docs" / "reference" / "messages.md").read_text(encoding="utf-8")
+    explained = re.findall(r"^\| `([^`]+)`", page, re.M)
+    said = literals()
+    assert len(explained) > 20
+    assert [text for text in explained if text not in said] == []
 
 
 @pytest.mark.parametrize(
     ("name", "changed"),
     [("plain_loop", 3), ("accelerate_loop", 3), ("fabric_loop", 4), ("lightning_trainer", 7)],
 )
-def test_loops_differ_by_the_sieve_alone(docstring_cache: Path, name: str, changed: int) -> None:
+def test_loops_differ_by_the_sieve_alone(encoder: Path, name: str, changed: int) -> None:
     """By so many lines, and one more where a schedule follows the stream; with gates still open the
     loss is the plain one's, to the last digit printed."""
     if name in ("fabric_loop", "lightning_trainer"):
         pytest.importorskip("lightning")
     pair = [ROOT / "examples" / f"{name}{end}.py" for end in ("", "_sieve")]
-    said = [lines[-1] for lines in side_by_side(*([str(x), "--limit", "96"] for x in pair))]
+    said = [said_by(script, "--limit", "96", "--model", str(encoder))[-1] for script in pair]
     assert said[0] == said[1]
     assert re.fullmatch(r"last loss [0-9.]+", said[0])
     plain, sieved = (
@@ -118,8 +272,24 @@ def test_loops_differ_by_the_sieve_alone(docstring_cache: Path, name: str, chang
     assert len(new) - len(schedules) == changed, new
 
 
-def test_the_trainer_example_differs_by_one_line(docstring_cache: Path, tmp_path: Path) -> None:
+def test_the_trainer_example_differs_by_one_line(tmp_path: Path) -> None:
     runs_with_one_line_more("trainer.py", tmp_path)
+
+
+def test_examples_can_be_copied() -> None:
+    """They import what the API reference documents, and nothing private."""
+    pages = (ROOT / "docs" / "reference" / "api").glob("*.md")
+    documented = "".join(page.read_text(encoding="utf-8") for page in pages)
+    found = 0
+    for script in (ROOT / "examples").glob("*.py"):
+        for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("finesieve"):
+                for one in node.names:
+                    found += 1
+                    assert f"{node.module}.{one.name}" in documented or (
+                        f"`from {node.module} import {one.name}" in documented
+                    ), (script.name, node.module, one.name)
+    assert found >= 10
 
 
 REASONS = {  # what a move to a stage is said to be for
@@ -135,9 +305,7 @@ PRICE = re.compile(r"the same information costs ([0-9.]+) of plain training")
 @pytest.mark.parametrize(
     "command", [["plain_loop_sieve.py"], ["trainer.py", "--sieve"]], ids=" ".join
 )
-def test_gates_close_by_themselves_in_the_examples(
-    docstring_cache: Path, tmp_path: Path, command: list[str]
-) -> None:
+def test_gates_close_by_themselves_in_the_examples(tmp_path: Path, command: list[str]) -> None:
     """On real texts, where it pays by the costs measured here, and say so; else they stay open and
     nothing is spent on them. Every example is in the books once."""
     script, *more = command
@@ -199,10 +367,12 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     ids=lambda command: command[0],
 )
 def test_every_example_trains_on_what_survives(
-    docstring_cache: Path, tmp_path: Path, command: list[str]
+    encoder: Path, tmp_path: Path, command: list[str]
 ) -> None:
     """Its weighted path, with gates closed at fixed places: up to stage 3, and all in the books."""
     script, *more = command
+    if script not in ("sft.py", "preferences.py"):  # which have a model of their own
+        more += ["--model", str(encoder)]
     done = subprocess.run(
         [sys.executable, "-c", CLOSED, str(ROOT / "examples" / script), "--limit", "960", *more],
         capture_output=True,
@@ -222,7 +392,7 @@ def test_every_example_trains_on_what_survives(
 
 
 def test_the_versions_are_those_that_are_pinned() -> None:
-    page = (ROOT / "docs" / "versions.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "versions.md").read_text(encoding="utf-8")
     for column, name in ((3, "constraints-lowest.txt"), (4, "constraints.txt")):
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
         pinned = dict(line.split("==") for line in lines)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
+import runpy
 import sys
+import warnings
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +104,35 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
 
 
 def documented(name: str, **names: Any) -> Any:
-    """The function of this name as docs/trainer.md has it; names: what stands around it there."""
-    page = (Path(__file__).parent.parent / "docs" / "trainer.md").read_text(encoding="utf-8")
-    block = next(b for b in re.findall(r"```py\n(.*?)```", page, re.S) if f"def {name}(" in b)
-    exec(block, names)
-    return names[name]
+    """The function of this name as a page of docs/how-to has it; names: what stands around it."""
+    for path in (Path(__file__).parent.parent / "docs" / "how-to").glob("*.md"):
+        for block in re.findall(r"```py\n(.*?)```", path.read_text(encoding="utf-8"), re.S):
+            if f"def {name}(" in block:
+                exec(block, names)
+                return names[name]
+    raise LookupError(f"no page of docs/how-to defines {name}")
+
+
+def encoder(folder: Path) -> Path:
+    """The folder, with a tiny encoder and its tokenizer in it."""
+    bert().base_model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def said_by(script: Path, *arguments: str) -> list[str]:
+    """The lines that a script prints. It runs in this process, so that what it imports is imported
+    once for all scripts; warnings are its own affair."""
+    before = sys.argv, sys.path[:]
+    sys.argv, sys.path[:] = [str(script), *arguments], [str(script.parent), *sys.path]
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()) as out:
+            warnings.simplefilter("ignore")
+            runpy.run_path(str(script), run_name="__main__")
+    finally:
+        sys.argv, sys.path[:] = before
+        sys.modules.pop("common", None)
+    return out.getvalue().splitlines()
 
 
 def runs_with_one_line_more(example: str, folder: Path, limit: int = 96, rel: float = 0.0) -> None:
@@ -114,13 +141,14 @@ def runs_with_one_line_more(example: str, folder: Path, limit: int = 96, rel: fl
     sieve is one line of it. limit: whatever gives three batches of 32 at the most (some pairs are
     too long for TRL)."""
     path = Path(__file__).parent.parent / "examples" / example
-    sieve_alone(path.read_text(encoding="utf-8"))
-    said = side_by_side(
-        *(
-            [str(path), "--limit", str(limit), "--output", str(folder / name), *sieve]
-            for name, sieve in (("plain", []), ("sieved", ["--sieve"]))
-        )
-    )
+    source = path.read_text(encoding="utf-8")
+    sieve_alone(source)
+    model = ["--model", str(encoder(folder / "encoder"))] if '"--model"' in source else []
+    common = ["--limit", str(limit), *model]
+    said = [
+        said_by(path, *common, "--output", str(folder / name), *sieve)
+        for name, sieve in (("plain", []), ("sieved", ["--sieve"]))
+    ]
     plain, sieved = (
         re.fullmatch(r"3 steps, [0-9.]+ s, train loss ([0-9.]+)", lines[-1]) for lines in said
     )
@@ -130,21 +158,6 @@ def runs_with_one_line_more(example: str, folder: Path, limit: int = 96, rel: fl
     assert [m["stage"] for m in moves] == [1]
     assert 64 < counts["drawn"] == counts["yielded"] <= 96
     assert float(sieved[1]) == pytest.approx(float(plain[1]), rel=rel, abs=0.0)
-
-
-def side_by_side(*commands: list[str]) -> list[list[str]]:
-    """The lines that these Python scripts print, run at the same time: each imports, on one core,
-    for most of it. None may fail."""
-    runs = [
-        subprocess.Popen(
-            [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for command in commands
-    ]
-    ends = [run.communicate() for run in runs]
-    for run, (_, err) in zip(runs, ends, strict=True):
-        assert run.returncode == 0, err
-    return [out.splitlines() for out, _ in ends]
 
 
 def sieve_alone(source: str) -> None:

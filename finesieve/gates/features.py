@@ -119,8 +119,9 @@ def _count(batch: Any, targets: str | int) -> FloatArray:
 def target_features(targets: str | int = "labels") -> FeatureFunction:
     """Features of generation: how many targets an example has, and nothing else.
 
-    targets: int[n, T], -100 where there is none. Words were measured to foresee nothing there, and
-    to drown what the number tells (docs/research/generation.md).
+    Args:
+        targets: int[n, T], -100 where there is none. Words were measured to foresee nothing there,
+            and to drown what the number tells (docs/research/generation.md).
     """
 
     def features(batch: Any) -> Features:
@@ -144,9 +145,10 @@ def token_features(
     Batches without names (tuples, lists, single tensors) are read by their form, as the top of
     this module says; they have features too if they hold no tokens: the label alone.
 
-    mask: int[n, L], 0 where there is padding; without one every position counts.
-    targets: int[n, T], a target for every token, -100 where there is none: how many there are is a
-        feature.
+    Args:
+        mask: int[n, L], 0 where there is padding; without one every position counts.
+        targets: int[n, T], a target for every token, -100 where there is none: how many there are
+            is a feature.
     """
 
     def features(batch: Any) -> Features:

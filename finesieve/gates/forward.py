@@ -17,11 +17,12 @@ from finesieve.gates.protocol import FloatArray, Gate, Limits, Offer, State, Ver
 class PredictorGate(Gate):
     """Let `rule` decide on predicted sizes instead of measured ones.
 
-    predictor: foresees the size (or the chance to be important) from features alone.
-    rule: any gate that needs nothing but sizes, e.g. `ThresholdSampling` or `CutOff`.
-    audit: the share of examples that pass whatever the predictor says, in [0, 1]. They are a
-        fair sample of the stream, on which a predictor that has gone bad is found out. Where the
-        rule weighs, the audit is part of the probability: q = audit + (1 - audit) * q_rule.
+    Args:
+        predictor: foresees the size (or the chance to be important) from features alone.
+        rule: any gate that needs nothing but sizes, e.g. `ThresholdSampling` or `CutOff`.
+        audit: the share of examples that pass whatever the predictor says, in [0, 1]. They are a
+            fair sample of the stream, on which a predictor that has gone bad is found out. Where
+            the rule weighs, the audit is part of the probability: q = audit + (1 - audit) * q_rule.
     """
 
     def __init__(

@@ -90,8 +90,9 @@ class SizeRegression(Predictor):
     goes with a power of it, which is learned.
     Three float32 tables of 2**bits: 12 MiB at the default.
 
-    bits: log2 of the tables' length, 8 to 26. Ids that agree in so many bits share a memory.
-    rate: AdaGrad's learning rate.
+    Args:
+        bits: log2 of the tables' length, 8 to 26. Ids that agree in so many bits share a memory.
+        rate: AdaGrad's learning rate.
     """
 
     def __init__(self, bits: int = 20, bigrams: bool = True, rate: float = 0.1) -> None:

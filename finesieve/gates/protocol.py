@@ -28,10 +28,11 @@ State = dict[str, Any]
 class Features:
     """What the predictor may look at, for n examples.
 
-    tokens: int64[n, m], non-negative ids, -1 where an example has fewer than m.
-    cross: int64[n], the id that every token is crossed with: the class label, or 0.
-    targets: float32[n], how many targets each has, where it is more than one: tokens to be labelled
-        or told. None else.
+    Args:
+        tokens: int64[n, m], non-negative ids, -1 where an example has fewer than m.
+        cross: int64[n], the id that every token is crossed with: the class label, or 0.
+        targets: float32[n], how many targets each has, where it is more than one: tokens to be
+            labelled or told. None else.
     """
 
     tokens: IntArray
@@ -47,20 +48,21 @@ class Features:
 class Offer:
     """All that a gate may look at: n examples of one pool. `None` = not known at this place.
 
-    ids: int64[n].
-    stage: 1, 2 or 3, the stage in which the sieve is.
-    drawn: how many examples of the stream this offer stands for (n at the forward gate; at the
-        backward gate the size of the pool that the scored ones came from). Shares refer to it.
-    share: in (0, 1], the share of `drawn` that the policy wants kept in expectation, whatever share
-        the gate was made with; None: what the gate itself keeps. Gates that know no shares need
-        not heed it.
-    features: what the forward gate's predictor sees.
-    probability: float32[n] in (0, 1], with which each example got here.
-    predicted: float32[n], the size that the predictor expected before it learned.
-    loss: float32[n], in the loss's own unit.
-    size: float32[n], the size of the gradient (see `finesieve.scores`).
-    keep: bool[n], the backward gate's verdict: known only to a forward gate that learns.
-    cost_ratio: seconds to score an example over seconds to train on it.
+    Args:
+        ids: int64[n].
+        stage: 1, 2 or 3, the stage in which the sieve is.
+        drawn: how many examples of the stream this offer stands for (n at the forward gate; at the
+            backward gate the size of the pool that the scored ones came from). Shares refer to it.
+        share: in (0, 1], the share of `drawn` that the policy wants kept in expectation, whatever
+            share the gate was made with; None: what the gate itself keeps. Gates that know no
+            shares need not heed it.
+        features: what the forward gate's predictor sees.
+        probability: float32[n] in (0, 1], with which each example got here.
+        predicted: float32[n], the size that the predictor expected before it learned.
+        loss: float32[n], in the loss's own unit.
+        size: float32[n], the size of the gradient (see `finesieve.scores`).
+        keep: bool[n], the backward gate's verdict: known only to a forward gate that learns.
+        cost_ratio: seconds to score an example over seconds to train on it.
     """
 
     ids: IntArray
@@ -114,12 +116,13 @@ class Offer:
 class Verdict:
     """A gate's answer on an offer of n examples.
 
-    keep: bool[n].
-    probability: float32[n] in [0, 1], the chance that each example had to be kept; a kept
-        example then weighs 1 / probability (Horvitz & Thompson 1952) and the gradient stays
-        unbiased. `None` from a gate that does not weigh: kept examples weigh 1.
-    audited: bool[n], kept by the audit, whatever the predictor said.
-    threshold: the size (or loss) from which on everything was kept, for the records.
+    Args:
+        keep: bool[n].
+        probability: float32[n] in [0, 1], the chance that each example had to be kept; a kept
+            example then weighs 1 / probability (Horvitz & Thompson 1952) and the gradient stays
+            unbiased. `None` from a gate that does not weigh: kept examples weigh 1.
+        audited: bool[n], kept by the audit, whatever the predictor said.
+        threshold: the size (or loss) from which on everything was kept, for the records.
     """
 
     keep: BoolArray
@@ -151,11 +154,13 @@ class Verdict:
 class Limits:
     """What a gate keeps to by its own settings, for a policy that prices what the gate would do.
 
-    share: expected share that it keeps where the offer asks for none; None: it has none, and goes
-        by a rule of its own, such as the balance of variance and cost. least: share kept at least
-        where it has none. floor: the least probability. audit: share that passes whatever is
-        predicted. cost_ratio: what the gate was told (see `Offer`); None: it goes by what is
-        measured.
+    Args:
+        share: expected share that it keeps where the offer asks for none; None: it has none, and
+            goes by a rule of its own, such as the balance of variance and cost.
+        least: share kept at least where it has none.
+        floor: the least probability.
+        audit: share that passes whatever is predicted.
+        cost_ratio: what the gate was told (see `Offer`); None: it goes by what is measured.
     """
 
     share: float | None = None

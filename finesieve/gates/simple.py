@@ -27,8 +27,9 @@ class Random(Gate):
 
     The rival that any selection must beat at equal total time.
 
-    share: that probability, where the offer asks for no other.
-    systematic: of every label as many as expected, instead of independent rolls.
+    Args:
+        share: that probability, where the offer asks for no other.
+        systematic: of every label as many as expected, instead of independent rolls.
     """
 
     def __init__(self, share: float, seed: int = 0, systematic: bool = False) -> None:

@@ -58,11 +58,13 @@ class FrozenPrefix:
     the examples of a pool and for the survivors that wait: with 256 examples of 128 tokens and
     768 features in fp32 that is 100 MB. Not for compiled models, whose layers cannot be left out.
 
-    model: with a list of layers (`layers_of`), each giving its hidden states, a tensor or the
-        first of a tuple. count: 1 to all layers.
-
     Raises `ConfigError` if a parameter of these layers is trained, or if they have dropout, which
     would make each pass through them another one.
+
+    Args:
+        model: with a list of layers (`layers_of`), each giving its hidden states, a tensor or the
+            first of a tuple.
+        count: 1 to all layers.
     """
 
     def __init__(self, model: nn.Module, count: int) -> None:

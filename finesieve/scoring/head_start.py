@@ -30,11 +30,15 @@ _KNOWS = 0.9
 class HeadStart:
     """What came of the head start.
 
-    fitted: whether the head was replaced. reason: why, or why not. examples: of this rank that
-    were looked at. before, after: mean loss of the first head and of the fitted one on the half of
-    the examples that it was not fitted to; `frequencies`: of the best constant prediction. All in
-    the loss's own unit, None where nothing was fitted. strength: of the regularisation. seconds:
-        what all of it took, by the ledger's clock; they are booked as scoring.
+    Args:
+        fitted: whether the head was replaced.
+        reason: why, or why not.
+        examples: of this rank that were looked at.
+        before, after: mean loss of the first head and of the fitted one on the half of the examples
+            that it was not fitted to; `frequencies`: of the best constant prediction. All in the
+            loss's own unit, None where nothing was fitted.
+        strength: of the regularisation.
+        seconds: what all of it took, by the ledger's clock; they are booked as scoring.
     """
 
     fitted: bool
@@ -87,8 +91,9 @@ def start_head(found: LastLayer | None, mean: Mean = list, wanted: int = EXAMPLE
     optimization"): all ranks end with the same head. `mean` is
     called as often on each.
 
-    mean: gives the mean of a list of numbers over ranks, place by place; one rank's is its own.
-    wanted: examples that were to be looked at; if they are too few, none was.
+    Args:
+        mean: gives the mean of a list of numbers over ranks, place by place; one rank's is its own.
+        wanted: examples that were to be looked at; if they are too few, none was.
     """
     count = 0 if found is None else len(found)
     looked_at = wanted if found is None else count

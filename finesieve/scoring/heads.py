@@ -72,9 +72,11 @@ def check_classes(labels: Tensor, classes: int, shape: tuple[int, ...], ignored:
 class Head(ABC):
     """One task. Abstract or final.
 
-    targets: keys of a dict batch that the model is not given when it is scored.
-    fits: whether the last linear layer may be fitted to this task's loss before training begins
-        (`finesieve.scoring.head_start`): its logits are classes or values of the task, not words.
+    Args:
+        targets: keys of a dict batch that the model is not given when it is scored.
+        fits: whether the last linear layer may be fitted to this task's loss before training begins
+            (`finesieve.scoring.head_start`): its logits are classes or values of the task, not
+            words.
     """
 
     targets: tuple[str, ...] = ("labels",)
@@ -106,9 +108,13 @@ class Head(ABC):
 class SingleLabel(Head):
     """One class of several: softmax cross-entropy on logits [n, classes], labels int[n].
 
-    Also multiple choice, where the classes are the choices. smoothing: of the labels, as in
-    `torch.nn.CrossEntropyLoss`. class_weights: float[classes]; an example's loss is multiplied by
-    the weight of its class (not divided by the batch's sum of them).
+    Also multiple choice, where the classes are the choices.
+
+    Args:
+        labels: the key of the labels in a dict batch.
+        smoothing: of the labels, in [0, 1), as in `torch.nn.CrossEntropyLoss`.
+        class_weights: float[classes]; an example's loss is multiplied by the weight of its class
+            (not divided by the batch's sum of them).
     """
 
     fits = True
@@ -256,9 +262,11 @@ class Tokens(Head):
     logits at a place are about the next one). Places labelled -100, such as a prompt, are no
     targets; an example without any has loss and size 0.
 
-    shift: as above. per: an example's loss is the mean over its target tokens (None), or their
-        sum divided by this number. Plain training with a mean over all tokens of a batch weighs
-        long examples more; with the average number of target tokens given here, so does this.
+    Args:
+        shift: whether the logits at a place are about the next one.
+        per: an example's loss is the mean over its target tokens (None), or their sum divided by
+            this number. Plain training with a mean over all tokens of a batch weighs long examples
+            more; with the average number of target tokens given here, so does this.
     """
 
     def __init__(

@@ -38,10 +38,15 @@ _OF_NO_GATES = GateLimits()
 class View:
     """What a policy may look at.
 
-    stage: 1, 2 or 3. share: of the stream drawn, 0 to 1 (NaN if the total is unknown). since:
-    examples revealed since the last move. passes: completed passes over the data. costs: to score
-    a token, and to train on one with gates closed, over plain training's, as measured. work: what
-    was done so far. limits: of the method's gates.
+    Args:
+        stage: 1, 2 or 3.
+        share: of the stream drawn, 0 to 1 (NaN if the total is unknown).
+        since: examples revealed since the last move.
+        passes: completed passes over the data.
+        costs: to score a token, and to train on one with gates closed, over plain training's, as
+            measured.
+        work: what was done so far.
+        limits: of the method's gates.
     """
 
     stage: int
@@ -61,8 +66,15 @@ Move = tuple[int, str]  # the new stage, and the reason
 class Shares:
     """The share of the pool drawn that each gate shall keep in expectation, in (0, 1].
 
-    opening: trained on in stage 1. score: let through to the scoring pass. train: trained on. None:
-    what the gate itself keeps. Raises `ConfigError` for what is no share.
+    None stands for what the gate itself keeps.
+
+    Args:
+        opening: trained on in stage 1.
+        score: let through to the scoring pass.
+        train: trained on.
+
+    Raises:
+        ConfigError: for what is no share.
     """
 
     opening: float | None = None
@@ -83,7 +95,9 @@ OWN = Shares()  # all gates keep what they keep by themselves
 class Decision:
     """What a policy decides once a batch.
 
-    move: the transition that is due, None to stay. shares: those that the gates keep from now on.
+    Args:
+        move: the transition that is due, None to stay.
+        shares: those that the gates keep from now on.
     """
 
     move: Move | None = None
@@ -106,17 +120,20 @@ class Stages(ABC):
     def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
         """Return what is to be done: the stage to move to, and the shares of the gates.
 
-        stage: the present one. numbers: what `evidence` gave, averaged over ranks. shares: the
-            present ones, those of the last decision. Nothing else may count, and nothing is
-            changed: the sieve keeps what was decided, and saves it.
+        Args:
+            stage: the present one.
+            numbers: what `evidence` gave, averaged over ranks.
+            shares: the present ones, those of the last decision. Nothing else may count, and
+                nothing is changed: the sieve keeps what was decided, and saves it.
         """
 
 
 class Fixed(Stages):
     """By hand: the share of the stream at which each stage begins.
 
-    starts: e.g. {2: 0.05, 3: 0.2}; {3: 0.0} closes both gates from the first example on; {}
-    leaves them open. Stages may be given as text, as they come back from JSON.
+    Args:
+        starts: e.g. {2: 0.05, 3: 0.2}; {3: 0.0} closes both gates from the first example on; {}
+            leaves them open. Stages may be given as text, as they come back from JSON.
     """
 
     observes = False

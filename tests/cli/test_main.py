@@ -442,7 +442,8 @@ def test_frozen_layers_run_once_an_example(
     e, in_the_open = s["examples"], s["stages"][1]["from_example"]
     assert 0 < e["scored"] < 480 - in_the_open
     assert e["trained"] > in_the_open > 0
-    assert sum(seen) == in_the_open + e["scored"] + s["eval"]["n"]
+    tried = 2  # examples that the scorer is tried on: so short a stream has no head start
+    assert sum(seen) == tried + in_the_open + e["scored"] + s["eval"]["n"]
     assert all(math.isfinite(x) for x in (s["eval"]["loss"], s["predictor"]["concentration"]))
     assert s["skipped_steps"] == 0
     before, after = (

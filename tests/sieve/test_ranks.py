@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +10,15 @@ import torch
 
 import finesieve as fs
 from tests.conftest import ids_of, make_batches, small_sieve
-
-ROOT = Path(__file__).parents[2]
+from tests.forked import Run, last_lines
 
 
 @pytest.mark.parametrize("method", ["finesieve", "paper", "budget"])
 def test_two_ranks(method: str, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.sieve.ranks", str(rank), str(store), method],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    out = []
-    try:
-        for process in processes:
-            stdout, stderr = process.communicate(timeout=120)
-            assert process.returncode == 0, stderr
-            out.append(json.loads(stdout.strip().splitlines()[-1]))
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()  # else its pipes are found open in a later test
-    a, b = out
+    a, b = out = last_lines(
+        *(Run(module="tests.sieve.ranks", words=[str(n), str(store), method]) for n in range(2))
+    )
     assert a["steps"] == b["steps"] > 50
     assert a["moves"] == b["moves"]
     assert [m[0] for m in a["moves"]][:2] == ([1, 3] if method == "budget" else [1, 2])

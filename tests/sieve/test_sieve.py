@@ -720,6 +720,6 @@ def test_trying_the_scorer_leaves_no_trace() -> None:
 
 def test_a_scorer_that_ran_for_the_head_start_is_not_tried_again() -> None:
     for scorer, tried in ((Unsteady(Bag()), []), (TableScorer(), [2])):
-        sieve = small_sieve(scorer=scorer, head_start=16)
+        sieve = small_sieve(scorer=scorer, head_start=32)
         next(sieve(make_batches(400)))
         assert scorer.calls == tried

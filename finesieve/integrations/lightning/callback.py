@@ -1,7 +1,7 @@
 """Lightning's Trainer: a callback that wraps the train loader.
 
 Only Lightning's public hooks are used. Evaluation is never filtered. Fabric needs nothing from
-here: its loop is the user's own, see `docs/lightning.md`.
+here: its loop is the user's own, see `docs/how-to/lightning.md`.
 
 Lightning reads a loader without a length one batch ahead, to know the last batch of an epoch
 when it has it (the optimizer steps then, and evaluation follows). No length that could be given

