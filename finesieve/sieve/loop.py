@@ -103,6 +103,10 @@ class Loop:
         flow.counters.batches_in_pass = 0
         flow.counters.passes += 1
 
+    def check_place(self, batch: Any) -> None:
+        """Raises `StateError` if this is not the batch drawn last before the interruption."""
+        self.place.check(self._flow.codec.unpack(batch, 0), self._flow.counters.batches_in_pass)
+
     def _look_at(self, drawn: Rows) -> None:
         """Notices what would go wrong later; remembers the place."""
         flow = self._flow
@@ -138,7 +142,7 @@ class Loop:
                 )
             flow.codec.note(batch)
             if done == skip - 1:
-                self.place.check(flow.codec.unpack(batch, 0), skip)
+                self.check_place(batch)
         # What waits goes out before anything is drawn: in the loader's own form.
         first = list(islice(iterator, 1))
         for batch in first:

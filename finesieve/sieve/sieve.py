@@ -308,6 +308,18 @@ class Sieve:
 
     # ---- state
 
+    def check_place(self, batch: Any) -> None:
+        """Compares a batch with the one drawn last before the run was interrupted; for a host that
+        finds its place in the data itself, before it calls the sieve with `positioned=True`.
+
+        Args:
+            batch: the loader's, number `position` of the pass that was interrupted.
+
+        Raises:
+            StateError: if most of its examples are others.
+        """
+        self._loop.check_place(batch)
+
     def state_dict(self, ahead: Sequence[Any] = ()) -> State:
         """Everything, as tensors, numbers, strings, lists and dicts.
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import IterableDataset
 
 try:
@@ -32,25 +31,29 @@ except ImportError as error:
 from finesieve.batches.carry import IDS, PREFIX, WEIGHTS, of_kind
 from finesieve.batches.carry import inputs as bare
 from finesieve.costs.clock import TrainingClock
-from finesieve.errors import ConfigError, StateError
+from finesieve.errors import ConfigError
 from finesieve.gates.features import FeatureFunction
 from finesieve.integrations import common as hosts
+from finesieve.integrations.transformers import checkpoint
 from finesieve.integrations.transformers import refusals as hf_refusals
 from finesieve.integrations.transformers import trl as hf_trl
 from finesieve.integrations.transformers.callback import SieveCallback
 from finesieve.integrations.transformers.loader import FilteredLoader
 from finesieve.integrations.transformers.loss import TrainedLoss
 from finesieve.integrations.transformers.tasks import (
+    LossFunction,
     TokensPerExample,
     decoder_needs_targets,
+    find_head,
     head_of,
+    scorer_of,
 )
 from finesieve.methods.method import Method
 from finesieve.methods.recipes import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.scoring import heads
 from finesieve.scoring.frozen import FrozenPrefix
-from finesieve.scoring.scorers import SIZE_ALONE, PerExample, Scorer, SizeFunction, Task
+from finesieve.scoring.scorers import SIZE_ALONE, SizeFunction
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.sieve import Sieve
@@ -64,7 +67,6 @@ HOOKS = (
     "compute_loss",
     "log",
 )
-LossFunction = Callable[[nn.Module, Any], Tensor]
 
 
 def attach(
@@ -159,14 +161,16 @@ class Attached:
             if wrong:
                 raise ConfigError("the sieve cannot be attached: " + "; ".join(wrong))
         if losses is None and (self.filters or options.get("head_start")):
-            self._find_head(head)
+            self.head = find_head(trainer, head, self._sft)
         taken = sorted({"clock", "agreement", "scorer"} & options.keys())
         if taken:
             raise ConfigError(f"{', '.join(taken)}: the trainer's own is used; leave it out")
         hosts.check_method(made, options.get("id_key"), "an attached sieve", by_steps=True)
         self._per: TokensPerExample | None = None
         if head is None and isinstance(self.head, heads.Tokens):
-            self._per = TokensPerExample(self.head, self._all_labels())
+            self._per = TokensPerExample(
+                self.head, self._all_labels(), not decoder_needs_targets(trainer.model)
+            )
         self.sieve: Sieve | None = None
         self.loader: FilteredLoader | None = None
         self.checkpoint: str | None = None
@@ -184,30 +188,6 @@ class Attached:
         )
         self._finer = 1  # batches of survivors that make up one of the loader's
         self.clock = TrainingClock(time.perf_counter)
-
-    def _find_head(self, given: heads.Head | None) -> None:
-        trainer: Any = self.trainer
-        smoothing = trainer.args.label_smoothing_factor
-        head = head_of(trainer.model, smoothing) if given is None else given
-        own = getattr(head, "smoothing", 0.0)
-        if own != smoothing and (smoothing or self._sft):
-            raise ConfigError(
-                f"the sieve cannot be attached: label_smoothing_factor={smoothing}, and head= is a "
-                f"{type(head).__name__} that smooths by {own}: give both the same"
-            )
-        # Label smoothing needs the logits, so the trainer itself does without the fused head then.
-        self.head = hf_trl.fused(trainer.model, head) if self._sft and not smoothing else head
-        peft = getattr(trainer.model, "active_peft_config", None)
-        if (
-            isinstance(head, heads.Tokens)
-            and self.head is head
-            and getattr(peft, "is_prompt_learning", False)
-        ):
-            raise ConfigError(
-                f"the sieve cannot be attached: {type(peft).__name__} puts tokens of its own "
-                "before each text, so logits and labels are not of one length: use LoRA, or give "
-                "attach(..., losses=function)"
-            )
 
     def _epochs(self) -> int | None:
         args = self.trainer.args
@@ -248,7 +228,9 @@ class Attached:
         # The trainer takes all batches of an optimizer step before it trains on the first.
         step = max(batch_size, options.get("batch_size") or 0) * args.gradient_accumulation_steps
         self.sieve = Sieve.of_host(
-            self._scorer(),
+            scorer_of(
+                self.trainer.model, self.head, self._losses, self._size, self._prefix, self._pairs
+            ),
             method,
             total=total,
             clock=self.clock,
@@ -370,57 +352,24 @@ class Attached:
             return hf_trl.pair_features()
         return self.head.features() if self.head else None
 
-    def _scorer(self) -> Scorer | None:
-        model, losses = self.trainer.model, self._losses
-        if losses is not None and self._pairs:
-            return PerExample(
-                model, lambda net, batch: losses(net, hf_trl.unfold(batch)), self._size
-            )
-        if losses is not None:
-            return PerExample(model, losses, self._size)
-        if self.head is None:
-            return None
-        if isinstance(self.head, hf_trl.FusedTokens):
-            return Task(
-                model, self.head, keep_targets=True, prefix=self._prefix, more=self.head.given
-            )
-        return Task(
-            model, self.head, keep_targets=decoder_needs_targets(model), prefix=self._prefix
-        )
-
     def _progress(self) -> float:
         assert self.sieve is not None
         return self.sieve.progress
-
-    def _file(self, folder: Path) -> Path:
-        return folder / f"finesieve-rank{self.trainer.args.process_index}.pt"
 
     def save(self, folder: Path) -> None:
         """The sieve's state, into the trainer's checkpoint."""
         assert self.sieve is not None
         state = {
-            "ranks": self.trainer.args.world_size,
             "sieve": self.sieve.state_dict(),
             "begun": self.begun,
             "is_share": self._loss.scale.is_share,
             "per": self._per.state_dict() if self._per else None,
         }
-        torch.save(state, self._file(folder))
+        checkpoint.write(folder, self.trainer.args, state)
 
     def _load(self, folder: Path) -> None:
         assert self.sieve is not None
-        path = self._file(folder)
-        if not path.exists():
-            raise StateError(
-                f"{folder} has no {path.name}: it was saved without a sieve, or by fewer ranks; "
-                "resume it without one"
-            )
-        state, ranks = torch.load(path, weights_only=True), self.trainer.args.world_size
-        if state["ranks"] != ranks:
-            raise StateError(
-                f"{path} was saved by a run of {state['ranks']} ranks, this one has "
-                f"{ranks}: each goes on with its own part of the data"
-            )
+        state = checkpoint.read(folder, self.trainer.args)
         self.sieve.load_state_dict(state["sieve"], self.trainer.args.device)
         self._loss.scale.is_share, self.begun = state["is_share"], state["begun"]
         if self._per is not None and state["per"] is not None:
@@ -432,7 +381,11 @@ class Attached:
         for batch in batches:
             if self._per is not None:
                 self._per.see(batch, self.sieve.stage == 1)
-            yield hf_trl.fold(batch) if self._pairs else batch
+            yield self.folded(batch)
+
+    def folded(self, batch: Any) -> Any:
+        """A batch of the trainer's, as the sieve draws it."""
+        return hf_trl.fold(batch) if self._pairs else batch
 
     def yielded(self, batch: Any) -> Any:
         """A batch of the sieve's, as the trainer's own are."""

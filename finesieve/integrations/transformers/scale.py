@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from finesieve.errors import ConfigError
+from finesieve.gates.features import IGNORED
 from finesieve.scoring import heads
 
 _ROUNDING = 2e-5  # relative, of a loss that is computed in float32
@@ -75,7 +76,7 @@ class LossScale:
             return
         each, host = each.detach().float(), host.detach().float()
         labels = torch.as_tensor(targets[self._head.targets[0]])
-        mean, counted = each.mean(), (labels != heads.IGNORED).sum()
+        mean, counted = each.mean(), (labels != IGNORED).sum()
         if isinstance(self._head, heads.Tokens):  # the host's mean is over tokens
             count = self._head.count(labels)
             counted = count.sum()
