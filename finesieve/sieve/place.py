@@ -11,6 +11,7 @@ from torch import Tensor
 from finesieve.batches.rows import Rows
 from finesieve.errors import StateError
 
+_ALIKE = ("mask", "type_ids", "position_ids")  # columns that are much the same in all examples
 _SAME = 0.5  # of a batch's examples, from where on it is the same batch
 
 
@@ -65,11 +66,13 @@ class Place:
 def _marks(rows: Rows) -> Tensor:
     """Returns int64[n], equal for equal examples and, but for rare chance, for no others."""
     marks = torch.from_numpy(rows.lengths.copy())
-    tensors = [c for c in rows.columns.values() if isinstance(c, Tensor)]
-    whole = [c for c in tensors if not (c.is_floating_point() or c.is_complex())]
-    texts = [c for c in whole if c.ndim > 1][:1]  # the tokens, most often; else all numbers
-    for column in texts or whole or [c.float().view(torch.int32) for c in tensors]:
-        flat = column.reshape(len(column), -1).long()
+    tensors = {k: c for k, c in rows.columns.items() if isinstance(c, Tensor)}
+    whole = {k: c for k, c in tensors.items() if not (c.is_floating_point() or c.is_complex())}
+    # The tokens, most often; else all numbers.
+    texts = [c for k, c in whole.items() if c.ndim > 1 and not str(k).endswith(_ALIKE)][:1]
+    for column in texts or whole.values() or [c.float() for c in tensors.values()]:
+        whole_numbers = column.view(torch.int32) if column.is_floating_point() else column
+        flat = whole_numbers.reshape(len(column), -1).long()
         by = torch.arange(1, 2 * flat.shape[1], 2, device=flat.device)
         marks = marks.to(flat.device) * 31 + (flat * by).sum(dim=1)
     for column in () if tensors else rows.columns.values():
@@ -78,9 +81,11 @@ def _marks(rows: Rows) -> Tensor:
 
 
 def _word(value: object) -> int:
-    """Returns a number for a word, or for several; 0 for anything else."""
+    """Returns a number for a word, a number, or several of them; 0 for anything else."""
     if isinstance(value, str):
         return zlib.crc32(value.encode())
+    if isinstance(value, int):
+        return value
     if isinstance(value, Sequence):
         return sum(_word(part) for part in value)
     return 0

@@ -11,6 +11,7 @@ from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from finesieve.batches.codec import Codec
@@ -30,7 +31,9 @@ class Rehearsal:
     def __init__(self, codec: Codec, wanted: bool) -> None:
         self._codec, self._wanted = codec, wanted
         self._forms: set[Form] = set()
-        self._width: list[int] | None = None  # of the first batch; None once another was tried
+        self._width: list[torch.Size] | None = (
+            None  # of the first batch; None once another was tried
+        )
 
     def see(self, first: Rows, rows: Rows) -> None:
         """Tries a batch as drawn.
@@ -66,6 +69,6 @@ def _form(rows: Rows) -> Form:
     )
 
 
-def _width(rows: Rows) -> list[int]:
+def _width(rows: Rows) -> list[torch.Size]:
     """Returns how wide each column of tensors is."""
-    return [c.shape[1] for c in rows.columns.values() if isinstance(c, Tensor) and c.ndim > 1]
+    return [c.shape[1:] for c in rows.columns.values() if isinstance(c, Tensor)]

@@ -75,7 +75,7 @@ def lists(i: int, batch: Any) -> Any:
 
 
 def images(i: int, batch: Any) -> Any:
-    return {**batch, "pixels": torch.rand(8, 3, 4 + i, 4 + i)}
+    return {"pixels": torch.rand(8, 3, 4 + i, 4 + i), "labels": batch["labels"]}
 
 
 @pytest.mark.parametrize(
