@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from finesieve.batches.carry import IDS, WEIGHTS, Ride, TensorBatch, of_kind
+from finesieve.batches.device import to_device
 from finesieve.batches.padding import Column, Columns, Padding, text_mask
 from finesieve.batches.rows import Rows
 from finesieve.errors import BatchError, StateError
@@ -147,11 +148,11 @@ class Codec:
 
         def chosen(index: IntArray) -> Rows:
             lengths = rows.lengths[index]
-            where = torch.from_numpy(index)
+            on_host = torch.from_numpy(index)
             widths = [
                 int(lengths.max(initial=0))
                 if plain and i == 0
-                else padding.width(text.real[where.to(text.mask.device)])
+                else padding.width(text.real[on_host.to(text.mask.device)])
                 for i, text in enumerate(texts)
             ]
             columns: dict[Hashable, Column] = {}
@@ -161,7 +162,10 @@ class Codec:
                     continue
                 if text is not None:
                     column = padding.inner(column, texts[text].mask.ndim - 1, widths[text])
-                columns[key] = column.index_select(0, where.to(column.device))
+                where = (
+                    on_host if column.device.type == "cpu" else to_device(on_host, column.device)
+                )
+                columns[key] = column.index_select(0, where)
             return Rows(columns, lengths, rows.ids[index], rows.weights[index], rows.spans[index])
 
         return chosen

@@ -106,7 +106,7 @@ class Padding:
         masks = _masks(columns)
         for key, value in columns.items():
             name = _governing(key, masks)
-            if isinstance(value, Tensor) and name is not None:
+            if name is not None and key not in self._apart and isinstance(value, Tensor):
                 mask = masks[name]
                 if value.shape[: mask.ndim] != mask.shape:
                     self._set_apart(key)

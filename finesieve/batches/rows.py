@@ -29,9 +29,17 @@ class Rows:
     ids: IntArray
     weights: FloatArray
     spans: np.ndarray[Any, np.dtype[np.float64]]
+    _tokens: int = -1
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens of all examples: counted once, for lengths stay as they are."""
+        if self._tokens < 0:
+            self._tokens = int(self.lengths.sum())
+        return self._tokens
 
 
 def rows_state(rows: Rows) -> State:

@@ -32,7 +32,7 @@ class Holding:
         self._held: list[Rows] = []
         self._ready: deque[tuple[Rows, bool]] = deque()  # and whether they passed open gates
         self._count = 0  # examples in `_ready`
-        self._tokens = {False: 0, True: 0}  # and tokens, by whether they passed open gates
+        self._tokens = {False: 0, True: 0}  # of all held, by whether they passed open gates
         self._idle = 0.0  # examples drawn of which nothing survived yet
 
     def for_rank(self, rank: int) -> None:
@@ -49,14 +49,12 @@ class Holding:
 
     def tokens(self, opened: bool) -> int:
         """Tokens held that passed open gates, or closed ones; in batches or not yet."""
-        held = self._held if opened == self.opened else []
-        return self._tokens[opened] + sum(int(rows.lengths.sum()) for rows in held)
+        return self._tokens[opened]
 
     def _line_up(self, rows: Rows, opened: bool) -> None:
         """Make this the last of the batches that are ready."""
         self._ready.append((rows, opened))
         self._count += len(rows)
-        self._tokens[opened] += int(rows.lengths.sum())
 
     @property
     def ready(self) -> bool:
@@ -66,7 +64,7 @@ class Holding:
         """The next batch, and whether it passed open gates."""
         rows, opened = self._ready.popleft()
         self._count -= len(rows)
-        self._tokens[opened] -= int(rows.lengths.sum())
+        self._tokens[opened] -= rows.tokens
         return rows, opened
 
     def each(self, change: Callable[[Rows], None]) -> None:
@@ -81,6 +79,7 @@ class Holding:
     def pass_through(self, rows: Rows) -> None:
         """A batch of the loader's, as it is."""
         self._line_up(rows, self.opened)
+        self._tokens[self.opened] += rows.tokens
 
     def add(self, survivors: Rows, drawn: int, batch_size: int) -> None:
         """Hold the survivors of `drawn` examples; cut batches once there are enough."""
@@ -89,6 +88,7 @@ class Holding:
             survivors.spans = np.full(len(survivors), self._idle / len(survivors))
             self._idle = 0.0
             self._held.append(survivors)
+            self._tokens[self.opened] += survivors.tokens
             self.release(batch_size)
 
     def release(self, batch_size: int, everything: bool = False) -> None:
@@ -123,7 +123,10 @@ class Holding:
         self._dice.load_state_dict(state["dice"])
         self._held = [rows_from_state(s, device) for s in state["held"]]
         self._ready, self._count, self._tokens = deque(), 0, {False: 0, True: 0}
+        self.opened = state["opened"]
         for saved, opened in zip(state["ready"], state["passed"], strict=True):
             self._line_up(rows_from_state(saved, device), opened)
-        self.opened = state["opened"]
+            self._tokens[opened] += self._ready[-1][0].tokens
+        for rows in self._held:
+            self._tokens[self.opened] += rows.tokens
         self._idle = state["idle"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
+from finesieve.cli.data.labels import UNLABELLED
 from finesieve.errors import ConfigError
 
 CLOCKS = ("wall", "processor")
@@ -25,6 +27,14 @@ METHODS = (
 )
 
 
+def check_method(name: str) -> None:
+    """Raise `ConfigError` for a method that nothing knows, without loading torch."""
+    if name not in METHODS and ":" not in name:
+        near = get_close_matches(name, METHODS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"no method {name!r}; there are {', '.join(METHODS)}{hint}")
+
+
 @dataclass(frozen=True)
 class Config:
     """Settings of one training run; see `finesieve train --help` for their meaning."""
@@ -36,6 +46,7 @@ class Config:
     text_pair: str | None = None
     label: str | None = None
     keep_empty: bool = False
+    unlabelled: str = "refuse"  # "drop" or "keep": rows whose label is missing, or probably is
     limit: int | None = None
     eval_limit: int | None = None
     method: str = "finesieve"
@@ -71,6 +82,7 @@ class Config:
             raise ConfigError(
                 f"head_start is {self.head_start}; expected a number of examples, or 0 for none"
             )
+        check_method(self.method)
         if not 0 <= self.seed < 2**31:
             raise ConfigError(f"seed is {self.seed}; expected 0 to {2**31 - 1}")
         if not 0 < self.lr < 1:
@@ -90,6 +102,10 @@ class Config:
             raise ConfigError(f"precision is {self.precision!r}; expected 'fp32' or 'bf16'")
         if self.clock not in CLOCKS:
             raise ConfigError(f"clock is {self.clock!r}; expected one of {CLOCKS}")
+        if self.unlabelled not in UNLABELLED:
+            raise ConfigError(
+                f"unlabelled is {self.unlabelled!r}; expected one of {', '.join(UNLABELLED)}"
+            )
         if self.attention not in ("auto", *ATTENTION):
             raise ConfigError(
                 f"attention is {self.attention!r}; expected 'auto' or one of {ATTENTION}"

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from finesieve import __version__
-from finesieve.cli.config import ATTENTION, CLOCKS, METHODS, Config
+from finesieve.cli.config import ATTENTION, CLOCKS, METHODS, Config, check_method
+from finesieve.cli.data.labels import UNLABELLED
 from finesieve.cli.memory import keep_memory
 from finesieve.errors import ConfigError, FinesieveError, FinesieveWarning
 
@@ -31,8 +32,8 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
         "--train",
         required=True,
         metavar="DATA",
-        help="CSV, TSV, JSON lines (also .gz) or Parquet file, a hub dataset id "
-        "(name or name:split), or the built-in 'docstrings'",
+        help="CSV, TSV, JSON, fastText (also .gz, .bz2, .xz, .zip), Parquet or Arrow file, a hub "
+        "dataset id (name or name:split), or the built-in 'docstrings'",
     )
     group.add_argument(
         "--eval",
@@ -54,6 +55,13 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
         "--keep-empty",
         action="store_true",
         help="keep rows with an empty text (dropped by default)",
+    )
+    group.add_argument(
+        "--unlabelled",
+        choices=UNLABELLED,
+        default="refuse",
+        help="rows without a label, or with one like nan or -1 that probably says so: refuse them "
+        "(default), drop them, or keep such labels as classes",
     )
     group.add_argument("--limit", type=int, metavar="N", help="train on N random examples only")
     group.add_argument(
@@ -284,6 +292,7 @@ def config_of(args: argparse.Namespace, **more: Any) -> Config:
         "text_pair",
         "label",
         "keep_empty",
+        "unlabelled",
         "limit",
         "eval_limit",
         "epochs",
@@ -341,6 +350,8 @@ def _again(args: argparse.Namespace) -> str:
 
 def _compare(args: argparse.Namespace) -> int:
     names = [name.strip() for name in args.methods.split(",") if name.strip()]
+    for name in names:
+        check_method(name)
     settings = settings_of(args.settings)
     if settings and "finesieve" not in names:
         raise ConfigError("--set reaches the method finesieve, which is not among --methods")

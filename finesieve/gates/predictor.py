@@ -75,7 +75,7 @@ def _slots(
         return slots, np.full(n, m + pairs)
     if pairs:
         nothing = np.concatenate((nothing, nothing[:, :-1] | nothing[:, 1:]), axis=1)
-    slots[nothing] = 1 << bits
+    np.copyto(slots, 1 << bits, where=nothing)
     return slots, m + pairs - np.count_nonzero(nothing, axis=1)
 
 
@@ -123,7 +123,7 @@ class SizeRegression(Predictor):
         if self._last is None or self._last[0] is not features:
             slots, active = _slots(features, self.bits, self.bigrams)
             scale = (1.0 / np.sqrt(np.maximum(active, 1))).astype(np.float32)
-            self._last = features, slots, scale, self._weight[slots].sum(axis=1) * scale
+            self._last = features, slots, scale, self._weight.take(slots).sum(axis=1) * scale
         return self._last[1:]
 
     def _forward(self, offer: Offer) -> tuple[FloatArray, FloatArray | None, FloatArray]:
@@ -141,7 +141,7 @@ class SizeRegression(Predictor):
 
     def _near(self, z: FloatArray) -> FloatArray:
         """Within a factor of e^12 of the mean size, whatever that is."""
-        return np.clip(z, self._bias - 12.0, self._bias + 12.0)
+        return np.minimum(np.maximum(z, self._bias - 12.0), self._bias + 12.0)
 
     def _logarithms(self, offer: Offer) -> FloatArray:
         """Of the numbers of targets, float32[n]; the usual one where there are none."""
@@ -171,7 +171,7 @@ class SizeRegression(Predictor):
         error = (predicted - size) * np.float32(np.exp(-self._bias))
         flat, step = slots.reshape(-1), np.repeat(error * scale, slots.shape[1])
         np.add.at(self._square, flat, step * step)
-        np.add.at(self._weight, flat, -self.rate * step / np.sqrt(self._square[flat] + 1e-6))
+        np.add.at(self._weight, flat, -self.rate * step / np.sqrt(self._square.take(flat) + 1e-6))
         self._weight[-1] = 0.0
         self._square[-1] = 0.0
         self._last = None  # the weights are others now

@@ -69,18 +69,11 @@ def solve_threshold(
         middle = total_ws[ones] - total_ws[low]
         return certain + floored + middle / t, certain, floored, middle
 
-    low_i, high_i = 0, len(points) - 1
-    if float(expected(points[high_i : high_i + 1])[0][0]) > target:
-        if floor > 0:
-            return float(points[-1])
+    few = np.flatnonzero(expected(points)[0] <= target)  # points that keep no more than the target
+    if len(few) == 0:
         # Past the largest size every p is s / t.
-        return float(total_ws[-1] / target)
-    while low_i < high_i:  # the smallest point that keeps no more than the target
-        mid = (low_i + high_i) // 2
-        if float(expected(points[mid : mid + 1])[0][0]) > target:
-            low_i = mid + 1
-        else:
-            high_i = mid
+        return float(points[-1]) if floor > 0 else float(total_ws[-1] / target)
+    low_i = int(few[0])
     # Solve on the piece that ends in this point; who is where in it, its middle tells.
     begin = points[low_i - 1] if low_i else 0.0
     inside = np.asarray([(begin + points[low_i]) / 2])

@@ -7,7 +7,8 @@ finesieve, to the bit.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,11 @@ class FilteredLoader:
     # ---- one pass
 
     def __iter__(self) -> Iterator[Any]:
+        with hosts.on_host(self._loader) as place, closing(self._filtered()) as batches:
+            for batch in batches:
+                yield place(batch)
+
+    def _filtered(self) -> Generator[Any, None, None]:
         accelerator, loader, begun = self._accelerator, self._loader, False
         self._notice_schedules()
         grouping = accelerator.gradient_state

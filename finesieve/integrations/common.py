@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
+from finesieve.batches.carry import of_kind
+from finesieve.batches.device import to_device
 from finesieve.errors import ConfigError
 from finesieve.methods.method import Method
 from finesieve.methods.recipes import Recipe
@@ -28,6 +33,37 @@ def clock(device: torch.device) -> Callable[[], float]:
         return time.perf_counter()
 
     return synchronised
+
+
+def placed(batch: Any, device: torch.device) -> Any:
+    """Returns the batch with all its tensors on the device, without waiting for it on CUDA."""
+    if isinstance(batch, Tensor):
+        return to_device(batch, device)
+    if isinstance(batch, Mapping):
+        return of_kind(type(batch), {key: placed(value, device) for key, value in batch.items()})
+    if isinstance(batch, (tuple, list)):
+        moved = [placed(value, device) for value in batch]
+        return type(batch)(*moved) if hasattr(batch, "_fields") else type(batch)(moved)
+    return batch
+
+
+@contextmanager
+def on_host(loader: Any) -> Iterator[Callable[[Any], Any]]:
+    """Inside, a loader of Accelerate's leaves its batches on the host, where a sieve can take them
+    apart without waiting for the device.
+
+    Yields a function that moves a batch to where the loader would have put it.
+    """
+    found = getattr(loader, "device", None)
+    device = None if found is None else torch.device(found)
+    if device is None or device.type == "cpu":
+        yield lambda batch: batch
+        return
+    loader.device = None
+    try:
+        yield partial(placed, device=device)
+    finally:
+        loader.device = found
 
 
 def check_method(

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from numpy.lib.stride_tricks import as_strided
-from torch import Tensor
+from torch import Tensor, nn
 
 from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows
 from finesieve.costs.ledger import Ledger
 from finesieve.costs.meter import Meter
 from finesieve.errors import ScoreError
-from finesieve.gates.protocol import FloatArray, IntArray
+from finesieve.gates.protocol import FloatArray, IntArray, State
 from finesieve.scoring.head_start import unfit
 from finesieve.scoring.last_layer import LastLayer, joined
-from finesieve.scoring.scorers import Scorer, Scores
+from finesieve.scoring.scorers import ROOM, Launched, Scorer, Scores, launcher
 
+_Found = TypeVar("_Found")
 _ENDS, _MOST_COSTS = 64, 2**20  # of `cut_by_length`: worked on at once, and what that may take
 _MOST_INPUTS = 2**26  # numbers that a head start may hold: 256 MB
 
 
-def cut_by_length(lengths: npt.ArrayLike, most: int, overhead: float) -> list[slice]:
+def cut_by_length(
+    lengths: npt.ArrayLike, most: int, overhead: float, budget: float = float("inf")
+) -> list[slice]:
     """Cut examples sorted by length into the cheapest batches.
 
     A batch costs `overhead` plus its size times its longest example, in tokens; the sum is the
@@ -35,11 +38,16 @@ def cut_by_length(lengths: npt.ArrayLike, most: int, overhead: float) -> list[sl
     ends are worked on at once, again and again until none gets cheaper: as many times as they are
     batches apart, which are few.
 
-    lengths: int[n], ascending. most: examples a batch at the most.
+    lengths: int[n], ascending. most: examples a batch at the most. budget: padded tokens a batch at
+    the most; an example that is longer is alone.
     """
     longest = np.asarray(lengths, dtype=np.float64)
     n = len(longest)
     most = min(most, n)
+    if most == n > 0:  # all at once, where any cut costs more than the padding that it saves
+        whole = n * longest[-1]
+        if whole <= budget and whole <= overhead + longest.sum():
+            return [slice(0, n)]
     # Of `end`, the batch that begins at `end - most + j` is in row j; nothing begins before 0.
     least, begin = np.full(most + n + 1, np.inf), np.zeros(n + 1, dtype=np.int64)
     least[most] = 0.0
@@ -48,6 +56,8 @@ def cut_by_length(lengths: npt.ArrayLike, most: int, overhead: float) -> list[sl
     for low in range(1, n + 1, wide):
         high = min(low + wide, n + 1)
         own = size * longest[low - 1 : high - 1]
+        if most * longest[high - 2] > budget:
+            own[(own > budget) & (size > 1)] = np.inf
         before = as_strided(least[low:], own.shape, least.strides * 2, writeable=False)
         here = least[low + most : high + most]
         while True:
@@ -90,10 +100,14 @@ class Scored(NamedTuple):
 
 
 class ScoringPass:
-    """Scores rows in batches of like length, and keeps the books of it.
+    """Scores rows in as few forwards as memory allows, and keeps the books of it.
 
-    most: examples a batch at the most; the sieve sets it when it has seen the loader's batches.
-    overhead: see `cut_by_length`.
+    On an accelerator the limit is `budget` alone; on a CPU, where large forwards gain nothing,
+    examples are limited, too. A forward that runs out of memory is made again in halves, and half
+    of what it tried is the limit from then on.
+
+    most: examples a batch at the most. budget: padded tokens a batch at the most: `room` times
+    those of the largest training batch seen. overhead: see `cut_by_length`.
     """
 
     def __init__(
@@ -106,7 +120,23 @@ class ScoringPass:
         overhead: float,
     ) -> None:
         self._scorer, self._codec, self._ledger, self._meter = scorer, codec, ledger, meter
-        self.most, self._overhead = most, overhead
+        self.most, self._told, self._overhead = most, most is not None, overhead
+        self._largest = 0  # padded tokens in the largest training batch
+        self._room = getattr(scorer, "room", ROOM)
+        self._failed = float("inf")  # padded tokens that memory was not enough for
+
+    def see(self, rows: Rows) -> None:
+        """Learns from a batch of the loader's what training needs."""
+        if self._scorer is None or len(rows) == 0:
+            return
+        if self.most is None:
+            self.most = max(64, 2 * len(rows))
+        self._largest = max(self._largest, len(rows) * int(rows.lengths.max()))
+
+    @property
+    def budget(self) -> float:
+        """Padded tokens a forward at the most."""
+        return min(self._room * self._largest, self._failed / 2)
 
     def __call__(self, rows: Rows, chosen: IntArray) -> Scored:
         """Score the chosen rows, int64[m].
@@ -123,24 +153,60 @@ class ScoringPass:
         self._ledger.count("scored", len(lengths), tokens)
         self._meter.scored += tokens
 
-    def _cuts(self, lengths: npt.NDArray[np.int64], most: int) -> list[slice]:
-        if self._codec.buckets:
-            return cut_alike(lengths, most, self._codec.buckets)
-        return cut_by_length(lengths, most, self._overhead)
-
-    def _batches(self, rows: Rows, chosen: IntArray) -> Iterator[tuple[IntArray, int, Any]]:
-        """The chosen rows in batches for the model: their places among the chosen, how many
-        examples the batch has (more than places where it is filled up to a fixed size), and the
-        batch."""
-        codec = self._codec
+    def _cuts(self, lengths: npt.NDArray[np.int64]) -> list[slice]:
         assert self.most is not None
+        if self._codec.buckets:
+            return cut_alike(lengths, self.most, self._codec.buckets)
+        model = getattr(self._scorer, "model", None)
+        parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+        free = not self._told and parameter is not None and parameter.device.type != "cpu"
+        most = len(lengths) if free else self.most
+        return cut_by_length(lengths, most, self._overhead, self.budget)
+
+    def _each(
+        self, rows: Rows, chosen: IntArray, work: Callable[[Any, int], _Found]
+    ) -> Iterator[tuple[IntArray, int, _Found]]:
+        """Puts the chosen rows in batches for the model.
+
+        Yields for each the places of its examples among the chosen, how many examples it has (more
+        than places where it is filled up to a fixed size), and what `work` made of it and of their
+        number.
+        """
+        codec = self._codec
         lengths = rows.lengths[chosen]
-        order, take = np.argsort(lengths, kind="stable"), codec.chooser(rows)
-        for cut in self._cuts(lengths[order], self.most):
-            index = given = order[cut]
-            if codec.buckets:  # of one size, for compiled models: the last one is repeated
-                given = np.pad(index, (0, self.most - len(index)), mode="edge")
-            yield index, len(given), codec.for_model(take(chosen[given]))
+        left, take = np.argsort(lengths, kind="stable"), codec.chooser(rows)
+        while len(left):
+            for cut in self._cuts(lengths[left]):
+                index = given = left[cut]
+                if codec.buckets:  # of one size, for compiled models: the last one is repeated
+                    assert self.most is not None
+                    given = np.pad(index, (0, self.most - len(index)), mode="edge")
+                try:
+                    found = work(codec.for_model(take(chosen[given])), len(given))
+                except torch.OutOfMemoryError:
+                    if len(given) == 1:
+                        raise ScoreError(
+                            f"scoring one example of {int(lengths[index[-1]])} tokens ran out of "
+                            "memory: free some (what else is on the device?), or cut texts shorter"
+                        ) from None
+                    failed = len(given)
+                else:
+                    failed = 0
+                    yield index, len(given), found
+                if failed:  # here the error, and what its frames held, is gone
+                    self._shrink(failed, int(lengths[index[-1]]))
+                    left = left[cut.start :]
+                    break
+            else:
+                return
+
+    def _shrink(self, examples: int, longest: int) -> None:
+        """Remembers that memory was not enough for so many examples of this length."""
+        self._failed = min(self._failed, float(examples * longest))
+        if self._codec.buckets:
+            self.most = examples // 2
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.empty_cache()
 
     def last_layer(self, rows: Rows) -> LastLayer | None:
         """What the last linear layer is given for these rows, in the order of their lengths.
@@ -154,9 +220,13 @@ class ScoringPass:
         if ask is None or len(rows) == 0:
             return None
         numbers = 0
-        for index, size, batch in self._batches(rows, np.arange(len(rows))):
+
+        def asked(batch: Any, count: int) -> LastLayer | None:
             with self._ledger.spending("score"):
-                part = ask(batch)
+                found: LastLayer | None = ask(batch)
+                return found
+
+        for index, size, part in self._each(rows, np.arange(len(rows)), asked):
             if part is None:
                 return None
             self._count(rows.lengths[index])
@@ -179,8 +249,8 @@ class ScoringPass:
         on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         gpus = torch.cuda.get_rng_state_all() if on_gpu else []
         try:
-            for _, count, batch in self._batches(rows, some):
-                self._scores(batch, count)
+            found = [(n, answer) for _, n, answer in self._each(rows, some, self._launched)]
+            self._read([answer for _, answer in found], [n for n, _ in found])
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
@@ -188,29 +258,73 @@ class ScoringPass:
             if gpus:
                 torch.cuda.set_rng_state_all(gpus)
 
-    def _scores(self, batch: Any, count: int) -> Scores:
+    def _launched(self, batch: Any, count: int) -> Scores | Launched:
         """The scorer's answer for a batch of `count` examples; `ScoreError` for a wrong shape."""
         assert self._scorer is not None
-        scores = self._scorer(batch)
-        if scores.loss.shape != (count,) or scores.size.shape != (count,):
+        found = launcher(self._scorer)(batch)
+        size = found.loss if found.size is None else found.size
+        if tuple(found.loss.shape) != (count,) or tuple(size.shape) != (count,):
             raise ScoreError(
-                f"the scorer gave {scores.loss.shape} losses and {scores.size.shape} "
+                f"the scorer gave {tuple(found.loss.shape)} losses and {tuple(size.shape)} "
                 f"sizes for {count} examples; expected one of each per example"
             )
-        return scores
+        return found
 
     def _score(self, rows: Rows, chosen: IntArray) -> Scored:
         codec, clock, pace = self._codec, self._ledger.clock, self._meter.paces["score"]
-        n = len(chosen)
         prefix: Tensor | None = None
-        loss, size = np.empty(n, np.float32), np.empty(n, np.float32)
+        places: list[IntArray] = []
+        answers: list[Scores | Launched] = []
         before = clock()
-        for index, count, batch in self._batches(rows, chosen):
-            scores = self._scores(batch, count)
-            loss[index], size[index] = scores.loss[: len(index)], scores.size[: len(index)]
-            if scores.prefix is not None:
-                prefix = codec.place(rows, prefix, n, index, scores.prefix)
+        for index, _, found in self._each(rows, chosen, self._launched):
+            places.append(index)
+            answers.append(found)
+            if found.prefix is not None:
+                prefix = codec.place(rows, prefix, len(chosen), index, found.prefix)
             now = clock()
             pace.add(now - before, int(rows.lengths[chosen[index]].sum()))
             before = now
+        order = np.concatenate([np.empty(0, np.int64), *places])
+        loss, size = np.empty(len(order), np.float32), np.empty(len(order), np.float32)
+        loss[order], size[order] = self._read(answers, [len(index) for index in places])
         return Scored(loss, size, prefix)
+
+    def _read(
+        self, answers: Sequence[Scores | Launched], counts: Sequence[int]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Returns the losses and sizes of the first so many examples of each answer, one after
+        another, float32. The device is waited for once."""
+        assert self._scorer is not None
+        self._room = getattr(self._scorer, "room", ROOM)  # it has seen outputs now
+        given = list(zip(answers, counts, strict=True))
+        launched = [(x, n) for x, n in given if isinstance(x, Launched)]
+        if not launched:
+            done = [(x, n) for x, n in given if isinstance(x, Scores)]
+            none = np.empty(0, np.float32)
+            return (
+                np.concatenate([none, *(x.loss[:n] for x, n in done)]),
+                np.concatenate([none, *(x.size[:n] for x, n in done)]),
+            )
+        losses = torch.cat([x.loss[:n].float() for x, n in launched])
+        sizes = [x.size[:n].float() for x, n in launched if x.size is not None]
+        if sizes:
+            loss, size = torch.stack((losses, torch.cat(sizes))).cpu().numpy()
+            return loss, size
+        loss = losses.cpu().numpy()
+        return loss, self._scorer.size_of_loss(loss)
+
+    # ---- state
+
+    def state_dict(self) -> State:
+        """Returns what forwards are cut by."""
+        return {
+            "most": self.most,
+            "largest": self._largest,
+            "room": self._room,
+            "failed": self._failed,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` saved."""
+        self.most, self._largest = state["most"], state["largest"]
+        self._room, self._failed = state["room"], state["failed"]

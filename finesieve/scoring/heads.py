@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from finesieve.batches.device import to_device
 from finesieve.errors import BatchError, ConfigError, ScoreError
 from finesieve.gates.features import (
     IGNORED,
@@ -26,24 +27,39 @@ from finesieve.gates.features import (
 from finesieve.gates.protocol import FloatArray
 
 
-def logits_of(outputs: Any, ndim: int, shape: str) -> Tensor:
-    """`outputs.logits` or the outputs themselves; `ScoreError` unless they have `ndim` axes."""
-    logits = getattr(outputs, "logits", outputs)
+def output_of(outputs: Any, name: str = "logits") -> Any:
+    """Finds an output of a model by its name: a dict's entry or an attribute.
+
+    Of a tuple or list it is the first tensor that is no scalar (a loss may stand before it). What
+    has no output of that name is returned as it is.
+    """
+    if isinstance(outputs, Mapping) and name in outputs:
+        return outputs[name]
+    if isinstance(outputs, (tuple, list)) and not hasattr(outputs, name):
+        return next((x for x in outputs if isinstance(x, Tensor) and x.ndim > 0), outputs)
+    return getattr(outputs, name, outputs)
+
+
+def logits_of(outputs: Any, ndim: int, shape: str, name: str = "logits") -> Tensor:
+    """Returns the logits (see `output_of`); `ScoreError` unless they have `ndim` axes."""
+    logits = output_of(outputs, name)
     if not isinstance(logits, Tensor) or logits.ndim != ndim:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if isinstance(logits, Mapping):
+            found = f"{found} with {sorted(map(str, logits))}"
         raise ScoreError(
-            f"the model gave {found}; expected logits {shape}: another head, or "
+            f"the model gave {found}; expected {name} {shape}: another head, or "
             "scores.PerExample, is for this task (kernels that fuse the loss give no logits)"
         )
     return logits
 
 
-def target(batch: Any, key: str, like: Tensor) -> Tensor:
-    """A column of targets, on the logits' device."""
+def target(batch: Any, key: str) -> Tensor:
+    """Returns a column of targets, on the batch's own device."""
     if not isinstance(batch, Mapping) or key not in batch:
         have = sorted(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
         raise BatchError(f"no {key!r} in the batch; it has {have}")
-    return torch.as_tensor(batch[key]).to(like.device)
+    return torch.as_tensor(batch[key])
 
 
 def _norm(rows: Tensor) -> Tensor:
@@ -52,7 +68,12 @@ def _norm(rows: Tensor) -> Tensor:
 
 
 def check_classes(labels: Tensor, classes: int, shape: tuple[int, ...], ignored: bool) -> None:
-    """`ScoreError` unless labels are whole numbers of this shape, below the number of classes."""
+    """Raises `ScoreError` unless labels are whole numbers of this shape, below the number of
+    classes.
+
+    The values of labels on a device are not looked at, for that would wait for it; what is out of
+    range is to be given a loss that is no number (see `_in_range`).
+    """
     if tuple(labels.shape) != shape or labels.is_floating_point():
         each = "a token" if ignored else "an example"
         raise ScoreError(
@@ -60,6 +81,8 @@ def check_classes(labels: Tensor, classes: int, shape: tuple[int, ...], ignored:
             f"{shape}, one class {each}. Real numbers are for heads.Regression, rows of 0 and 1 "
             "for heads.MultiLabel (model.config.problem_type says which, for a Hugging Face model)"
         )
+    if labels.device.type != "cpu":
+        return
     real = labels[labels != IGNORED] if ignored else labels
     if real.numel() and not 0 <= int(real.min()) <= int(real.max()) < classes:
         raise ScoreError(
@@ -67,6 +90,13 @@ def check_classes(labels: Tensor, classes: int, shape: tuple[int, ...], ignored:
             "classes: unlabelled examples (-100) cannot be scored, and the head must have as many "
             "outputs as there are classes"
         )
+
+
+def _in_range(values: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Returns the values, and NaN where a label is none of the classes; float32, of one shape."""
+    if labels.device.type == "cpu":  # `check_classes` has looked
+        return values
+    return values.masked_fill((labels < 0) | (labels >= classes), float("nan"))
 
 
 class Head(ABC):
@@ -131,10 +161,11 @@ class SingleLabel(Head):
     def _both(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
         logits = logits_of(outputs, 2, "[n, classes]")
         self._classes = max(2, logits.shape[1])
-        return logits.float(), target(batch, self.targets[0], logits)
+        return logits.float(), target(batch, self.targets[0])
 
     def losses(self, outputs: Any, batch: Any) -> Tensor:
         logits, labels = self._both(outputs, batch)
+        labels = to_device(labels, logits.device)
         losses = F.cross_entropy(
             logits, labels.long(), reduction="none", label_smoothing=self.smoothing
         )
@@ -143,17 +174,18 @@ class SingleLabel(Head):
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
         logits, labels = self._both(outputs, batch)
         check_classes(labels, logits.shape[1], (len(logits),), ignored=False)
+        seen, labels = labels, to_device(labels, logits.device)
         error = torch.log_softmax(logits, dim=1).exp()
         if self.smoothing:
             error -= self.smoothing / logits.shape[1]
-        at = labels.long().unsqueeze(1)
+        at = labels.long().clamp(0, logits.shape[1] - 1).unsqueeze(1)
         error.scatter_add_(1, at, torch.full_like(error[:, :1], self.smoothing - 1.0))
-        size = _norm(error)
+        size = _in_range(_norm(error), seen, logits.shape[1])
         return size if self.class_weights is None else size * self._weights(labels)
 
     def _weights(self, labels: Tensor) -> Tensor:
         assert self.class_weights is not None
-        return self.class_weights.to(device=labels.device, dtype=torch.float32)[labels]
+        return to_device(self.class_weights.float(), labels.device)[labels]
 
     def features(self) -> FeatureFunction:
         return token_features(labels=self.targets[0])
@@ -195,7 +227,7 @@ class MultiLabel(Head):
 
     def _both(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
         logits = logits_of(outputs, 2, "[n, classes]")
-        labels = target(batch, self.targets[0], logits)
+        labels = to_device(target(batch, self.targets[0]), logits.device)
         if labels.shape != logits.shape:
             raise ScoreError(
                 f"labels have shape {tuple(labels.shape)}; expected one 0 or 1 for each of the "
@@ -225,11 +257,11 @@ class Regression(Head):
         self.targets = (labels,)
 
     def _error(self, outputs: Any, batch: Any) -> Tensor:
-        given = getattr(outputs, "logits", outputs)
+        given = output_of(outputs)
         if isinstance(given, Tensor) and given.ndim == 1:
             given = given.unsqueeze(-1)
         predicted = logits_of(given, 2, "[n] or [n, k]").float()
-        labels = target(batch, self.targets[0], predicted).float()
+        labels = to_device(target(batch, self.targets[0]), predicted.device).float()
         if labels.numel() != predicted.numel():
             raise ScoreError(
                 f"labels have shape {tuple(labels.shape)}; expected {tuple(predicted.shape)}, as "
@@ -289,10 +321,11 @@ class Tokens(Head):
         return ((labels[:, 1:] if self.shift else labels) != IGNORED).sum(dim=1)
 
     def _all(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """logits, labels, and how many tokens each example's sum is divided by, float32[n]."""
+        """logits, labels where the batch has them, and how many tokens each example's sum is
+        divided by, float32[n]."""
         logits = logits_of(outputs, 3, "[n, length, classes]")
-        labels = target(batch, self.targets[0], logits)
-        count = self.count(labels).clamp(min=1).float()
+        labels = target(batch, self.targets[0])
+        count = to_device(self.count(labels).clamp(min=1).float(), logits.device)
         if self.shift:
             logits, labels = logits[:, :-1], labels[:, 1:]
         if self.per is not None:
@@ -301,6 +334,7 @@ class Tokens(Head):
 
     def losses(self, outputs: Any, batch: Any) -> Tensor:
         logits, labels, count = self._all(outputs, batch)
+        labels = to_device(labels, logits.device)
         each = F.cross_entropy(
             logits.flatten(0, 1).float(),
             labels.long().flatten(),
@@ -317,14 +351,24 @@ class Tokens(Head):
     def both(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
         logits, labels, count = self._all(outputs, batch)
         check_classes(labels, logits.shape[2], tuple(logits.shape[:2]), ignored=True)
-        row, place = (labels != IGNORED).nonzero(as_tuple=True)
-        at = labels[row, place].long()
+        if labels.device.type == "cpu":
+            flat = (labels != IGNORED).flatten().nonzero().flatten()
+        else:  # how many are targets is not known here without waiting for the device
+            flat = torch.arange(labels.numel(), device=labels.device)
+        seen, labels = labels, to_device(labels, logits.device)
+        flat = to_device(flat, logits.device)
+        row, place = flat // labels.shape[1], flat % labels.shape[1]
+        at = labels[row, place].long().clamp(0, logits.shape[2] - 1)
         losses, squares = count.new_zeros(labels.shape), count.new_zeros(labels.shape)
         # Of target tokens alone, and so many at a time: the softmax of all would be large.
         most = max(1, _MOST_LOGITS // max(1, logits.shape[2]))
         for part in (slice(i, i + most) for i in range(0, len(row), most)):
             where = row[part], place[part]
             losses[where], squares[where] = self._each(logits[where], at[part])
+        if seen.device.type != "cpu":
+            none = labels == IGNORED
+            losses = _in_range(losses, labels, logits.shape[2]).masked_fill(none, 0.0)
+            squares = squares.masked_fill(none, 0.0)
         return losses.sum(dim=1) / count, squares.sum(dim=1).sqrt() / count
 
     def features(self) -> FeatureFunction:
@@ -362,8 +406,8 @@ class Spans(Head):
     def _parts(self, outputs: Any, batch: Any) -> list[tuple[Tensor, Tensor]]:
         parts = []
         for key, name in zip(self.targets, ("start_logits", "end_logits"), strict=True):
-            logits = logits_of(getattr(outputs, name, None), 2, f"`{name}` [n, length]").float()
-            at = target(batch, key, logits).long()
+            logits = logits_of(outputs, 2, "[n, length]", name).float()
+            at = to_device(target(batch, key), logits.device).long()
             if at.shape != (len(logits),):
                 raise ScoreError(f"{key} has shape {tuple(at.shape)}; expected ({len(logits)},)")
             parts.append((logits, at.clamp(0, logits.shape[1])))

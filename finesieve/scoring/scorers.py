@@ -12,20 +12,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from finesieve.batches.device import to_device
 from finesieve.errors import BatchError, ScoreError
 from finesieve.gates.features import FeatureFunction, token_features
 from finesieve.gates.protocol import FloatArray
 from finesieve.scoring.frozen import FrozenPrefix
-from finesieve.scoring.heads import Head, SingleLabel
+from finesieve.scoring.heads import Head, SingleLabel, Tokens, output_of
 from finesieve.scoring.last_layer import LastLayer, find_last_layer, linear_calls
 
 SizeFunction = Callable[[FloatArray], FloatArray]
+# A scoring forward holds about one layer at a time where training holds all of them, so it may have
+# more tokens than a training batch: this many times as many, or as many times as there are layers.
+# Where every token has this many outputs, the outputs are what fills the memory, in both.
+ROOM, _LITTLE_ROOM, _WIDE = 8, 2, 1024
 SIZE_ALONE = (
     "size= says how large the gradient of a loss of yours is, so it goes with losses=: a head has "
     "its own"
@@ -61,12 +66,34 @@ def check_losses(losses: Any, n: int, where: str) -> Tensor:
     )
 
 
+class Launched(NamedTuple):
+    """Scores that the device may still be working on: reading them waits for it.
+
+    loss: float[n]. size: float[n]; None where it follows from the loss (`Scorer.size_of_loss`).
+    prefix: as in `Scores`.
+    """
+
+    loss: Tensor
+    size: Tensor | None
+    prefix: Tensor | None = None
+
+
 class Scorer(ABC):
-    """Passed to the sieve; the only part that knows the model."""
+    """Passed to the sieve; the only part that knows the model.
+
+    room: how many times the padded tokens of a training batch a scoring forward may have.
+    """
+
+    room: int = ROOM
 
     @abstractmethod
     def __call__(self, batch: Any) -> Scores:
         """Score a batch of the loader's form. Leaves no trace: mode and random state restored."""
+
+    def launch(self, batch: Any) -> Scores | Launched:
+        """Scores a batch as `__call__` does, and need not wait for the device: the sieve reads the
+        scores of a whole pool at once."""
+        return self(batch)
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
         """The size that goes with a training loss, where only the loss is known (stage 1)."""
@@ -80,6 +107,18 @@ class Scorer(ABC):
         """What the model's last linear layer is given for a batch of the loader's form; None where
         no such layer makes the task's logits. Leaves no trace."""
         return None
+
+
+def launcher(scorer: Callable[[Any], Scores]) -> Callable[[Any], Scores | Launched]:
+    """Returns `scorer.launch`, or the scorer itself where its class, or the function that it is,
+    has a call of its own that `launch` would pass by."""
+    for kind in type(scorer).__mro__:
+        if "launch" in vars(kind):
+            launch: Callable[[Any], Scores | Launched] = scorer.launch  # type: ignore[attr-defined]
+            return launch
+        if "__call__" in vars(kind):
+            break
+    return scorer
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -98,7 +137,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def scoring(
     model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]] | None = None
 ) -> Iterator[nn.Module]:
-    """Eval mode, inference mode, training's autocast; yields the module without its wrapper.
+    """Eval mode, no gradient, training's autocast; yields the module without its wrapper.
+
+    No inference mode: a model may keep tensors that this forward made (tables of positions, say),
+    and training could not use them.
 
     On leaving, each submodule's own mode is restored (some may have been in eval mode on purpose)
     and so are the random states, so that a run with scoring draws the same dropout masks as one
@@ -113,11 +155,11 @@ def scoring(
     for module in training:
         module.training = False
     try:
-        with torch.inference_mode(), (autocast or nullcontext)():
+        with torch.no_grad(), (autocast or nullcontext)():
             yield inner
     finally:
-        # Within an outer autocast, torch before 2.10 keeps the weights that were cast in inference
-        # mode, and the next training forward would be given them.
+        # Within an outer autocast, torch before 2.10 keeps the weights that were cast without a
+        # gradient, and the next training forward would be given them.
         torch.clear_autocast_cache()
         for module in training:
             module.training = True
@@ -129,8 +171,7 @@ def scoring(
 class Task(Scorer):
     """A task of `finesieve.heads`: one forward, then loss and size from the model's output.
 
-    Scoring runs under inference mode: a model must not keep tensors that one forward made for the
-    backward pass of a later one.
+    A compiled model is scored as it is, compiled; with `lengths=` it meets few shapes.
 
     model: called as `model(**batch without targets)` on dict batches and `model(*batch[:-1])` on
         tuples, whose last element is the labels.
@@ -155,15 +196,33 @@ class Task(Scorer):
         self.head, self._kept, self._more = head, keep_targets, dict(more or {})
         self._prefix = prefix
         self.model, self._autocast = model, autocast
+        self._wide: bool | None = None  # whether every token has many outputs; None: not seen yet
+
+    @property
+    def room(self) -> int:  # type: ignore[override]
+        """How many times the padded tokens of a training batch a scoring forward may have."""
+        modules = list(unwrapped(self.model).modules())
+        wide = isinstance(self.head, Tokens) if self._wide is None else self._wide
+        # With gradient checkpointing training holds one layer at a time, too.
+        if wide or any(getattr(m, "gradient_checkpointing", False) is True for m in modules):
+            return _LITTLE_ROOM
+        return max([ROOM, *(len(m) for m in modules if isinstance(m, nn.ModuleList))])
 
     def __call__(self, batch: Any) -> Scores:
+        loss, size, prefix = self.launch(batch)
+        assert size is not None
+        return Scores(loss.float().cpu().numpy(), size.float().cpu().numpy(), prefix)
+
+    def launch(self, batch: Any) -> Launched:
         keeping: AbstractContextManager[list[Tensor]] = nullcontext([])
         if self._prefix:
             keeping = self._prefix.keeping()
         with scoring(self.model, self._autocast) as model, keeping as kept:
             out, batch = self._outputs(model, batch)
             loss, size = self.head.both(out, batch)
-        return Scores(loss.float().cpu().numpy(), size.float().cpu().numpy(), *kept[:1])
+            logits = output_of(out)
+            self._wide = isinstance(logits, Tensor) and logits.ndim > 2 and logits.shape[2] >= _WIDE
+        return Launched(loss, size, *kept[:1])
 
     def _outputs(self, model: nn.Module, batch: Any) -> tuple[Any, Mapping[str, Any]]:
         """What the model makes of a batch, and a mapping with the targets."""
@@ -173,13 +232,13 @@ class Task(Scorer):
             if missing:
                 raise BatchError(f"no {missing[0]!r} in the batch; it has {sorted(batch)}")
             given = {
-                k: v.to(device)
+                k: to_device(v, device)
                 for k, v in batch.items()
                 if isinstance(v, Tensor) and (self._kept or k not in self.head.targets)
             }
             return model(**given, **self._more), batch
         *rest, labels = batch
-        return model(*(x.to(device) for x in rest)), {self.head.targets[0]: labels}
+        return model(*(to_device(x, device) for x in rest)), {self.head.targets[0]: labels}
 
     def last_layer(self, batch: Any) -> LastLayer | None:
         if not self.head.fits or self._kept:
@@ -189,19 +248,16 @@ class Task(Scorer):
         with scoring(getattr(model, "_orig_mod", model), self._autocast) as plain:
             with linear_calls(plain) as calls:
                 out, batch = self._outputs(plain, batch)
-            logits = getattr(out, "logits", out)
+            logits = output_of(out)
             self.head.both(out, batch)  # complains of targets that do not fit
             found = find_last_layer(calls, logits)
         if found is None:
             return None
         layer, given = found
-        with torch.inference_mode(False):  # what it made could not take part in a backward pass
-            targets = {
-                key: torch.as_tensor(batch[key]).to(given.device).clone()
-                for key in self.head.targets
-            }
-            inputs = given.float().clone()
-        return LastLayer(layer, inputs, self.head, targets, tuple(logits.shape[1:]))
+        targets = {
+            key: torch.as_tensor(batch[key]).to(given.device).clone() for key in self.head.targets
+        }
+        return LastLayer(layer, given.float().clone(), self.head, targets, tuple(logits.shape[1:]))
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
         return self.head.size_of_loss(loss)
@@ -246,14 +302,18 @@ class PerExample(Scorer):
         self._autocast = autocast
 
     def __call__(self, batch: Any) -> Scores:
+        loss = self.launch(batch).loss.float().cpu().numpy()
+        return Scores(loss, self.size_of_loss(loss))
+
+    def launch(self, batch: Any) -> Launched:
         if isinstance(batch, Mapping):
             n = len(next(iter(batch.values())))
         else:
             n = len(batch) if isinstance(batch, Tensor) else len(batch[0])
         with scoring(self.model, self._autocast) as model:
-            losses = check_losses(self._function(model, batch), n, "the loss function")
-        loss = losses.float().cpu().numpy()
-        return Scores(loss, self.size_of_loss(loss))
+            return Launched(
+                check_losses(self._function(model, batch), n, "the loss function"), None
+            )
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
         if self._size is None:

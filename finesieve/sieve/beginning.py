@@ -73,12 +73,12 @@ class Beginning:
         sizes = [len(rows) for rows in parts]
         found, before = None, self._ledger.clock()
         if some := [rows for rows in parts if len(rows)]:
+            for rows in some:
+                self._scoring.see(rows)
             with self._ledger.spending("decide"):
                 rows = self._codec.concat(some)
                 count = min(len(rows), self._examples)
                 rows = self._codec.take(rows, np.arange(count))
-            if self._scoring.most is None:
-                self._scoring.most = max(64, 2 * sizes[0])
             found = self._scoring.last_layer(rows)
             self._untried = self._untried and found is None
         with self._ledger.spending("score"):

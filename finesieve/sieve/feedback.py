@@ -109,10 +109,13 @@ class Learning:
         self._returns.expect(rows.ids, features, probability, held)
 
     def absorb(self, stage: int, at_least: int = 1) -> None:
-        """Take in the losses that came back, if they are of so many batches."""
-        if self._returns.waiting < at_least:
+        """Take in the losses that came back, if they are of so many batches.
+
+        Of several batches those that a device may still be working on come with the next ones.
+        """
+        if self._returns.waiting < at_least and at_least > 1:
             return
-        for ids, losses, offer in self._returns.collect():
+        for ids, losses, offer in self._returns.collect(wait=at_least == 1):
             self.bad(int(np.count_nonzero(~np.isfinite(losses))))
             self._tell({"event": "trained", "ids": ids, "loss": losses})
             if offer is None:
@@ -165,7 +168,8 @@ class Learning:
             raise ScoreError(
                 f"{examples.bad} of {examples.drawn} examples had a loss that is NaN or infinite "
                 "(the run stops at more than 1 %, 32 at least): the learning rate is probably "
-                "too high, or the precision too low"
+                "too high, or the precision too low; or labels that lie on a GPU are none of the "
+                "model's classes"
             )
 
     # ---- state

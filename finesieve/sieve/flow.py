@@ -129,12 +129,11 @@ class Flow:
                 return None
             if self.batch_size is None:
                 self.batch_size = self.survivors(len(rows))
-            if self.scoring.most is None:
-                self.scoring.most = max(64, 2 * len(rows))
+            self.scoring.see(rows)
             if self.filler is None:
                 self.filler = self.codec.filler(rows)
             self._count("drawn", rows)
-            self.meter.draw(len(rows), int(rows.lengths.sum()))
+            self.meter.draw(len(rows), rows.tokens)
             self.counters.batches_in_pass += 1
             if self.loaders is None:
                 self.loaders = len(rows)
@@ -198,7 +197,7 @@ class Flow:
             rows, opened = self.holding.next()
             self._count("yielded", rows)
             self.counters.released += float(rows.spans.sum())
-            self.meter.hand_out(int(rows.lengths.sum()), opened)
+            self.meter.hand_out(rows.tokens, opened)
             return rows, opened
 
     def consumed(self) -> float:
@@ -246,7 +245,7 @@ class Flow:
     # ---- telling
 
     def _count(self, station: str, rows: Rows, sign: int = 1) -> None:
-        self.ledger.count(station, sign * len(rows), sign * int(rows.lengths.sum()))
+        self.ledger.count(station, sign * len(rows), sign * rows.tokens)
 
     def tell(self, event: dict[str, Any]) -> None:
         """Calls the listeners; nothing flows back from them."""

@@ -96,7 +96,7 @@ class Loop:
                 taken = ledger.clock() - start
                 ledger.seconds["train"] += taken
                 if real:
-                    pace.add(taken, int(rows.lengths.sum()))
+                    pace.add(taken, rows.tokens)
         with ledger.spending("decide"):
             flow.learning.absorb(flow.stage)
         self.last = made, flow.counters.batches_in_pass

@@ -42,7 +42,8 @@ class SieveOptions:
             batch holds examples of like length. Pool and group are small on purpose: what waits was
             scored by a model that trains on meanwhile.
         scoring_batch: examples a scoring forward at the most; by default twice the loader's batch,
-            64 at least: without a backward pass there is room for more.
+            64 at least, on a CPU, and as many as there are on an accelerator. Its padded tokens are
+            limited in any case, by what the training batches need (`Scorer.room`).
         scoring_overhead: fixed cost of a scoring forward, in tokens: cutting the candidates into
             batches of like length weighs it against padding. About 50 on a CPU; thousands on a GPU.
         pad_values: what to pad columns with; learned from the loader's own padding by default.

@@ -49,8 +49,57 @@ class _Index(NamedTuple):
     row: IntArray
 
 
+_Given = tuple[Tensor, Tensor, Tensor | None]  # ids, losses and sizes of a batch
+
+
+class _Sent:
+    """Batches of losses on their way from a device to the host."""
+
+    def __init__(self, given: Sequence[_Given]) -> None:
+        # Few copies: what each launch costs is the same for one batch and for all of them.
+        ids, losses, sizes = zip(*given, strict=True)
+        self._counts = [len(x) for x in losses]
+        self._sized = [x is not None for x in sizes]
+        some = [x.float() for x in sizes if x is not None]
+        parts = [torch.cat(ids), torch.cat([x.float() for x in losses])]
+        parts += [torch.cat(some)] if some else []
+        self._device = losses[0].device
+        self._parts = [part.to("cpu", non_blocking=self._device.type == "cuda") for part in parts]
+        self._there = mark(self._device)
+
+    def arrived(self) -> list[_Given]:
+        """Returns the batches on the host."""
+        if self._there is not None:
+            self._there.synchronize()
+        ids, losses, *rest = self._parts
+        sized = [n for n, some in zip(self._counts, self._sized, strict=True) if some]
+        sizes = iter(torch.split(rest[0], sized) if rest else ())
+        return [
+            (i, loss, next(sizes) if some else None)
+            for i, loss, some in zip(
+                torch.split(ids, self._counts),
+                torch.split(losses, self._counts),
+                self._sized,
+                strict=True,
+            )
+        ]
+
+
+def mark(device: torch.device) -> torch.Event | None:
+    """Returns an event that comes once the device has done what it was given so far; None where
+    copies to the host wait for it anyway."""
+    if device.type != "cuda":
+        return None
+    event = torch.Event(device)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
 class Returns:
     """What was handed out unscored, and the losses that came back for it.
+
+    Losses on a device are sent for when a few batches of them are there, and read when the next
+    few are: by then they have come, and nothing waits for the device.
 
     most: examples handed out without a loss coming back, before that is an error.
     """
@@ -59,7 +108,8 @@ class Returns:
         self._most = most
         self._chunks: list[_Chunk] = []
         self._out = 0  # examples in the chunks that are out; an id handed out twice may count twice
-        self._given: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        self._given: list[_Given] = []
+        self._sent: _Sent | None = None
         self._ever = False  # whether any loss ever came back
 
     def __len__(self) -> int:
@@ -80,7 +130,7 @@ class Returns:
 
     @property
     def waiting(self) -> int:
-        """Batches of losses that came back and were not collected yet."""
+        """Batches of losses that came back and were neither collected nor sent for yet."""
         return len(self._given)
 
     def expect(
@@ -142,14 +192,34 @@ class Returns:
         self._given.append((ids, losses, sizes))
         self._ever = True
 
-    def collect(self) -> Iterator[tuple[IntArray, FloatArray, Offer | None]]:
-        """Yield for each batch given its ids, its losses, and an offer of those that were expected
-        and finite (None if there are none)."""
+    def _taken(self, wait: bool) -> list[_Given]:
+        """Return the batches that can be read; what is on a device is only sent for unless the
+        caller will wait."""
         given, self._given = self._given, []
+        sent, self._sent = self._sent, None
+        if given and given[-1][1].device.type != "cpu":
+            self._sent = _Sent(given)
+            given = []
+        taken = (sent.arrived() if sent else []) + given
+        if wait and self._sent:
+            taken += self._sent.arrived()
+            self._sent = None
+        return taken
+
+    def collect(self, wait: bool = True) -> Iterator[tuple[IntArray, FloatArray, Offer | None]]:
+        """Yield for each batch its ids, its losses, and an offer of those that were expected and
+        finite (None if there are none).
+
+        wait: whether to wait for losses that a device may still be working on.
+        """
+        given = [
+            (ids.cpu().numpy(), loss.float().cpu().numpy(), size)
+            for ids, loss, size in self._taken(wait)
+        ]
+        given = [one for one in given if len(one[0]) > 2 or one[0].max(initial=-1) >= 0]  # fillers
         if not given:
             return
-        ids = [x.cpu().numpy() for x, _, _ in given]
-        losses = [x.float().cpu().numpy() for _, x, _ in given]
+        ids, losses = [x for x, _, _ in given], [x for _, x, _ in given]
         sizes = [None if x is None else x.float().cpu().numpy() for _, _, x in given]
         index, chunks = self._index(), self._chunks
         hit, which, row = _found(np.concatenate(ids), index)
@@ -182,10 +252,8 @@ class Returns:
 
     def state_dict(self) -> State:
         """Return what is out, example by example, and what came back."""
-        given = [
-            [ids.cpu(), losses.cpu(), None if sizes is None else sizes.cpu()]
-            for ids, losses, sizes in self._given
-        ]
+        self._given = self._taken(wait=True)
+        given = [list(one) for one in self._given]
         self._index()
         expected = [entry for chunk in self._chunks for entry in _entries(chunk)]
         return {"expected": expected, "given": given, "ever": self._ever}

@@ -93,6 +93,7 @@ def _parts(flow: Flow) -> dict[str, Any]:
         "backward": flow.method.backward,
         "opening": flow.method.opening,
         "codec": flow.codec,
+        "scoring": flow.scoring,
         "ledger": flow.ledger,
         "meter": flow.meter,
         "learning": flow.learning,
@@ -109,7 +110,6 @@ def written(flow: Flow, beginning: Beginning, loop: Loop, ahead: Iterable[Any]) 
     return {
         "batch_size": flow.batch_size,
         "loaders": flow.loaders,
-        "scoring_batch": flow.scoring.most,
         "head_start": None if beginning.found is None else beginning.found.as_dict(),
         **{name: part.state_dict() for name, part in _parts(flow).items()},
         "pool": [rows_state(r) for r in flow.pool],
@@ -148,7 +148,7 @@ def take_up(
         )
     if state["batch_size"] is not None:
         flow.batch_size = state["batch_size"]
-    flow.scoring.most, flow.loaders = state["scoring_batch"], state["loaders"]
+    flow.loaders = state["loaders"]
     found = state["head_start"]
     beginning.was_made(None if found is None else HeadStart(**found))
     for name, part in _parts(flow).items():

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finesieve.batches.device import to_device
 from finesieve.gates.protocol import FloatArray, IntArray
 
 
@@ -57,10 +58,15 @@ def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
 
     losses: float[n], with gradient. weights: float[n], of mean about 1.
     """
+    on_host = losses.device.type == "cpu"
+    # Weights of 1 need not be copied to a device.
+    ones = not on_host and weights.device.type == "cpu" and bool((weights == 1.0).all())
+    if not ones:
+        weights = to_device(weights, losses.device).to(losses.dtype)
     # Where nothing has to be waited for: most often all are finite, which their sum tells.
-    if losses.device.type == "cpu" and math.isfinite(losses.detach().sum().item()):
-        return (losses * weights.to(losses)).mean()
+    if on_host and math.isfinite(losses.detach().sum().item()):
+        return (losses * weights).mean()
     finite = torch.isfinite(losses.detach())
     clean = torch.where(finite, losses, torch.zeros_like(losses))
     share = len(losses) / finite.sum().clamp(min=1).to(losses.dtype)  # 1 if all are finite
-    return (clean * weights.to(losses)).mean() * share
+    return (clean if ones else clean * weights).mean() * share

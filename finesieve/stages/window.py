@@ -42,7 +42,9 @@ class Window:
         if length < 2:
             raise ConfigError(f"window is {length}; expected at least 2 examples")
         self.length = length
-        self._data = {name: np.empty(0, dtype=np.float64) for name in _COLUMNS}
+        # Twice as long as what is remembered, so that it is moved to the front but seldom.
+        self._table = np.empty((len(_COLUMNS), 2 * length), dtype=np.float64)
+        self._end = 0  # columns of the table that are filled
         self.revealed = 0
 
     def add(self, offer: Offer, audited: BoolArray | None = None) -> None:
@@ -50,42 +52,48 @@ class Window:
 
         audited: bool[n], which of them the audit let through.
         """
-        n = offer.n
-        for name in _COLUMNS:
+        n = min(offer.n, self.length)
+        if self._end + n > 2 * self.length:
+            kept = self.length - n
+            self._table[:, :kept] = self._table[:, self._end - kept : self._end]
+            self._end = kept
+        new = self._table[:, self._end : self._end + n]
+        for row, name in zip(new, _COLUMNS, strict=True):
             value = audited if name == "audited" else getattr(offer, name)
             if value is None:
-                value = np.full(n, 1.0 if name == "probability" else np.nan)
-            joined = np.concatenate((self._data[name], np.asarray(value, dtype=np.float64)))
-            self._data[name] = joined[-self.length :]
-        self.revealed += n
+                row[:] = 1.0 if name == "probability" else np.nan
+            else:
+                row[:] = value[-n:] if n < offer.n else value
+        self._end += n
+        self.revealed += offer.n
 
     def __len__(self) -> int:
-        return len(self._data["loss"])
+        return min(self._end, self.length)
 
     def column(self, name: str) -> Array:
         """float64[len(self)]: loss, size, predicted, probability, keep or audited."""
-        return self._data[name]
+        return self._table[_COLUMNS.index(name), self._end - len(self) : self._end]
 
     @property
     def weights(self) -> Array:
-        return 1.0 / self._data["probability"]
+        return 1.0 / self.column("probability")
 
     def mean_loss(self, last: int | None = None) -> float:
         """Weighted mean loss of the `last` examples, an estimate for the whole stream."""
-        loss, w = self._data["loss"], self.weights
+        loss, w = self.column("loss"), self.weights
         if last is not None:
             loss, w = loss[-last:], w[-last:]
         return float((loss * w).sum() / w.sum()) if len(loss) else float("nan")
 
     def concentration(self) -> float:
         """(mean size)^2 / mean(size^2): 1 if all sizes are equal, near 0 if a few carry all."""
-        s, w = self._data["size"], self.weights
+        s, w = self.column("size"), self.weights
         square = float((w * s * s).sum() / w.sum()) if len(s) else 0.0
         return float((w * s).sum() / w.sum()) ** 2 / square if square > 0 else float("nan")
 
     def auc(self) -> float:
         """How well the predictor told sizes above the mean from those below (progressive)."""
-        s, w, p = self._data["size"], self.weights, self._data["predicted"]
+        s, w, p = self.column("size"), self.weights, self.column("predicted")
         known = np.isfinite(p)
         if not known.any():
             return float("nan")
@@ -94,7 +102,7 @@ class Window:
 
     def calibration(self) -> float:
         """Mean predicted size over mean size (progressive); 1 is right."""
-        s, w, p = self._data["size"], self.weights, self._data["predicted"]
+        s, w, p = self.column("size"), self.weights, self.column("predicted")
         known = np.isfinite(p)
         mean = float((w * s)[known].sum())
         return float((w * p)[known].sum()) / mean if mean > 0 else float("nan")
@@ -102,13 +110,13 @@ class Window:
     def audit(self) -> float:
         """As `calibration`, over the audited alone: a fair sample, whatever the predictor let
         through. NaN before there is one."""
-        chosen = (self._data["audited"] == 1) & np.isfinite(self._data["predicted"])
-        found = float(self._data["size"][chosen].sum())
-        return float(self._data["predicted"][chosen].sum()) / found if found > 0 else float("nan")
+        chosen = (self.column("audited") == 1) & np.isfinite(self.column("predicted"))
+        found = float(self.column("size")[chosen].sum())
+        return float(self.column("predicted")[chosen].sum()) / found if found > 0 else float("nan")
 
     def log_loss(self) -> float:
         """Mean log-loss of predicted chances against the backward gate's verdicts."""
-        p, y = self._data["predicted"], self._data["keep"]
+        p, y = self.column("predicted"), self.column("keep")
         known = np.isfinite(p) & np.isfinite(y)
         if not known.any():
             return float("inf")
@@ -116,9 +124,11 @@ class Window:
         return float(-np.where(y[known] > 0, np.log(p), np.log1p(-p)).mean())
 
     def state_dict(self) -> State:
-        data = {k: torch.from_numpy(v.copy()) for k, v in self._data.items()}
+        data = {name: torch.from_numpy(self.column(name).copy()) for name in _COLUMNS}
         return {"data": data, "revealed": self.revealed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._data = {k: v.numpy().copy() for k, v in state["data"].items()}
+        self._end = len(state["data"]["loss"])
+        for row, name in zip(self._table, _COLUMNS, strict=True):
+            row[: self._end] = state["data"][name].numpy()
         self.revealed = state["revealed"]

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import finesieve as fs
+from finesieve.cli.data.table import label_names, load
 from finesieve.cli.training import docstrings
-from finesieve.cli.training.data import label_names, load
 
 ROWS = [
     {"text": "fine film", "label": "pos"},
@@ -182,7 +182,7 @@ def test_a_hub_name_without_a_network(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(datasets, "load_dataset", local)
     assert load("some/set:test").labels == ["pos", "neg"]
-    code = "from finesieve.cli.training.data import load; load('nobody/no-such-set')"
+    code = "from finesieve.cli.data.table import load; load('nobody/no-such-set')"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from finesieve import ConfigError
+from finesieve.cli.data.table import load
 from finesieve.cli.main import main
-from finesieve.cli.training.data import load
 from finesieve.cli.training.models import load_model, load_tokenizer, resolve
 from finesieve.cli.training.train import Run
 from tests.conftest import BY_HAND, arguments

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from finesieve.cli.data import table as data_module
+from finesieve.cli.data.table import load
 from finesieve.cli.main import main
-from finesieve.cli.training import data as data_module
-from finesieve.cli.training.data import load
 from finesieve.cli.training.models import load_model, resolve, set_dropout
 from finesieve.scoring.frozen import layers_of
 from tests.conftest import BY_HAND, QUICK, THREADS, arguments

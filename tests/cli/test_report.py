@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from finesieve.cli.comparing.tables import RIVAL
+from finesieve.cli.data.table import load
 from finesieve.cli.main import main
 from finesieve.cli.report import charts
 from finesieve.cli.report.report import report
+from finesieve.cli.report.texts import texts_of
 from finesieve.cli.results import write_record
 from tests.cli.test_statistics import record
 
@@ -73,8 +75,35 @@ def test_one_real_run(finished: Path, tmp_path: Path) -> None:
         "as set",
     ):
         assert word in text
-    assert re.search(r"<li><code>[\d.]+</code> \[(torch|sympy)\] ", text)  # the example's text
+    # The example's row and text.
+    assert re.search(r"<li><code>[\d.]+</code> row \d+ \[(torch|sympy)\] ", text)
     assert parsed.count["path"] >= 4
+
+
+def test_texts_of_data_that_have_changed_are_left_out(tmp_path: Path) -> None:
+    """Sorted, cut, edited or removed: other examples' texts are never shown as this run's."""
+    path = tmp_path / "train.csv"
+    lines = [f"text {'x' * (9 - i)},{i % 2}\n" for i in range(9)]
+
+    def write(rows: list[str]) -> None:
+        path.write_text("text,label\n" + "".join(rows))
+
+    write(lines)
+    run: dict[str, Any] = {
+        "config": {"train": str(path), "text": None, "text_pair": None, "label": None},
+        "data": {"digest": load(str(path)).digest},
+    }
+    told = texts_of(run, {})
+    assert (told.of(8), told.missing) == ("[0] text x", "")
+    edited = [lines[0].replace("x", "y"), *lines[1:]]
+    for rows in (sorted(lines), lines[:5], edited, [*lines, "more,1\n"]):
+        write(rows)
+        told = texts_of(run, {})
+        assert told.of(8) == ""
+        assert "has changed since the run" in told.missing
+    path.unlink()
+    assert "cannot be read from here (no file" in texts_of(run, {}).missing
+    assert "did not keep a digest" in texts_of({**run, "data": None}, {}).missing
 
 
 def bench_folder(folder: Path) -> Path:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from finesieve.cli.data.table import load
 from finesieve.cli.main import main
-from finesieve.cli.training.data import load
 
 pytestmark = [pytest.mark.shared, pytest.mark.slow]
 

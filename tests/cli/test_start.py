@@ -43,6 +43,12 @@ DATA = ["--train", "t.csv"]
         ),
         (["compare", *DATA, "--batch-size", "0"], 2, "batch_size is 0"),
         (
+            ["train", *DATA, "--output", "o", "--method", "papr", "--set", "train=0.3"],
+            2,
+            "no method 'papr'; there are finesieve, paper,",
+        ),
+        (["compare", *DATA, "--methods", "full,randon"], 2, "did you mean 'random'?"),
+        (
             ["bench", "s.toml", "--data-dir", "d", "--output", "o", "--workers", "0"],
             2,
             "--workers is 0",

@@ -214,7 +214,7 @@ def test_size_of_loss() -> None:
         (heads.SingleLabel(), long, {"labels": labels}, r"expected logits \[n, classes\]"),
         (heads.MultiLabel(), logits, {"labels": labels}, "one 0 or 1 for each"),
         (heads.Regression(), logits, {"labels": torch.randn(N)}, "as the model's predictions"),
-        (heads.Regression(), (logits[:, :1],), {"labels": torch.randn(N)}, r"the model gave tuple"),
+        (heads.Regression(), (None, {}), {"labels": torch.randn(N)}, r"the model gave tuple"),
         (
             heads.Regression(),
             None,

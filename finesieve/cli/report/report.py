@@ -12,9 +12,10 @@ from finesieve import __version__
 from finesieve.cli.comparing.suite import title_of
 from finesieve.cli.comparing.tables import HEADS, RIVAL, grouped, mean, rows, verdict
 from finesieve.cli.report.charts import Series, chart, histogram, stacked
+from finesieve.cli.report.texts import Texts, texts_of
 from finesieve.cli.results import Record, read_record
 from finesieve.cli.training.runfiles import EXAMPLES, SUMMARY
-from finesieve.errors import ConfigError, FinesieveError
+from finesieve.errors import ConfigError
 
 COLORS = ("#0f766e", "#c2410c", "#4f46e5", "#a16207", "#be185d", "#475569", "#15803d", "#7e22ce")
 PARTS = {"train": "#0f766e", "score": "#d97706", "decide": "#be185d", "data": "#94a3b8"}
@@ -36,8 +37,15 @@ def report(paths: Sequence[str], output: str) -> list[str]:
     target = Path(output)
     if not target.parent.is_dir():
         raise ConfigError(f"no folder {target.parent} to write {target.name} into")
-    target.write_text(page(records, folders), encoding="utf-8")
-    return complaints
+    shown = {
+        place: folder
+        for place, folder in folders.items()
+        if (folder / EXAMPLES).exists() and len(records[place]["stages"]) > 1
+    }
+    found: dict[str, Texts] = {}
+    texts = {place: texts_of(records[place], found) for place in shown}
+    target.write_text(page(records, shown, texts), encoding="utf-8")
+    return complaints + [t.missing for t in found.values() if t.missing]
 
 
 def gather(paths: Sequence[str]) -> tuple[list[Record], dict[int, Path], list[str]]:
@@ -73,7 +81,14 @@ def gather(paths: Sequence[str]) -> tuple[list[Record], dict[int, Path], list[st
 # ---- the page
 
 
-def page(records: Sequence[Record], folders: Mapping[int, Path]) -> str:
+def page(records: Sequence[Record], folders: Mapping[int, Path], texts: Mapping[int, Texts]) -> str:
+    """Return the page.
+
+    Args:
+        records: of all runs, also of those that failed.
+        folders: of the runs whose examples are shown, by the place of their records.
+        texts: of those runs' training data, by the same places.
+    """
     groups = grouped(records)
     names = list(dict.fromkeys(r["name"] for r in records))
     color = {n: COLORS[i % len(COLORS)] for i, n in enumerate(names)}
@@ -110,8 +125,7 @@ def page(records: Sequence[Record], folders: Mapping[int, Path]) -> str:
             body.append(_over_time(run))
         body.append("</section>")
     for place, folder in folders.items():
-        if (folder / EXAMPLES).exists() and len(records[place]["stages"]) > 1:
-            body.append(_examples(records[place], folder))
+        body.append(_examples(records[place], folder, texts[place]))
     return PAGE.replace("{{body}}", "\n".join(body))
 
 
@@ -228,26 +242,10 @@ def _over_time(run: Record) -> str:
 # ---- single examples
 
 
-def _texts(record: Record) -> list[str] | None:
-    """The training texts by row, if the source can still be read."""
-    from finesieve.cli.training.data import load
-
-    c = record["config"]
-    try:
-        table = load(c["train"], c["text"], c["text_pair"], c["label"], True, split="train")
-    except (FinesieveError, OSError):
-        return None
-    out = [""] * (max(table.rows) + 1)
-    for row, text, label in zip(table.rows, table.texts, table.labels, strict=True):
-        out[row] = f"[{label}] {text}"
-    return out
-
-
-def _examples(record: Record, folder: Path) -> str:
+def _examples(record: Record, folder: Path, texts: Texts) -> str:
     import pyarrow.parquet as pq
 
     rows = pq.read_table(folder / EXAMPLES).to_pylist()
-    texts = _texts(record)
     revealed = [r for r in rows if r["loss"] is not None]
     skipped = [r for r in rows if r["verdict"] == "skipped-forward" and r["predicted"] is not None]
     late = [r for r in revealed[len(revealed) // 2 :] if r["loss"] > 2.0]
@@ -282,13 +280,14 @@ def _examples(record: Record, folder: Path) -> str:
             "predicted size",
         ),
         "</div>",
+        f"<p>Rows are counted from 0, without a header.{escape(texts.told)}</p>",
     ]
     for title, note, chosen, key in lists:
         out.append(f"<h3>{title}</h3><p>{note}</p><ol>")
         for r in chosen:
-            text = f"row {r['row']}" if texts is None else texts[r["row"]]
+            text = texts.of(r["row"])
             short = text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 1] + "…"
-            out.append(f"<li><code>{r[key]:.3f}</code> {escape(short)}</li>")
+            out.append(f"<li><code>{r[key]:.3f}</code> row {r['row']} {escape(short)}</li>")
         out.append("</ol>" if chosen else "</ol><p class='none'>none</p>")
     out.append("</section>")
     return "".join(out)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from finesieve.cli.training.data import Table
+from finesieve.cli.data.table import Table
 
 Batch = dict[str, torch.Tensor]
 EXAMPLE = "example"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from finesieve.cli.config import Config
+from finesieve.cli.data.table import Table, label_names, load
 from finesieve.cli.training.batches import Examples
-from finesieve.cli.training.data import Table, label_names, load
 from finesieve.cli.training.models import load_tokenizer, pick_device, precision_note
 from finesieve.errors import DataError
 
@@ -29,21 +29,31 @@ class Prepared:
     evals: dict[str, Examples]
     notes: list[str]
     digest: str  # of the training texts and labels
+    source: dict[str, Any]  # of the training data as a whole: its digest, and the columns taken
 
 
 def prepare(config: Config) -> Prepared:
     """Read and tokenise the training and evaluation data; all complaints come from here."""
-    columns = (config.text, config.text_pair, config.label, config.keep_empty)
+    columns = (
+        config.text,
+        config.text_pair,
+        config.label,
+        config.keep_empty,
+        config.unlabelled,
+    )
     train = load(config.train, *columns, split="train")
+    source = {"digest": train.digest, "columns": list(train.columns)}
     slow = precision_note(config.precision, pick_device(config.device))
-    notes = [*train.notes, *([slow] if slow else [])]
+    notes = [train.taken, *train.notes, *([slow] if slow else [])]
     tables: dict[str, Table] = {}
     names = config.eval
     if not names and config.train == "docstrings":
         names = ("docstrings:test",)
-    for source in names:
-        tables[source] = load(source, *columns, split="validation")
-        notes += tables[source].notes
+    for name in names:
+        tables[name] = load(name, *columns, split="validation")
+        if tables[name].columns != train.columns:
+            notes.append(tables[name].taken)
+        notes += tables[name].notes
     labels = label_names(train, tables.values())  # before anything is held out or left away
     order = np.random.default_rng([config.seed, 77]).permutation(len(train))
     if not tables:
@@ -70,4 +80,4 @@ def prepare(config: Config) -> Prepared:
     examples = Examples(train, number, tokenizer, config.max_length)
     digest = hashlib.sha1(json.dumps([train.texts, train.pairs, train.labels]).encode())
     rows = np.asarray(train.rows, dtype=np.int64)
-    return Prepared(tokenizer, labels, examples, rows, evals, notes, digest.hexdigest())
+    return Prepared(tokenizer, labels, examples, rows, evals, notes, digest.hexdigest(), source)

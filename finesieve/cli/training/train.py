@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -431,6 +432,7 @@ class Run:
             "versions": versions(),
             "hardware": hardware(self.device),
             "config": self.config.as_dict(),
+            "data": self.data.source,
         }
 
     def finish(self) -> dict[str, Any]:
@@ -461,8 +463,8 @@ def train(
     method = methods.registry.build(config.method, config.seed, **config.settings)
     if data is None:
         data = prepare(config)
-        for note in data.notes:
-            live.say(note)
+        for note in data.notes:  # also with `quiet`: they are no progress
+            live.say(note) if not quiet else print(note, file=sys.stderr)
     run = Run(config, data, folder, live)
     if resume:
         run.resume()

@@ -37,7 +37,7 @@ from finesieve.integrations.lightning.order import generator_of, repeated, sampl
 from finesieve.integrations.lightning.prepared import Prepared
 from finesieve.integrations.lightning.watch import LossWatch
 from finesieve.methods.method import Method
-from finesieve.methods.recipes import Recipe
+from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.scoring import heads
 from finesieve.scoring.scorers import SIZE_ALONE, PerExample, SizeFunction, Task, check_losses

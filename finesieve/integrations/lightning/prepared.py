@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from finesieve.scoring.last_layer import LastLayer
-from finesieve.scoring.scorers import Scorer, Scores, scoring
+from finesieve.scoring.scorers import Launched, Scorer, Scores, launcher, scoring
 
 
 class Prepared(Scorer):
@@ -15,10 +15,20 @@ class Prepared(Scorer):
 
     def __init__(self, scorer: Scorer, trainer: Any, module: Any) -> None:
         self._scorer, self._trainer, self._module = scorer, trainer, module
+        self.model = module
 
     def __call__(self, batch: Any) -> Scores:
         with scoring(self._module):  # hooks may draw random numbers
             return self._scorer(self._prepared(batch))
+
+    def launch(self, batch: Any) -> Scores | Launched:
+        with scoring(self._module):
+            return launcher(self._scorer)(self._prepared(batch))
+
+    @property
+    def room(self) -> int:  # type: ignore[override]
+        """As the scorer has it."""
+        return self._scorer.room
 
     def last_layer(self, batch: Any) -> LastLayer | None:
         with scoring(self._module):

@@ -53,7 +53,7 @@ from finesieve.methods.recipes import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.scoring import heads
 from finesieve.scoring.frozen import FrozenPrefix
-from finesieve.scoring.scorers import SIZE_ALONE, SizeFunction
+from finesieve.scoring.scorers import SIZE_ALONE, Scorer, SizeFunction
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.sieve import Sieve
@@ -228,9 +228,7 @@ class Attached:
         # The trainer takes all batches of an optimizer step before it trains on the first.
         step = max(batch_size, options.get("batch_size") or 0) * args.gradient_accumulation_steps
         self.sieve = Sieve.of_host(
-            scorer_of(
-                self.trainer.model, self.head, self._losses, self._size, self._prefix, self._pairs
-            ),
+            self._scorer(),
             method,
             total=total,
             clock=self.clock,
@@ -351,6 +349,11 @@ class Attached:
         if self._pairs:
             return hf_trl.pair_features()
         return self.head.features() if self.head else None
+
+    def _scorer(self) -> Scorer | None:
+        return scorer_of(
+            self.trainer.model, self.head, self._losses, self._size, self._prefix, self._pairs
+        )
 
     def _progress(self) -> float:
         assert self.sieve is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import chain, islice
 from typing import Any, Protocol
 
@@ -48,6 +48,7 @@ class FilteredLoader(hosts.Wrapper):
         self._attached, self._inner, self._length = attached, inner, length
         self._under_way: Generator[Any, None, None] | None = None
         self._skip = attached.sieve.position if attached.sieve is not None else 0
+        self._place: Callable[[Any], Any] = lambda batch: batch  # to where the trainer trains
 
     def __len__(self) -> int:
         if self._length is None:
@@ -74,13 +75,13 @@ class FilteredLoader(hosts.Wrapper):
                 if bool((batch[WEIGHTS] == 1).all()):
                     del batch[WEIGHTS]
                 count += 1
-                yield attached.yielded(batch)
+                yield self._place(attached.yielded(batch))
                 attached.clock.go_on()
             self._under_way = None
         every = attached.trainer.args.gradient_accumulation_steps
         if attached.filters and count not in (0, self._length):
             for _ in range(-count % every):  # the last step of a pass shall be made, not left
-                yield attached.yielded(sieve.filler())
+                yield self._place(attached.yielded(sieve.filler()))
 
     def close(self) -> None:
         """Enter the last step into the books: a trainer that has made them all asks for no more."""
@@ -105,14 +106,15 @@ class FilteredLoader(hosts.Wrapper):
             _set_random_states(inner, begun)
         else:
             attached.begun = now
-        with sieve.ledger.spending("data"):
-            batches = iter(inner)
-            for batch in islice(batches, min(skip, 1)):
-                sieve.check_place(attached.folded(batch))
-            batches = chain(list(islice(batches, 1)), batches)
-        if begun:  # the checkpoint's random state has what starting a loader draws behind it
-            hosts.set_random_state(now["process"])
-        yield from sieve(attached.drawn(batches), positioned=True)
+        with hosts.on_host(inner) as self._place:
+            with sieve.ledger.spending("data"):
+                batches = iter(inner)
+                for batch in islice(batches, min(skip, 1)):
+                    sieve.check_place(attached.folded(batch))
+                batches = chain(list(islice(batches, 1)), batches)
+            if begun:  # the checkpoint's random state has what starting a loader draws behind it
+                hosts.set_random_state(now["process"])
+            yield from sieve(attached.drawn(batches), positioned=True)
         attached.begun = {}
 
 

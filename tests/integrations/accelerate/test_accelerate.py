@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 import finesieve as fs
-from tests.conftest import Bag, make_batches
+from finesieve.scoring.scorers import Scores
+from tests.conftest import Bag, TableScorer, make_batches
 from tests.forked import Run as Forked
 from tests.forked import last_lines
 
@@ -22,7 +23,7 @@ pytest.importorskip("accelerate")
 from accelerate.utils import DataLoaderConfiguration
 
 from finesieve.integrations.accelerate import FilteredLoader
-from tests.integrations.accelerate.ranks import Run, closed, collate, fresh, rows
+from tests.integrations.accelerate.ranks import OPTIONS, Run, closed, collate, fresh, rows
 
 ROOT = Path(__file__).parents[3]
 
@@ -381,3 +382,30 @@ def test_two_ranks(tmp_path: Path) -> None:
         assert rank["full"]
         assert rank["open"]
     assert len(list(tmp_path.glob("finesieve-0-rank*.pt"))) == 2
+
+
+class Seeing(TableScorer):
+    """Notes on which devices it is given batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.devices: set[str] = set()
+
+    def __call__(self, batch: Any) -> Scores:
+        self.devices |= {v.device.type for v in batch.values()}
+        return super().__call__(batch)
+
+
+def test_batches_are_filtered_on_the_host_and_yielded_on_the_loaders_device() -> None:
+    accelerator, scorer = fresh(), Seeing()
+    loader = accelerator.prepare(DataLoader(rows(96), batch_size=8, collate_fn=collate))  # type: ignore[arg-type]
+    loader.device = torch.device("meta")  # as a GPU is: what lies there cannot be read
+    stream = FilteredLoader(
+        accelerator, loader, method=closed(starts={2: 0.2}), scorer=scorer, epochs=2, **OPTIONS
+    )
+    for _ in range(2):
+        for batch in stream:
+            assert {v.device.type for v in batch.values()} == {"meta"}
+        assert loader.device == torch.device("meta")
+    assert scorer.devices == {"cpu"}
+    assert stream.sieve.stage == 2

@@ -190,7 +190,7 @@ def test_scored_as_it_is_trained_on(tmp_path: Path) -> None:
                 module.training,
                 torch.is_autocast_enabled("cpu"),
                 "noise" in batch,
-                torch.is_inference_mode_enabled(),
+                not torch.is_grad_enabled(),
             )
         )
         assert IDS not in batch

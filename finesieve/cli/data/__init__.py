@@ -1,0 +1,1 @@
+"""Labelled text as people have it: files and hub datasets become tables of texts and labels."""

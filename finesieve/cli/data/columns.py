@@ -1,0 +1,118 @@
+"""Which columns hold the text, its pair and the label: as named by the user, or by usual names."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import Any
+
+from finesieve.errors import DataError
+
+Row = dict[str, Any]
+Columns = tuple[str, str | None, str]
+
+TEXTS = (
+    "text",
+    "sentence",
+    "content",
+    "review",
+    "headline",
+    "query",
+    "utterance",
+    "question",
+    "title",
+    "comment",
+    "tweet",
+    "docstring",
+)
+PAIRS = (
+    ("text_a", "text_b"),
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("text1", "text2"),
+)
+# Columns that go together, but only where none is simply called "text".
+WEAK_PAIRS = (("question", "sentence"), ("question", "answer"))
+LABELS = (
+    "label",
+    "labels",
+    "gold_label",
+    "class",
+    "category",
+    "intent",
+    "target",
+    "sentiment",
+)
+_DATA = re.compile(r"-?\d+(\.\d+)?|(\S+\s+){3,}\S+")  # a number, or four words
+
+
+def find_columns(
+    source: str, rows: list[Row], text: str | None, pair: str | None, label: str | None
+) -> Columns:
+    """Return the names of the columns: text, its pair (or None), label.
+
+    Args:
+        source: of the rows, for messages.
+        text, pair, label: as named by the user; None to find them.
+
+    Raises:
+        DataError: with the columns that there are.
+    """
+    have = list(dict.fromkeys(name for row in rows for name in row))
+    for given in (text, pair, label):
+        if given is not None and given not in have:
+            near = get_close_matches(given, have, n=1)
+            raise DataError(
+                f"{source} has no column {given!r}; it has {', '.join(map(repr, have))}"
+                + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+    lower = {name.lower(): name for name in reversed(have)}
+    if label is None:
+        label = next((lower[n] for n in LABELS if n in lower), None)
+        if label is None:
+            raise DataError(_which(source, "label", have))
+    if text is None:
+        weak = () if "text" in lower else WEAK_PAIRS
+        for a, b in (*PAIRS, *weak):
+            if pair is None and a in lower and b in lower and label not in (lower[a], lower[b]):
+                return lower[a], lower[b], label
+        text = next((lower[n] for n in TEXTS if n in lower and lower[n] not in (label, pair)), None)
+    if text is None:
+        wordy = [
+            n
+            for n in have
+            if n not in (label, pair)
+            and isinstance(next((r[n] for r in rows if r.get(n) is not None), None), str)
+        ]
+        if len(wordy) != 1:
+            raise DataError(_which(source, "text", have))
+        text = wordy[0]
+    return text, pair, label
+
+
+def told(source: str, columns: Columns, rows: list[Row]) -> str:
+    """A line that names the columns that were taken, and the others."""
+    text, pair, label = columns
+    others = [repr(n) for n in dict.fromkeys(n for row in rows for n in row) if n not in columns]
+    shown = ", ".join(others[:6]) + (", ..." if len(others) > 6 else "")
+    return (
+        f"{source}: text {text!r}"
+        + (f", second text {pair!r}" if pair else "")
+        + f", label {label!r}"
+        + (f"; not used: {shown}" if others else "")
+    )
+
+
+def _which(source: str, what: str, have: list[str]) -> str:
+    message = (
+        f"{source}: which column is the {what}? Name it with --{what}; there are "
+        f"{', '.join(f'{n:.40}' if len(n) > 40 else repr(n) for n in have)}"
+    )
+    if len(have) == 1 and not have[0].isidentifier():
+        return (
+            f"{message}, the whole first line: expected a comma, semicolon, tab or | between cells"
+        )
+    if any(_DATA.fullmatch(n.strip()) for n in have):
+        return f"{message}. That looks like a row: put a header line above it, e.g. text,label"
+    return message

@@ -1,0 +1,231 @@
+"""Labelled examples from a file, a hub dataset or the built-in `docstrings`.
+
+Everything is checked here, at the door: after `load` and `label_names` a run cannot fail on data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finesieve.cli.data.columns import Columns, find_columns, told
+from finesieve.cli.data.files import is_file_name, read_file
+from finesieve.cli.data.hub import read_hub
+from finesieve.cli.data.labels import (
+    Label,
+    alike,
+    as_label,
+    doubtful,
+    is_missing,
+    numbers_if_all_are,
+)
+from finesieve.errors import DataError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_TWICE = re.compile("â€[™œ\x9d“”¦]|Ã[©¨¤¶¼±]")  # UTF-8 read as Windows-1252, and written again
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Table:
+    """Labelled examples.
+
+    pairs: None for single texts. rows: each one's row in the source, counted from 0, without the
+    header. taken: a line that names the columns. notes: what else the user has to know. digest: of
+    all texts and labels of the source.
+    """
+
+    name: str
+    texts: list[str]
+    pairs: list[str] | None
+    labels: list[Label]
+    rows: list[int]
+    columns: tuple[str | None, str | None, str | None] = (None, None, None)
+    taken: str = ""
+    notes: list[str] = field(default_factory=list)
+    digest: str = ""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, index: Sequence[int], name: str | None = None) -> Table:
+        return Table(
+            name or self.name,
+            [self.texts[i] for i in index],
+            [self.pairs[i] for i in index] if self.pairs is not None else None,
+            [self.labels[i] for i in index],
+            [self.rows[i] for i in index],
+            self.columns,
+        )
+
+
+def load(
+    source: str,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+    keep_empty: bool = False,
+    unlabelled: str = "refuse",
+    split: str = "train",
+) -> Table:
+    """Read and check one source.
+
+    Args:
+        source: a file, a hub dataset id ("name" or "name:split"), or "docstrings" /
+            "docstrings:train" / "docstrings:test".
+        text, text_pair, label: column names; found by their usual names if not given.
+        keep_empty: keeps rows with an empty text, which are dropped else.
+        unlabelled: "refuse" rows without a label and labels like nan or -1 that probably say so,
+            "drop" them, or "keep" such labels as classes.
+        split: the part of the dataset, where the source names none.
+
+    Raises:
+        DataError: with what is wrong, where, and what to do.
+    """
+    notes: list[str] = []
+    if source.split(":")[0] == "docstrings" and not Path(source).exists():
+        from finesieve.cli.training.docstrings import rows as docstring_rows
+
+        part = source.split(":")[1] if ":" in source else split
+        rows = docstring_rows(part)
+    elif Path(source).exists() or is_file_name(source):
+        rows, notes = read_file(Path(source))
+    else:
+        rows = read_hub(source, split)
+    if not rows:
+        raise DataError(f"{source} is empty: expected a row per example")
+    columns = find_columns(source, rows, text, text_pair, label)
+    table = _checked(source, rows, columns, keep_empty, unlabelled)
+    table.taken, table.notes = told(source, columns, rows), notes + table.notes
+    return table
+
+
+def _checked(
+    source: str, rows: list[Row], columns: Columns, keep_empty: bool, unlabelled: str
+) -> Table:
+    text, pair, label = columns
+    table = Table(source, [], [] if pair else None, [], [], columns)
+    missing, blank, empty = [], 0, 0
+    for number, row in enumerate(rows):
+        a, b, y = row.get(text), row.get(pair) if pair else "", row.get(label)
+        if is_missing(y):
+            if all(is_missing(value) for value in row.values()):
+                blank += 1
+            else:
+                missing.append(number)
+            continue
+        for name, value in ((text, a), (pair, b)):
+            _check_text(source, number, name, value)
+        if not (a or "").strip() or (pair and not (b or "").strip()):
+            empty += 1
+            if not keep_empty:
+                continue
+        table.texts.append(a or "")
+        if table.pairs is not None:
+            table.pairs.append(b or "")
+        table.labels.append(as_label(source, number, label, y))
+        table.rows.append(number)
+    if blank:
+        table.notes.append(
+            f"{source}: {blank} of {len(rows)} rows without anything in them dropped"
+        )
+    if missing:
+        what = f"{len(missing)} of {len(rows)} examples have no {label!r} ({_shown(missing)})"
+        if unlabelled != "drop":
+            raise DataError(
+                f"{source}: {what}: leave them out with --unlabelled drop, or name another column "
+                "with --label"
+            )
+        table.notes.append(f"{source}: {what}; dropped")
+    while unlabelled != "keep" and (odd := doubtful(table.labels)) is not None:
+        table = _without(table, odd, unlabelled)
+    if empty:
+        what = "kept" if keep_empty else "dropped (--keep-empty keeps them)"
+        table.notes.append(f"{source}: {empty} of {len(rows)} rows with an empty text {what}")
+    table.labels = numbers_if_all_are(source, label, table.labels)
+    if not table.texts:
+        raise DataError(f"{source}: every text is empty; is {text!r} the right column?")
+    table.notes += [f"{source}: {names} are different classes" for names in alike(table.labels)]
+    broken = sum(bool(_TWICE.search(x)) for x in table.texts)
+    if broken:
+        table.notes.append(
+            f"{source}: {broken} texts have letters like â€™ or Ã©: UTF-8 that was read in another "
+            "encoding and saved again"
+        )
+    content = json.dumps([table.texts, table.pairs, table.labels, table.rows]).encode()
+    table.digest = hashlib.sha1(content).hexdigest()
+    return table
+
+
+def _check_text(source: str, number: int, name: str | None, value: Any) -> None:
+    if value is not None and not isinstance(value, str):
+        raise DataError(
+            f"{source}, example {number}: {name!r} is a {type(value).__name__} "
+            f"({value!r:.40}); expected text: is it the right column?"
+        )
+    if value is not None and not value.isascii() and _SURROGATE.search(value):
+        raise DataError(
+            f"{source}, example {number}: {name!r} has half of a surrogate pair "
+            "(\\ud800 to \\udfff): it was cut or decoded wrongly"
+        )
+
+
+def _without(table: Table, odd: Label, unlabelled: str) -> Table:
+    """The examples that do not have a label which probably stands for a missing one."""
+    rows = [row for row, y in zip(table.rows, table.labels, strict=True) if y == odd]
+    what = f"{len(rows)} of {len(table)} examples have the label {odd!r} ({_shown(rows)})"
+    if unlabelled == "refuse":
+        raise DataError(
+            f"{table.name}: {what}, which usually says that there is none: leave them out with "
+            "--unlabelled drop, or keep it as a class with --unlabelled keep"
+        )
+    rest = table.take([i for i, y in enumerate(table.labels) if y != odd])
+    rest.notes = [*table.notes, f"{table.name}: {what}; dropped"]
+    return rest
+
+
+def _shown(rows: list[int]) -> str:
+    return f"rows {', '.join(map(str, rows[:5]))}{', ...' if len(rows) > 5 else ''}, from 0"
+
+
+def label_names(train: Table, evals: Iterable[Table]) -> list[Label]:
+    """Return the classes, sorted, from the training split.
+
+    If one split has text labels, whole numbers in the others are taken as text too.
+
+    Raises:
+        DataError: where there are too few or too many classes, or splits differ.
+    """
+    evals = list(evals)
+    if any(isinstance(y, str) for table in (train, *evals) for y in table.labels):
+        for table in (train, *evals):
+            table.labels = [str(y) for y in table.labels]
+    counts = Counter(train.labels)
+    if len(counts) < 2:
+        only = next(iter(counts))
+        raise DataError(
+            f"{train.name}: every example has the label {only!r}; at least two classes are needed "
+            "to train a classifier: is it the right column, or a file sorted and cut by class?"
+        )
+    if len(counts) > 1000 and len(counts) > len(train) // 2:
+        raise DataError(
+            f"{train.name}: {len(counts)} different labels in {len(train)} examples; expected "
+            "classes: is it the right column?"
+        )
+    names: list[Label] = sorted(counts)
+    for table in evals:
+        strange = sorted(set(map(str, set(table.labels) - set(counts))))
+        if strange:
+            raise DataError(
+                f"{table.name} has labels that {train.name} has not: {', '.join(strange[:5])} "
+                f"(known: {', '.join(map(str, names[:8]))}{', ...' if len(names) > 8 else ''})"
+                + ("; -1 probably says that a row has no label" * (strange == ["-1"]))
+            )
+    return names
