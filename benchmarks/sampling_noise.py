@@ -103,8 +103,8 @@ def main() -> None:
                 gates: dict[str, Gate] = {
                     "random": Random(share),
                     "random, systematic": Random(share, systematic=True),
-                    "by size": ThresholdSampling(share, 0.05),
-                    "by size, systematic": ThresholdSampling(share, 0.05, systematic=True),
+                    "by size": ThresholdSampling(share, 0.05, systematic=False),
+                    "by size, systematic": ThresholdSampling(share, 0.05),
                 }
                 raw = {k: variance(g, sizes, labels, gradients) for k, g in gates.items()}
                 row = {k: round(v / raw["random"], 3) for k, v in raw.items()}

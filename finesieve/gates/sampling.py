@@ -15,16 +15,15 @@ from finesieve.gates.protocol import Gate, Limits, Offer, State, Verdict
 Array = npt.NDArray[np.float64]
 
 
-def inclusion(sizes: npt.ArrayLike, threshold: float, floor: float = 0.0) -> Array:
+def inclusion(sizes: npt.ArrayLike, threshold: float | Array, floor: float = 0.0) -> Array:
     """p = min(1, max(size / threshold, floor)), float64 of the shape of `sizes`.
 
     Threshold sampling: Duffield, Lund & Thorup, "Learn more, sample less", 2005. For a given
     expected number kept no other choice of probabilities has a smaller variance of the sum.
     """
     s = np.asarray(sizes, dtype=np.float64)
-    if threshold <= 0:
-        return np.ones_like(s)
-    return np.clip(s / threshold, floor, 1.0)
+    t = np.broadcast_to(np.asarray(threshold, dtype=np.float64), s.shape)
+    return np.clip(np.divide(s, t, out=np.ones_like(s), where=t > 0), floor, 1.0)
 
 
 def solve_threshold(
@@ -142,6 +141,36 @@ def balanced_threshold(
     return float(np.clip(np.sqrt(v[0] / k[0]), begin, points[at]))
 
 
+def class_thresholds(
+    sizes: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    least: float,
+    weights: npt.ArrayLike | None = None,
+    drawn: npt.ArrayLike | None = None,
+) -> Array:
+    """Returns float64[n], the highest threshold that does not starve an example's class.
+
+    It is the mean size of the class over `least`, so that of every class the share `least` is kept
+    in expectation (a little less where some of its examples are certain). Under one threshold for
+    all, hardly anything would be kept of a class that is small and easy, and it would be learned
+    from a few examples of large weight.
+
+    Args:
+        sizes: [n], non-negative and finite.
+        labels: int[n].
+        least: share of each class, in (0, 1].
+        weights: [n], how often each is expected to be here (1 by default).
+        drawn: [n], how many of the stream's examples each stands for (as `weights` by default).
+    """
+    s = np.asarray(sizes, dtype=np.float64)
+    w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
+    kinds = np.unique(np.asarray(labels), return_inverse=True)[1]
+    count = np.bincount(kinds, w if drawn is None else np.asarray(drawn, dtype=np.float64))
+    total = np.bincount(kinds, w * s)
+    bound = np.where(total > 0, total / (least * count), np.inf)  # no sizes, nothing to starve
+    return np.asarray(bound[kinds])
+
+
 class ThresholdSampling(Gate):
     """Keep example i with probability min(1, size_i / threshold); weigh it 1 / probability.
 
@@ -159,9 +188,11 @@ class ThresholdSampling(Gate):
         still teach under dropout, or be mispredicted; without a floor it would come, rarely, with
         a weight that spoils the step.
     cost_ratio: seconds to score an example over seconds to train on it; None: as the sieve
-        measures it. least: share kept at least, whatever the balance says: variance is not all, the
-        optimizer needs steps too. Both of use only without a share.
-    systematic: roll for neighbours in label and size together (`Dice.systematic`).
+        measures it. least: share kept at least, of the pool and of each label in it, whatever the
+        balance says: variance is not all, the optimizer needs steps too, and a small class needs
+        examples. Both of use only without a share.
+    systematic: keep of every label and size as many as expected (`Dice.systematic`), instead of
+        rolling for each example alone: the probabilities are the same, the variance is smaller.
     """
 
     def __init__(
@@ -171,7 +202,7 @@ class ThresholdSampling(Gate):
         seed: int = 0,
         cost_ratio: float | None = None,
         least: float = 0.0,
-        systematic: bool = False,
+        systematic: bool = True,
     ) -> None:
         self.systematic = systematic
         self.share = None if share is None else check_share("share", share)
@@ -193,7 +224,12 @@ class ThresholdSampling(Gate):
             )
         else:
             threshold = solve_threshold(sizes, share * drawn, self.floor)
-        p = inclusion(sizes, threshold, self.floor).astype(np.float32)
+        bound: float | Array = threshold
+        if share is None and self.least > 0 and offer.features is not None:
+            stood = None if offer.probability is None else 1.0 / offer.probability
+            starving = class_thresholds(sizes, offer.features.cross, self.least, drawn=stood)
+            bound = np.minimum(threshold, starving)
+        p = inclusion(sizes, bound, self.floor).astype(np.float32)
         if self.systematic:
             keep = self._dice.systematic(p, strata(offer, sizes))
         else:

@@ -32,7 +32,7 @@ except ImportError as error:
 from finesieve.errors import ConfigError, FinesieveWarning, StateError
 from finesieve.integrations import common as hosts
 from finesieve.methods.method import Method
-from finesieve.methods.recipes import Recipe
+from finesieve.methods.recipe import Recipe
 from finesieve.scoring.scorers import Scorer, unwrapped
 from finesieve.sieve.options import SieveOptions, scorer_of
 from finesieve.sieve.ranks import Alone, Ranks

@@ -7,7 +7,7 @@ from typing import Any
 
 from finesieve.errors import ConfigError
 from finesieve.methods.method import Method
-from finesieve.methods.recipes import Recipe
+from finesieve.methods.recipe import Recipe
 
 # Package and class that a trainer's class descends from -> the module that serves it.
 _HOSTS = {

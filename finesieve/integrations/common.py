@@ -18,7 +18,7 @@ from finesieve.batches.carry import of_kind
 from finesieve.batches.device import to_device
 from finesieve.errors import ConfigError
 from finesieve.methods.method import Method
-from finesieve.methods.recipes import Recipe
+from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.sieve.schedule import StreamSchedule
 

@@ -7,23 +7,19 @@ from collections.abc import Callable
 from typing import Any
 
 from finesieve.methods import registry
-from finesieve.methods.method import Method
-from finesieve.methods.recipes import (
-    Adaptive,
+from finesieve.methods.baselines.recipes import (
     Authors,
-    Budget,
-    Full,
     InfoBatch,
     LossSampling,
-    Manual,
     Paper,
     Quantile,
-    RandomSubset,
-    Recipe,
     RhoLoss,
     SelectiveBackprop,
     TopLoss,
 )
+from finesieve.methods.method import Method
+from finesieve.methods.recipe import Recipe
+from finesieve.methods.recipes import Adaptive, Budget, Full, Manual, RandomSubset
 from finesieve.methods.registry import REGISTRY, named
 
 __all__ = [

@@ -28,7 +28,6 @@ def finesieve(
     cost_ratio: float | None = None,
     predictor_bits: int = 20,
     starts: dict[int, float] | None = None,
-    systematic: bool | None = None,
     **stages: Any,
 ) -> Method:
     """Threshold sampling at both gates, label-crossed hashed predictor, automatic stages.
@@ -38,13 +37,11 @@ def finesieve(
     number of optimizer steps. budget: instead of all these, the total cost as a share of plain
     training's (see `Budget`). cost_ratio: see `Automatic`; measured by default. starts: stages by
     hand (see `Fixed`), which choose no share, so give `score` too.
-    systematic: keep of every label and size as many as expected instead of rolling for each example
-    alone; by default with a budget. Further settings go to `Automatic` or `Budget`.
+    Further settings go to `Automatic` or `Budget`.
     """
     if budget is not None and (train, score, starts) != (None, None, None):
         raise ConfigError("budget sets shares and stages: leave out train, score and starts")
-    systematic = budget is not None if systematic is None else systematic
-    rule = ThresholdSampling(score, floor_forward, seed=2 * seed, systematic=systematic)
+    rule = ThresholdSampling(score, floor_forward, seed=2 * seed)
     forward = PredictorGate(SizeRegression(predictor_bits), rule, audit, seed)
     backward = ThresholdSampling(
         train,
@@ -52,7 +49,6 @@ def finesieve(
         seed=2 * seed + 1,
         cost_ratio=cost_ratio,
         least=least,
-        systematic=systematic,
     )
     policy: Stages
     opening: Gate = Open()
@@ -61,7 +57,7 @@ def finesieve(
             raise ConfigError(f"stages are set by hand, so {sorted(stages)} would have no effect")
         policy = Fixed(starts)
     elif budget is not None:
-        opening, policy = Random(check_budget(budget), seed, systematic), Budget(**stages)
+        opening, policy = Random(check_budget(budget), seed, systematic=True), Budget(**stages)
     else:
         policy = Automatic(**stages)
     return Method("finesieve", forward, backward, policy, opening, batch_share=0.5)

@@ -9,10 +9,11 @@ from typing import Any
 
 from finesieve.errors import ConfigError
 from finesieve.methods import recipes
+from finesieve.methods.baselines import recipes as baselines
 from finesieve.methods.method import Method
-from finesieve.methods.recipes import Recipe
+from finesieve.methods.recipe import Recipe
 
-_BY_ITSELF = ("train", "score", "cost_ratio", "systematic")  # found where they are None
+_BY_ITSELF = ("train", "score", "cost_ratio")  # found where they are None
 
 
 def ours(**settings: Any) -> Recipe:
@@ -32,16 +33,16 @@ def ours(**settings: Any) -> Recipe:
 
 REGISTRY: Mapping[str, Callable[..., Recipe]] = {
     "finesieve": ours,
-    "paper": recipes.Paper,
-    "authors": recipes.Authors,
+    "paper": baselines.Paper,
+    "authors": baselines.Authors,
     "full": recipes.Full,
     "random": recipes.RandomSubset,
-    "quantile": recipes.Quantile,
-    "selective-backprop": recipes.SelectiveBackprop,
-    "top-loss": recipes.TopLoss,
-    "loss-sampling": recipes.LossSampling,
-    "infobatch": recipes.InfoBatch,
-    "rho-loss": recipes.RhoLoss,
+    "quantile": baselines.Quantile,
+    "selective-backprop": baselines.SelectiveBackprop,
+    "top-loss": baselines.TopLoss,
+    "loss-sampling": baselines.LossSampling,
+    "infobatch": baselines.InfoBatch,
+    "rho-loss": baselines.RhoLoss,
 }
 
 

@@ -20,7 +20,7 @@ from finesieve.costs.meter import Work
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.protocol import State
 from finesieve.methods.method import Method
-from finesieve.methods.recipes import Recipe
+from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.scoring.head_start import HeadStart
 from finesieve.scoring.heads import Head

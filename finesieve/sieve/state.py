@@ -24,7 +24,7 @@ from finesieve.sieve.flow import Counters, Flow
 from finesieve.sieve.loop import Loop
 from finesieve.sieve.options import SieveOptions
 
-_VERSION = 10
+_VERSION = 11
 
 
 def identity(method: Method, options: SieveOptions, total: int | None) -> dict[str, Any]:

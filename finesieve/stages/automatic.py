@@ -79,6 +79,7 @@ class Automatic(Stages):
             floors=(forward.floor, backward.floor),
             audit=forward.audit,
             least=backward.least,
+            labels=window.column("label")[recent],
             pool=POOL,
         )
         return [

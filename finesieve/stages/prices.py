@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from finesieve.gates.sampling import Array, balanced_threshold, inclusion, solve_threshold
+from finesieve.gates.sampling import (
+    Array,
+    balanced_threshold,
+    class_thresholds,
+    inclusion,
+    solve_threshold,
+)
 
 POOL = 256  # examples that gates decide on at a time, where policies replay them
 
@@ -38,6 +45,7 @@ def stage_prices(
     floors: tuple[float, float],
     audit: float = 0.0,
     least: float = 0.0,
+    labels: npt.NDArray[Any] | None = None,
     pool: int | None = None,
 ) -> Prices:
     """Replay the gates over known sizes and price what they would do.
@@ -49,7 +57,8 @@ def stage_prices(
     size, predicted: [n]. weights: [n], how many examples each stands for. train: share of the
     stream trained on; None: what balances variance and cost, but no less than `least`. score:
     shares of the stream to consider for scoring. cost_ratio: F / T. floors: least probability at
-    the (forward, backward) gate. pool: examples that the gates decide on at a time, in order: sizes
+    the (forward, backward) gate. labels: of the examples: `least` holds
+    for each class. pool: examples that the gates decide on at a time, in order: sizes
     fall while a model learns, and what differs between pools is nothing that a gate can use; all
     at once by default.
     """
@@ -69,7 +78,11 @@ def stage_prices(
             threshold = balanced_threshold(s_ / q, scoring, floors[1], w_ * q, least * total)
         else:
             threshold = solve_threshold(s_ / q, train * total, floors[1], w_ * q)
-        p = inclusion(s_ / q, threshold, floors[1])
+        bound: float | Array = threshold
+        if train is None and least > 0 and labels is not None:
+            starving = class_thresholds(s_ / q, labels[at], least, w_ * q, w_)
+            bound = np.minimum(threshold, starving)
+        p = inclusion(s_ / q, bound, floors[1])
         some = s_ > 0  # what has no gradient adds no variance, whatever its probability
         variance = float(((w_ * s_ * s_)[some] / (q * p)[some]).sum())
         return np.array([scoring + float((w_ * q * p).sum()), variance])

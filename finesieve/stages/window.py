@@ -13,7 +13,8 @@ from finesieve.errors import ConfigError
 from finesieve.gates.protocol import BoolArray, Offer, State
 
 Array = npt.NDArray[np.float64]
-_COLUMNS = ("loss", "size", "predicted", "probability", "keep", "audited")
+_COLUMNS = ("loss", "size", "predicted", "probability", "keep", "audited", "label")
+_UNKNOWN = {"probability": 1.0, "label": 0.0}  # all else is NaN
 
 
 def auc(score: npt.ArrayLike, positive: npt.ArrayLike, weights: npt.ArrayLike) -> float:
@@ -48,10 +49,13 @@ class Window:
         self.revealed = 0
 
     def add(self, offer: Offer, audited: BoolArray | None = None) -> None:
-        """Take in an offer with loss and size; what is unknown is NaN, the probability 1.
+        """Take in an offer with loss and size; what is unknown is NaN, the probability 1, the
+        label 0.
 
         audited: bool[n], which of them the audit let through.
         """
+        label = None if offer.features is None else offer.features.cross
+        given = {"audited": audited, "label": label}
         n = min(offer.n, self.length)
         if self._end + n > 2 * self.length:
             kept = self.length - n
@@ -59,9 +63,9 @@ class Window:
             self._end = kept
         new = self._table[:, self._end : self._end + n]
         for row, name in zip(new, _COLUMNS, strict=True):
-            value = audited if name == "audited" else getattr(offer, name)
+            value = given[name] if name in given else getattr(offer, name)
             if value is None:
-                row[:] = 1.0 if name == "probability" else np.nan
+                row[:] = _UNKNOWN.get(name, np.nan)
             else:
                 row[:] = value[-n:] if n < offer.n else value
         self._end += n

@@ -30,10 +30,7 @@ GATES: dict[str, Callable[[], fs.Gate]] = {
         fs.SizeRegression(10), fs.ThresholdSampling(0.4, 0.1), audit=0.1
     ),
     "random, systematic": lambda: fs.Random(0.3, systematic=True),
-    "sampling, systematic": lambda: fs.ThresholdSampling(0.2, systematic=True),
-    "regression + sampling, systematic": lambda: fs.PredictorGate(
-        fs.SizeRegression(10), fs.ThresholdSampling(0.4, 0.1, systematic=True), audit=0.1
-    ),
+    "sampling, each alone": lambda: fs.ThresholdSampling(0.2, systematic=False),
     "bayes + cut-off": lambda: fs.PredictorGate(fs.NaiveBayes(1024), fs.CutOff()),
 }
 

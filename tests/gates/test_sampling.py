@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finesieve.gates.protocol import Offer
+from finesieve.gates.protocol import Features, Offer
 from finesieve.gates.sampling import (
     ThresholdSampling,
     balanced_threshold,
@@ -109,6 +109,32 @@ def test_the_balance_keeps_no_less_than_asked() -> None:
     p = gate.decide(Offer(np.arange(400), size=s.astype(np.float32), drawn=800)).probability
     assert p is not None
     assert p.sum() == pytest.approx(200, rel=1e-5)  # of the 800 drawn
+
+
+def test_no_class_is_starved() -> None:
+    """A small class that is easy keeps its share, though one threshold for all would drop it."""
+    dice = np.random.default_rng(0)
+    labels = np.where(np.arange(400) < 40, 1, 0)
+    s = np.where(labels == 1, 0.01, dice.lognormal(-1, 1, 400)).astype(np.float32)
+    gate = ThresholdSampling(None, 0.02, cost_ratio=0.3, least=0.2)
+    alone = gate.decide(Offer(np.arange(400), size=s)).probability
+    features = Features(np.zeros((400, 1), np.int64), labels)
+    together = gate.decide(Offer(np.arange(400), size=s, features=features))
+    p = together.probability
+    assert alone is not None
+    assert p is not None
+    assert alone[labels == 1].sum() < 2
+    assert p[labels == 1].sum() == pytest.approx(40 * 0.2, rel=1e-5)
+    assert p[labels == 0] == pytest.approx(alone[labels == 0])  # that class has enough
+    assert together.keep[labels == 1].sum() == 8  # of each label as many as expected
+
+    half = np.full(400, 0.5, np.float32)  # behind a forward gate: 800 were drawn, 80 of the class
+    behind = gate.decide(Offer(np.arange(400), size=s, features=features, probability=half))
+    assert behind.probability is not None
+    assert behind.probability[labels == 1].sum() == pytest.approx(80 * 0.2, rel=1e-5)
+    none = gate.decide(Offer(np.arange(400), size=s * labels, features=features)).probability
+    assert none is not None
+    assert none[labels == 0] == pytest.approx(0.02)  # without sizes there is nothing to starve
 
 
 def test_balanced_threshold_by_hand() -> None:

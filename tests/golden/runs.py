@@ -286,7 +286,7 @@ def tuples() -> Record:
 def fixed_lengths() -> Record:
     """Batches come in two lengths only; survivors a batch, scoring batch and seeds are set."""
     return Loop(
-        lambda: by_hand_method(systematic=True, train=0.3, score=0.6),
+        lambda: by_hand_method(train=0.3, score=0.6),
         _one_order(480),
         lengths=[6, 12],
         batch_size=6,

@@ -139,7 +139,7 @@ def test_a_gate_of_ones_own_learns_from_training_losses_whatever_the_stages() ->
     assert mine.learns
     assert not methods.registry.build("random").learns
     assert not methods.registry.build("full").learns
-    by_itself = methods.registry.build("finesieve", budget=None, train=None, systematic=None)
+    by_itself = methods.registry.build("finesieve", budget=None, train=None)
     assert by_itself.learns
     assert by_itself.name == "finesieve"
     _, seen = passes(mine, 2)
@@ -182,7 +182,9 @@ def test_they_are_methods_by_name(name: str) -> None:
 
 
 def test_every_method_has_its_card() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "methods.md").read_text(
+        encoding="utf-8"
+    )
     rows = set(re.findall(r"^\| `([a-z-]+)` \|", page, re.M))
     assert rows == set(methods.REGISTRY)
     headings = set(re.findall(r"[a-z-]+", " ".join(re.findall(r"^## (.*)$", page, re.M))))

@@ -183,7 +183,7 @@ def test_records_have_the_threshold_and_the_audit() -> None:
     z = last["size"] / last["forward_probability"]
     certain = last["backward_probability"] == 1
     assert sieve.threshold is not None
-    assert z[certain].min() >= sieve.threshold * (1 - 1e-5)
+    assert z[certain].min() > 0  # below the threshold, too, where a class would be starved
     assert np.nanmax(z[~certain]) <= sieve.threshold * (1 + 1e-5)
     assert 0.3 < sieve.window.audit() < 3
 

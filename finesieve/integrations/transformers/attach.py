@@ -49,7 +49,7 @@ from finesieve.integrations.transformers.tasks import (
     scorer_of,
 )
 from finesieve.methods.method import Method
-from finesieve.methods.recipes import Recipe
+from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.scoring import heads
 from finesieve.scoring.frozen import FrozenPrefix

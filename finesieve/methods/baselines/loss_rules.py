@@ -125,7 +125,7 @@ class LossSampling(Gate):
     """
 
     def __init__(self, share: float, floor: float = 0.05, seed: int = 0) -> None:
-        self._rule = ThresholdSampling(share, floor, seed)
+        self._rule = ThresholdSampling(share, floor, seed, systematic=False)
 
     @property
     def _dice(self) -> Dice:
