@@ -68,7 +68,7 @@ class TrainedLoss:
         loss, outputs = self._hosts(model, inputs, items)
         if self._head is not None and self._watches:
             each, sizes = self._head.both(outputs, targets)
-            self.scale.compare(loss, each, outputs, targets, items)
+            self.scale.compare(loss, each, targets, items)
             sieve.observe(each, _riding(carried), sizes)
         return loss, outputs
 
@@ -79,7 +79,7 @@ class TrainedLoss:
             assert self._head is not None
             loss, outputs = self._hosts(model, inputs, items)
             each = self._head.losses(outputs, inputs)
-            self.scale.compare(loss, each, outputs, inputs, items)
+            self.scale.compare(loss, each, inputs, items)
         else:
             if not self._own:
                 self._ask(inputs, items)
@@ -128,7 +128,7 @@ class TrainedLoss:
         assert self._head is not None
         with scoring(self._trainer.model) as model:
             loss, outputs = self._hosts(model, dict(inputs), items)
-            self.scale.compare(loss, self._head.losses(outputs, inputs), outputs, inputs, items)
+            self.scale.compare(loss, self._head.losses(outputs, inputs), inputs, items)
 
 
 def _riding(carried: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ batch that goes through it. One of the two must reproduce it within rounding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -59,13 +58,12 @@ class LossScale:
         args, counted = trainer.args, trainer.model_accepts_loss_kwargs and items is not None
         return int(args.world_size) if args.average_tokens_across_devices and counted else 1
 
-    def compare(self, host: Tensor, each: Tensor, outputs: Any, targets: Any, items: Any) -> None:
+    def compare(self, host: Tensor, each: Tensor, targets: Any, items: Any) -> None:
         """Notes how far the trainer's loss of a batch is from ours.
 
         Args:
-            host: the trainer's loss, a scalar.
+            host: the trainer's loss, a scalar; its precision says how much is rounding.
             each: the head's losses, float[n].
-            outputs: the model's, whose precision says how much of a difference is rounding.
             targets: the batch's columns.
             items: the trainer's `num_items_in_batch`.
 
@@ -74,6 +72,7 @@ class LossScale:
         """
         if self._head is None:
             return
+        rounding = self._rounding(host)
         each, host = each.detach().float(), host.detach().float()
         labels = torch.as_tensor(targets[self._head.targets[0]])
         mean, counted = each.mean(), (labels != IGNORED).sum()
@@ -83,13 +82,20 @@ class LossScale:
             mean = (each * (self._head.per or count.to(each))).sum() / counted.clamp(min=1)
         share = counted.to(each) / items if items is not None else 1.0 / self._parts
         ours = torch.stack([mean, mean * share]) * self._times(items)
-        apart = (host - ours).abs() / (_rounding(outputs) * ours.abs() + _NOTHING)
+        apart = (host - ours).abs() / (rounding * ours.abs() + _NOTHING)
         apart = apart.nan_to_num(0.0, 0.0, 0.0)  # a loss that is no number tells nothing
         first = self._worst is None
         self._worst = apart if self._worst is None else torch.maximum(self._worst, apart)
         self._latest, self._read = host / ours, False
         if first or host.device.type == "cpu":
             self.check()
+
+    def _rounding(self, host: Tensor) -> float:
+        """The relative difference that rounding explains."""
+        args, kind = self._trainer.args, host.dtype
+        if args.torch_compile and (args.bf16 or args.fp16):  # which may leave out a rounding
+            kind = torch.bfloat16
+        return max(_ROUNDING, 2.0 * torch.finfo(kind).eps)
 
     def check(self) -> None:
         """Reads what was compared since the last call.
@@ -124,18 +130,6 @@ class LossScale:
         if share:
             return loss / self._parts
         return loss if self.is_share is None else loss * self._times(items)
-
-
-def _rounding(outputs: Any) -> float:
-    """Returns the relative difference that the precision of a model's outputs explains."""
-    found = outputs.values() if isinstance(outputs, Mapping) else outputs
-    found = found if isinstance(outputs, (Mapping, tuple, list)) else [outputs]
-    coarse = [
-        torch.finfo(x.dtype).eps
-        for x in found
-        if isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 0
-    ]
-    return max(_ROUNDING, 2.0 * max(coarse, default=0.0))
 
 
 def _ratio(found: float) -> str:

@@ -57,8 +57,8 @@ def own_forward(change: Any) -> BertForSequenceClassification:
                 out.loss = change(out, labels)
             return out
 
-    torch.manual_seed(0)
-    return OwnForSequenceClassification(BertConfig(**SMALL))
+    torch.manual_seed(0)  # with logits as large as those of a model of the usual width
+    return OwnForSequenceClassification(BertConfig(**SMALL, initializer_range=0.1))
 
 
 def refused(host: Trainer, said: str, **options: Any) -> None:
@@ -92,7 +92,9 @@ def test_a_loss_of_the_models_own_is_noticed_on_an_untrained_head(
     tmp_path: Path, name: str
 ) -> None:
     """Where all of them are about ln 2."""
-    host = trainer(tmp_path, own_forward(LOSSES[name]), Data(64), **SHORT)
+    host = trainer(
+        tmp_path, own_forward(LOSSES[name]), Data(64), **SHORT, per_device_train_batch_size=16
+    )
     refused(host, r"loss is \d+\.\d+ times that of SingleLabel")
 
 
