@@ -63,7 +63,7 @@ def own_forward(change: Any) -> BertForSequenceClassification:
 
 def refused(host: Trainer, said: str, **options: Any) -> None:
     """While gates are open, at the first batch; with the mend."""
-    attached = hf.attach(host, closed(), **{**NO_HEAD_START, **options})
+    attached = hf.attach(host, closed(starts={2: 0.5}), **{**NO_HEAD_START, **options})
     with pytest.raises(fs.ConfigError, match=said) as error:
         host.train()
     assert "losses=function" in str(error.value)
