@@ -103,6 +103,10 @@ class Loop:
         flow.counters.batches_in_pass = 0
         flow.counters.passes += 1
 
+    def may_exceed_total(self) -> None:
+        """More examples than `total` are no reason to warn."""
+        self._total = None
+
     def check_place(self, batch: Any) -> None:
         """Raises `StateError` if this is not the batch drawn last before the interruption."""
         self.place.check(self._flow.codec.unpack(batch, 0), self._flow.counters.batches_in_pass)

@@ -322,6 +322,11 @@ class Sieve:
         """Return the tokens trained on and scored so far; those that wait count as trained on."""
         return self._flow.work()
 
+    def may_exceed_total(self) -> None:
+        """For a host that makes as many steps as it is told, over as much data as that takes: then
+        `total` says where stages begin, and more examples than that are no mistake."""
+        self._loop.may_exceed_total()
+
     # ---- state
 
     def check_place(self, batch: Any) -> None:

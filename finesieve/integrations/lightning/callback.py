@@ -339,6 +339,8 @@ class SieveCallback(Callback):
             **{"clock": self._clock, **self._options},
         )
         sieve.rates.known()  # what goes by steps is refused when training starts
+        if self._passes() is None:
+            sieve.may_exceed_total()
         if self._saved is not None:
             ranks = self._saved["ranks"]
             if len(ranks) != trainer.world_size:

@@ -239,6 +239,8 @@ class Attached:
             **{"seed": args.seed + args.process_index, "read_ahead": step, **options},
         )
         self.sieve.rates.known()  # the trainer's steps are counted, or the schedule is driven
+        if self.epochs is None:
+            self.sieve.may_exceed_total()
         self.begun = {}
         if self.checkpoint and self.filters:
             self._load(Path(self.checkpoint))

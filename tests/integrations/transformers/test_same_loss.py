@@ -257,8 +257,9 @@ def test_smoothing_that_the_given_head_does_not_have_is_refused(tmp_path: Path) 
     hf.attach(host, closed(), head=heads.SingleLabel(smoothing=0.1))
 
 
-@pytest.mark.parametrize("parts", [1, 3])
-@pytest.mark.parametrize("more", [{}, {"label_smoothing_factor": 0.1}, {"bf16": True}])
+@pytest.mark.parametrize(
+    ("parts", "more"), [(1, {"label_smoothing_factor": 0.1}), (3, {}), (3, {"bf16": True})]
+)
 def test_a_known_scaling_is_no_difference(tmp_path: Path, parts: int, more: dict[str, Any]) -> None:
     """Accumulation, also of a last step of fewer batches, smoothing, autocast."""
     host = trainer(
