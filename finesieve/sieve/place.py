@@ -75,8 +75,8 @@ def _marks(rows: Rows) -> Tensor:
         flat = whole_numbers.reshape(len(column), -1).long()
         by = torch.arange(1, 2 * flat.shape[1], 2, device=flat.device)
         marks = marks.to(flat.device) * 31 + (flat * by).sum(dim=1)
-    for column in () if tensors else rows.columns.values():
-        marks = marks * 31 + torch.tensor([_word(x) for x in column])
+    for words in () if tensors else rows.columns.values():
+        marks = marks * 31 + torch.tensor([_word(x) for x in words])
     return marks
 
 
