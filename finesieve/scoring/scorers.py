@@ -336,8 +336,9 @@ class PerExample(Scorer):
 
     @contextmanager
     def _looking(self, model: nn.Module) -> Iterator[None]:
-        """Inside, outputs of the model's are looked at, once."""
-        if self._wide is not None:
+        """Inside, outputs of the model's are looked at, once; a hook would compile a compiled model
+        anew, so those are not."""
+        if self._wide is not None or hasattr(model, "_orig_mod"):
             yield
             return
 
