@@ -71,6 +71,7 @@ def test_one_real_run(finished: Path, tmp_path: Path) -> None:
         "fine-tuned",
         "always naming the most frequent class",
         "The weakest class is",
+        "(`sieve_saved`)",
         "Learning curve",
         "Each class",
         "Trained and scored",

@@ -28,17 +28,14 @@ def duration(seconds: float) -> str:
 def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
     """Where the run stands; also the `progress` event of run.jsonl.
 
-    saved: seconds that training on everything drawn would have taken beyond `elapsed`, from the
-    seconds a token took while the gates were open (closed, they are more: smaller batches). None
-    before it can be told.
+    saved: seconds that training on everything would have taken beyond `elapsed`, by `sieve_saved`
+    (`Sieve.figures`); None before the first step.
     """
-    examples, tokens, seconds = sieve.ledger.examples, sieve.ledger.tokens, sieve.ledger.seconds
-    # What is held has been drawn but not been trained on yet: progress counts what came out.
-    progress, window = sieve.progress, sieve.window
+    examples, progress, window = sieve.ledger.examples, sieve.progress, sieve.window
     saved = None
-    if tokens.yielded:
-        plain = sieve.meter.paces["open"].per_token or seconds["train"] / tokens.yielded
-        saved = plain * tokens.drawn * (progress * total / max(1, examples.drawn)) - elapsed
+    if examples.yielded:
+        share = sieve.figures()["sieve_saved"]
+        saved = elapsed * share / max(0.01, 1 - share)
     return {
         "stage": sieve.stage,
         "progress": progress,
