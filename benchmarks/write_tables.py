@@ -6,6 +6,7 @@ python benchmarks/write_tables.py
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
@@ -343,12 +344,16 @@ def written(text: str, content: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Every page that has results in it, as it must be."""
+    from benchmarks import insight_tables
+
     docs = ROOT / "docs"
     tables = {
         ROOT / "README.md": readme_table(),
         docs / "explanation" / "when-it-pays.md": pays_tables(),
         docs / "research" / "head-start.md": head_start_table(),
     }
+    if insight_tables.FOLDER.is_dir():
+        tables[docs / "how-to" / "look-into-your-data.md"] = insight_tables.section()
     made = {p: written(p.read_text(encoding="utf-8"), table) for p, table in tables.items()}
     return {**made, docs / "reference" / "benchmarks.md": benchmarks_page()}
 
@@ -366,4 +371,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # so that its neighbour is found
     main()

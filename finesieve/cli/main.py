@@ -1,4 +1,4 @@
-"""The command line: `finesieve train`, `compare`, `bench` and `report`.
+"""The command line: `finesieve train`, `compare`, `bench`, `report`, `inspect`, `clean`.
 
 What takes time to load (torch, numpy, transformers) is loaded once the options are known to be
 right, so that the version, the help and what is wrong with a command come at once.
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from finesieve.cli.config import Config, check_method
+from finesieve.cli.inspecting import command as inspecting
 from finesieve.cli.memory import keep_memory
 from finesieve.cli.options import parser
 from finesieve.cli.settings import asked_for, listed, settings_of
@@ -215,7 +216,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("always", FinesieveWarning)
             warnings.showwarning = _show_warning
-            run = {"train": _train, "compare": _compare, "bench": _bench, "report": _report}
+            run = {
+                "train": _train,
+                "compare": _compare,
+                "bench": _bench,
+                "report": _report,
+                "inspect": inspecting.inspect,
+                "clean": inspecting.clean,
+            }
             return run[args.command](args)
     except FinesieveError as error:
         print(f"finesieve: error: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ import argparse
 from finesieve import __version__
 from finesieve.cli.config import ATTENTION, CLOCKS, METHODS, PRECISIONS
 from finesieve.cli.data.labels import UNLABELLED
+from finesieve.cli.inspecting import command as inspecting
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
@@ -261,4 +262,5 @@ def parser() -> argparse.ArgumentParser:
     page.add_argument(
         "--output", default="report.html", metavar="FILE", help="default: %(default)s"
     )
+    inspecting.add_commands(commands)
     return top

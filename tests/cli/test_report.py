@@ -16,11 +16,11 @@ import pytest
 from finesieve.cli.comparing.groups import RIVAL
 from finesieve.cli.data.table import load
 from finesieve.cli.main import main
-from finesieve.cli.report import charts
 from finesieve.cli.report.one_run import over_time
 from finesieve.cli.report.report import report
 from finesieve.cli.report.texts import texts_of
 from finesieve.cli.results import write_record
+from finesieve.insight import charts
 from tests.cli.test_statistics import record
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -77,7 +77,7 @@ def test_one_real_run(finished: Path, tmp_path: Path) -> None:
         "Trained and scored",
         "Skipped as easiest",
         "Hardest",
-        "Most suspicious",
+        "finesieve inspect",
         "Where the seconds went",
         "as set",
     ):

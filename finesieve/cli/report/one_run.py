@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from finesieve.cli.comparing.groups import SAME, idle
 from finesieve.cli.metrics import one_class_warning
-from finesieve.cli.report.charts import Series, chart, explained
 from finesieve.cli.results import Record
+from finesieve.insight.charts import Series, chart, explained
 
 TRAIN, SCORE, OTHER = "#0f766e", "#d97706", "#4f46e5"
 STAGES = {1: "warm-up", 2: "backward pass skipped", 3: "forward pass skipped too"}

@@ -12,13 +12,13 @@ from finesieve.cli.comparing.groups import RIVAL, grouped, mean
 from finesieve.cli.comparing.suite import title_of
 from finesieve.cli.comparing.tables import HEADS, baseline, new_columns, rows
 from finesieve.cli.comparing.verdict import verdict
-from finesieve.cli.report.charts import Series, chart, histogram, stacked
 from finesieve.cli.report.one_run import class_table, over_time
 from finesieve.cli.report.style import PAGE
 from finesieve.cli.report.texts import Texts, texts_of
 from finesieve.cli.results import Record, read_record
 from finesieve.cli.training.runfiles import EXAMPLES, SUMMARY
 from finesieve.errors import ConfigError
+from finesieve.insight.charts import Series, chart, histogram, stacked
 
 COLORS = ("#0f766e", "#c2410c", "#4f46e5", "#a16207", "#be185d", "#475569", "#15803d", "#7e22ce")
 PARTS = {"train": "#0f766e", "score": "#d97706", "decide": "#be185d", "data": "#94a3b8"}
@@ -180,7 +180,6 @@ def _examples(record: Record, folder: Path, texts: Texts) -> str:
     rows = pq.read_table(folder / EXAMPLES).to_pylist()
     revealed = [r for r in rows if r["loss"] is not None]
     skipped = [r for r in rows if r["verdict"] == "skipped-forward" and r["predicted"] is not None]
-    late = [r for r in revealed[len(revealed) // 2 :] if r["loss"] > 2.0]
     lists = (
         (
             "Skipped as easiest",
@@ -190,15 +189,8 @@ def _examples(record: Record, folder: Path, texts: Texts) -> str:
         ),
         (
             "Hardest",
-            "the highest losses when first met",
+            "the highest losses when first met; which labels look wrong, finesieve inspect says",
             sorted(revealed, key=lambda r: -r["loss"])[:LISTED],
-            "loss",
-        ),
-        (
-            "Most suspicious",
-            "late in the run, and still given less than 14 % for their label: "
-            "probable label errors",
-            sorted(late, key=lambda r: -r["loss"])[:LISTED],
             "loss",
         ),
     )
