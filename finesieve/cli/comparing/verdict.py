@@ -274,8 +274,8 @@ def cautions(
         spent = (_processor(mine, theirs) or (0.0, times(mine, theirs)))[1]
         if len(books) == len(mine) and abs(fmean(books) - (1.0 - spent)) > BOOKS:
             told.append(
-                f"by its own books {ours} saved {fmean(books):.0%} (`sieve_saved`), measured against "
-                f"full training {1.0 - spent:.0%}{where([name])}: trust the latter."
+                f"by its own books {ours} saved {fmean(books):.0%} (`sieve_saved`), measured "
+                f"against full training {1.0 - spent:.0%}{where([name])}: trust the latter."
             )
     for name in sets:
         for method, runs in grouped(records)[name].items():

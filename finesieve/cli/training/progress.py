@@ -46,6 +46,8 @@ def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
         "audit": rounded(window.audit()),
         "threshold": None if sieve.threshold is None else rounded(sieve.threshold),
         "drawn": examples.drawn,
+        "consumed": round(progress * total),
+        "random": sieve.stage == 1 and not isinstance(sieve.method.opening, Open),
         "scored": examples.scored,
         "trained": examples.yielded,
         "elapsed": elapsed,
@@ -60,14 +62,17 @@ def rounded(value: float) -> float | None:
 
 
 def line(now: dict[str, Any]) -> str:
-    drawn = max(1, now["drawn"])
+    """Return the state of a run for a person, of what `snapshot` returned."""
+    # Shares of what was consumed: what waits in pools was drawn, but is not decided on yet.
+    consumed, drawn = max(1, now["consumed"]), max(1, now["drawn"])
+    random = " (random subset)" if now["random"] else ""
     parts = [
-        f"{now['progress']:4.0%}  stage {now['stage']}",
-        f"trained {now['trained'] / drawn:.0%}",
+        f"{now['progress']:4.0%}  stage {now['stage']}{random}",
+        f"trained {now['trained'] / consumed:.0%}",
         f"scored {now['scored'] / drawn:.0%}",
         duration(now["elapsed"]),
     ]
-    if now["saved"] is not None and (now["stage"] > 1 or now["trained"] < 0.9 * drawn):
+    if now["saved"] is not None and (now["stage"] > 1 or now["trained"] < 0.9 * consumed):
         word = "saved" if now["saved"] >= 0 else "lost"
         parts.append(f"{word} {duration(abs(now['saved']))}")
     if now["left"] is not None:
