@@ -163,7 +163,7 @@ class Sieve:
         ids, weights = ride(batch)
         losses = check_losses(losses, len(ids), "the training step")
         # A filler's losses on a device are told as others are, and left out for their ids of -1.
-        if weights.device.type == "cpu" and is_filler(batch):
+        if losses.shape[0] <= 2 and weights.is_cpu and is_filler(batch):
             return 0.0 * losses.nan_to_num(0.0, 0.0, 0.0).sum()
         self.observe(losses, batch, sizes)
         return weighted_mean(losses, weights)
