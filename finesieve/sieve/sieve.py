@@ -238,8 +238,14 @@ class Sieve:
         return -(-self._total // self._flow.loaders)
 
     def figures(self) -> dict[str, float]:
-        """Returns stage, shares of the drawn examples trained on and scored, and savings as a share
-        of plain training's cost, by what a token was measured to cost (`costs`)."""
+        """Returns what hosts log: the stage, the shares of the drawn examples that were trained on
+        and scored, and `sieve_saved`, the share of plain training's cost saved so far.
+
+        That is `1 - (o + t c + s f) / d` with the tokens drawn `d`, trained on while the gates were
+        open `o` and closed `c`, and scored `f`; `t` and `s` are what a token costs to train on with
+        closed gates and to score, over training on one with open gates, as measured in this run in
+        steps of a tenth (`costs`). Deciding, a percent or two, is left out.
+        """
         ledger = self.ledger
         drawn = max(1, ledger.examples.drawn - self.held)
         spent = self.work().spent(*self.costs, of=ledger.tokens.drawn)
