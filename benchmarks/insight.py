@@ -31,7 +31,8 @@ from finesieve.insight.repeats import repeats
 
 LIMITS = {"clickbait": 10_000, "subj": 5_000, "emotion": 6_000, "dbpedia14_14k": 5_000, "mr": 5_000}
 CHOSEN_ON = ("trec6", "snips", "ag_news_noisy10k")
-FLIPPED = ("clickbait", "hwu64", "subj")
+FLIPPED = ("clickbait", "subj", "hwu64", "emotion", "dbpedia14_14k")
+BINARY = ("clickbait", "subj")  # there the most similar class is any other
 CLEAN = ("clickbait", "subj", "dbpedia14_14k")
 ENOUGH = (*CHOSEN_ON, *FLIPPED, "emotion", "banking77", "dbpedia14_14k", "mr")
 MOST, SEEDS = 5_000, 3
@@ -113,10 +114,14 @@ def theirs(x: Any, given: Any, seed: int) -> tuple[Any, float]:
 def labels(args: argparse.Namespace) -> list[Arrays]:
     from cleanlab.rank import get_label_quality_scores
 
-    out = []
+    path = args.output / "labels.json"  # what is there is not made again
+    out = json.loads(path.read_text(encoding="utf-8"))["records"] if path.exists() else []
+    there = {(r["set"], r["kind"], r["share"]) for r in out}
     cases = [("ag_news_noisy10k", "crowd", 0.0)]
     cases += [(s, k, r) for s in FLIPPED for k in ("uniform", "similar") for r in (0.1, 0.2)]
     for name, kind, share in cases:
+        if (name, kind, share) in there or (name in BINARY and kind == "similar"):
+            continue
         data = read(args, name)
         most = len(data["y"]) if kind == "crowd" else MOST
         x, y, texts = data["x"][:most], data["y"][:most], data["texts"][:most]
@@ -159,13 +164,15 @@ def clean(args: argparse.Namespace) -> list[Arrays]:
     for name in CLEAN:
         data = read(args, name)
         p, found, _ = ours(data["x"], data["y"], data["texts"], 0)
+        order = np.argsort(found.quality, kind="stable")
+        order = order[found.suggested[order] != data["y"][order]]
         top = [
             {
                 "row": int(data["idx"][i]),
                 "given": int(data["y"][i]),
                 "suggested": int(found.suggested[i]),
             }
-            for i in found.issues[:30]
+            for i in order[:30]
         ]
         out.append(
             {
