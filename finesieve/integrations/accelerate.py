@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -216,7 +217,8 @@ class FilteredLoader:
         draws nothing as long as it has batches left from the pass before.
         """
         loader, skip, self._skip = self._loader, self._skip, None
-        source = skip_first_batches(loader, skip) if skip else loader
+        # But for the last of them, which shows whether the order is the same.
+        source = skip_first_batches(loader, skip - 1) if skip and skip > 1 else loader
         source.set_epoch(epoch)
         now = hosts.random_state()
         if skip is not None:  # 0 where a rank has batches left of the pass before
@@ -226,6 +228,8 @@ class FilteredLoader:
             self._begun = {"process": now, "generators": self._generators()}
         with self.sieve.ledger.spending("data"):
             iterator = iter(source)
+            for batch in islice(iterator, min(skip or 0, 1)):
+                self.sieve.check_place(batch)
             first = next(iterator, _END)
         if skip is not None:
             hosts.set_random_state(now)

@@ -197,9 +197,10 @@ def examples(loader: Any, batch_size: int | None, ranks: int = 1) -> int | None:
     if batch_size is None or not sized(loader):
         return None
     most = len(loader) * batch_size
-    sampler = getattr(loader, "sampler", None)
-    if ranks == 1 and sampler is not None and sized(sampler):
-        return min(most, len(sampler))
+    dataset = getattr(loader, "dataset", None)  # a stream that knows its length has no such sampler
+    for told in (getattr(loader, "sampler", None), dataset):
+        if ranks == 1 and told is not None and sized(told):
+            return min(most, len(told))
     return most
 
 

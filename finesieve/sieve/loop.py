@@ -6,14 +6,17 @@ until then. A pass that was interrupted goes on where it was.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
 from finesieve.batches.rows import Rows
-from finesieve.errors import StateError
+from finesieve.errors import FinesieveWarning, StateError
 from finesieve.sieve.beginning import Beginning
 from finesieve.sieve.flow import Flow
+from finesieve.sieve.place import Place
+from finesieve.sieve.rehearsal import Rehearsal
 from finesieve.sieve.together import Together
 
 _END = object()
@@ -24,10 +27,18 @@ class Loop:
 
     ahead: batches taken by a host that was interrupted, and not trained on. resumed: whether the
     next pass is one that was interrupted. last: batches of the last pass, trained on and drawn.
+    place: of the batch drawn last.
+
+    total: examples of the stream, if that is known.
     """
 
-    def __init__(self, flow: Flow, beginning: Beginning, together: Together) -> None:
+    def __init__(
+        self, flow: Flow, beginning: Beginning, together: Together, total: int | None
+    ) -> None:
         self._flow, self._beginning, self._together = flow, beginning, together
+        self._total = total if flow.method.filters else None  # None once that was warned of, too
+        self._rehearsal = Rehearsal(flow.codec, flow.method.filters)
+        self.place = Place()
         self.ahead: list[Rows] = []
         self.resumed = False
         self.last = 0, 0
@@ -62,6 +73,7 @@ class Loop:
                     exhausted = True
                     flow.flush()
                 elif (drawn := flow.draw(batch)) is not None:
+                    self._look_at(drawn)
                     self._beginning.try_out(drawn)
                     flow.put(drawn)
             if self.ahead:  # counted and agreed on when it was yielded first
@@ -91,6 +103,35 @@ class Loop:
         flow.counters.batches_in_pass = 0
         flow.counters.passes += 1
 
+    def may_exceed_total(self) -> None:
+        """More examples than `total` are no reason to warn."""
+        self._total = None
+
+    def check_place(self, batch: Any) -> None:
+        """Raises `StateError` if this is not the batch drawn last before the interruption."""
+        self.place.check(self._flow.codec.unpack(batch, 0), self._flow.counters.batches_in_pass)
+
+    def _look_at(self, drawn: Rows) -> None:
+        """Notices what would go wrong later; remembers the place."""
+        flow = self._flow
+        self.place.note(drawn)
+        if flow.filler is not None:
+            self._rehearsal.see(flow.filler, drawn)
+        if self._total is None or flow.meter.drawn <= self._total + (flow.loaders or 0):
+            return
+        cause = (
+            "total counts the examples of all passes: epochs * len(data)"
+            if flow.counters.passes
+            else "total counts examples and not batches, of this rank alone"
+        )
+        warnings.warn(
+            f"{flow.meter.drawn} examples were drawn, and total={self._total}: {cause}. From here "
+            "on the stream counts as consumed, so the learning rate stays where its schedule ends",
+            FinesieveWarning,
+            stacklevel=4,
+        )
+        self._total = None
+
     def _resume(self, iterator: Iterator[Any], positioned: bool) -> Iterator[Any]:
         """Leaves out what had been drawn, and puts what waits where the loader's batches are."""
         flow = self._flow
@@ -104,6 +145,8 @@ class Loop:
                     "already (then call sieve(loader, positioned=True))"
                 )
             flow.codec.note(batch)
+            if done == skip - 1:
+                self.check_place(batch)
         # What waits goes out before anything is drawn: in the loader's own form.
         first = list(islice(iterator, 1))
         for batch in first:

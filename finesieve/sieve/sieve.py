@@ -102,7 +102,7 @@ class Sieve:
         )
         self._record = Record()
         flow.listeners.append(self._record)
-        self._loop = Loop(flow, self._beginning, self._together)
+        self._loop = Loop(flow, self._beginning, self._together, total)
         self.rates = RateWatch()  # a host that answers for the learning rate says so
         self._detached = False
         # Now: what gates learn is no part of it.
@@ -163,7 +163,7 @@ class Sieve:
         ids, weights = ride(batch)
         losses = check_losses(losses, len(ids), "the training step")
         # A filler's losses on a device are told as others are, and left out for their ids of -1.
-        if weights.device.type == "cpu" and is_filler(batch):
+        if losses.shape[0] <= 2 and weights.is_cpu and is_filler(batch):
             return 0.0 * losses.nan_to_num(0.0, 0.0, 0.0).sum()
         self.observe(losses, batch, sizes)
         return weighted_mean(losses, weights)
@@ -322,7 +322,24 @@ class Sieve:
         """Return the tokens trained on and scored so far; those that wait count as trained on."""
         return self._flow.work()
 
+    def may_exceed_total(self) -> None:
+        """For a host that makes as many steps as it is told, over as much data as that takes: then
+        `total` says where stages begin, and more examples than that are no mistake."""
+        self._loop.may_exceed_total()
+
     # ---- state
+
+    def check_place(self, batch: Any) -> None:
+        """Compares a batch with the one drawn last before the run was interrupted; for a host that
+        finds its place in the data itself, before it calls the sieve with `positioned=True`.
+
+        Args:
+            batch: the loader's, number `position` of the pass that was interrupted.
+
+        Raises:
+            StateError: if most of its examples are others.
+        """
+        self._loop.check_place(batch)
 
     def state_dict(self, ahead: Sequence[Any] = ()) -> State:
         """Everything, as tensors, numbers, strings, lists and dicts.

@@ -32,6 +32,8 @@ class Host(Protocol):
 
     def yielded(self, batch: Any) -> Any: ...
 
+    def folded(self, batch: Any) -> Any: ...
+
     def drawn(self, batches: Any) -> Iterator[Any]: ...
 
 
@@ -95,8 +97,8 @@ class FilteredLoader(hosts.Wrapper):
         and a sieve draws nothing as long as it has batches left from the pass before.
         """
         attached, inner, skip, self._skip = self._attached, self._inner, self._skip, 0
-        if skip:
-            inner = skip_first_batches(inner, skip)
+        if skip > 1:  # but for the last of them, which shows whether the order is the same
+            inner = skip_first_batches(inner, skip - 1)
         if hasattr(inner, "set_epoch"):  # the trainer does not always know which pass begins
             inner.set_epoch(sieve.passes)
         now, begun = _random_states(inner), attached.begun
@@ -107,6 +109,8 @@ class FilteredLoader(hosts.Wrapper):
         with hosts.on_host(inner) as self._place:
             with sieve.ledger.spending("data"):
                 batches = iter(inner)
+                for batch in islice(batches, min(skip, 1)):
+                    sieve.check_place(attached.folded(batch))
                 batches = chain(list(islice(batches, 1)), batches)
             if begun:  # the checkpoint's random state has what starting a loader draws behind it
                 hosts.set_random_state(now["process"])
