@@ -1,9 +1,8 @@
-"""What the adapters of host libraries share: clock, random state, figures for the logs."""
+"""What the adapters of host libraries share: random state, figures for the logs."""
 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -21,18 +20,6 @@ from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.sieve.schedule import StreamSchedule
-
-
-def clock(device: torch.device) -> Callable[[], float]:
-    """Seconds; waits for a GPU, which runs ahead of the program."""
-    if device.type != "cuda":
-        return time.perf_counter
-
-    def synchronised() -> float:
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return synchronised
 
 
 def placed(batch: Any, device: torch.device) -> Any:

@@ -50,6 +50,7 @@ class Learning:
         self._told_by = max(_TOLD_BY_NOW, 1 + read_ahead)
         self._returns = Returns(max(_UNDER_WAY, read_ahead))
         self._collapse = CollapseWatch()
+        self._told = 0  # batches of losses since it was asked last
         self.window = Window(method.stages.window)
 
     def _learn(self, offer: Offer, audited: BoolArray | None = None) -> None:
@@ -92,6 +93,13 @@ class Learning:
     def give(self, ids: Tensor, losses: Tensor, sizes: Tensor | None) -> None:
         """Losses that the user's step computed; kept where they are until they are absorbed."""
         self._returns.give(ids, losses, sizes)
+        self._told += 1
+
+    def told(self) -> int | None:
+        """Return how many batches' losses came back since this was asked last; None if none ever
+        did."""
+        count, self._told = self._told, 0
+        return count if self._returns.ever else None
 
     def expect(
         self, rows: Rows, stage: int, held: int, probability: FloatArray | None = None

@@ -51,6 +51,15 @@ class Loop:
         Raises:
             StateError: if the loader ends before the place where its pass was interrupted.
         """
+        watch = self._flow.ledger.watch
+        watch.locate()
+        watch.turn("decide")
+        try:
+            yield from self._batches(batches, positioned)
+        finally:
+            watch.turn(None)
+
+    def _batches(self, batches: Iterable[Any], positioned: bool) -> Iterator[Any]:
         flow, ledger = self._flow, self._flow.ledger
         self._together.find()
         if flow.meter.drawn == 0 and not self.resumed:
@@ -86,19 +95,15 @@ class Loop:
                 rows, opened = flow.next()
             real = bool(rows.weights.any())
             made += real
-            with ledger.spending("decide"):
-                out = flow.codec.pack(rows)
-            pace = flow.meter.paces["open" if opened else "closed"]
-            start = ledger.clock()
+            out = flow.codec.pack(rows)
+            if real:
+                flow.meter.begin(opened, rows.lengths)
+            ledger.watch.turn("train")
             try:
                 yield out
             finally:
-                taken = ledger.clock() - start
-                ledger.seconds["train"] += taken
-                if real:
-                    pace.add(taken, rows.tokens)
-        with ledger.spending("decide"):
-            flow.learning.absorb(flow.stage)
+                ledger.watch.turn("decide", flow.meter.trained(flow.learning.told()))
+        flow.learning.absorb(flow.stage)
         self.last = made, flow.counters.batches_in_pass
         flow.counters.batches_in_pass = 0
         flow.counters.passes += 1
@@ -157,20 +162,19 @@ class Loop:
     def _agree(self) -> bool:
         """Once per batch: has any rank one? And with the averages, is it time to move?"""
         flow = self._flow
-        with flow.ledger.spending("decide"):
-            costs = flow.meter.score, flow.meter.train
-            evidence = flow.transitions.evidence(
-                flow.meter.drawn, flow.counters.passes, costs, flow.work
-            )
-            settled = self._together.settle(
-                ready=flow.holding.ready,
-                empty=flow.filler is None,
-                consumed=flow.consumed(),
-                evidence=evidence,
-                gates=(flow.method.forward, flow.method.backward),
-            )
-            flow.counters.progress = settled.consumed
-            move = flow.transitions.due(settled.evidence)
-            if move is not None:
-                flow.move(*move)
-            return settled.ready
+        costs = flow.meter.score, flow.meter.train
+        evidence = flow.transitions.evidence(
+            flow.meter.drawn, flow.counters.passes, costs, flow.work, flow.smaller()
+        )
+        settled = self._together.settle(
+            ready=flow.holding.ready,
+            empty=flow.filler is None,
+            consumed=flow.consumed(),
+            evidence=evidence,
+            gates=(flow.method.forward, flow.method.backward),
+        )
+        flow.counters.progress = settled.consumed
+        move = flow.transitions.due(settled.evidence)
+        if move is not None:
+            flow.move(*move)
+        return settled.ready

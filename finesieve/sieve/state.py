@@ -98,6 +98,7 @@ def _parts(flow: Flow) -> dict[str, Any]:
         "meter": flow.meter,
         "learning": flow.learning,
         "transitions": flow.transitions,
+        "second_look": flow.second_look,
     }
 
 

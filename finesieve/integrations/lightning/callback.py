@@ -28,10 +28,9 @@ except ImportError as error:
         f"finesieve.integrations.lightning needs {error.name}: pip install 'finesieve[lightning]'"
     ) from None
 
-from finesieve.costs.clock import TrainingClock
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
-from finesieve.integrations.common import Driven, check_method, clock, examples, sized
+from finesieve.integrations.common import Driven, check_method, examples, sized
 from finesieve.integrations.lightning.checks import check, check_sampler, not_wrapped
 from finesieve.integrations.lightning.order import generator_of, repeated, samplers
 from finesieve.integrations.lightning.prepared import Prepared
@@ -60,20 +59,21 @@ class SieveCallback(Callback):
 
     and in `training_step`: `return self.sieved.loss(losses, batch)`, with one loss an example.
 
-    method: a recipe, its name, or a `Method`; `Full()` leaves all as it is.
-    head: the task, where `module(**batch without targets)` gives what the head expects.
-    losses: for anything else: a function (module, batch) -> loss per example, float[n]. It runs in
-        the scoring pass, too, so it must not call `self.log`.
-    size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n]; the
-        loss itself by default (see `scores.PerExample`).
-    features: what the predictor looks at; the head's own by default.
-    options: further settings of `Sieve`. Its `total` follows from `max_epochs` and the loader.
-
     An epoch is one pass over the data, of fewer steps than plain training's. With `max_steps`, or
     a number as `limit_train_batches`, as many batches are trained on as told, over as much data as
     that takes.
 
     Raises `ConfigError`, naming the setting to change, for what cannot be served rightly.
+
+    Args:
+        method: a recipe, its name, or a `Method`; `Full()` leaves all as it is.
+        head: the task, where `module(**batch without targets)` gives what the head expects.
+        losses: for anything else: a function (module, batch) -> loss per example, float[n]. It runs
+            in the scoring pass, too, so it must not call `self.log`.
+        size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n];
+            the loss itself by default (see `scores.PerExample`).
+        features: what the predictor looks at; the head's own by default.
+        options: further settings of `Sieve`. Its `total` follows from `max_epochs` and the loader.
     """
 
     def __init__(
@@ -117,8 +117,6 @@ class SieveCallback(Callback):
         self._watch = LossWatch()
         self._order: Tensor | None = None  # random state with which the pass began
         self._saved: Mapping[str, Any] | None = None
-        # Asked for the device's clock at each reading: a test or a subclass may give another.
-        self._clock = TrainingClock(lambda: self._device_clock())
 
     # ---- for the user's script
 
@@ -130,7 +128,8 @@ class SieveCallback(Callback):
     def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """The weighted mean of the losses; a scalar for `training_step` to return.
 
-        losses, sizes: as in `Sieve.loss`. In evaluation the plain mean.
+        Args:
+            losses, sizes: as in `Sieve.loss`. In evaluation the plain mean.
         """
         if not self.filters or self._trainer is None or not self._trainer.training:
             return check_losses(losses, losses.numel(), "the step").mean()
@@ -201,7 +200,8 @@ class SieveCallback(Callback):
         Where an epoch is a pass over the data it follows the share of the data consumed, so that
         it is fully decayed at the end; where steps are counted it is stepped as it is.
 
-        scheduler: built for `steps` steps, by default `self.steps`.
+        Args:
+            scheduler: built for `steps` steps, by default `self.steps`.
         """
         self._asked()
         if self.filters and (self._passes() is not None or self._given is not None):
@@ -255,11 +255,7 @@ class SieveCallback(Callback):
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         if self.sieve is not None:
-            self._clock.pause()
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if self.sieve is not None:
-            self._clock.go_on()
+            self.sieve.ledger.pause()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._pass = None  # ends the loader's workers
@@ -316,9 +312,6 @@ class SieveCallback(Callback):
             return self._given
         return passes * count
 
-    def _device_clock(self) -> float:
-        return clock(self._trainer.strategy.root_device)()
-
     def _built(self) -> Sieve:
         trainer, module, scorer = self._trainer, self._module, None
         # The module itself, not the strategy's wrapper, under the precision that it trains in.
@@ -336,7 +329,7 @@ class SieveCallback(Callback):
             listeners=self._listeners,
             features=self._features or (self._head.features() if self._head else None),
             agreement=Ranks(device=str(trainer.strategy.root_device)) if several else Alone(),
-            **{"clock": self._clock, **self._options},
+            **self._options,
         )
         sieve.rates.known()  # what goes by steps is refused when training starts
         if self._passes() is None:

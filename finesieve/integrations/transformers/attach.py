@@ -8,7 +8,6 @@ are open, or the method has none) the host computes its own loss, to the bit.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from inspect import signature
@@ -30,7 +29,6 @@ except ImportError as error:
 
 from finesieve.batches.carry import IDS, PREFIX, WEIGHTS, of_kind
 from finesieve.batches.carry import inputs as bare
-from finesieve.costs.clock import TrainingClock
 from finesieve.errors import ConfigError
 from finesieve.gates.features import FeatureFunction
 from finesieve.integrations import common as hosts
@@ -85,30 +83,32 @@ def attach(
 ) -> Attached:
     """Filter what this trainer trains on. Returns a handle whose `.sieve` lives while it trains.
 
-    trainer: a `transformers.Trainer`, or one built on it that leaves `compute_loss` alone; TRL's
-        `SFTTrainer`.
-    head: the task; found from the model's class and `config.problem_type` by default. For targets
-        that are tokens, an example's loss is then its sum over the average number of them, as
-        measured: over the data, the trainer's own mean over tokens. One that is given is also what
-        is trained on, with gates open too (class weights, say: `SingleLabel(class_weights=...)`).
-    losses: for any other task: a function (model, batch) -> loss per example, float[n]. On several
-        ranks the model it trains comes inside its DistributedDataParallel.
-    size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n]; the
-        loss itself by default (see `scores.PerExample`).
-    features: what the predictor looks at; the head's own by default.
-    prefix: frozen first layers of the trainer's model, run once an example: training begins with
-        what they put out in the scoring pass.
-    options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; by default half of
-        the trainer's own per device, which keeps optimizer steps, and all of it on long streams)
-        or `total` (examples of this rank in all passes, where the loader does not tell: with
-        `max_steps` and a budget, say).
-
     With `num_train_epochs` an epoch is one pass over the data, of other steps than plain training;
     the learning rate follows the share of the data consumed. With `max_steps` the trainer makes as
     many steps as it is told, over as much data as that takes, and the schedule is its own.
     Sets `args.ignore_data_skip`: when resuming, the sieve finds its place itself.
 
     Raises `ConfigError`, naming the setting to change, for what cannot be served rightly.
+
+    Args:
+        trainer: a `transformers.Trainer`, or one built on it that leaves `compute_loss` alone;
+            TRL's `SFTTrainer`.
+        head: the task; found from the model's class and `config.problem_type` by default. For
+            targets that are tokens, an example's loss is then its sum over the average number of
+            them, as measured: over the data, the trainer's own mean over tokens. One that is given
+            is also what is trained on, with gates open too (class weights, say:
+            `SingleLabel(class_weights=...)`).
+        losses: for any other task: a function (model, batch) -> loss per example, float[n]. On
+            several ranks the model it trains comes inside its DistributedDataParallel.
+        size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n];
+            the loss itself by default (see `scores.PerExample`).
+        features: what the predictor looks at; the head's own by default.
+        prefix: frozen first layers of the trainer's model, run once an example: training begins
+            with what they put out in the scoring pass.
+        options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; by default half
+            of the trainer's own per device, which keeps optimizer steps, and all of it on long
+            streams) or `total` (examples of this rank in all passes, where the loader does not
+            tell: with `max_steps` and a budget, say).
     """
     attached = Attached(trainer, method, head, losses, size, features, prefix, listeners, options)
     for name in HOOKS:
@@ -189,7 +189,6 @@ class Attached:
             watches=made.scores or made.learns,
         )
         self._finer = 1  # batches of survivors that make up one of the loader's
-        self.clock = TrainingClock(time.perf_counter)
 
     def _epochs(self) -> int | None:
         args = self.trainer.args
@@ -226,14 +225,12 @@ class Attached:
         device = args.device
         # A method of the user's own is copied: gates and predictor are new in each training.
         method = copy.deepcopy(self._method)
-        self.clock = TrainingClock(hosts.clock(device))
         # The trainer takes all batches of an optimizer step before it trains on the first.
         step = max(batch_size, options.get("batch_size") or 0) * args.gradient_accumulation_steps
         self.sieve = Sieve.of_host(
             self._scorer(),
             method,
             total=total,
-            clock=self.clock,
             features=self._features or self._default_features(),
             agreement=Ranks(device=str(device)) if ranks > 1 else Alone(),
             listeners=[*self._listeners, self._told],

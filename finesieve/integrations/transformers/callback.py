@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from transformers import TrainerCallback
 
-from finesieve.costs.clock import TrainingClock
 from finesieve.errors import ConfigError
 from finesieve.integrations.transformers import refusals as hf_refusals
 from finesieve.integrations.transformers.loader import FilteredLoader
@@ -18,8 +17,8 @@ class Host(Protocol):
     """What the callback needs of the object that is attached to the trainer.
 
     sieve, loader: None before training begins. filters: whether the method ever leaves anything
-    out. epochs: passes over the data; None if the trainer was given a number of steps. clock:
-    paused after each step. losses: how many batches the trainer asked `compute_loss` for.
+    out. epochs: passes over the data; None if the trainer was given a number of steps. losses:
+    how many batches the trainer asked `compute_loss` for.
     """
 
     trainer: Any
@@ -27,7 +26,6 @@ class Host(Protocol):
     loader: FilteredLoader | None
     filters: bool
     epochs: int | None
-    clock: TrainingClock
     losses: int
 
     def save(self, folder: Path) -> None: ...
@@ -52,7 +50,8 @@ class SieveCallback(TrainerCallback):
         self._losses = attached.losses
         if attached.filters and attached.epochs is not None and attached.sieve is not None:
             state.epoch = attached.sieve.progress * attached.epochs
-        attached.clock.pause()  # until the trainer asks for a batch: it evaluates, saves, logs
+        if attached.sieve is not None:
+            attached.sieve.ledger.pause()
         return control
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 from accelerate import skip_first_batches
 
 from finesieve.batches.carry import WEIGHTS
-from finesieve.costs.clock import TrainingClock
 from finesieve.integrations import common as hosts
 from finesieve.integrations.accelerate import generators
 from finesieve.sieve.sieve import Sieve
@@ -20,7 +19,7 @@ class Host(Protocol):
 
     sieve: None before training begins. filters: whether the method ever leaves anything out.
     epochs: passes over the data; None if the trainer was given a number of steps. begun: random
-    states when the pass under way began. clock: paused by the trainer after each step.
+    states when the pass under way began.
     """
 
     trainer: Any
@@ -28,7 +27,6 @@ class Host(Protocol):
     filters: bool
     epochs: int | None
     begun: dict[str, Any]
-    clock: TrainingClock
 
     def yielded(self, batch: Any) -> Any: ...
 
@@ -76,7 +74,6 @@ class FilteredLoader(hosts.Wrapper):
                     del batch[WEIGHTS]
                 count += 1
                 yield self._place(attached.yielded(batch))
-                attached.clock.go_on()
             self._under_way = None
         every = attached.trainer.args.gradient_accumulation_steps
         if attached.filters and count not in (0, self._length):
