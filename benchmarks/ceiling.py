@@ -13,8 +13,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from finesieve.cli.comparing.groups import RIVAL, grouped, mean
 from finesieve.cli.comparing.statistics import Difference, compare_runs, overall
-from finesieve.cli.comparing.tables import RIVAL, grouped, mean
 from finesieve.cli.results import Record, read_all
 
 ROOT = Path(__file__).parent.parent

@@ -15,9 +15,9 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
-from finesieve.cli.comparing.tables import RIVAL
-from finesieve.cli.report.charts import BOTTOM, HEIGHT, TOP, WIDTH, Frame
+from finesieve.cli.comparing.groups import RIVAL
 from finesieve.cli.results import Record, read_all
+from finesieve.insight.charts import BOTTOM, HEIGHT, TOP, WIDTH, Frame
 
 ROOT = Path(__file__).parent.parent
 COLORS = {"finesieve": "#0b6e4f", RIVAL: "#c0392b", "full": "#555555"}

@@ -21,7 +21,7 @@ from finesieve.cli.config import Config
 from finesieve.cli.training.batches import Loader
 from finesieve.cli.training.models import load_model
 from finesieve.cli.training.prepare import prepare
-from finesieve.cli.training.train import evaluate, versions
+from finesieve.cli.training.summary import judged, versions
 from finesieve.scoring.head_start import EXAMPLES, STRENGTHS, _Fit, start_head
 from finesieve.scoring.last_layer import joined
 from finesieve.scoring.scorers import Classification
@@ -49,7 +49,7 @@ def measure(data_dir: Path, name: str) -> dict[str, Any]:
     halves = [torch.arange(start, len(found), 2) for start in (0, 1)]
     before, frequencies, *tried = _Fit(found).judge(*halves)
     came = start_head(found)
-    loss, right = evaluate(model, next(iter(data.evals.values())), torch.device("cpu"))
+    test = judged(model, data.evals, data.labels, torch.device("cpu"))["eval"]
     return {
         "classes": len(data.labels),
         "examples": len(found),
@@ -59,7 +59,7 @@ def measure(data_dir: Path, name: str) -> dict[str, Any]:
             "by strength": {str(s): round(x, 4) for s, x in zip(STRENGTHS, tried, strict=True)},
         },
         "strength": came.strength,
-        "test": {"accuracy": round(float(right.mean()), 4), "loss": round(float(loss.mean()), 4)},
+        "test": {k: round(test[k], 4) for k in ("accuracy", "loss")},
     }
 
 

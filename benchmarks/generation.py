@@ -24,7 +24,7 @@ import torch
 from finesieve import heads
 from finesieve.cli.config import Config
 from finesieve.cli.memory import keep_memory
-from finesieve.cli.training.train import hardware, versions
+from finesieve.cli.training.summary import hardware, versions
 
 RATIO, BATCH = 0.3, 32
 SETS: dict[str, int] = {"webnlg": 8000, "gsm8k": 6000}  # examples

@@ -23,7 +23,8 @@ from finesieve.cli.config import Config
 from finesieve.cli.training.models import set_dropout
 from finesieve.cli.training.prepare import prepare
 from finesieve.cli.training.progress import Live
-from finesieve.cli.training.train import Run, hardware, versions
+from finesieve.cli.training.summary import hardware, versions
+from finesieve.cli.training.train import Run
 from finesieve.gates.sampling import inclusion, solve_threshold
 
 TARGET = Path(__file__).parent.parent / "results" / "gradient_noise.json"

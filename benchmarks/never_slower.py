@@ -28,7 +28,8 @@ from finesieve.cli.config import Config
 from finesieve.cli.memory import keep_memory
 from finesieve.cli.training.prepare import Prepared, prepare
 from finesieve.cli.training.progress import Live
-from finesieve.cli.training.train import Run, evaluate, linear_schedule
+from finesieve.cli.training.summary import judged
+from finesieve.cli.training.train import Run, linear_schedule
 from finesieve.sieve.schedule import StreamSchedule
 
 SUITE = Path(__file__).parent / "never-slower.toml"
@@ -89,12 +90,12 @@ def side_by_side(config: Config, data: Prepared) -> dict[str, Any]:
         turn += 1
     told = {}
     for name, side in (("plain", plain), ("finesieve", ours)):
-        each = [evaluate(side.run.model, e, side.run.device) for e in data.evals.values()]
+        test = judged(side.run.model, data.evals, data.labels, side.run.device)["eval"]
         told[name] = {
             "seconds": round(side.seconds, 3),
             "steps": side.steps,
-            "accuracy": float(sum(right.sum() for _, right in each) / sum(len(r) for _, r in each)),
-            "loss": float(sum(loss.sum() for loss, _ in each) / sum(len(x) for x, _ in each)),
+            "accuracy": test["accuracy"],
+            "loss": test["loss"],
         }
     ledger = ours.run.sieve.ledger
     return {

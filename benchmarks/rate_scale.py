@@ -18,6 +18,7 @@ from finesieve.cli.config import Config
 from finesieve.cli.memory import keep_memory
 from finesieve.cli.training.prepare import prepare
 from finesieve.cli.training.progress import Live
+from finesieve.cli.training.summary import summary_of
 from finesieve.cli.training.train import Run
 
 SETS = {"subj": ("validation", "test"), "emotion": ("validation",)}
@@ -59,7 +60,7 @@ def one(data_dir: Path, name: str, factor: float) -> dict[str, Any]:
     run = Scaled(config, data, None, Live(name, quiet=True))
     run.factor = factor
     run.train()
-    told = run.summary()
+    told = summary_of(run)
     return {
         "set": name,
         "factor": factor,

@@ -31,7 +31,8 @@ from finesieve.cli.config import Config
 from finesieve.cli.memory import keep_memory
 from finesieve.cli.training.prepare import prepare
 from finesieve.cli.training.progress import Live
-from finesieve.cli.training.train import Run, hardware, versions
+from finesieve.cli.training.summary import hardware, versions
+from finesieve.cli.training.train import Run
 from finesieve.gates.predictor import SizeRegression, hashed
 from finesieve.gates.sampling import balanced_threshold, inclusion, solve_threshold
 from finesieve.stages.window import auc

@@ -25,7 +25,8 @@ from finesieve import Features, Gate, Offer, Random, ThresholdSampling
 from finesieve.cli.config import Config
 from finesieve.cli.training.prepare import prepare
 from finesieve.cli.training.progress import Live
-from finesieve.cli.training.train import Run, hardware, versions
+from finesieve.cli.training.summary import hardware, versions
+from finesieve.cli.training.train import Run
 
 TARGET = Path(__file__).parent.parent / "results" / "sampling_noise.json"
 SHARES, POOL, HELD_OUT, COORDINATES, ROLLS = (0.1, 0.2, 0.4), 256, 512, 60_000, 100

@@ -346,7 +346,7 @@ def run(config: Config, job: Job) -> dict[str, Any]:
     from transformers import Trainer, TrainingArguments
 
     from finesieve import methods
-    from finesieve.cli.training.train import hardware, versions
+    from finesieve.cli.training.summary import hardware, versions
     from finesieve.integrations.transformers import attach as hf
 
     method, drawn = (

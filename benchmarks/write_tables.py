@@ -6,13 +6,16 @@ python benchmarks/write_tables.py
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from finesieve.cli.comparing.groups import RIVAL, grouped, mean
 from finesieve.cli.comparing.suite import read_suite
-from finesieve.cli.comparing.tables import HEADS, RIVAL, grouped, mean, rows, saved, table, verdict
+from finesieve.cli.comparing.tables import HEADS, rows, table
+from finesieve.cli.comparing.verdict import verdict
 from finesieve.cli.results import Record, read_all
 
 ROOT = Path(__file__).parent.parent
@@ -143,11 +146,9 @@ def pays_tables() -> str:
             told(),
             ABOUT_WIDE,
             verdict(wide),
-            saved(wide),
             ABOUT_SMALL,
             table(_main(small), claim),
             verdict(small),
-            saved(small),
         )
     )
 
@@ -159,7 +160,7 @@ def _main(records: Sequence[Record]) -> list[Record]:
 def told() -> str:
     """What the table says, in words."""
     records, _ = shown()
-    return f"{verdict(records)}\n\n{saved(records)}"
+    return verdict(records)
 
 
 def tricks_table(records: list[Record], sets: Sequence[str]) -> str:
@@ -326,9 +327,8 @@ def benchmarks_page() -> str:
         others = [m for m in suite.methods if m not in ("full", RIVAL)]
         if name == "tricks" or RIVAL not in suite.methods:  # a verdict a row, or none
             others = []
-        lines += [f"- {verdict(records, ours=m)}" for m in others]
-        if name not in ("tricks", "tasks") and saved(records):  # whose metrics are their own
-            lines += [f"- {saved(records)}"]
+        judged = [r for r in records if name != "tasks" or r["name"] != "full"]  # own metrics
+        lines += ["- " + verdict(judged, ours=m).replace("\n\n", "\n  ") for m in others]
         tuned = tuning_table(records)
         if tuned:
             lines += ["", "Tuning:", "", *tuned]
@@ -344,12 +344,16 @@ def written(text: str, content: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Every page that has results in it, as it must be."""
+    from benchmarks import insight_tables
+
     docs = ROOT / "docs"
     tables = {
         ROOT / "README.md": readme_table(),
         docs / "explanation" / "when-it-pays.md": pays_tables(),
         docs / "research" / "head-start.md": head_start_table(),
     }
+    if insight_tables.FOLDER.is_dir():
+        tables[docs / "how-to" / "look-into-your-data.md"] = insight_tables.section()
     made = {p: written(p.read_text(encoding="utf-8"), table) for p, table in tables.items()}
     return {**made, docs / "reference" / "benchmarks.md": benchmarks_page()}
 
@@ -367,4 +371,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # so that its neighbour is found
     main()

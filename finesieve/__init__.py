@@ -22,6 +22,7 @@ __all__ = [
     "attach",
     "heads",
     "inputs",
+    "inspect",
 ]
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from finesieve.gates.protocol import Features, Gate, Offer, Verdict
     from finesieve.gates.sampling import ThresholdSampling
     from finesieve.gates.simple import Open, Random
+    from finesieve.insight.inspecting import inspect
     from finesieve.integrations.attach import attach
     from finesieve.methods.baselines.loss_rules import Quantile
     from finesieve.methods.baselines.naive_bayes import NaiveBayes
@@ -73,6 +75,7 @@ _PLACES = {
     "gates.protocol": "Features Gate Offer Verdict",
     "gates.sampling": "ThresholdSampling",
     "gates.simple": "Open Random",
+    "insight.inspecting": "inspect",
     "integrations.attach": "attach",
     "methods.baselines.loss_rules": "Quantile",
     "methods.baselines.naive_bayes": "NaiveBayes",
@@ -117,6 +120,7 @@ _FOLDERS = {
     "costs",
     "errors",
     "gates",
+    "insight",
     "integrations",
     "methods",
     "scoring",

@@ -50,6 +50,11 @@ class CollapseWarning(FinesieveWarning):
     """The model gets worse on the stream while an unweighted gate chooses its examples."""
 
 
+def install(extra: str) -> str:
+    """Return the command that installs an extra, from the package index or from a clone."""
+    return f"pip install 'finesieve[{extra}]' (in a clone of the project: pip install '.[{extra}]')"
+
+
 def check_share(name: str, value: float, *, zero: bool = False) -> float:
     """Return `value` if it lies in (0, 1] (or [0, 1] with `zero`), else raise `ConfigError`."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -153,15 +154,24 @@ def docstring_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory, docstring_cache: Path) -> Path:
-    """train.jsonl (480 real docstrings of two libraries) and eval.jsonl (120)."""
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train.jsonl (480 docstrings of two libraries), eval.jsonl (120), and the folder model."""
     folder = tmp_path_factory.mktemp("data")
     from finesieve.cli.training import docstrings
+    from tests.tiny import encoder_folder
 
-    two = [r for r in docstrings.rows("train") if r["label"] in ("torch", "sympy")]
-    for name, part in (("train", two[:480]), ("eval", two[480:600])):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(docstrings, "MOST", 400)
+        rows = [
+            {"text": text, "label": name}
+            for name in ("torch", "sympy")
+            for text in docstrings._texts(name)[:300]
+        ]
+    random.Random(0).shuffle(rows)
+    for name, part in (("train", rows[:480]), ("eval", rows[480:])):
         lines = [json.dumps(r) + "\n" for r in part]
         (folder / f"{name}.jsonl").write_text("".join(lines))
+    encoder_folder(folder / "model")
     return folder
 
 
@@ -185,6 +195,8 @@ def arguments(files: Path, output: Path, *more: str) -> list[str]:
         str(files / "eval.jsonl"),
         "--output",
         str(output),
+        "--model",
+        str(files / "model"),
         "--quiet",
         *QUICK,
         *more,

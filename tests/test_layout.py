@@ -18,6 +18,7 @@ FLOORS = [
     "stages",
     "methods",
     "sieve",
+    "insight",
     "integrations",
     "cli",
 ]

@@ -78,6 +78,30 @@ def bert(classes: int = 2, seed: int = 0) -> Any:
     )
 
 
+def encoder_folder(folder: Path) -> Path:
+    """A folder for `--model`: MiniLM's tokenizer, and a thousandth of its matrices, six layers."""
+    from transformers import BertConfig, BertModel
+
+    from finesieve.cli.training.models import load_tokenizer
+
+    split = load_tokenizer("minilm")
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(split),
+            hidden_size=32,
+            num_hidden_layers=6,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=512,
+            initializer_range=0.2,
+            pad_token_id=split.pad_token_id,
+        )
+    ).save_pretrained(folder)
+    split.save_pretrained(folder)
+    return folder
+
+
 def sentence(dice: np.random.Generator, longest: int = 14) -> str:
     """Mostly one word over and over, which is soon learned; now and then any words."""
     length = int(dice.integers(2, longest))

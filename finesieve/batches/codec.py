@@ -76,7 +76,7 @@ class Codec:
             self._set_constants_aside(columns)
         for key, value in columns.items():
             if isinstance(value, Tensor) and value.ndim > 0:
-                size = len(value)
+                size = value.shape[0]
             elif isinstance(value, Sequence) and not isinstance(value, str):
                 columns[key] = list(value)
                 size = len(value)
@@ -177,7 +177,7 @@ class Codec:
         if column is None:
             column = part.new_zeros((n, mask.shape[1], part.shape[2]))
         width = min(part.shape[1], column.shape[1])  # a part may be padded to one of `lengths`
-        where, part = torch.from_numpy(index).to(column.device), part[: len(index)]
+        where, part = to_device(torch.from_numpy(index), column.device), part[: len(index)]
         self._padding.inner(column, 1, width)[where] = self._padding.inner(part, 1, width)
         return column
 
@@ -185,7 +185,7 @@ class Codec:
         """Give the rows a column of what `place` made: `index` of it, cut as they are."""
         mask = text_mask(rows.columns)
         assert mask is not None
-        where = torch.from_numpy(index).to(column.device)
+        where = to_device(torch.from_numpy(index), column.device)
         inner = self._padding.inner(column, 1, mask.shape[1])
         rows.columns[key] = inner.index_select(0, where)
 

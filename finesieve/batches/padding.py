@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from finesieve.errors import BatchError
+from finesieve.gates.features import array_of
 from finesieve.gates.protocol import IntArray, State
 
 _PLACES = {"start_positions", "end_positions", "cls_index", "mc_token_ids"}
@@ -113,7 +114,7 @@ class Padding:
         total = np.zeros(n, dtype=np.int64)
         whole = True  # no padding anywhere
         for mask in masks.values():
-            real: npt.NDArray[np.bool_] = (mask != 0).cpu().numpy()  # read once, on any device
+            real: npt.NDArray[np.bool_] = array_of(mask) != 0  # read once, on any device
             whole = whole and bool(real.all())
             if real.shape[-1]:
                 total += self._real(real if mask.ndim == 2 else np.asarray(real.any(axis=1)))

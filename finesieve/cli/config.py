@@ -9,6 +9,7 @@ from typing import Any
 from finesieve.cli.data.labels import UNLABELLED
 from finesieve.errors import ConfigError
 
+PRECISIONS = ("fp32", "bf16", "auto")
 CLOCKS = ("wall", "processor")
 ATTENTION = ("eager", "sdpa")  # implementations in transformers
 # The names in `finesieve.methods.REGISTRY`, which cannot be asked without loading torch.
@@ -98,8 +99,8 @@ class Config:
             raise ConfigError(f"lora is {self.lora}; expected a rank like 8, or 0 for no adapters")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}; expected a rate in [0, 1)")
-        if self.precision not in ("fp32", "bf16"):
-            raise ConfigError(f"precision is {self.precision!r}; expected 'fp32' or 'bf16'")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision is {self.precision!r}; expected one of {PRECISIONS}")
         if self.clock not in CLOCKS:
             raise ConfigError(f"clock is {self.clock!r}; expected one of {CLOCKS}")
         if self.unlabelled not in UNLABELLED:

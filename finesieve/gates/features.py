@@ -27,6 +27,20 @@ IGNORED = -100  # a label that is no target, as everywhere in PyTorch
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
+def array_of(values: Any) -> Any:
+    """Returns a tensor, or what can be made one, as an array of its type (bfloat16, which NumPy
+    does not have, as float32).
+
+    On the CPU it shares the tensor's memory; from a device it is copied, which waits for it.
+    """
+    tensor = torch.as_tensor(values)  # of a tensor itself
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    return (tensor if tensor.is_cpu else tensor.cpu()).numpy()
+
+
 def _column(batch: Any, key: str | int) -> Any:
     try:
         return batch[key]
@@ -89,7 +103,7 @@ def _labels(batch: Any, key: str | int | None, shape: tuple[int, ...]) -> IntArr
     labels = None if key is None else _targets(batch, key)
     if labels is None:
         return np.zeros(n, dtype=np.int64)
-    values = labels.detach().cpu().numpy() if torch.is_tensor(labels) else np.asarray(labels)
+    values = array_of(labels) if torch.is_tensor(labels) else np.asarray(labels)
     if values.dtype.kind == "f":
         values = np.rint(values * 10)
     values = np.asarray(values, dtype=np.int64)
@@ -157,7 +171,7 @@ def token_features(
             n = len(_elements(batch)[0][0])
             count = None if targets is None else _count(batch, targets)
             return Features(np.zeros((n, 1), np.int64), _labels(batch, labels, (n,)), count)
-        ids = torch.as_tensor(given).detach().cpu().numpy()
+        ids = array_of(given)
         if ids.ndim != 2:
             raise BatchError(f"{tokens!r} has shape {ids.shape}; expected token ids [n, length]")
         # A copy in any case: neither is changed when the other is.
@@ -169,7 +183,7 @@ def token_features(
         ids = ids.astype(np.int64, copy=not masked)
         if masked:
             assert mask is not None
-            real = torch.as_tensor(_column(batch, mask)).detach().cpu().numpy() != 0
+            real = array_of(_column(batch, mask)) != 0
             ids = np.where(real, ids, -1)
             if not real[:, :1].all():  # padded on the left: what is real comes first
                 ids = np.take_along_axis(ids, np.argsort(~real, axis=1, kind="stable"), axis=1)

@@ -34,14 +34,18 @@ def solve_threshold(
 ) -> float:
     """The threshold at which `inclusion` keeps `target` examples in expectation.
 
-    sizes: [n], non-negative and finite. target: expected number kept, sum of weights * p.
-    weights: [n], how many examples each stands for (1 by default).
-    Returns 0.0 (keep all) if the target is not below the total, and the largest threshold of use
-    if even the floor keeps more than the target.
-
     Exact: between two neighbouring sizes (as thresholds: where an example's p reaches 1, or the
     floor) the expected number is linear in 1 / threshold, so the right piece is found by a search
     over sorted break points and then solved in closed form.
+
+    Args:
+        sizes: [n], non-negative and finite.
+        target: expected number kept, sum of weights * p.
+        weights: [n], how many examples each stands for (1 by default).
+
+    Returns:
+        0.0 (keep all) if the target is not below the total, and the largest threshold of use if
+        even the floor keeps more than the target.
     """
     s = np.asarray(sizes, dtype=np.float64)
     w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -101,10 +105,15 @@ def balanced_threshold(
 
     the more scoring has cost already, the more is trained on.
 
-    sizes: [n], non-negative and finite. scoring: what their scoring cost, in training steps of
-    one example (number scored x cost ratio). weights: [n], how many examples each stands for.
-    least: expected number kept at least: the threshold is lowered until it is.
-    Returns 0.0 (keep all) if no example has a size, and the largest size if scoring is free.
+    Args:
+        sizes: [n], non-negative and finite.
+        scoring: what their scoring cost, in training steps of one example (number scored x cost
+            ratio).
+        weights: [n], how many examples each stands for.
+        least: expected number kept at least: the threshold is lowered until it is.
+
+    Returns:
+        0.0 (keep all) if no example has a size, and the largest size if scoring is free.
     """
     if least > 0:
         free = balanced_threshold(sizes, scoring, floor, weights)
@@ -182,17 +191,20 @@ class ThresholdSampling(Gate):
     At the forward gate the sizes are the predicted ones (inside a `PredictorGate`); at the
     backward gate they are the measured ones divided by the probability of having been scored.
 
-    share: expected share of the pool *drawn* that is kept, in (0, 1], where the offer asks for no
-        other; None: balance (only behind a scoring pass: before it, the policy gives the share).
-    floor: the least probability, in [0, 1]: bounds the weights. What looks worthless now may
-        still teach under dropout, or be mispredicted; without a floor it would come, rarely, with
-        a weight that spoils the step.
-    cost_ratio: seconds to score an example over seconds to train on it; None: as the sieve
-        measures it. least: share kept at least, of the pool and of each label in it, whatever the
-        balance says: variance is not all, the optimizer needs steps too, and a small class needs
-        examples. Both of use only without a share.
-    systematic: keep of every label and size as many as expected (`Dice.systematic`), instead of
-        rolling for each example alone: the probabilities are the same, the variance is smaller.
+    Args:
+        share: expected share of the pool *drawn* that is kept, in (0, 1], where the offer asks for
+            no other; None: balance (only behind a scoring pass: before it, the policy gives the
+            share).
+        floor: the least probability, in [0, 1]: bounds the weights. What looks worthless now may
+            still teach under dropout, or be mispredicted; without a floor it would come, rarely,
+            with a weight that spoils the step.
+        cost_ratio: seconds to score an example over seconds to train on it; None: as the sieve
+            measures it.
+        least: share kept at least, of the pool and of each label in it, whatever the balance says:
+            variance is not all, the optimizer needs steps too, and a small class needs examples.
+            Both of use only without a share.
+        systematic: keep of every label and size as many as expected (`Dice.systematic`), instead of
+            rolling for each example alone: the probabilities are the same, the variance is smaller.
     """
 
     def __init__(

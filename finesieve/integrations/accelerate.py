@@ -37,6 +37,7 @@ from finesieve.sieve.options import SieveOptions, scorer_of
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.schedule import StreamSchedule
 from finesieve.sieve.sieve import Sieve
+from finesieve.sieve.table import Table
 
 __all__ = ["FilteredLoader"]
 _END = object()
@@ -151,6 +152,11 @@ class FilteredLoader:
     def figures(self) -> dict[str, float]:
         """As `Sieve.figures`, for `accelerator.log`."""
         return self.sieve.figures()
+
+    @property
+    def insights(self) -> Table:
+        """As `Sieve.insights`."""
+        return self.sieve.insights
 
     def detach(self) -> None:
         """As `Sieve.detach`: from the next pass on the loader's batches come as they are."""

@@ -61,7 +61,9 @@ from finesieve.scoring.scorers import (
 )
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
+from finesieve.sieve.record import Record
 from finesieve.sieve.sieve import Sieve
+from finesieve.sieve.table import Table
 
 __all__ = ["SieveCallback"]
 LossFunction = Callable[[nn.Module, Any], Tensor]
@@ -166,6 +168,11 @@ class SieveCallback(Callback):
     def figures(self) -> dict[str, float]:
         """As `Sieve.figures`; empty before the first batch."""
         return {} if self.sieve is None else self.sieve.figures()
+
+    @property
+    def insights(self) -> Table:
+        """As `Sieve.insights`; empty before the first batch."""
+        return Record().table() if self.sieve is None else self.sieve.insights
 
     def detach(self) -> None:
         """Filter no more, and leave the trainer: from the next pass on batches come as the loader

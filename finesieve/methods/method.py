@@ -17,19 +17,21 @@ from finesieve.stages.policy import Fixed, GateLimits, Stages
 class Method:
     """A forward gate, a backward gate (`Open` there means that nothing is scored), and stages.
 
-    opening: what is trained on in stage 1, unscored: everything, or a random share.
-    batch_share: survivors' batches as a share of the loader's, where the sieve is given no size:
-        smaller ones keep optimizer steps. batches: their size in some stages, where a method fixes
-        it, e.g. {3: 1}.
-    schedule_by: "stream", the learning rate goes by the share of the stream consumed; or "steps",
-        by optimizer steps out of those that plain training takes. For the host to heed.
-    reference: share of the training examples to hold out for a reference model, whose losses the
-        backward gate's `refer` takes; 0 for none. For the host to heed.
-    needs_ids: whether a gate remembers examples by their ids from one pass to the next, so that
-        they must stay the same. For the host to heed.
-
     What a host or a command does depends on these fields and on the properties below, never on
     the name, which is for people.
+
+    Args:
+        opening: what is trained on in stage 1, unscored: everything, or a random share.
+        batch_share: survivors' batches as a share of the loader's, where the sieve is given no
+            size: smaller ones keep optimizer steps.
+        batches: their size in some stages, where a method fixes it, e.g. {3: 1}.
+        schedule_by: "stream", the learning rate goes by the share of the stream consumed; or
+            "steps", by optimizer steps out of those that plain training takes. For the host to
+            heed.
+        reference: share of the training examples to hold out for a reference model, whose losses
+            the backward gate's `refer` takes; 0 for none. For the host to heed.
+        needs_ids: whether a gate remembers examples by their ids from one pass to the next, so that
+            they must stay the same. For the host to heed.
     """
 
     name: str

@@ -8,7 +8,7 @@ selection: plain training can have it, too, and gains as much from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -99,7 +99,7 @@ def start_head(found: LastLayer | None, mean: Mean = list, wanted: int = EXAMPLE
     looked_at = wanted if found is None else count
     few = f"{looked_at} examples are too few; it takes {FEWEST}" if looked_at < FEWEST else ""
     reason = few if found is None and few else unfit(found) or few
-    fit = None if reason or found is None else _Fit(found)
+    fit = None if reason or found is None else HeadFit(found)
     if fit is not None and not _is_number(fit.now()):
         reason = "a loss is not finite"
     if mean([float(not reason)])[0] < 1.0:
@@ -132,11 +132,14 @@ def _is_number(value: float) -> bool:
     return value - value == 0.0
 
 
-class _Fit:
-    """Regularised fits of a last layer; parameters are one vector, weight first, then bias."""
+class HeadFit:
+    """Regularised fits of a last layer; parameters are one vector, weight first, then bias.
+
+    found: the layer, its inputs and the targets.
+    """
 
     def __init__(self, found: LastLayer) -> None:
-        self._layer, self._biased = found.layer, found.layer.bias is not None
+        self.layer, self._biased = found.layer, found.layer.bias is not None
         inputs = found.inputs.float()
         rows = inputs.reshape(-1, inputs.shape[-1])
         # Without a bias there is nothing that could take the mean back in.
@@ -154,20 +157,22 @@ class _Fit:
     def now(self, index: Tensor | None = None) -> float:
         """Returns the mean loss of the head as it is, over these examples or over all."""
         data = self._raw if index is None else self._raw.take(index)
-        bias = self._layer.bias
+        bias = self.layer.bias
         with torch.no_grad():
             return float(
                 data.losses(
-                    self._layer.weight.float(), None if bias is None else bias.float()
+                    self.layer.weight.float(), None if bias is None else bias.float()
                 ).mean()
             )
 
-    def judge(self, first: Tensor, second: Tensor) -> list[float]:
+    def judge(
+        self, first: Tensor, second: Tensor, strengths: Sequence[float] = STRENGTHS
+    ) -> list[float]:
         """Fits `first` and judges on `second`: mean losses of the head as it is, of the best
-        constant, and of the fitted head for each of `STRENGTHS`."""
+        constant, and of the fitted head for each strength, given from strong to weak."""
         other = self._data.take(second)
         losses, values = [], None
-        for strength in STRENGTHS:  # from strong to weak, each from where the last one ended
+        for strength in strengths:  # from strong to weak, each from where the last one ended
             values = self._minimise(self._data.take(first), strength, values)
             with torch.no_grad():
                 losses.append(float(other.losses(*self._parts(values)).mean()))
@@ -188,20 +193,20 @@ class _Fit:
     @torch.no_grad()
     def install(self, values: Tensor) -> None:
         """Writes the parameters into the layer."""
-        weight, bias = self._parts(values.to(self._layer.weight.device))
-        self._layer.weight.copy_(weight)
+        weight, bias = self._parts(values.to(self.layer.weight.device))
+        self.layer.weight.copy_(weight)
         if bias is not None:
-            self._layer.bias.copy_(bias)
+            self.layer.bias.copy_(bias)
 
     def _parts(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
-        shape = self._layer.weight.shape
+        shape = self.layer.weight.shape
         weight = values[: shape.numel()].view(shape)
         return weight, values[shape.numel() :] if self._biased else None
 
     def _minimise(self, data: LastLayer, strength: float | None, start: Tensor | None) -> Tensor:
         """strength: None for the best constant: the bias alone is fitted."""
-        size = self._layer.weight.numel()
-        count = size + (self._layer.bias.numel() if self._biased else 0)
+        size = self.layer.weight.numel()
+        count = size + (self.layer.bias.numel() if self._biased else 0)
         values = torch.zeros(count, device=data.inputs.device) if start is None else start.clone()
         if strength is None and not self._biased:
             return values

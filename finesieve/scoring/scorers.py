@@ -109,6 +109,24 @@ class Scorer(ABC):
         return None
 
 
+def _is_wide(outputs: Any) -> bool:
+    """Whether every token has many outputs."""
+    logits = output_of(outputs)
+    return isinstance(logits, Tensor) and logits.ndim > 2 and logits.shape[-1] >= _WIDE
+
+
+def room_of(model: nn.Module, wide: bool) -> int:
+    """Returns how many times the padded tokens of a training batch a scoring forward may have.
+
+    wide: whether every token has many outputs.
+    """
+    modules = list(unwrapped(model).modules())
+    # With gradient checkpointing training holds one layer at a time, too.
+    if wide or any(getattr(m, "gradient_checkpointing", False) is True for m in modules):
+        return _LITTLE_ROOM
+    return max([ROOM, *(len(m) for m in modules if isinstance(m, nn.ModuleList))])
+
+
 def launcher(scorer: Callable[[Any], Scores]) -> Callable[[Any], Scores | Launched]:
     """Returns `scorer.launch`, or the scorer itself where its class, or the function that it is,
     has a call of its own that `launch` would pass by."""
@@ -201,12 +219,9 @@ class Task(Scorer):
     @property
     def room(self) -> int:  # type: ignore[override]
         """How many times the padded tokens of a training batch a scoring forward may have."""
-        modules = list(unwrapped(self.model).modules())
-        wide = isinstance(self.head, Tokens) if self._wide is None else self._wide
-        # With gradient checkpointing training holds one layer at a time, too.
-        if wide or any(getattr(m, "gradient_checkpointing", False) is True for m in modules):
-            return _LITTLE_ROOM
-        return max([ROOM, *(len(m) for m in modules if isinstance(m, nn.ModuleList))])
+        return room_of(
+            self.model, isinstance(self.head, Tokens) if self._wide is None else self._wide
+        )
 
     def __call__(self, batch: Any) -> Scores:
         loss, size, prefix = self.launch(batch)
@@ -220,8 +235,7 @@ class Task(Scorer):
         with scoring(self.model, self._autocast) as model, keeping as kept:
             out, batch = self._outputs(model, batch)
             loss, size = self.head.both(out, batch)
-            logits = output_of(out)
-            self._wide = isinstance(logits, Tensor) and logits.ndim > 2 and logits.shape[2] >= _WIDE
+            self._wide = _is_wide(out)
         return Launched(loss, size, *kept[:1])
 
     def _outputs(self, model: nn.Module, batch: Any) -> tuple[Any, Mapping[str, Any]]:
@@ -300,6 +314,12 @@ class PerExample(Scorer):
     ) -> None:
         self.model, self._function, self._size = model, function, size
         self._autocast = autocast
+        self._wide: bool | None = None  # whether every token has many outputs; None: not seen yet
+
+    @property
+    def room(self) -> int:  # type: ignore[override]
+        """How many times the padded tokens of a training batch a scoring forward may have."""
+        return room_of(self.model, bool(self._wide))
 
     def __call__(self, batch: Any) -> Scores:
         loss = self.launch(batch).loss.float().cpu().numpy()
@@ -310,10 +330,25 @@ class PerExample(Scorer):
             n = len(next(iter(batch.values())))
         else:
             n = len(batch) if isinstance(batch, Tensor) else len(batch[0])
-        with scoring(self.model, self._autocast) as model:
-            return Launched(
-                check_losses(self._function(model, batch), n, "the loss function"), None
-            )
+        with scoring(self.model, self._autocast) as model, self._looking(model):
+            losses = check_losses(self._function(model, batch), n, "the loss function")
+        return Launched(losses, None)
+
+    @contextmanager
+    def _looking(self, model: nn.Module) -> Iterator[None]:
+        """Inside, outputs of the model's are looked at, once."""
+        if self._wide is not None:
+            yield
+            return
+
+        def look(module: nn.Module, given: Any, out: Any) -> None:
+            self._wide = bool(self._wide) or _is_wide(out)
+
+        hook = model.register_forward_hook(look)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
         if self._size is None:

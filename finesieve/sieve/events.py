@@ -5,7 +5,8 @@ Events are dicts with an "event":
 - "stage": stage, from_example, reason: a transition.
 - "open": ids int64[n]: these pass an open sieve.
 - "pool": see `pool_event`.
-- "trained": ids int64[n], loss float32[n]: losses that came back from the training step.
+- "trained": ids int64[n], loss float32[n], size float32[n] or None: losses that came back from the
+  training step, and gradient norms where they were given.
 - "bad": count, total: examples whose loss was not finite.
 """
 

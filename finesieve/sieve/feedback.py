@@ -107,10 +107,10 @@ class Learning:
             return
         for ids, losses, offer in self._returns.collect(wait=at_least == 1):
             self.bad(int(np.count_nonzero(~np.isfinite(losses))))
-            self._tell({"event": "trained", "ids": ids, "loss": losses})
+            size = None if offer is None else offer.size
+            self._tell({"event": "trained", "ids": ids, "loss": losses, "size": size})
             if offer is None:
                 continue
-            size = offer.size
             assert offer.loss is not None
             if size is None:
                 size = self._size_of_loss(offer.loss)

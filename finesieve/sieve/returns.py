@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from finesieve.errors import ConfigError
+from finesieve.gates.features import array_of
 from finesieve.gates.protocol import BoolArray, Features, FloatArray, IntArray, Offer, State
 
 
@@ -108,6 +109,8 @@ class Returns:
         self._most = most
         self._chunks: list[_Chunk] = []
         self._out = 0  # examples in the chunks that are out; an id handed out twice may count twice
+        # Whether ids only ever ascended, so that none is out twice; and the last one.
+        self._ascending, self._last = True, -1
         self._given: list[_Given] = []
         self._sent: _Sent | None = None
         self._ever = False  # whether any loss ever came back
@@ -148,6 +151,9 @@ class Returns:
                     "came"
                 )
             self._forget(len(ids))  # the oldest will not come any more
+        if self._ascending and len(ids):
+            self._ascending = bool(ids[0] > self._last) and bool((ids[1:] > ids[:-1]).all())
+            self._last = int(ids[-1])
         p = np.ones(len(ids), np.float32) if probability is None else probability
         self._chunks.append(_Chunk(ids, features, p, np.ones(len(ids), np.bool_)))
         self._out += len(ids)
@@ -197,7 +203,7 @@ class Returns:
         caller will wait."""
         given, self._given = self._given, []
         sent, self._sent = self._sent, None
-        if given and given[-1][1].device.type != "cpu":
+        if given and not given[-1][1].is_cpu:
             self._sent = _Sent(given)
             given = []
         taken = (sent.arrived() if sent else []) + given
@@ -213,10 +219,15 @@ class Returns:
         wait: whether to wait for losses that a device may still be working on.
         """
         given = [
-            (ids.cpu().numpy(), loss.float().cpu().numpy(), size)
+            (array_of(ids), array_of(loss if loss.dtype == torch.float32 else loss.float()), size)
             for ids, loss, size in self._taken(wait)
         ]
-        given = [one for one in given if len(one[0]) > 2 or one[0].max(initial=-1) >= 0]  # fillers
+        given = [
+            one for one in given if len(one[0]) > 2 or one[0].max(initial=-1) >= 0
+        ]  # no filler
+        while given and (found := self._next(*given[0])):
+            del given[0]
+            yield found
         if not given:
             return
         ids, losses = [x for x, _, _ in given], [x for _, x, _ in given]
@@ -250,6 +261,32 @@ class Returns:
                 ),
             )
 
+    def _next(
+        self, ids: IntArray, loss: FloatArray, size: Tensor | None
+    ) -> tuple[IntArray, FloatArray, Offer | None] | None:
+        """Return what `collect` yields for a batch that came back as it went out, before all later
+        ones: then nothing has to be looked up. None for any other batch."""
+        if not self._chunks:
+            return ids, loss, None
+        chunk = self._chunks[0]
+        same = self._ascending and len(ids) == len(chunk.ids) and bool((ids == chunk.ids).all())
+        if not same or not np.isfinite(loss).all() or not chunk.out.all():
+            return None
+        del self._chunks[0]
+        self._out -= len(ids)
+        return (
+            ids,
+            loss,
+            Offer(
+                ids,
+                1,
+                features=chunk.features,
+                probability=chunk.probability,
+                loss=loss,
+                size=None if size is None else size.float().cpu().numpy(),
+            ),
+        )
+
     def state_dict(self) -> State:
         """Return what is out, example by example, and what came back."""
         self._given = self._taken(wait=True)
@@ -262,6 +299,8 @@ class Returns:
         alike = groupby(state["expected"], key=_kind)
         self._chunks = [_chunk(list(entries)) for _, entries in alike]
         self._out = len(state["expected"])
+        ids = np.concatenate([np.full(1, -1), *(chunk.ids for chunk in self._chunks)])
+        self._ascending, self._last = bool((ids[1:] > ids[:-1]).all()), int(ids[-1])
         self._given = [(ids, losses, sizes) for ids, losses, sizes in state["given"]]
         self._ever = state["ever"]
 

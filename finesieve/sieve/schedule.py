@@ -31,9 +31,10 @@ class StreamSchedule:
     schedule is built for `steps` nominal steps (those of plain training), and each `step()` here
     advances it to `progress() * steps`: it is fully decayed when the stream ends.
 
-    schedule: any torch or Hugging Face schedule, already built for `steps` steps.
-    steps: how many those are, or a function that tells once the first is made.
-    progress: gives the share of the stream consumed, 0 to 1: `lambda: sieve.progress`.
+    Args:
+        schedule: any torch or Hugging Face schedule, already built for `steps` steps.
+        steps: how many those are, or a function that tells once the first is made.
+        progress: gives the share of the stream consumed, 0 to 1: `lambda: sieve.progress`.
     """
 
     def __init__(
@@ -106,8 +107,9 @@ class RateWatch:
     def check(self, yielded: int, drawn: int, progress: float) -> None:
         """Warns, once, if a schedule is seen to go by steps and will not fit the stream.
 
-        yielded, drawn: batches of the pass that is over, trained on and as the loader has them.
-        progress: share of the stream consumed.
+        Args:
+            yielded, drawn: batches of the pass that is over, trained on and as the loader has them.
+            progress: share of the stream consumed.
         """
         if self._known:
             return

@@ -29,8 +29,10 @@ from finesieve.sieve.beginning import Beginning
 from finesieve.sieve.flow import Flow
 from finesieve.sieve.loop import Loop
 from finesieve.sieve.options import SieveOptions, clock_of, options_of, scorer_of
+from finesieve.sieve.record import Record
 from finesieve.sieve.schedule import RateWatch, Schedule, StreamSchedule
 from finesieve.sieve.state import check_same, identity, take_up, written
+from finesieve.sieve.table import Table
 from finesieve.sieve.together import Together
 from finesieve.sieve.weights import weighted_mean
 
@@ -98,6 +100,8 @@ class Sieve:
         self._beginning = Beginning(
             self.method, head_start, total, flow.codec, flow.scoring, flow.ledger, flow.tell
         )
+        self._record = Record()
+        flow.listeners.append(self._record)
         self._loop = Loop(flow, self._beginning, self._together)
         self.rates = RateWatch()  # a host that answers for the learning rate says so
         self._detached = False
@@ -159,7 +163,7 @@ class Sieve:
         ids, weights = ride(batch)
         losses = check_losses(losses, len(ids), "the training step")
         # A filler's losses on a device are told as others are, and left out for their ids of -1.
-        if weights.device.type == "cpu" and is_filler(batch):
+        if losses.shape[0] <= 2 and weights.is_cpu and is_filler(batch):
             return 0.0 * losses.nan_to_num(0.0, 0.0, 0.0).sum()
         self.observe(losses, batch, sizes)
         return weighted_mean(losses, weights)
@@ -293,6 +297,17 @@ class Sieve:
     def head_start(self) -> HeadStart | None:
         """What came of the head start, once it was tried."""
         return self._beginning.found
+
+    @property
+    def insights(self) -> Table:
+        """What this run showed of each example (`Record.table`); ids are those of `id_key`, or
+        places in the stream. Ask for `to_pandas()`, `to_polars()` or `to_arrow()` of it."""
+        return self._record.table()
+
+    @property
+    def record(self) -> Record:
+        """Every loss and gradient norm over time. It is not part of the saved state."""
+        return self._record
 
     @property
     def threshold(self) -> float | None:

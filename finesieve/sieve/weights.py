@@ -58,13 +58,13 @@ def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
 
     losses: float[n], with gradient. weights: float[n], of mean about 1.
     """
-    on_host = losses.device.type == "cpu"
-    # Weights of 1 need not be copied to a device.
-    ones = not on_host and weights.device.type == "cpu" and bool((weights == 1.0).all())
-    if not ones:
+    ones = False
+    if not losses.is_cpu:  # weights of 1 need not be copied to the device
+        ones = weights.is_cpu and bool((weights == 1.0).all())
+    if not ones and (weights.dtype != losses.dtype or weights.device != losses.device):
         weights = to_device(weights, losses.device).to(losses.dtype)
     # Where nothing has to be waited for: most often all are finite, which their sum tells.
-    if on_host and math.isfinite(losses.detach().sum().item()):
+    if losses.is_cpu and math.isfinite(losses.detach().sum().item()):
         return (losses * weights).mean()
     finite = torch.isfinite(losses.detach())
     clean = torch.where(finite, losses, torch.zeros_like(losses))

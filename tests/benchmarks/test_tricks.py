@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from benchmarks import write_tables
 from finesieve import ConfigError
 from finesieve.cli.comparing.bench import Bench
+from finesieve.cli.comparing.groups import RIVAL
 from finesieve.cli.comparing.suite import Files, read_suite
-from finesieve.cli.comparing.tables import RIVAL
 from finesieve.cli.config import Config
 from finesieve.cli.results import read_all
 from tests.cli.test_statistics import record

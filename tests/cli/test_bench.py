@@ -18,9 +18,9 @@ from finesieve import ConfigError
 from finesieve.cli.comparing import bench as bench_module
 from finesieve.cli.comparing.bench import Bench
 from finesieve.cli.comparing.equal_time import ATTEMPTS
+from finesieve.cli.comparing.groups import RIVAL
 from finesieve.cli.comparing.runner import choose
 from finesieve.cli.comparing.suite import Derived, Files, read_suite
-from finesieve.cli.comparing.tables import RIVAL
 from finesieve.cli.main import main
 from finesieve.cli.results import read_all, read_record, seal, write_record
 
@@ -66,7 +66,8 @@ def done(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The suite, run: (suite file, output folder, what was said, exit status)."""
     folder = tmp_path_factory.mktemp("bench")
     (folder / "decoys.py").write_text(DECOYS)
-    (folder / "small.toml").write_text(SUITE)
+    small = f'model = "{files}/model"\nmax_length = 12'
+    (folder / "small.toml").write_text(SUITE.replace("max_length = 12", small))
     patch = pytest.MonkeyPatch()
     patch.setenv("PYTHONPATH", str(folder))
     patch.syspath_prepend(str(folder))

@@ -206,8 +206,12 @@ def test_docstrings(docstring_cache: Path) -> None:
         for name in ("torch", "numpy", "scipy", "sklearn", "sympy", "networkx", "huggingface"):
             assert name not in row["text"].lower()
     assert len(list(docstring_cache.glob("*.jsonl.gz"))) == 1
-    with pytest.raises(fs.DataError, match="no split 'dev'"):
-        docstrings.rows("dev")
+    two = docstrings.rows("sympy+scipy/test")
+    assert two == [r for r in test if r["label"] in ("sympy", "scipy")]
+    assert {r["label"] for r in docstrings.rows("sympy+scipy")} == {"sympy", "scipy"}
+    for part in ("dev", "sympy", "sympy+numpy", "sympy+scipy/dev"):
+        with pytest.raises(fs.DataError, match="docstrings has no part"):
+            docstrings.rows(part)
 
 
 def test_masking() -> None:

@@ -35,10 +35,10 @@ def adapted(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def test_adapters_and_head_alone_are_trained(adapted: Path) -> None:
+def test_adapters_and_head_alone_are_trained(adapted: Path, files: Path) -> None:
     s = json.loads((adapted / "summary.json").read_text())
     assert [m["stage"] for m in s["stages"]] == [1, 2, 3]
-    assert s["eval"]["accuracy"] > 0.7
+    assert s["eval"]["accuracy"] > s["eval"]["majority"]
     # No gradient by the weights: twice a forward, and a little for the adapters.
     train, score = (
         s["flops"][k] / s["tokens"][v] for k, v in (("train", "trained"), ("score", "scored"))
@@ -46,7 +46,7 @@ def test_adapters_and_head_alone_are_trained(adapted: Path) -> None:
     assert 2.0 < train / score < 2.05
     before, after = (
         load_model(name, ["sympy", "torch"], 0).state_dict()
-        for name in ("minilm", str(adapted / "model"))
+        for name in (str(files / "model"), str(adapted / "model"))
     )
     assert before.keys() == after.keys()  # merged: a model like any other
     moved = {key for key in after if not torch.equal(before[key], after[key])}
@@ -68,7 +68,7 @@ def test_both_that_is_saved_gives_what_was_measured(adapted: Path, files: Path) 
     merged = load_model(str(adapted / "model"), ["sympy", "torch"], 7)
     # The head of another seed: it must come out of the folder.
     apart = peft.PeftModel.from_pretrained(
-        load_model("minilm", ["sympy", "torch"], 7), str(adapted / "adapter")
+        load_model(str(files / "model"), ["sympy", "torch"], 7), str(adapted / "adapter")
     )
     s = json.loads((adapted / "summary.json").read_text())
     for model in (merged, apart):

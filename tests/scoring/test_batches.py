@@ -56,15 +56,28 @@ class Words(nn.Module):
         return logits
 
 
+@pytest.mark.parametrize("by_function", [False, True])
 @pytest.mark.parametrize(("words", "room"), [(1024, 2), (8, 8)])
-def test_a_scoring_forward_has_few_more_tokens_than_a_training_batch(words: int, room: int) -> None:
+def test_a_scoring_forward_has_few_more_tokens_than_a_training_batch(
+    words: int, room: int, by_function: bool
+) -> None:
     """Batches of one, as memory forces: with a large vocabulary the logits are what fills it."""
     model = Words(words)
     method = methods.registry.build("finesieve", 0, starts={2: 0.1}, predictor_bits=10)
     batches = [
         {**b, "labels": b["input_ids"] % words} for b in make_batches(160, batch=1, longest=12)
     ]
-    sieve = fs.Sieve(model, method, head=fs.heads.Tokens(shift=True), total=160)
+    head = fs.heads.Tokens(shift=True)
+
+    def each(net: nn.Module, batch: Any) -> Tensor:
+        return head.losses(net(batch["input_ids"], batch["attention_mask"]), batch)
+
+    sieve = fs.Sieve(
+        model,
+        method,
+        scorer=fs.scores.PerExample(model, each) if by_function else fs.scores.Task(model, head),
+        total=160,
+    )
     for batch in sieve(batches):
         sieve.loss(torch.rand(len(batch["labels"])), batch)
     tokens = [n * width for n, width in model.seen]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from finesieve.cli.comparing.runner import run_suite
 from finesieve.cli.comparing.runs import Cores, Job, RecordFiles, Runs, Say, Summary
-from finesieve.cli.comparing.suite import Files, Suite
+from finesieve.cli.comparing.suite import Files, Suite, built_in
 from finesieve.cli.config import Config
 from finesieve.cli.results import Record
 from finesieve.cli.training.models import pick_device, precision_note
@@ -57,7 +57,9 @@ class Bench:
             str(path)
             for name in {*suite.tuning, *suite.claim}
             for path in (suite.sets[name]["train"], *suite.sets[name].get("eval", ()))
-            if path not in suite.derived and not (self.data_dir / path).exists()
+            if path not in suite.derived
+            and not built_in(path)
+            and not (self.data_dir / path).exists()
         ]
         if missing:
             raise ConfigError(f"the data folder {data_dir} lacks {', '.join(sorted(missing))}")

@@ -12,23 +12,26 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from finesieve import methods
+from finesieve.cli.comparing.groups import RIVAL
 from finesieve.cli.comparing.runner import run_suite
 from finesieve.cli.comparing.runs import Cores, Job, Runs, Summary
-from finesieve.cli.comparing.suite import CONFIG, Files, Suite, title_of
-from finesieve.cli.comparing.tables import RIVAL, set_table, verdict
+from finesieve.cli.comparing.suite import CONFIG, EQUAL, Files, Suite, title_of
+from finesieve.cli.comparing.tables import baseline, set_table
+from finesieve.cli.comparing.verdict import verdict
 from finesieve.cli.config import Config
 from finesieve.cli.results import Record
+from finesieve.cli.training.models import settled
 from finesieve.cli.training.prepare import Prepared, prepare
-from finesieve.cli.training.runfiles import SUMMARY
+from finesieve.cli.training.runfiles import CHECKPOINT, SUMMARY
 from finesieve.cli.training.train import train
-from finesieve.errors import ConfigError, DataError, FinesieveError
+from finesieve.errors import ConfigError, DataError, FinesieveError, StateError
 
-TABLE, RECORDS = "compare.md", "compare.json"
+TABLE, RECORDS, PAGE = "compare.md", "compare.json", "report.html"
 
 
 def compare(
@@ -39,6 +42,7 @@ def compare(
     output: str | None,
     equal_time: bool = True,
     quiet: bool = False,
+    resume: bool = False,
 ) -> list[Record]:
     """Run every method for every seed, one after another in this process; print one table.
 
@@ -48,13 +52,16 @@ def compare(
         output: a new or empty folder that keeps every run's folder and the table.
         equal_time: adds, for each run of finesieve, a random subset of such a share that its total
             seconds come out the same, its learning rate decayed in full over what it sees.
+        resume: goes on in the output folder: finished runs are kept, and an interrupted one goes on
+            from its checkpoint.
 
     Returns the records, those of runs that failed included.
-    Raises `ConfigError` and `DataError` for what is wrong with the call or the data.
+    Raises `ConfigError` and `DataError` for what is wrong with the call or the data, `StateError`
+    for a folder that cannot be gone on with.
     """
+    config = settled(config)
     suite = suite_of(config, names, seeds, settings, equal_time)
-    if output is not None and Path(output).is_dir() and any(Path(output).iterdir()):
-        raise ConfigError(f"output folder {output} is not empty: choose another, or remove it")
+    kept = _kept(output, resume)
     data = prepare(config)
 
     def say(text: str) -> None:
@@ -64,7 +71,11 @@ def compare(
     for note in data.notes:
         print(note, file=sys.stderr)
     with tempfile.TemporaryDirectory() as scratch:
-        folders = Folders(Path(scratch) if output is None else Path(output), data, quiet)
+        folders = Folders(Path(scratch) if output is None else Path(output), data, quiet, kept)
+        folders.check(config)
+        if output is not None:  # from here on there is something to go on with
+            Path(output).mkdir(parents=True, exist_ok=True)
+            _write(Path(output) / RECORDS, kept)
         runs = Runs(
             suite, Files(suite, None, Path(scratch)), folders, folders.run, "finesieve compare", say
         )
@@ -73,15 +84,23 @@ def compare(
         finally:
             folders.tidy()
     text = told(records, config)
+    if not quiet:
+        print(file=sys.stderr)  # apart from the progress
     print(text)
     if output is not None:
         root = Path(output)
         (root / TABLE).write_text(text + "\n", encoding="utf-8")
-        (root / RECORDS).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+        _write(root / RECORDS, records)
+        from finesieve.cli.report.report import report
+
         print(
             f"\nfiles: {os.path.join(output, '')} (this table: {TABLE}; each run: model/, "
             f"{SUMMARY}, run.jsonl, examples.parquet)"
         )
+        if any("failed" not in r for r in records):
+            for complaint in report([output], str(root / PAGE)):
+                print(f"left out of the page: {complaint}", file=sys.stderr)
+            print(f"page: {root / PAGE}")
     return records
 
 
@@ -109,6 +128,35 @@ def suite_of(
     )
 
 
+def _kept(output: str | None, resume: bool) -> list[Record]:
+    """Return the records of an earlier comparison that is gone on with.
+
+    Raises `ConfigError` for a folder in use, `StateError` where there is nothing to go on with.
+    """
+    root = Path(output or "")
+    used = output is not None and root.is_dir() and any(root.iterdir())
+    there = used and (root / RECORDS).exists()
+    if not resume:
+        if used:
+            hint = "add --resume to go on with the comparison in it, or " if there else ""
+            raise ConfigError(f"output folder {output} is not empty: {hint}choose another folder")
+        return []
+    if not there:
+        raise StateError(f"nothing to go on with: {output} has no {RECORDS}; leave out --resume")
+    try:
+        records: list[Record] = json.loads((root / RECORDS).read_text(encoding="utf-8"))
+        return [r for r in records if "failed" not in r]
+    except (ValueError, TypeError) as error:
+        raise StateError(f"{root / RECORDS} is damaged: {error}") from None
+
+
+def _write(path: Path, records: list[Record]) -> None:
+    """Write the records, all or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
 class Folders:
     """Runs jobs in this process, each with a folder of its own, and keeps their records.
 
@@ -118,18 +166,45 @@ class Folders:
     Args:
         root: the folder of the runs' folders.
         data: what all of them train on; the same, whatever the seed.
+        kept: records of an interrupted comparison in that folder.
     """
 
-    def __init__(self, root: Path, data: Prepared, quiet: bool) -> None:
-        self.root, self._data, self._quiet = root, data, quiet
+    def __init__(
+        self, root: Path, data: Prepared, quiet: bool, kept: Sequence[Record] = ()
+    ) -> None:
+        self.root, self._data, self._quiet, self._kept = root, data, quiet, kept
         self._records: dict[Job, Record] = {}
         self._tries: dict[Job, list[Path]] = {}
+        for record in kept:
+            job = Job("claim", record["set"], record["name"], record["seed"], ())
+            self._records[job] = record
+            self._tries[job] = [self._folder(job)]
+
+    def check(self, config: Config) -> None:
+        """Raise `StateError` if the records kept are of other settings or data than these."""
+        wanted = json.loads(json.dumps(config.as_dict()))
+        for record in self._kept:
+            then = {**record["config"], **{k: wanted[k] for k in ("method", "settings", "seed")}}
+            differ = [
+                f"{k}: {then.get(k)!r} then, {wanted[k]!r} now"
+                for k in wanted
+                if then.get(k) != wanted[k]
+            ]
+            if record["training_data"] != self._data.digest:
+                differ.append("the training data have changed")
+            if differ:
+                raise StateError(
+                    f"{self.root} is of another comparison ({'; '.join(differ)}): go on with the "
+                    "same settings, or choose another folder"
+                )
 
     def read(self, job: Job) -> tuple[Record | None, str]:
         return self._records.get(job), ""
 
     def write(self, job: Job, record: Record) -> Record:
         self._records[job] = record
+        self.root.mkdir(parents=True, exist_ok=True)
+        _write(self.root / RECORDS, list(self._records.values()))
         return record
 
     def run(self, job: Job, config: Config, cores: Cores) -> Summary:
@@ -139,30 +214,42 @@ class Folders:
         if tries:
             folder = folder.with_name(f"{folder.name}.try{len(tries) + 1}")
         tries.append(folder)
+        unfinished = (folder / CHECKPOINT).exists()
+        if folder.exists() and (not unfinished or job.method in EQUAL):
+            shutil.rmtree(folder)  # of a try whose share was another, or without a checkpoint
+            unfinished = False
         try:
             summary = train(
-                config, str(folder), data=self._data, quiet=self._quiet, label=job.method
+                config,
+                str(folder),
+                unfinished,
+                data=self._data,
+                quiet=self._quiet,
+                label=job.method,
             )
-        except (ConfigError, DataError):
+        except (ConfigError, DataError, StateError):
             raise
         except FinesieveError as error:
             return {"failed": str(error)}
         except (MemoryError, RuntimeError) as error:  # torch raises it when out of memory
             return {"failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
-        return {**summary, "folder": folder.name}
+        return {**summary, "training_data": self._data.digest, "folder": folder.name}
 
     def tidy(self) -> None:
         """Leave one folder for each finished run, under the run's name, and no other try."""
         for job, tries in self._tries.items():
             record, wanted = self._records.get(job), self._folder(job)
-            kept = None if record is None else record.pop("folder", None)
-            if kept is None:
+            kept = None if record is None else record.get("folder", wanted.name)
+            if record is None or kept is None:
                 continue
+            record["folder"] = wanted.name
             for folder in tries:
                 if folder.name != kept:
                     shutil.rmtree(folder, ignore_errors=True)
             if kept != wanted.name:
                 (self.root / kept).rename(wanted)
+        if self._records:
+            _write(self.root / RECORDS, list(self._records.values()))
 
     def _folder(self, job: Job) -> Path:
         return self.root / f"{job.method.replace(' ', '-')}-seed{job.seed}"
@@ -174,17 +261,19 @@ class Folders:
 def told(records: list[Record], config: Config) -> str:
     """Return the table of a comparison in Markdown, what it is of, and the verdict."""
     sound = [r for r in records if "failed" not in r]
-    lines = [set_table(records), ""]
+    lines = [set_table(records)]
     if sound:
         size = int(sound[0]["examples"]["drawn"]) // config.epochs
-        lines.append(
+        about = (
             f"{config.train}: {size} examples x {config.epochs} epoch(s), evaluated on "
             f"{sound[0]['eval']['n']}; {len({r['seed'] for r in records})} seed(s); seconds = "
             "deciding + scoring + training + waiting for data."
         )
+        lines.append(" ".join(text for text in (about, baseline(sound)) if text))
     lines += [
         f"failed: {r['name']} seed {r['seed']}: {r['failed']}" for r in records if "failed" in r
     ]
-    if {"finesieve", RIVAL} <= {r["name"] for r in records}:
+    names = {r["name"] for r in sound}
+    if "finesieve" in names and len(names & {"full", RIVAL}):
         lines.append(verdict(records))
-    return "\n".join(lines)
+    return "\n\n".join(lines)

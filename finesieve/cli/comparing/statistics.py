@@ -1,4 +1,4 @@
-"""Paired differences with confidence intervals, and a verdict in words that can be "no gain"."""
+"""Paired differences of runs, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from finesieve.cli.results import Record, unpack_examples
-
-MANY = 10  # sets of one seed each that together tell something
-SAME = "same as full"  # the verdict on runs whose gates never closed
 
 
 @dataclass(frozen=True)
@@ -121,70 +118,3 @@ def overall(relative: Sequence[float], halves: Sequence[float] = ()) -> Differen
     half = max(_half_width(values), own)
     mean = float(values.mean())
     return Difference(mean, mean - half, mean + half, len(values))
-
-
-def broad(verdicts: Sequence[str]) -> bool:
-    """Return whether these are many sets of one seed each, which the spread over them judges."""
-    return len(verdicts) >= MANY and list(verdicts).count("one seed") >= len(verdicts) / 2
-
-
-def words(
-    verdicts: Sequence[str],
-    total: Difference,
-    ours: str,
-    rival: str,
-    relative: Sequence[float] = (),
-) -> str:
-    """Return the verdict on a suite: how many sets, and whether there is a gain at all.
-
-    verdicts: one a set; `SAME` is one. relative: the sets' relative differences in loss. Where
-    there are many sets (`MANY`) of one seed each, the spread over them holds the seeds' own, so the
-    interval over sets is the verdict.
-    """
-    if list(verdicts) == [SAME]:
-        return (
-            f"{ours} is the {SAME} here: its gates stayed open and all was trained on, so "
-            f"against {rival} there is no gain."
-        )
-    count = {v: list(verdicts).count(v) for v in ("better", "tie", "worse", "one seed", SAME)}
-    many = broad(verdicts)
-    if many:
-        ahead = sum(r < 0 for r in relative)
-        behind = sum(r > 0 for r in relative)
-        even = len(verdicts) - ahead - behind - count[SAME]
-        tally = (
-            f"{ours} against {rival}: lower loss on {ahead}, higher on {behind}"
-            + (f", level on {even}" if even else "")
-            + f", {SAME} on {count[SAME]} of {len(verdicts)} sets, one seed each"
-        )
-    elif len(verdicts) == 1:
-        only = {"one seed": "one seed only, which proves nothing"}
-        tally = f"{ours} against {rival}: {only.get(verdicts[0], verdicts[0])}"
-    else:
-        tally = (
-            f"{ours} against {rival}: better on {count['better']}, tie on {count['tie']}, "
-            f"worse on {count['worse']}"
-            + (f", {SAME} on {count[SAME]}" if count[SAME] else "")
-            + f" of {len(verdicts)} sets"
-        )
-        if count["one seed"]:
-            tally += f" ({count['one seed']} with one seed only, which proves nothing)"
-    tally += f"; held-out loss {total.mean:+.1%}" + (" on average" if len(verdicts) > 1 else "")
-    if math.isfinite(total.low):
-        tally += f" (95 % interval over sets {total.low:+.1%} to {total.high:+.1%})"
-    if many:
-        return tally + (
-            ": a gain." if total.high < 0 else ": a loss." if total.low > 0 else ": no gain shown."
-        )
-    most = len(verdicts) / 2
-    if len(verdicts) == 1:
-        return tally + {"better": ": a gain on this set.", "worse": ": a loss on this set."}.get(
-            verdicts[0], ": no gain shown."
-        )
-    if count["one seed"] >= most:
-        return tally + ": no verdict before there are more seeds."
-    if total.high < 0 or (count["worse"] == 0 and count["better"] > most):
-        return tally + ": a gain."
-    if total.low > 0 or (count["better"] == 0 and count["worse"] > most):
-        return tally + ": a loss."
-    return tally + ": no gain shown."

@@ -161,7 +161,7 @@ class Files:
             self._derived[name] = str(target)
 
     def path(self, name: str) -> str:
-        if self.data_dir is None:
+        if self.data_dir is None or built_in(name):
             return name
         return self._derived.get(name) or str(self.data_dir / name)
 
@@ -177,6 +177,11 @@ class Files:
         if isinstance(value, dict):
             return {self.hidden(k): self.hidden(v) for k, v in value.items()}
         return value
+
+
+def built_in(name: str) -> bool:
+    """Return whether these data come with the command line instead of from a file."""
+    return name.split(":")[0] == "docstrings"
 
 
 def read_suite(path: str | Path) -> Suite:

@@ -91,6 +91,11 @@ def find_columns(
     return text, pair, label
 
 
+def has_label(rows: list[Row]) -> bool:
+    """Whether a column has one of the usual names for labels."""
+    return any(name.lower() in LABELS for row in rows for name in row)
+
+
 def told(source: str, columns: Columns, rows: list[Row]) -> str:
     """A line that names the columns that were taken, and the others."""
     text, pair, label = columns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finesieve.errors import DataError
+from finesieve.errors import DataError, install
 
 Row = dict[str, Any]
 
@@ -24,8 +24,7 @@ def read_hub(source: str, split: str) -> list[Row]:
         import datasets
     except ImportError:
         raise DataError(
-            f"no file {source}; to read it as a hub dataset install the extra: "
-            "pip install 'finesieve[hub]'"
+            f"no file {source}; to read it as a hub dataset install the extra: {install('hub')}"
         ) from None
     try:
         found = datasets.load_dataset(name, split=part or split)

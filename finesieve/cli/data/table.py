@@ -89,6 +89,16 @@ def load(
     Raises:
         DataError: with what is wrong, where, and what to do.
     """
+    rows, notes = rows_of(source, split)
+    return table_of(source, rows, notes, text, text_pair, label, keep_empty, unlabelled)
+
+
+def rows_of(source: str, split: str = "train") -> tuple[list[Row], list[str]]:
+    """Read the rows of a source as they are, a dict each, and what the user has to know of them.
+
+    Raises:
+        DataError: if they cannot be read, or there are none.
+    """
     notes: list[str] = []
     if source.split(":")[0] == "docstrings" and not Path(source).exists():
         from finesieve.cli.training.docstrings import rows as docstring_rows
@@ -101,6 +111,20 @@ def load(
         rows = read_hub(source, split)
     if not rows:
         raise DataError(f"{source} is empty: expected a row per example")
+    return rows, notes
+
+
+def table_of(
+    source: str,
+    rows: list[Row],
+    notes: list[str],
+    text: str | None,
+    text_pair: str | None,
+    label: str | None,
+    keep_empty: bool,
+    unlabelled: str,
+) -> Table:
+    """Check rows that were read already; arguments and errors as of `load`."""
     columns = find_columns(source, rows, text, text_pair, label)
     table = _checked(source, rows, columns, keep_empty, unlabelled)
     table.taken, table.notes = told(source, columns, rows), notes + table.notes

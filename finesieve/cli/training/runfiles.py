@@ -19,7 +19,7 @@ SUMMARY, LOG, EXAMPLES, CHECKPOINT = (
     "examples.parquet",
     "checkpoint.pt",
 )
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 VERDICTS = ("unseen", "trained", "skipped-backward", "skipped-forward", "kept-out")
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
-from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
@@ -19,24 +17,29 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from finesieve import __version__, methods
+from finesieve import methods
 from finesieve.batches.carry import inputs
 from finesieve.cli.config import Config
-from finesieve.cli.results import pack_examples
-from finesieve.cli.training.batches import EXAMPLE, Examples, Loader, by_length
+from finesieve.cli.training.batches import EXAMPLE, Loader, by_length
 from finesieve.cli.training.models import (
     check_length,
     load_model,
-    matrix_parameters,
     pick_attention,
     pick_device,
+    settled,
 )
 from finesieve.cli.training.prepare import Prepared, prepare
-from finesieve.cli.training.progress import Live, rounded, snapshot, why_open
+from finesieve.cli.training.progress import (
+    Live,
+    rounded,
+    snapshot,
+    told_of_end,
+    told_of_head,
+)
 from finesieve.cli.training.runfiles import ExampleLog, RunFolder
+from finesieve.cli.training.summary import summary_of, versions
 from finesieve.costs.clock import TrainingClock
-from finesieve.errors import ConfigError, ScoreError, StateError
-from finesieve.gates.simple import Open
+from finesieve.errors import ConfigError, StateError
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.head_start import default_examples
 from finesieve.scoring.scorers import Classification
@@ -44,6 +47,7 @@ from finesieve.sieve.schedule import StreamSchedule
 from finesieve.sieve.sieve import Sieve
 
 POINTS = 50  # of the curve that a summary holds
+RECENT = 20  # batches over which the loss is averaged for it, fading
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop
@@ -52,37 +56,6 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
         self.signal = signum
-
-
-def versions() -> dict[str, str]:
-    return {
-        "finesieve": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "transformers", "numpy")},
-    }
-
-
-def hardware(device: torch.device) -> dict[str, Any]:
-    name = platform.machine()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    return {"device": device.type, "name": name, "threads": torch.get_num_threads()}
-
-
-def evaluate(
-    model: nn.Module, examples: Examples, device: torch.device
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Cross-entropy loss float64[n] and whether right, bool[n]; in eval mode, full precision."""
-    model.eval()
-    loss, right = np.empty(len(examples)), np.empty(len(examples), dtype=bool)
-    with torch.inference_mode():
-        for index, batch in by_length(examples, 128):
-            given = {k: v.to(device) for k, v in batch.items()}
-            labels = given.pop("labels")
-            logits = model(**given).logits.float()
-            loss[index] = F.cross_entropy(logits, labels, reduction="none").cpu().numpy()
-            right[index] = (logits.argmax(-1) == labels).cpu().numpy()
-    return loss, right
 
 
 def linear_schedule(
@@ -97,16 +70,6 @@ def linear_schedule(
         return max(0.0, (steps - step) / max(1, steps - rise))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-def told_of_head(event: Mapping[str, Any]) -> str:
-    """A line for the terminal about the head start."""
-    if not event["fitted"]:
-        return f"the head is left as it is: {event['reason']}"
-    return (
-        f"head fitted to {event['examples']} examples: held-out loss {event['before']:.3f} -> "
-        f"{event['after']:.3f}"
-    )
 
 
 class Run:
@@ -177,6 +140,7 @@ class Run:
         self.cpu = 0.0  # processor seconds of this process: steadier than the clock if it is shared
         self.elapsed = 0.0  # seconds of earlier parts of this run, and of this one without saving
         self.curve: list[dict[str, Any]] = []  # where the run stood, every 2 % of the stream
+        self.loss: torch.Tensor | None = None  # of the last batches, each an estimate of the mean
         self._stop: int | None = None
 
     def _load(self, seed: int) -> Any:
@@ -230,13 +194,12 @@ class Run:
                     self.cpu = time.process_time() - cpu
                     self.live.show(self.sieve, self.total, self.elapsed)
                     if self.sieve.progress >= (len(self.curve) + 1) / POINTS:
-                        self.curve.append(snapshot(self.sieve, self.total, self.elapsed))
+                        self.curve.append(self._stand())
                     if self.folder is None:
                         continue
                     if now - last_log > 5:
                         last_log = now
-                        state = snapshot(self.sieve, self.total, self.elapsed)
-                        self.folder.log({"event": "progress", **state})
+                        self.folder.log({"event": "progress", **self._stand()})
                     if self._stop is not None or now - last_checkpoint > checkpoint_every:
                         # Saving is no part of the run's time, nor of the step it comes after.
                         self.clock.pause()
@@ -299,7 +262,10 @@ class Run:
 
     def _step(self, batch: Any) -> None:
         losses = self._losses(self.model, batch)
-        self.sieve.loss(losses, batch).backward()  # type: ignore[no-untyped-call]
+        mean = self.sieve.loss(losses, batch)
+        mean.backward()  # type: ignore[no-untyped-call]
+        found = mean.detach()
+        self.loss = found if self.loss is None else torch.lerp(self.loss, found, 1 / RECENT)
         norm = nn.utils.clip_grad_norm_(self.trainable, 1.0)
         if bool(torch.isfinite(norm)):
             self.optimizer.step()
@@ -308,6 +274,10 @@ class Run:
             self.skipped_steps += 1
         self.optimizer.zero_grad()
         self.steps += 1
+
+    def _stand(self) -> dict[str, Any]:
+        loss = None if self.loss is None else rounded(float(self.loss))
+        return {**snapshot(self.sieve, self.total, self.elapsed), "train_loss": loss}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stop is not None or self.folder is None:  # a second one: at once
@@ -335,6 +305,7 @@ class Run:
                 "steps": self.steps,
                 "skipped_steps": self.skipped_steps,
                 "curve": self.curve,
+                "loss": self.loss,
                 "elapsed": self.elapsed,
                 "cpu": self.cpu,
                 "rng": torch.get_rng_state(),
@@ -360,7 +331,7 @@ class Run:
             ) from None
         self.folder.trim_log(state["log_length"])
         self.steps, self.skipped_steps = state["steps"], state["skipped_steps"]
-        self.curve = state["curve"]
+        self.curve, self.loss = state["curve"], state["loss"]
         self.elapsed, self.cpu = state["elapsed"], state["cpu"]
         torch.set_rng_state(state["rng"])
         if state["device_rng"] is not None:
@@ -368,76 +339,9 @@ class Run:
 
     # ---- results
 
-    def summary(self) -> dict[str, Any]:
-        """What summary.json holds. The model is evaluated here, outside the books."""
-        each = {
-            name: evaluate(self.model, examples, self.device)
-            for name, examples in self.data.evals.items()
-        }
-        sets = {
-            name: {"accuracy": float(right.mean()), "loss": float(loss.mean()), "n": len(loss)}
-            for name, (loss, right) in each.items()
-        }
-        loss, right = (np.concatenate(parts) for parts in zip(*each.values(), strict=True))
-        pooled = {"accuracy": float(right.mean()), "loss": float(loss.mean())}
-        if not np.isfinite(pooled["loss"]):
-            raise ScoreError(
-                "the trained model's loss on the evaluation data is not finite: the learning rate "
-                "is probably too high, or the model's weights were damaged; nothing was written"
-            )
-        ledger, window = self.sieve.ledger, self.sieve.window
-        drawn = {"drawn": ledger.examples.drawn}, {"drawn": ledger.tokens.drawn}
-        if self.subset is not None:  # what was left out was drawn from, too
-            epochs, lengths = self.config.epochs, self.data.train.lengths
-            drawn = {"drawn": epochs * len(lengths)}, {"drawn": epochs * int(lengths.sum())}
-        seconds = {k: round(v, 4) for k, v in ledger.seconds.items()}
-        scored, trained = ledger.examples.scored, ledger.examples.yielded
-        return {
-            "method": self.config.method,
-            "seed": self.config.seed,
-            "examples": {
-                **drawn[0],
-                "scored": scored,
-                "trained": trained,
-                "kept_out": ledger.examples.bad,
-            },
-            "tokens": {
-                **drawn[1],
-                "scored": ledger.tokens.scored,
-                "trained": ledger.tokens.yielded,
-            },
-            "seconds": {**seconds, "total": round(self.elapsed, 4)},
-            "cpu_seconds": round(self.cpu, 4),
-            "flops": ledger.flops(*matrix_parameters(self.model)),
-            "steps": self.steps,
-            "skipped_steps": self.skipped_steps,
-            "subset": self.subset,
-            "head_start": None
-            if self.sieve.head_start is None
-            else self.sieve.head_start.as_dict(),
-            "reference_examples": 0 if self.holdout is None else len(self.holdout),
-            "stages": self.sieve.moves,
-            "predictor": {
-                "auc": rounded(window.auc()),
-                "calibration": rounded(window.calibration()),
-                "concentration": rounded(window.concentration()),
-            },
-            "cost_ratio": self.sieve.cost_ratio,
-            "costs_measured": {k: self.sieve.meter.relative(k) for k in ("score", "closed")},
-            "eval": {**pooled, "n": len(loss)},
-            "eval_sets": sets,
-            "eval_examples": pack_examples(loss, right),  # in the order of `eval_sets`
-            "curve": self.curve,
-            "labels": [str(x) for x in self.data.labels],
-            "versions": versions(),
-            "hardware": hardware(self.device),
-            "config": self.config.as_dict(),
-            "data": self.data.source,
-        }
-
     def finish(self) -> dict[str, Any]:
         """Evaluate, and write everything that the run leaves behind."""
-        summary = self.summary()
+        summary = summary_of(self)
         if self.folder:
             orders = [self._loader(epoch).order for epoch in range(self.config.epochs)]
             self.folder.write_examples(self.log.columns(self.data.rows, orders))
@@ -457,6 +361,7 @@ def train(
     label: str | None = None,
 ) -> dict[str, Any]:
     """Run a configuration and return its summary; with `output` everything is written there."""
+    config = settled(config)
     folder = RunFolder(output, resume) if output is not None else None
     live = Live(label or config.method, quiet=quiet)
     # Built before the data is read: a bad setting should not cost the reading.
@@ -477,8 +382,6 @@ def train(
     run.train()
     if folder:
         run.save()  # what follows can be interrupted too; resuming then goes on from here
-    open_throughout = len(run.sieve.moves) == 1 and run.sieve.stage == 1
-    if method.scores and open_throughout and isinstance(method.opening, Open):
-        why = why_open(run.sieve, method.stages)
-        live.say(f"no time was saved: trained on everything, because {why}")
+    for text in told_of_end(run.sieve, method):
+        live.say(text)
     return run.finish()

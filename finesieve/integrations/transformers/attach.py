@@ -52,6 +52,7 @@ from finesieve.scoring.scorers import SIZE_ALONE, PerExample, Scorer, SizeFuncti
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.sieve import Sieve
+from finesieve.sieve.table import Table
 
 __all__ = ["Attached", "attach", "head_of"]
 HOOKS = ("train", "get_train_dataloader", "create_scheduler", "compute_loss", "log")
@@ -309,6 +310,12 @@ class Attached:
         """Stage; shares trained on and scored of what was drawn; savings in training cost."""
         assert self.sieve is not None
         return self.sieve.figures()
+
+    @property
+    def insights(self) -> Table:
+        """What this run showed of each example: see `Sieve.insights`."""
+        assert self.sieve is not None
+        return self.sieve.insights
 
     def detach(self) -> None:
         """Give the trainer back as it was: its own methods, without the sieve's callback."""

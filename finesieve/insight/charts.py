@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
+from statistics import median, quantiles
 
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 70, 14, 14, 52
@@ -14,7 +15,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass
 class Series:
-    """points: (x, y). color: a CSS color. kind: "line", "dots" or "steps"."""
+    """points: (x, y). color: a CSS color. kind: "line" or "dots"; labels: of dots."""
 
     name: str
     points: Points
@@ -136,8 +137,17 @@ def chart(
     percent: bool = False,
     zero: bool = False,
     shades: Sequence[tuple[float, float, str]] = (),
+    note: str = "",
 ) -> str:
-    """A figure: lines, dots or steps over two axes. shades: (from, to, CSS class) behind them."""
+    """Return a figure: lines, or dots with their series' names beside them, over two axes.
+
+    Dots far away from all others are drawn at the edge, with their value, so that one bad run does
+    not press the others together.
+
+    Args:
+        shades: (from, to, CSS class) behind them.
+        note: what the figure shows, in words.
+    """
     drawn = [s for s in series if s.points]
     if not drawn:
         return (
@@ -146,6 +156,9 @@ def chart(
         )
     xs = [x for s in drawn for x, _ in s.points] + [v for a, b, _ in shades for v in (a, b)]
     ys = [y for s in drawn for _, y in s.points]
+    dots = [s for s in drawn if s.kind == "dots"]
+    if len(dots) == len(drawn):
+        xs, ys = _near(xs), _near(ys)
     frame = Frame(xs, ys, x_name, y_name, percent, zero)
     for begin, end, style in shades:
         left, right = frame.x(begin), frame.x(end)
@@ -159,21 +172,69 @@ def chart(
         at = [(frame.x(x), frame.y(y)) for x, y in s.points]
         if s.kind == "dots":
             for (x, y), label in zip(at, s.labels or [s.name] * len(at), strict=True):
-                frame.parts.append(
-                    f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{s.color}">'
-                    f"<title>{escape(label)}</title></circle>"
-                )
+                frame.parts.append(_dot(x, y, label, s.color))
             continue
         path = " L".join(f"{x:.1f} {y:.1f}" for x, y in at)
         frame.parts.append(f'<path d="M{path}" fill="none" stroke="{s.color}" stroke-width="2"/>')
+    frame.parts += _names(frame, dots)
     return (
-        f"<figure><figcaption>{escape(title)}</figcaption>{frame.svg(title)}"
+        f"<figure><figcaption>{escape(title)}</figcaption>{explained(note)}{frame.svg(title)}"
         f"{legend(drawn) if len(drawn) > 1 else ''}</figure>"
     )
 
 
-def histogram(title: str, values: Sequence[float], x_name: str, bins: int = 40) -> str:
-    """How many values lie where; bars."""
+def explained(note: str) -> str:
+    """Return a paragraph that says what a figure or table shows; "" without one."""
+    return f'<p class="what">{escape(note)}</p>' if note else ""
+
+
+def _near(values: Sequence[float]) -> list[float]:
+    """Return the values without those more than three times the spread of the middle half beyond
+    it, if they are few enough to tell: of four or more."""
+    if len(values) < 4:
+        return list(values)
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    far = 3 * (high - low) + 0.02 * max(abs(low), abs(high))
+    return [v for v in values if low - far <= v <= high + far]
+
+
+def _dot(x: float, y: float, label: str, color: str) -> str:
+    """Return a dot; one beyond the frame as a ring at its edge with its label."""
+    inside = min(max(x, LEFT), WIDTH - RIGHT), min(max(y, TOP), HEIGHT - BOTTOM)
+    told = f"<title>{escape(label)}</title>"
+    if abs(inside[0] - x) + abs(inside[1] - y) < 0.5:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{color}">{told}</circle>'
+    x, y = inside
+    right = x > (LEFT + WIDTH) / 2
+    return (
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="none" stroke="{color}" stroke-width="3">'
+        f'{told}</circle><text class="name" x="{x + (-11 if right else 11):.1f}" y="{y + 5:.1f}" '
+        f'text-anchor="{"end" if right else "start"}" fill="{color}">'
+        f"outside: {escape(label)}</text>"
+    )
+
+
+def _names(frame: Frame, series: Sequence[Series]) -> list[str]:
+    """Return the series' names beside the middle of their dots, moved apart where they meet."""
+    placed = []
+    for s in series:
+        x, y = (frame.x(median(x for x, _ in s.points)), frame.y(median(y for _, y in s.points)))
+        placed.append((min(max(y, TOP + 8), HEIGHT - BOTTOM - 4), x, s))
+    out, last = [], -math.inf
+    for y, x, s in sorted(placed, key=lambda p: p[0]):
+        last = max(y, last + 15)
+        right = x > (LEFT + WIDTH) / 2
+        out.append(
+            f'<text class="name" x="{x + (-11 if right else 11):.1f}" y="{last - 9:.1f}" '
+            f'text-anchor="{"end" if right else "start"}" fill="{s.color}">{escape(s.name)}</text>'
+        )
+    return out
+
+
+def histogram(
+    title: str, values: Sequence[float], x_name: str, bins: int = 40, note: str = ""
+) -> str:
+    """Return how many values lie where, as bars."""
     finite = [v for v in values if math.isfinite(v)]
     if not finite:
         return chart(title, [], x_name, "examples")
@@ -190,13 +251,20 @@ def histogram(title: str, values: Sequence[float], x_name: str, bins: int = 40) 
             f'width="{max(1.0, wide - 1):.1f}" '
             f'height="{HEIGHT - BOTTOM - frame.y(count):.1f}"/>'
         )
-    return f"<figure><figcaption>{escape(title)}</figcaption>{frame.svg(title)}</figure>"
+    return (
+        f"<figure><figcaption>{escape(title)}</figcaption>{explained(note)}{frame.svg(title)}"
+        "</figure>"
+    )
 
 
 def stacked(
-    title: str, rows: Sequence[tuple[str, dict[str, float]]], colors: dict[str, str], unit: str
+    title: str,
+    rows: Sequence[tuple[str, dict[str, float]]],
+    colors: dict[str, str],
+    unit: str,
+    note: str = "",
 ) -> str:
-    """One horizontal bar a row, its parts side by side, in HTML."""
+    """Return one horizontal bar a row, its parts side by side, in HTML."""
     most = max((sum(parts.values()) for _, parts in rows), default=0.0) or 1.0
     lines = []
     for name, parts in rows:
@@ -212,6 +280,7 @@ def stacked(
         )
     keys = [Series(k, [(0, 0)], c) for k, c in colors.items()]
     return (
-        f'<figure class="wide"><figcaption>{escape(title)}</figcaption>{"".join(lines)}'
+        f'<figure class="wide"><figcaption>{escape(title)}</figcaption>{explained(note)}'
+        f"{''.join(lines)}"
         f"{legend(keys)}</figure>"
     )

@@ -1,0 +1,289 @@
+"""The verdict on a comparison, in words: the same for terminal, Markdown, page and benchmarks.
+
+First against full training, then against a random subset of the same time, then what to beware of.
+It can be "no gain".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from finesieve.cli.comparing.equal_time import CLOSE
+from finesieve.cli.comparing.groups import (
+    IDLE,
+    RIVAL,
+    SAME,
+    grouped,
+    idle,
+    mean,
+    off_target,
+    times,
+)
+from finesieve.cli.comparing.statistics import Difference, compare_runs, overall
+from finesieve.cli.metrics import only_class
+from finesieve.cli.results import Record
+
+NEAR = 0.05  # by how much the seconds of two methods may differ for a verdict
+SEEDS = 3  # fewer prove little
+MANY = 10  # sets of one seed each that together tell something
+BUSY = 0.1  # how far a ratio of seconds may be from the ratio of processor seconds
+
+Pairs = Mapping[str, tuple[Sequence[Record], Sequence[Record]]]  # set -> runs of two methods
+
+
+def verdict(records: Sequence[Record], ours: str = "finesieve", rival: str = RIVAL) -> str:
+    """Return in words what the claim sets say of a method, and what to beware of.
+
+    Paragraphs stand apart by an empty line: against full training, against the rival, cautions;
+    each is left out where no set has both methods.
+    """
+    full, equal = _pairs(records, ours, "full"), _pairs(records, ours, rival)
+    told = [against_full(full, ours), against_rival(equal, ours, rival)]
+    if not any(told):
+        return f"No set has {ours} and full training or {rival}."
+    told += [f"Caution: {text}" for text in cautions(records, full, equal, ours, rival)]
+    return "\n\n".join(text for text in told if text)
+
+
+def _pairs(records: Sequence[Record], ours: str, other: str) -> Pairs:
+    """Return the runs of both methods with seeds in common, of each set that has such."""
+    out = {}
+    for name, groups in grouped(records).items():
+        mine, theirs = ([*groups.get(method, ())] for method in (ours, other))
+        both = {r["seed"] for r in mine} & {r["seed"] for r in theirs}
+        pair = ([r for r in mine if r["seed"] in both], [r for r in theirs if r["seed"] in both])
+        if ours != other and compare_runs(*pair) is not None:
+            out[name] = pair
+    return out
+
+
+# ---- against full training
+
+
+def against_full(pairs: Pairs, ours: str) -> str:
+    """Return in words time, accuracy and loss against full training; "" without a pair."""
+    if not pairs:
+        return ""
+    if len(pairs) > 1:
+        return _over_sets(pairs, ours)
+    ((mine, theirs),) = pairs.values()
+    start = f"{ours} against full training: "
+    quicker = 1.0 - times(mine, theirs)
+    seconds = " s instead of ".join(f"{mean(r, 'seconds', 'total'):.1f}" for r in (mine, theirs))
+    if idle(mine, theirs) == SAME:
+        start += f"{SAME}. Its gates never closed: everything was trained on, no time was saved"
+        return f"{start} ({seconds} s{': noise of the clock' if quicker > 0 else ''})."
+    amount = f"{abs(quicker):.0%} {'less' if quicker >= 0 else 'more'} time ({seconds} s)"
+    start += amount if round(abs(quicker), 2) else f"the same time ({seconds} s)"
+    told = [f"{start}; accuracy {_change(theirs, mine, 'accuracy')}"]
+    if all("macro_f1" in r["eval"] for r in (*mine, *theirs)):
+        told.append(f"macro-F1 {_change(theirs, mine, 'macro_f1')}")
+    told.append(f"held-out loss {_change(theirs, mine, 'loss')}.")
+    return ", ".join(told)
+
+
+def _change(before: Sequence[Record], after: Sequence[Record], what: str) -> str:
+    """Return "97.6 -> 96.1 % (-1.5 points, 95 % interval -2.1 to -0.9)", or likewise of a loss."""
+    old, new = mean(before, "eval", what), mean(after, "eval", what)
+    kind = {"accuracy": "right", "loss": "loss"}.get(what)
+    found = compare_runs(after, before, kind) if kind else _by_seed(after, before, what)
+    interval = ""
+    scale, unit, digits = (1, "", 4) if what == "loss" else (100, " points", 1)
+    if found is not None and math.isfinite(found.high):
+        low, high = (f"{scale * x:+.{digits}f}" for x in (found.low, found.high))
+        interval = f", 95 % interval {low} to {high}"
+    percent = "" if what == "loss" else " %"
+    difference = scale * (new - old)
+    return (
+        f"{scale * old:.{digits}f} -> {scale * new:.{digits}f}{percent} "
+        f"({difference:+.{digits}f}{unit}{interval})"
+    )
+
+
+def _by_seed(ours: Sequence[Record], rival: Sequence[Record], what: str) -> Difference | None:
+    """Return the mean difference of a figure over seeds and its interval, of the seeds alone."""
+    theirs = {r["seed"]: r["eval"][what] for r in rival}
+    found = [r["eval"][what] - theirs[r["seed"]] for r in ours if r["seed"] in theirs]
+    return overall(found) if len(found) > 1 else None
+
+
+def _over_sets(pairs: Pairs, ours: str) -> str:
+    speed, right, halves, deciding = [], [], [], []
+    for mine, theirs in pairs.values():
+        difference = compare_runs(mine, theirs, "right")
+        assert difference is not None
+        quicker = 1.0 / times(mine, theirs)
+        # Runs that were plain training are quicker by the clock's noise alone.
+        speed.append(min(1.0, quicker) if idle(mine, theirs) == SAME else quicker)
+        right.append(difference.mean)
+        halves.append((difference.high - difference.low) / 2)
+        deciding.append(mean(mine, "seconds", "decide") / mean(mine, "seconds", "total"))
+    total = overall(right, halves)
+    return (
+        f"{ours} against full training: {fmean(speed):.2f}x as fast on average over {len(speed)} "
+        f"sets ({min(speed):.2f}x to {max(speed):.2f}x); accuracy {100 * fmean(right):+.2f} points "
+        f"(95 % interval {100 * total.low:+.2f} to {100 * total.high:+.2f}); deciding takes "
+        f"{max(deciding):.1%} of the time at the most."
+    )
+
+
+# ---- against a random subset of the same time
+
+
+def against_rival(pairs: Pairs, ours: str, rival: str) -> str:
+    """Return in words the held-out loss against the rival's; "" without a pair."""
+    if not pairs:
+        return ""
+    told, relative, halves, took = [], [], [], []
+    for mine, theirs in pairs.values():
+        difference = compare_runs(mine, theirs)
+        assert difference is not None
+        plain = idle(mine, theirs)
+        told.append({SAME: SAME, IDLE: IDLE}.get(plain, difference.verdict))
+        loss = mean(theirs, "eval", "loss")
+        relative.append(0.0 if plain else difference.mean / loss)
+        halves.append(0.0 if plain else (difference.high - difference.low) / 2 / loss)
+        took.append(times(mine, theirs))
+    if ours != "finesieve" and max(abs(t - 1) for t in took) > NEAR:  # which the rival's time is of
+        shown = sorted({f"{t:.2f}" for t in took})
+        return (
+            f"{ours} took {' to '.join((shown[0], shown[-1])[: len(shown)])} of the seconds of "
+            f"{rival}: no verdict; held-out loss {fmean(relative):+.0%} against it."
+        )
+    text = words(told, overall(relative, halves), ours, rival, relative)
+    if len(pairs) == 1 and told[0] not in (SAME, IDLE):
+        ((mine, theirs),) = pairs.values()
+        text += f" Accuracy {_change(theirs, mine, 'accuracy')}."
+    return text
+
+
+def broad(verdicts: Sequence[str]) -> bool:
+    """Return whether these are many sets of one seed each, which the spread over them judges."""
+    return len(verdicts) >= MANY and list(verdicts).count("one seed") >= len(verdicts) / 2
+
+
+def words(
+    verdicts: Sequence[str],
+    total: Difference,
+    ours: str,
+    rival: str,
+    relative: Sequence[float] = (),
+) -> str:
+    """Return the verdict on a suite: how many sets, and whether there is a gain at all.
+
+    verdicts: one a set; `SAME` is one. relative: the sets' relative differences in loss. Where
+    there are many sets (`MANY`) of one seed each, the spread over them holds the seeds' own, so the
+    interval over sets is the verdict.
+    """
+    if list(verdicts) == [SAME]:
+        return (
+            f"{ours} is the {SAME} here: its gates stayed open and all was trained on, so "
+            f"against {rival} there is no gain."
+        )
+    if list(verdicts) == [IDLE]:
+        return (
+            f"{ours} was a random subset itself: its gates stayed open and its budget was spent on "
+            f"a random share of the examples, so against {rival} there is no gain."
+        )
+    verdicts = ["tie" if v == IDLE else v for v in verdicts]
+    count = {v: list(verdicts).count(v) for v in ("better", "tie", "worse", "one seed", SAME)}
+    many = broad(verdicts)
+    if many:
+        ahead = sum(r < 0 for r in relative)
+        behind = sum(r > 0 for r in relative)
+        even = len(verdicts) - ahead - behind - count[SAME]
+        tally = (
+            f"{ours} against {rival}: lower loss on {ahead}, higher on {behind}"
+            + (f", level on {even}" if even else "")
+            + f", {SAME} on {count[SAME]} of {len(verdicts)} sets, one seed each"
+        )
+    elif len(verdicts) == 1:
+        only = {"one seed": "one seed only, which proves nothing"}
+        tally = f"{ours} against {rival}: {only.get(verdicts[0], verdicts[0])}"
+    else:
+        tally = (
+            f"{ours} against {rival}: better on {count['better']}, tie on {count['tie']}, "
+            f"worse on {count['worse']}"
+            + (f", {SAME} on {count[SAME]}" if count[SAME] else "")
+            + f" of {len(verdicts)} sets"
+        )
+        if count["one seed"]:
+            tally += f" ({count['one seed']} with one seed only, which proves nothing)"
+    tally += f"; held-out loss {total.mean:+.1%}" + (" on average" if len(verdicts) > 1 else "")
+    if math.isfinite(total.low):
+        tally += f" (95 % interval over sets {total.low:+.1%} to {total.high:+.1%})"
+    if many:
+        return tally + (
+            ": a gain." if total.high < 0 else ": a loss." if total.low > 0 else ": no gain shown."
+        )
+    most = len(verdicts) / 2
+    if len(verdicts) == 1:
+        return tally + {"better": ": a gain on this set.", "worse": ": a loss on this set."}.get(
+            verdicts[0], ": no gain shown."
+        )
+    if count["one seed"] >= most:
+        return tally + ": no verdict before there are more seeds."
+    if total.high < 0 or (count["worse"] == 0 and count["better"] > most):
+        return tally + ": a gain."
+    if total.low > 0 or (count["better"] == 0 and count["worse"] > most):
+        return tally + ": a loss."
+    return tally + ": no gain shown."
+
+
+# ---- what to beware of
+
+
+def cautions(
+    records: Sequence[Record], full: Pairs, equal: Pairs, ours: str, rival: str
+) -> list[str]:
+    """Return what makes these numbers worth less than they look."""
+    sets = {**full, **equal}
+
+    def where(names: Sequence[str]) -> str:
+        return f" on {', '.join(names)}" if len(sets) > 1 else ""
+
+    told = []
+    few = [name for name, (mine, _) in sets.items() if len({r["seed"] for r in mine}) < SEEDS]
+    if few and not (len(sets) >= MANY and len(few) >= len(sets) / 2):  # the verdict itself says so
+        told.append(f"fewer than {SEEDS} seeds{where(few)}: an indication, no proof.")
+    off = {
+        name: far
+        for name, (mine, theirs) in equal.items()
+        if ours == "finesieve" and (far := max(off_target(theirs, mine), default=0.0)) > CLOSE
+    }
+    if off:
+        told.append(
+            f"the seconds of {rival} are off by up to {max(off.values()):.0%}"
+            f"{where([*off])}, so that is no comparison at equal time (a noisy machine?)."
+        )
+    for pairs, other in ((full, "full training"), (equal, rival)):
+        found = {name: _processor(*pair) for name, pair in pairs.items()}
+        busy = {name: x for name, x in found.items() if x and abs(x[1] / x[0] - 1) > BUSY}
+        if busy:
+            wall, processor = max(busy.values(), key=lambda x: abs(math.log(x[1] / x[0])))
+            told.append(
+                f"by the clock {ours} took {wall:.2f} of the time of {other}, by processor time "
+                f"{processor:.2f}{where([*busy])}: the machine was busy with something else too, "
+                "so trust the latter (or run again with --clock processor)."
+            )
+    for name in sets:
+        for method, runs in grouped(records)[name].items():
+            if any(only_class(r["eval"]) is not None for r in runs):
+                told.append(
+                    f"{method} predicts one class for everything{where([name])}: it has not "
+                    "learned, and its seconds mean nothing."
+                )
+    return told
+
+
+def _processor(ours: Sequence[Record], rival: Sequence[Record]) -> tuple[float, float] | None:
+    """Return the ratio of the seconds and that of the processor's, or None where the latter say
+    nothing: they were not recorded, a GPU did the work, or seconds are of the processor anyway."""
+    for r in (*ours, *rival):
+        by_processor = r.get("config", {}).get("clock") == "processor"
+        if not r.get("cpu_seconds") or by_processor or r["hardware"]["device"] != "cpu":
+            return None
+    cpu = mean(ours, "cpu_seconds") / mean(rival, "cpu_seconds")
+    return times(ours, rival), cpu

@@ -1,0 +1,1 @@
+"""`finesieve inspect` and `finesieve clean`."""

@@ -1,0 +1,128 @@
+"""`finesieve inspect`: reads the data, trains if asked to, and looks at every row."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from finesieve.cli.config import Config
+from finesieve.cli.data.columns import has_label
+from finesieve.cli.data.table import Table, rows_of, table_of
+from finesieve.cli.training.models import check_length, load_model, load_tokenizer, pick_device
+from finesieve.cli.training.runfiles import EXAMPLES
+from finesieve.cli.training.train import train
+from finesieve.errors import ConfigError
+from finesieve.insight.insights import Data, Insights
+from finesieve.insight.inspecting import FEWEST, look
+
+NO_LABEL = "label"  # the column that unlabelled rows are read with
+
+
+def inspect_source(args: argparse.Namespace) -> Insights:
+    """Reads, trains and looks, as the options say."""
+    folder = Path(args.output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"output {folder} is not empty: choose another folder, or empty it")
+    if args.threads is not None:
+        if args.threads < 1:
+            raise ConfigError(f"threads is {args.threads}; expected 1 or more")
+        torch.set_num_threads(args.threads)
+    if args.folds < 2 or args.max_length < 1:
+        raise ConfigError(
+            f"folds is {args.folds} and max-length {args.max_length}; expected 2 and 1 or more"
+        )
+    rows, notes = rows_of(args.train)
+    labelled = args.label is not None or has_label(rows)
+    if not labelled:
+        rows = [{**row, NO_LABEL: 0} for row in rows]
+    columns = (args.text, args.text_pair, args.label)
+    unlabelled = args.unlabelled if labelled else "keep"
+    table = table_of(args.train, rows, notes, *columns, True, unlabelled)
+    if not args.quiet:
+        for note in table.notes:
+            print(note, file=sys.stderr)
+    data = _data(args.train, table, labelled)
+    tell = _Progress(args.quiet)
+    if args.model == "none":
+        return look(None, None, data, seed=args.seed, tell=tell)
+    name = args.model
+    more: dict[str, npt.NDArray[np.float32]] = {}
+    trains = not args.no_train and labelled and len(data) >= FEWEST and len(data.names) > 1
+    if trains:
+        config = Config(
+            train=args.train,
+            model=args.model,
+            text=args.text,
+            text_pair=args.text_pair,
+            label=args.label,
+            unlabelled=args.unlabelled,
+            max_length=args.max_length,
+            seed=args.seed,
+            device=args.device,
+            threads=args.threads,
+        )
+        train(config, str(folder / "run"), quiet=args.quiet)
+        name = str(folder / "run" / "model")
+        more["first_losses"] = _first_losses(folder / "run" / EXAMPLES, data)
+    tokenizer = load_tokenizer(name)
+    model = load_model(name, list(range(max(2, len(data.names)))), args.seed)
+    check_length(tokenizer, model, args.max_length)
+    found = look(
+        model.to(pick_device(args.device)),
+        tokenizer,
+        data,
+        max_length=args.max_length,
+        folds=args.folds,
+        pool="head" if trains else "auto",
+        seed=args.seed,
+        tell=tell,
+        **more,
+    )
+    tell.end()
+    return found
+
+
+def _data(source: str, table: Table, labelled: bool) -> Data:
+    name, rows = Path(source).name, np.asarray(table.rows, dtype=np.int64)
+    if not labelled:
+        return Data(name, table.texts, table.pairs, None, (), rows)
+    mixed = any(isinstance(y, str) for y in table.labels)
+    given = [str(y) if mixed else y for y in table.labels]
+    known = sorted(set(given))
+    place = {y: i for i, y in enumerate(known)}
+    labels = np.asarray([place[y] for y in given], dtype=np.int64)
+    return Data(name, table.texts, table.pairs, labels, [str(y) for y in known], rows)
+
+
+def _first_losses(path: Path, data: Data) -> npt.NDArray[np.float32]:
+    """Each row's loss before it was trained on, NaN for rows that were held out or never scored."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, columns=["row", "epoch", "loss"]).to_pydict()
+    found = {
+        row: loss
+        for row, epoch, loss in zip(table["row"], table["epoch"], table["loss"], strict=True)
+        if epoch == 1 and loss is not None
+    }
+    return np.asarray([found.get(row, np.nan) for row in data.rows.tolist()], dtype=np.float32)
+
+
+class _Progress:
+    """One line on the terminal that says what is being done."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._shown = not quiet and sys.stderr.isatty()
+
+    def __call__(self, what: str, share: float) -> None:
+        if self._shown:
+            print(f"\rlooking at {what}: {share:4.0%}", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Ends the line."""
+        if self._shown:
+            print(file=sys.stderr)

@@ -1,0 +1,1 @@
+"""What a data set is like: wrong labels, repeats, what is redundant, whether more would help."""

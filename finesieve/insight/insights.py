@@ -1,0 +1,373 @@
+"""What one pass over a data set found: tables, sentences, exports."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from finesieve.errors import ConfigError
+from finesieve.insight.curves import Curve, easiest_share
+from finesieve.insight.labels import Judged
+from finesieve.insight.page import page
+from finesieve.sieve.table import Table
+
+Ints = npt.NDArray[np.int64]
+ISSUES, EXAMPLES, LABELS, PROBABILITIES, PAGE = (
+    "issues.csv",
+    "examples.parquet",
+    "labels.npy",
+    "pred_probs.npy",
+    "insights.html",
+)
+SMALL = 20  # rows: a class with fewer is named as small
+HARD = 100  # rows listed as the hardest
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows that were looked at.
+
+    Attributes:
+        name: of the source.
+        texts: n texts; pairs: the second ones, or None.
+        labels: int64[n], places in `names`; None if there are no labels.
+        names: of the classes.
+        rows: int64[n], each one's row in the source, from 0.
+        ids: the rows' own ids, if the source has them.
+    """
+
+    name: str
+    texts: Sequence[str]
+    pairs: Sequence[str] | None
+    labels: Ints | None
+    names: Sequence[str]
+    rows: Ints
+    ids: Sequence[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def text(self, i: int) -> str:
+        """Returns the text of one row, both parts where there are two."""
+        return self.texts[i] if self.pairs is None else f"{self.texts[i]} || {self.pairs[i]}"
+
+    def label(self, i: int) -> str:
+        """Returns the name of one row's label."""
+        return "" if self.labels is None else str(self.names[self.labels[i]])
+
+
+@dataclass(frozen=True)
+class Insights:
+    """What `finesieve.inspect` returns.
+
+    Attributes:
+        data: the rows.
+        exact, near: int64[n], for each row the place of the first of its group of repeats.
+        tokens: int64[n] as the model saw them, or None without a model; `cut`: bool[n], longer.
+        limit: tokens that the model was shown of a text.
+        probabilities: float32[n, k] out of sample, or None where labels could not be judged.
+        judged: the labels' judgement. sizes: float64[n], gradient norms at the logits.
+        contradicting: int64[m], for each of `judged.issues` the nearest row that has the suggested
+            label, -1 if there is none.
+        unlearned: bool[n], rows that a head gets wrong that was fitted to them as well.
+        curve: error by the number of rows.
+        first_losses: float[n] of a training run, before the row was trained on, if there was one.
+        notes: what was left out, and why.
+        how: how the rows were judged, in a sentence.
+    """
+
+    data: Data
+    exact: Ints
+    near: Ints
+    tokens: Ints | None = None
+    cut: npt.NDArray[np.bool_] | None = None
+    limit: int = 0
+    probabilities: npt.NDArray[np.float32] | None = None
+    judged: Judged | None = None
+    sizes: npt.NDArray[np.float64] | None = None
+    contradicting: Ints | None = None
+    unlearned: npt.NDArray[np.bool_] | None = None
+    curve: Curve | None = None
+    first_losses: npt.NDArray[np.float32] | None = None
+    notes: Sequence[str] = field(default_factory=tuple)
+    how: str = ""
+
+    # ---- tables
+
+    @property
+    def issues(self) -> Table:
+        """Rows whose label looks wrong, worst first; `confirmed` is for a person to fill in."""
+        judged, data = self.judged, self.data
+        places = np.empty(0, dtype=np.int64) if judged is None else judged.issues
+        names = [str(name) for name in data.names]
+        other = self.contradicting if self.contradicting is not None else np.empty(0, np.int64)
+        suggested = [] if judged is None else judged.suggested[places].tolist()
+        columns: dict[str, Any] = {
+            "row": data.rows[places].tolist(),
+            **({} if data.ids is None else {"id": [data.ids[i] for i in places.tolist()]}),
+            "confirmed": [""] * len(places),
+            "text": [data.text(i) for i in places.tolist()],
+            "given": [data.label(i) for i in places.tolist()],
+            "suggested": [names[j] for j in suggested],
+            "p_given": [] if judged is None else judged.given_probability[places].tolist(),
+            "p_suggested": []
+            if self.probabilities is None
+            else self.probabilities[places, suggested].tolist(),
+            "quality": [] if judged is None else judged.quality[places].tolist(),
+            "contradicting_row": [int(data.rows[i]) if i >= 0 else None for i in other],
+            "contradicting_text": [data.text(i) if i >= 0 else "" for i in other],
+        }
+        return Table(columns)
+
+    @property
+    def classes(self) -> Table:
+        """One row a class: rows, estimated wrong labels, error, share of the gradient."""
+        data, judged = self.data, self.judged
+        if data.labels is None:
+            return Table({"class": []})
+        counts = np.bincount(data.labels, minlength=len(data.names))
+        columns: dict[str, Any] = {"class": [str(x) for x in data.names], "rows": counts.tolist()}
+        if judged is not None and self.sizes is not None:
+            wrong = judged.joint.sum(axis=1) - np.diag(judged.joint)
+            # Scaled to the total, which is without the prior that each class starts from.
+            wrong = wrong * (judged.wrong.value / max(wrong.sum(), 1e-12))
+            missed = np.bincount(
+                data.labels[judged.suggested != data.labels], minlength=len(counts)
+            )
+            columns |= {
+                "wrong_labels": np.round(wrong, 1).tolist(),
+                "error": (missed / np.maximum(counts, 1)).tolist(),
+                "gradient_of_easiest_half": [
+                    easiest_share(self.sizes[data.labels == k]) for k in range(len(counts))
+                ],
+            }
+        return Table(columns)
+
+    @property
+    def confusion(self) -> Table:
+        """Pairs of a given and a suggested label among the issues, the most frequent first."""
+        found: dict[tuple[str, str], int] = {}
+        issues = self.issues
+        for pair in zip(issues["given"], issues["suggested"], strict=True):
+            found[pair] = found.get(pair, 0) + 1
+        order = sorted(found, key=lambda pair: -found[pair])
+        return Table(
+            {
+                "given": [a for a, _ in order],
+                "suggested": [b for _, b in order],
+                "rows": [found[pair] for pair in order],
+            }
+        )
+
+    @property
+    def repeats(self) -> Table:
+        """Groups of repeats, those with conflicting labels first, then the largest."""
+        data, near = self.data, self.near
+        first, back, counts = np.unique(near, return_inverse=True, return_counts=True)
+        members = np.flatnonzero(counts[back] > 1)
+        labels = np.zeros(len(near), np.int64) if data.labels is None else data.labels
+        low, high = np.full(len(first), len(data.names)), np.full(len(first), -1)
+        np.minimum.at(low, back, labels)
+        np.maximum.at(high, back, labels)
+        conflict = (low != high)[back]
+        order = members[
+            np.lexsort((members, near[members], -counts[back[members]], ~conflict[members]))
+        ]
+        numbers = {g: i + 1 for i, g in enumerate(dict.fromkeys(near[order].tolist()))}
+        _, same, times = np.unique(self.exact, return_inverse=True, return_counts=True)
+        return Table(
+            {
+                "group": [numbers[g] for g in near[order].tolist()],
+                "row": data.rows[order].tolist(),
+                "kind": ["exact" if times[same[i]] > 1 else "near" for i in order],
+                "conflict": ["yes" if c else "" for c in conflict[order]],
+                "label": [data.label(i) for i in order],
+                "text": [data.text(i) for i in order],
+            }
+        )
+
+    @property
+    def hard(self) -> Table:
+        """Rows with the largest gradient that are no label issues, the hardest first."""
+        data, judged = self.data, self.judged
+        if judged is None or self.sizes is None:
+            return Table({"row": []})
+        left = np.ones(len(data), dtype=bool)
+        left[judged.issues] = False
+        order = np.argsort(-self.sizes, kind="stable")
+        order = order[left[order]][:HARD]
+        never = self.unlearned
+        return Table(
+            {
+                "row": data.rows[order].tolist(),
+                "text": [data.text(i) for i in order],
+                "given": [data.label(i) for i in order],
+                "predicted": [str(data.names[j]) for j in judged.suggested[order]],
+                "p_given": judged.given_probability[order].tolist(),
+                "never_learned": ["yes" if never is not None and never[i] else "" for i in order],
+            }
+        )
+
+    @property
+    def texts(self) -> Table:
+        """Empty texts, and texts longer than the model was shown."""
+        data = self.data
+        empty = np.asarray([not data.text(i).strip(" |") for i in range(len(data))])
+        cut = np.zeros(len(data), dtype=bool) if self.cut is None else self.cut
+        places = np.flatnonzero(empty | cut)
+        return Table(
+            {
+                "row": data.rows[places].tolist(),
+                "what": ["empty" if empty[i] else "cut" for i in places.tolist()],
+                "text": [data.text(i) for i in places.tolist()],
+            }
+        )
+
+    @property
+    def examples(self) -> Table:
+        """One row an example, in the order of the source, with all that is known about it."""
+        data, judged = self.data, self.judged
+        columns: dict[str, Any] = {"row": data.rows}
+        if data.ids is not None:
+            columns["id"] = list(data.ids)
+        if data.labels is not None:
+            columns["label"] = [data.label(i) for i in range(len(data))]
+        if judged is not None and self.sizes is not None and self.unlearned is not None:
+            columns |= {
+                "suggested": [str(data.names[j]) for j in judged.suggested],
+                "p_given": judged.given_probability,
+                "loss": -np.log(np.maximum(judged.given_probability, 1e-12)),
+                "gradient_norm": self.sizes,
+                "quality": judged.quality,
+                "issue": np.isin(np.arange(len(data)), judged.issues),
+                "never_learned": self.unlearned,
+            }
+        if self.first_losses is not None:
+            columns["first_loss"] = self.first_losses
+        if self.tokens is not None and self.cut is not None:
+            columns |= {"tokens": self.tokens, "cut": self.cut}
+        columns |= {"repeats_row": data.rows[self.near], "copies_row": data.rows[self.exact]}
+        return Table(columns)
+
+    def to_pandas(self) -> Any:
+        """Returns `examples` as a `pandas.DataFrame`."""
+        return self.examples.to_pandas()
+
+    # ---- what a person reads first
+
+    def sentences(self) -> list[str]:
+        """Returns what was found, the most useful first, one sentence each."""
+        data, out = self.data, []
+        n = len(data)
+        if self.judged is not None:
+            wrong = self.judged.wrong
+            out.append(
+                f"About {_count(wrong.value)} of {n:,} labels look wrong "
+                f"({_count(wrong.low)} to {_count(wrong.high)}); the most suspicious are listed "
+                "first."
+            )
+        repeats = self.repeats
+        copies = int((self.exact != np.arange(n)).sum())
+        near = int((self.near != np.arange(n)).sum()) - copies
+        conflicts = len(
+            {g for g, c in zip(repeats["group"], repeats["conflict"], strict=True) if c}
+        )
+        out.append(
+            f"Copies of another row: {copies:,}; near copies: {near:,}"
+            + (f". Groups of them in which labels disagree: {conflicts:,}." if conflicts else ".")
+        )
+        if self.sizes is not None:
+            out.append(
+                f"The easiest half of the rows carries {easiest_share(self.sizes):.0%} of the "
+                "gradient."
+            )
+        if self.curve is not None:
+            out.append(_enough(self.curve, n))
+        if self.unlearned is not None:
+            out.append(
+                f"Rows that even a head that was fitted to them gets wrong: "
+                f"{int(self.unlearned.sum()):,}."
+            )
+        what = self.texts["what"]
+        if what:
+            out.append(
+                f"Empty texts: {what.count('empty'):,}; texts longer than the {self.limit} tokens "
+                f"that the model was shown: {what.count('cut'):,}."
+            )
+        if data.labels is not None:
+            counts = np.bincount(data.labels, minlength=len(data.names))
+            small = [str(data.names[k]) for k in np.flatnonzero(counts < SMALL).tolist()]
+            if small:
+                more = ", ..." if len(small) > 8 else ""
+                out.append(
+                    f"Classes with fewer than {SMALL} rows, too few to judge their labels by: "
+                    f"{', '.join(small[:8])}{more}."
+                )
+        return [*out, *self.notes]
+
+    # ---- export
+
+    def export(self, folder: str | Path) -> list[Path]:
+        """Writes `issues.csv`, `examples.parquet` (if pyarrow is installed), `labels.npy` and
+        `pred_probs.npy` (as cleanlab takes them) and the page; returns what was written."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        written = [target / PAGE]
+        written[0].write_text(self.to_html(), encoding="utf-8")
+        if self.judged is not None and self.probabilities is not None:
+            np.save(target / LABELS, self.judged.given)
+            np.save(target / PROBABILITIES, self.probabilities)
+            issues = self.issues
+            with (target / ISSUES).open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(list(issues))
+                for record in issues.records():
+                    writer.writerow([_cell(value) for value in record.values()])
+            written += [target / LABELS, target / PROBABILITIES, target / ISSUES]
+        try:
+            table = self.examples.to_arrow()
+        except ConfigError:
+            return written
+        import pyarrow.parquet as pq
+
+        pq.write_table(table, target / EXAMPLES)
+        return [*written, target / EXAMPLES]
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """Returns the page, one self-contained HTML document; written to `path`, if given."""
+        names = ("issues", "confusion", "classes", "repeats", "hard", "texts")
+        tables = {name: getattr(self, name) for name in names}
+        made = page(self.data.name, self.sentences(), self.how, tables, self.curve, self.sizes)
+        if path is not None:
+            Path(path).write_text(made, encoding="utf-8")
+        return made
+
+
+def _count(value: float) -> str:
+    return f"{round(value):,}"
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "" if value is None else value
+
+
+def _enough(curve: Curve, n: int) -> str:
+    """The forecast for twice the data, in a sentence."""
+    gain = curve.forecast[2.0]
+    now = f"Now {curve.now:.1%} of the rows are missed out of sample; "
+    if not curve.told(n):
+        return now + "whether more data would help cannot be told from these."
+    value, low, high = -100 * gain.value, -100 * gain.high, -100 * gain.low
+    if high < 0.5:
+        return now + f"another {n:,} rows would change that by less than half a point."
+    return now + (
+        f"another {n:,} rows would lower that by {value:.1f} points ({low:.1f} to {high:.1f})."
+    )

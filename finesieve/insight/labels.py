@@ -1,0 +1,154 @@
+"""Which labels look wrong, and how many are, from probabilities out of sample.
+
+Two views of a label are ranked and their ranks averaged. The first is the probability that the
+model gives it (self-confidence; Northcutt, Jiang & Chuang 2021, "Confident learning"). The second
+also asks which mistakes are usual: by Bayes' rule, the probability that a label is right, given
+the rate at which each class is labelled as each other one. Those rates are read off the rows that
+the model is surest of (anchor points; Patrini et al. 2017, "Making deep neural networks robust to
+label noise"): there the model hardly errs, so what disagrees is the label. Confident learning's
+own count takes the model's errors for wrong labels where classes are hard to tell apart; it is
+given beside ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+ANCHORS = 0.25  # of the rows taken for a class: the surest, by which its mistakes are counted
+FEWEST = 20  # anchors below which a class goes by the mistakes of all classes
+_PRIOR = 10.0  # rows' worth of the mistakes of all classes that each class starts from
+_DRAWS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is known about n labels of k classes.
+
+    Attributes:
+        given: int64[n].
+        suggested: int64[n], the most probable class.
+        quality: float64[n] in [0, 1], low where the label looks wrong: the mean of the ranks of
+            `given_probability` and of `right`, as shares of n.
+        given_probability: float64[n], of the label that is given, out of sample.
+        right: float64[n], the probability that the given label is right.
+        joint: float64[k, k], estimated rows by given label and true one.
+        wrong: rows whose label is wrong, in all.
+        confident: the same by confident learning, an upper figure where classes are hard to tell
+            apart.
+        issues: int64[m], places of the rows to look at, worst first; as many as are wrong.
+    """
+
+    given: Ints
+    suggested: Ints
+    quality: Floats
+    given_probability: Floats
+    right: Floats
+    joint: Floats
+    wrong: Estimate
+    confident: float
+    issues: Ints
+
+
+def judge(probabilities: npt.NDArray[np.floating], given: Ints, seed: int = 0) -> Judged:
+    """Judges every label.
+
+    Args:
+        probabilities: float[n, k], each row from a model that was not fitted to it.
+        given: int64[n], the labels, 0 to k - 1.
+        seed: of the bootstrap.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    n, k = p.shape
+    here = np.arange(n)
+    taken, sure = p.argmax(axis=1), p.max(axis=1)
+    rates = _rates(p, given, taken, sure)  # [true, given]
+    counts = np.bincount(taken, minlength=k).astype(np.float64)
+    of_given = p[here, given]
+    right = of_given * rates[given, given] / np.maximum((p * rates[:, given].T).sum(1), 1e-12)
+    quality = (_shares(of_given) + _shares(right)) / 2
+    dice = np.random.default_rng([seed, 84])
+    draws = []
+    for _ in range(_DRAWS):
+        some = dice.integers(0, n, n)
+        drawn = np.bincount(taken[some], minlength=k)
+        draws.append(_wrong(_rates(p[some], given[some], taken[some], sure[some], 0.0), drawn))
+    value = _wrong(_rates(p, given, taken, sure, 0.0), counts)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    # The worst first; a label that the model agrees with is no issue.
+    order = np.argsort(quality, kind="stable")
+    order = order[taken[order] != given[order]]
+    return Judged(
+        given,
+        taken,
+        quality,
+        of_given,
+        right,
+        (rates * counts[:, None]).T,
+        Estimate(value, min(low, value), max(high, value)),
+        confident_wrong(p, given),
+        order[: max(1, round(value))],
+    )
+
+
+def confident_wrong(p: Floats, given: Ints) -> float:
+    """Counts wrong labels as confident learning does (Northcutt et al. 2021, section 3.1).
+
+    A row counts for the most probable class among those whose probability there reaches the mean
+    that the class has over its own rows; counts are scaled to the number of rows of each class.
+    """
+    k = p.shape[1]
+    sizes = np.bincount(given, minlength=k)
+    sums = np.bincount(given, weights=p[np.arange(len(p)), given], minlength=k)
+    least = np.where(sizes > 0, sums / np.maximum(sizes, 1), np.inf)
+    above = p >= least
+    found = above.any(axis=1)
+    counts = np.zeros((k, k))
+    np.add.at(counts, (given[found], np.where(above, p, -1.0).argmax(axis=1)[found]), 1.0)
+    agree = np.diag(counts) / np.maximum(counts.sum(axis=1), 1.0)
+    agree[counts.sum(axis=1) == 0] = 1.0
+    return float(((1.0 - agree) * sizes).sum())
+
+
+def _rates(p: Floats, given: Ints, taken: Ints, sure: Floats, prior: float = _PRIOR) -> Floats:
+    """Rates float64[k, k] at which rows of a class (first axis) are given each label."""
+    k = p.shape[1]
+    counts = np.zeros((k, k))
+    for one in range(k):
+        rows = np.flatnonzero(taken == one)
+        if len(rows):
+            rows = rows[np.argsort(-sure[rows], kind="stable")[: max(1, int(ANCHORS * len(rows)))]]
+            counts[one] = np.bincount(given[rows], minlength=k)
+    most = max(counts.sum(), 1.0)
+    off = (most - np.trace(counts)) / most if counts.sum() else 0.0
+    usual = np.full((k, k), (off + 0.01 * (prior > 0)) / max(1, k - 1))
+    np.fill_diagonal(usual, 1.0 - off - 0.01 * (prior > 0))
+    few = counts.sum(axis=1, keepdims=True) < FEWEST
+    counts = counts + usual * np.where(few, max(prior, FEWEST), prior)
+    rates: Floats = counts / counts.sum(axis=1, keepdims=True)
+    return rates
+
+
+def _wrong(rates: Floats, counts: Floats | Ints) -> float:
+    return float(((1.0 - np.diag(rates)) * counts).sum())
+
+
+def _shares(values: Floats) -> Floats:
+    """Ranks as shares in [0, 1]; the smallest value is 0."""
+    ranks = np.empty(len(values))
+    ranks[np.argsort(values, kind="stable")] = np.arange(len(values))
+    shares: Floats = ranks / max(1, len(values) - 1)
+    return shares

@@ -1,0 +1,169 @@
+"""Exact and near repeats of texts, by MinHash (Broder 1997) and locality-sensitive hashing.
+
+Texts are compared by the sets of their runs of `GRAM` bytes, after case and blanks are evened out.
+Two texts whose sets overlap by a Jaccard index of `ALIKE` or more are near repeats. Hashes find
+the candidates (Leskovec, Rajaraman & Ullman, "Mining of massive datasets", chapter 3); the index
+of each candidate pair is then counted exactly, so a group never rests on a hash alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+GRAM = 5
+ALIKE = 0.7
+BANDS, ROWS = 16, 4  # a pair at 0.7 is missed with probability (1 - 0.7^4)^16 = 1 %
+_LOOSELY = 0.5
+_CHUNK = 1 << 22  # bytes of text hashed at once: bounds the memory
+_SLACK = 0.15  # 2.6 standard deviations of an index estimated from 64 hashes
+_FEWEST = 12  # bytes: shorter texts are alike too easily
+
+
+def evened(text: str) -> str:
+    """Returns the text in lower case with single blanks, as repeats are compared."""
+    return " ".join(text.lower().split())
+
+
+def repeats(texts: Sequence[str], seed: int = 0) -> tuple[Ints, Ints]:
+    """Finds the groups of texts that repeat.
+
+    Time grows with the bytes of text and memory with the number of texts: about 350 bytes each.
+
+    Args:
+        texts: n texts.
+        seed: of the hash functions.
+
+    Returns:
+        exact int64[n] and near int64[n]: for each text the place of the first of its group, its
+        own where nothing repeats it. A group of `exact` never straddles two of `near`.
+    """
+    first: dict[str, int] = {}
+    exact = np.fromiter(
+        (first.setdefault(evened(text), i) for i, text in enumerate(texts)),
+        dtype=np.int64,
+        count=len(texts),
+    )
+    places = np.fromiter(first.values(), dtype=np.int64, count=len(first))
+    del first
+    unique = _Texts(texts, places)
+    near = np.arange(len(places))
+    keys, signatures = _hashed(unique, seed)
+    for band in range(BANDS):
+        for i, j in _candidates(keys[:, band], signatures):
+            a, b = _root(near, i), _root(near, j)
+            # Not by a chain alone: the first texts of both groups are alike, too.
+            if a != b and unique.alike(i, j) and unique.alike(a, b, _LOOSELY):
+                near[max(a, b)] = min(a, b)
+    while not np.array_equal(near, near[near]):
+        near = near[near]
+    return exact, places[near][np.searchsorted(places, exact)]
+
+
+class _Texts:
+    """Texts by place, evened, and how alike two of them are."""
+
+    def __init__(self, texts: Sequence[str], places: Ints) -> None:
+        self._texts, self._places = texts, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, i: int) -> bytes:
+        return evened(self._texts[self._places[i]]).encode("utf-8", "replace")
+
+    def alike(self, a: int, b: int, least: float = ALIKE) -> bool:
+        """Whether the Jaccard index of two texts is `least` or more."""
+        first, second = self[a], self[b]
+        if min(len(first), len(second)) < least * max(len(first), len(second)) - GRAM:
+            return False
+        one, other = (
+            {text[i : i + GRAM] for i in range(max(1, len(text) - GRAM + 1))}
+            for text in (first, second)
+        )
+        return len(one & other) >= least * len(one | other)
+
+
+def _root(near: Ints, i: int) -> int:
+    while near[i] != i:
+        near[i] = near[near[i]]
+        i = int(near[i])
+    return i
+
+
+def _hashed(texts: _Texts, seed: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8]]:
+    """Keys uint64[n, BANDS], 0 for texts too short: those with one in common are candidates; and
+    the low bytes of all minima, uint8[n, BANDS * ROWS] (b-bit minwise hashing, Li & König 2010)."""
+    dice = np.random.default_rng([seed, 83])
+    many = BANDS * ROWS
+    factors = dice.integers(1, 1 << 63, many, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    mix = dice.integers(1, 1 << 63, ROWS, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    keys = np.zeros((len(texts), BANDS), dtype=np.uint64)
+    signatures = np.zeros((len(texts), many), dtype=np.uint8)
+    for index, raw, starts in _chunks(texts):
+        grams = _grams(raw)
+        lengths = np.diff(starts, append=len(raw))
+        # A run that would reach into the next text counts as that text's last whole one.
+        last = starts + np.maximum(lengths - GRAM, 0)
+        grams = grams[np.minimum(np.arange(len(raw)), np.repeat(last, lengths))]
+        for band in range(BANDS):
+            key = np.zeros(len(index), dtype=np.uint64)
+            for row in range(ROWS):
+                hashed = grams * factors[band * ROWS + row]
+                hashed ^= hashed >> np.uint64(32)
+                least = np.minimum.reduceat(hashed, starts)
+                signatures[index, band * ROWS + row] = least & np.uint64(0xFF)
+                key = (key + least) * mix[row]
+                key ^= key >> np.uint64(29)
+            keys[index, band] = np.where(lengths >= _FEWEST, key | np.uint64(1), 0)
+    return keys, signatures
+
+
+def _chunks(texts: _Texts) -> Iterator[tuple[Ints, npt.NDArray[np.uint8], Ints]]:
+    """Places, the bytes of their texts one after another, and where each begins."""
+    index: list[int] = []
+    parts: list[bytes] = []
+    size = 0
+    for i in range(len(texts)):
+        part = texts[i] or b" "
+        index.append(i)
+        parts.append(part)
+        size += len(part)
+        if size >= _CHUNK or i == len(texts) - 1:
+            starts = np.cumsum([0, *map(len, parts[:-1])])
+            yield np.asarray(index), np.frombuffer(b"".join(parts), dtype=np.uint8), starts
+            index, parts, size = [], [], 0
+
+
+def _grams(raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """Each run of `GRAM` bytes as one well-mixed number, uint64[len(raw)]; the end wraps."""
+    out = np.zeros(len(raw), dtype=np.uint64)
+    for k in range(GRAM):
+        out = (out << np.uint64(8)) | np.roll(raw, -k).astype(np.uint64)
+    out *= np.uint64(0x9E3779B97F4A7C15)
+    out ^= out >> np.uint64(31)
+    return out
+
+
+def _candidates(
+    keys: npt.NDArray[np.uint64], signatures: npt.NDArray[np.uint8]
+) -> list[tuple[int, int]]:
+    """Pairs of texts with the same key whose signatures agree: each text with the first of its
+    bucket and with the two just before it."""
+    order = np.argsort(keys, kind="stable")
+    found = keys[order]
+    begin = np.flatnonzero(np.r_[True, found[1:] != found[:-1]])
+    first = np.repeat(begin, np.diff(begin, append=len(found)))
+    here = np.arange(len(found))
+    pairs: list[tuple[int, int]] = []
+    for back in (here - 1, here - 2, first):
+        at = np.flatnonzero((back >= first) & (back < here) & (found != 0))
+        for start in range(0, len(at), _CHUNK >> 6):
+            some = at[start : start + (_CHUNK >> 6)]
+            a, b = order[back[some]], order[some]
+            close = (signatures[a] == signatures[b]).mean(axis=1) >= ALIKE - _SLACK
+            pairs += zip(a[close].tolist(), b[close].tolist(), strict=True)
+    return pairs

@@ -1,0 +1,103 @@
+"""`finesieve inspect` and `finesieve clean`, from a file to a file."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from finesieve.cli.main import main
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    tiny.bert().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def write(path: Path, n: int = 160, **more: Any) -> Path:
+    dice = np.random.default_rng(0)
+    with path.open("w", encoding="utf-8") as file:
+        for i in range(n):
+            words = dice.integers(0, 30, 8) + 30 * (i % 2)
+            row = {"text": " ".join(f"w{j}" for j in words), "label": "ab"[i % 2], **more}
+            if i < 4 and row["label"]:
+                row["label"] = "ab"[1 - i % 2]
+            file.write(json.dumps({k: v for k, v in row.items() if v is not None}) + "\n")
+    return path
+
+
+def inspected(data: Path, out: Path, *options: str) -> int:
+    return main(["inspect", str(data), "--output", str(out), "--quiet", *options])
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_from_data_to_confirmed_issues_to_clean_data(
+    tmp_path: Path, model: str, trains: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = write(tmp_path / "data.jsonl"), tmp_path / "out"
+    options = [] if trains else ["--no-train"]
+    assert inspected(data, out, "--model", model, "--max-length", "16", *options) == 0
+    assert "labels look wrong" in capsys.readouterr().out
+    import pyarrow.parquet as pq
+
+    examples = pq.read_table(out / "examples.parquet").to_pydict()
+    assert examples["row"] == list(range(160))
+    assert ("first_loss" in examples) == trains
+    if trains:  # a tenth is held out
+        assert np.isfinite(np.array(examples["first_loss"], dtype=float)).mean() > 0.8
+    with (out / "issues.csv").open(newline="") as file:
+        issues = list(csv.DictReader(file))
+    issues[0]["confirmed"] = "Yes"
+    filled = tmp_path / "filled.csv"
+    with filled.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(issues[0]))
+        writer.writeheader()
+        writer.writerows(issues)
+    target = tmp_path / "clean.jsonl"
+    assert main(["clean", str(data), "--drop", str(filled), "--output", str(target)]) == 0
+    before = data.read_text().splitlines()
+    del before[int(issues[0]["row"])]
+    assert [json.loads(x) for x in target.read_text().splitlines()] == list(map(json.loads, before))
+    # Nothing by itself, and nothing of other data.
+    assert main(["clean", str(data), "--drop", str(out / "issues.csv"), "--output", "x.csv"]) == 2
+    assert "confirms no row" in capsys.readouterr().err
+    other = write(tmp_path / "other.jsonl", n=100)
+    other.write_text("".join(reversed(other.read_text().splitlines(keepends=True))))
+    assert main(["clean", str(other), "--drop", str(filled), "--output", "x.csv"]) == 2
+    assert main(["clean", str(data), "--drop", str(filled), "--output", str(target)]) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
+def test_clean_writes_what_can_be_read_again(tmp_path: Path, ending: str) -> None:
+    from finesieve.cli.data.table import load
+
+    data = write(tmp_path / "data.jsonl", n=6)
+    drop = tmp_path / "drop.csv"
+    drop.write_text("row,confirmed\n2,x\n3,no\n")
+    target = tmp_path / f"clean.{ending}"
+    assert main(["clean", str(data), "--drop", str(drop), "--output", str(target)]) == 0
+    before, after = load(str(data)), load(str(target))
+    kept = [0, 1, 3, 4, 5]
+    assert after.texts == [before.texts[i] for i in kept]
+    assert after.labels == [before.labels[i] for i in kept]
+
+
+def test_data_without_labels_and_without_model(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "data.jsonl", label=None)
+    assert inspected(data, tmp_path / "a", "--model", model, "--max-length", "16") == 0
+    assert "There are no labels" in capsys.readouterr().out
+    assert inspected(data, tmp_path / "b", "--model", "none") == 0
+    assert not (tmp_path / "b" / "issues.csv").exists()
+    assert inspected(data, tmp_path / "b", "--model", "none") == 2
+    assert "not empty" in capsys.readouterr().err

@@ -1,0 +1,184 @@
+"""`finesieve.inspect`: what it returns, writes and says, and how it says what it cannot judge."""
+
+from __future__ import annotations
+
+import csv
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import finesieve
+from finesieve.errors import ConfigError, DataError
+from finesieve.insight.insights import Insights
+from tests import tiny
+
+NASTY = '<script>alert("w1")</script> & w2'
+
+
+class Bag(torch.nn.Module):
+    """The mean of random embeddings and a last layer: features that tell words apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words = torch.nn.Embedding(len(tiny.WORDS), 24)
+        self.last = torch.nn.Linear(24, 2)
+
+    def forward(self, input_ids: Any, attention_mask: Any, **_: Any) -> Any:
+        mask = attention_mask.unsqueeze(-1).float()
+        return self.last((self.words(input_ids) * mask).sum(1) / mask.sum(1))
+
+
+def rows(n: int = 400, flipped: int = 12) -> dict[str, list[Any]]:
+    """Class 0 has words below w30, class 1 those above; the first labels are flipped."""
+    dice = np.random.default_rng(1)
+    labels = [i % 2 for i in range(n)]
+    texts = [
+        " ".join(f"w{30 * y + j}" for j in dice.integers(0, 30, dice.integers(5, 12)))
+        for y in labels
+    ]
+    texts[-1] = texts[-3]  # a copy
+    return {"text": texts, "label": [1 - y if i < flipped else y for i, y in enumerate(labels)]}
+
+
+def looked(data: Any, **more: Any) -> Insights:
+    return finesieve.inspect(Bag(), data, tokenizer=tiny.tokenizer(), max_length=16, **more)
+
+
+@pytest.fixture(scope="module")
+def found() -> Insights:
+    data = rows()
+    data["text"][0] += f" {NASTY}"
+    return looked(data, names=["low", f"high {NASTY}"])
+
+
+def test_the_flipped_rows_are_the_issues(found: Insights) -> None:
+    issues = found.issues
+    assert set(issues["row"]) <= set(range(12))
+    assert issues.rows >= 9
+    assert all(a != b for a, b in zip(issues["given"], issues["suggested"], strict=True))
+    for record in issues.records():  # the contradicting row has the suggested label
+        assert found.data.label(record["contradicting_row"]) == record["suggested"]
+    assert sum(found.confusion["rows"]) == issues.rows
+    assert found.sentences()[0].startswith("About 1")
+    assert found.repeats["row"] == [397, 399]
+
+
+def test_exports_are_what_other_tools_read(found: Insights, tmp_path: Path) -> None:
+    names = {path.name for path in found.export(tmp_path)}
+    assert names == {
+        "insights.html",
+        "issues.csv",
+        "labels.npy",
+        "pred_probs.npy",
+        "examples.parquet",
+    }
+    p, labels = np.load(tmp_path / "pred_probs.npy"), np.load(tmp_path / "labels.npy")
+    assert p.shape == (400, 2)
+    assert p.sum(axis=1) == pytest.approx(1.0, abs=1e-5)
+    assert labels.tolist() == rows()["label"]
+    with (tmp_path / "issues.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [int(r["row"]) for r in read] == found.issues["row"]
+    assert {r["confirmed"] for r in read} == {""}
+    frame = found.to_pandas()
+    assert frame["row"].tolist() == list(range(400))
+    assert frame["issue"].sum() == found.issues.rows
+    assert found.examples.to_arrow().num_rows == 400
+
+
+class _Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+        assert not {"src", "href"} & dict(attrs).keys(), "the page needs no network"
+
+    def handle_endtag(self, tag: str) -> None:
+        self.tags.append(f"/{tag}")
+
+
+def test_the_page_escapes_what_the_data_hold_and_needs_no_network(found: Insights) -> None:
+    page = found.to_html()
+    reader = _Reader()
+    reader.feed(page)
+    assert reader.tags.count("script") == 1
+    for tag in ("table", "tr", "td", "section", "svg"):
+        assert reader.tags.count(tag) == reader.tags.count(f"/{tag}") > 0
+    assert "&lt;script&gt;alert(&quot;w1&quot;)&lt;/script&gt;" in page
+    assert page.index("labels look wrong") < page.index("<table>")
+    assert "http" not in page
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda d: {k: v[:60] for k, v in d.items()}, "60 rows are too few"),
+        (lambda d: {**d, "label": [1] * 400}, "same label"),
+        (lambda d: {**d, "text": ["w1 w2 w3"] * 400}, "alike"),
+        (lambda d: {**d, "text": ["w1 w2 w3", "w40 w41"] * 200}, "2 different texts are too few"),
+        (lambda d: {**d, "label": list(range(400))}, "right column"),
+    ],
+)
+def test_what_cannot_be_judged_is_said(change: Any, said: str) -> None:
+    found = looked(change(rows()))
+    assert any(said in sentence for sentence in found.sentences())
+    assert found.judged is None
+    assert found.issues.rows == 0
+    assert "<table>" in found.to_html() or found.repeats.rows == 0
+
+
+def test_without_labels_or_model_repeats_and_lengths_are_left() -> None:
+    data = rows()
+    data["text"][3] = ""
+    found = looked({"text": data["text"]}, label=None)
+    assert "There are no labels" in found.sentences()[-1]
+    assert found.repeats.rows == 2
+    assert found.texts["what"] == ["empty"]
+    alone = finesieve.inspect(None, data)
+    assert alone.repeats["row"] == [397, 399]
+    assert "Without a model" in alone.sentences()[-1]
+
+
+def test_bad_input_is_named_at_once() -> None:
+    with pytest.raises(DataError, match=r"no column 'words'; there are 'text', 'label'"):
+        looked(rows(), text="words")
+    with pytest.raises(DataError, match="1 of 400 rows have no label"):
+        looked({**rows(), "label": [None, *rows()["label"][1:]]})
+    with pytest.raises(DataError, match="labels 1 are none of 0 to 0"):
+        looked(rows(), names=["low"])
+    with pytest.raises(ConfigError, match="tokenizer"):
+        finesieve.inspect(Bag(), rows())
+    with pytest.raises(ConfigError, match="folds is 1"):
+        looked(rows(), folds=1)
+    with pytest.raises(DataError, match="row 0 has no 'text'"):
+        looked([{"label": 1}])
+
+
+def test_cut_texts_are_those_longer_than_the_limit() -> None:
+    data = rows()
+    data["text"][5] = " ".join(["w1"] * 16)  # fills the limit exactly
+    data["text"][6] = " ".join(["w1"] * 17)
+    found = looked(data)
+    assert found.texts["row"] == [6]
+    assert found.texts["what"] == ["cut"]
+
+
+def test_a_model_without_a_trained_head_is_read_by_the_mean_of_its_states() -> None:
+    from finesieve.insight.embed import embed
+
+    texts = ["w1 w2 w3", "w4", "w5 w6"]
+    model, words = tiny.bert(), tiny.tokenizer()
+    found = embed(model, words, texts, max_length=16)
+    alone = words(texts[0], return_tensors="pt")
+    expected = model.base_model.eval()(**alone).last_hidden_state.mean(dim=1)
+    assert found.features[0] == pytest.approx(expected[0].detach().numpy(), abs=1e-5)
+    assert found.tokens[0] == alone["input_ids"].shape[1]
+    assert model.training  # as it was
