@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from benchmarks import write_tables
+from finesieve import Adaptive, Manual, Method
 from finesieve.cli.main import main, parser
 
 from .conftest import Bag, make_batches
@@ -330,17 +331,10 @@ def test_gates_close_by_themselves_in_the_examples(tmp_path: Path, command: list
         assert min(counts["scored"], counts["dropped"]) > 0
 
 
-CLOSED = """
-import runpy, sys
-from finesieve.methods.recipes import Adaptive, Manual
-def by_hand(recipe, seed=0):
+def by_hand(recipe: Adaptive, seed: int = 0) -> Method:
+    """Gates that close at fixed places, in place of those that find their own."""
     starts = {2: 0.2, 3: 0.4}
     return Manual(starts, cost_ratio=0.3, predictor_bits=12, train=0.3, score=0.6).build(seed)
-Adaptive.build = by_hand
-sys.argv = sys.argv[1:]
-sys.path.insert(0, sys.argv[0].rpartition("/")[0])
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 @pytest.mark.slow
@@ -366,28 +360,24 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     ids=lambda command: command[0],
 )
 def test_every_example_trains_on_what_survives(
-    encoder: Path, tmp_path: Path, command: list[str]
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     """Its weighted path, with gates closed at fixed places: up to stage 3, and all in the books."""
     script, *more = command
     if script not in ("sft.py", "preferences.py"):  # which have a model of their own
         more += ["--model", str(encoder)]
-    done = subprocess.run(
-        [sys.executable, "-c", CLOSED, str(ROOT / "examples" / script), "--limit", "960", *more],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    moves, counts = books(done.stdout.splitlines())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Adaptive, "build", by_hand)
+    said = said_by(ROOT / "examples" / script, "--limit", "960", *more)
+    moves, counts = books(said)
     assert [m["stage"] for m in moves] == [1, 2, 3]
     assert counts["bad"] == 0
     assert counts["drawn"] == counts["yielded"] + counts["dropped"]
     assert 0 < counts["scored"] < counts["drawn"]
     assert counts["yielded"] < 0.8 * counts["drawn"]
-    said = re.search(r"loss ([0-9.]+)", done.stdout.splitlines()[-1])
-    assert said, done.stdout
-    assert math.isfinite(float(said[1]))
+    loss = re.search(r"loss ([0-9.]+)", said[-1])
+    assert loss, said[-1]
+    assert math.isfinite(float(loss[1]))
 
 
 def test_the_versions_are_those_that_are_pinned() -> None:

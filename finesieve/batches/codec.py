@@ -37,7 +37,7 @@ class Codec:
         self._id_key = id_key
         self._form: str | None = None
         self._type: type[Any] = dict
-        self._constants: dict[Hashable, str] = {}  # words that are the same in all batches
+        self._constants: dict[Hashable, Any] = {}  # what is the same in all batches
 
     # ---- apart
 
@@ -80,6 +80,13 @@ class Codec:
             elif isinstance(value, Sequence) and not isinstance(value, str):
                 columns[key] = list(value)
                 size = len(value)
+            elif isinstance(value, Mapping):
+                raise BatchError(
+                    f"column {key!r} is a {type(value).__name__} of columns itself: let the "
+                    f"collate function name them {', '.join(f'{key}_{k}' for k in value)}, and put "
+                    "them together again in the model's forward or the function for the losses "
+                    f"(columns `{key}_...` are cut by the mask `{key}_attention_mask`)"
+                )
             else:
                 array = isinstance(value, np.ndarray) and value.ndim > 0
                 what = "" if array else " without a batch dimension"
@@ -113,8 +120,8 @@ class Codec:
                 rows.columns[key] = column.to(like.device)
 
     def _set_constants_aside(self, columns: dict[Hashable, Column]) -> None:
-        """A word that is the same in every batch is not about its examples."""
-        for key in [k for k, v in columns.items() if isinstance(v, str)]:
+        """A word, a number or None that is the same in every batch is not about its examples."""
+        for key in [k for k, v in columns.items() if _is_constant(v)]:
             value: Any = columns.pop(key)
             if self._constants.setdefault(key, value) != value:
                 raise BatchError(
@@ -227,6 +234,7 @@ class Codec:
         if len(parts) == 1:
             return parts[0]
         keys = list(parts[0].columns)
+        self._padding.check_mask([part.columns for part in parts])
         texts = self._padding.texts(parts[0].columns)
         axes = {key: text.mask.ndim - 1 for text in texts for key in text.keys}
         mask = text_mask(parts[0].columns)
@@ -238,9 +246,15 @@ class Codec:
                 if part.columns.keys() != parts[0].columns.keys():
                     raise BatchError(
                         f"batches with columns {sorted(map(str, part.columns))} and "
-                        f"{sorted(map(str, keys))} came from the same loader"
+                        f"{sorted(map(str, keys))} came from the same loader: {_ALIKE}"
                     )
                 pieces.append(part.columns[key])
+            if len({_kind(piece) for piece in pieces}) > 1:
+                raise BatchError(
+                    f"column {key!r} is {_kind(pieces[0])} in one batch and "
+                    f"{next(k for p in pieces if (k := _kind(p)) != _kind(pieces[0]))} in another: "
+                    f"{_ALIKE}"
+                )
             if isinstance(pieces[0], list):
                 columns[key] = [x for piece in pieces for x in piece]
             else:
@@ -317,6 +331,25 @@ class Codec:
             )
         self._form, self._constants = state["form"], dict(state["constants"])
         self._padding.load_state_dict(state["padding"])
+
+
+_ALIKE = (
+    "examples of different batches are put together, so all batches must have the same columns; "
+    "several tasks with columns of their own need a sieve each, or a collate function that gives "
+    "all of them the same columns"
+)
+
+
+def _is_constant(value: Any) -> bool:
+    return value is None or isinstance(value, (str, bool, int, float))
+
+
+def _kind(column: Column) -> str:
+    """Returns what columns of several batches must have in common to be put together."""
+    if isinstance(column, list):
+        return "a list"
+    numbers = "real" if column.is_floating_point() else "whole"
+    return f"{numbers} numbers on {column.ndim} axes"
 
 
 def _whole(column: Column, key: Hashable) -> IntArray:

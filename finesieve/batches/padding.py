@@ -20,9 +20,18 @@ Columns = Mapping[Hashable, Column]
 
 
 def text_mask(columns: Columns) -> Tensor | None:
-    """The attention mask, [n, length] or, for multiple choice, [n, choices, length]."""
+    """The attention mask, [n, length] or, for multiple choice, [n, choices, length].
+
+    None for one that says which places see which, [n, length, length] or with more axes.
+    """
     mask = columns.get("attention_mask")
-    return mask if isinstance(mask, Tensor) and mask.ndim in (2, 3) else None
+    if not isinstance(mask, Tensor) or mask.ndim not in (2, 3):
+        return None
+    choices = mask.ndim == 2 or any(
+        isinstance(c, Tensor) and c is not mask and c.shape[:3] == mask.shape
+        for c in columns.values()
+    )
+    return mask if choices else None
 
 
 def _masks(columns: Columns) -> dict[str, Tensor]:
@@ -62,6 +71,19 @@ def _governing(key: Hashable, masks: Mapping[str, Tensor]) -> str | None:
         return ""
     fitting = [name for name in masks if not name or str(key).startswith(name)]
     return max(fitting, key=len, default=None)
+
+
+def _of_examples(column: Tensor, padding: Tensor) -> bool:
+    """Whether a column that is as wide as the text is about its examples, and not its tokens:
+    where the text is padding, at one and the same place, it differs from example to example.
+
+    column: [n, length, ...] or [n, choices, length, ...]. padding: bool, of the mask's shape.
+    """
+    if padding.ndim != 2 or padding.shape[1] == 0:
+        return False
+    place = int(padding.sum(dim=0).argmax())  # the one that is padding most often
+    values = column[padding[:, place], place]
+    return bool((values != values[:1]).any())
 
 
 class Padding:
@@ -154,7 +176,10 @@ class Padding:
         for key in unknown:
             column = columns[key]
             assert isinstance(column, Tensor)
-            self._found[key] = float(column[padding].flatten()[0])
+            if not str(key).endswith("position_ids") and _of_examples(column, padding):
+                self._set_apart(key)
+            else:
+                self._found[key] = float(column[padding].flatten()[0])
 
     # ---- asking
 
@@ -200,6 +225,18 @@ class Padding:
             raise BatchError(
                 f"{', '.join(at)} count places from the left, where the padding is: examples of "
                 "other batches would move them. Pad on the right (tokenizer.padding_side)"
+            )
+
+    @staticmethod
+    def check_mask(parts: Sequence[Columns]) -> None:
+        """`BatchError` for masks of several widths that say which places see which."""
+        masks = [columns.get("attention_mask") for columns in parts]
+        shapes = {tuple(mask.shape[1:]) for mask in masks if isinstance(mask, Tensor)}
+        if len(shapes) > 1 and any(text_mask(columns) is None for columns in parts):
+            raise BatchError(
+                f"attention_mask came in shapes {sorted(shapes)}, which says what sees what and "
+                "not what is padding: let the collate function give a mask [n, length] and make "
+                "the larger one in the model's forward, or pad all batches to one length"
             )
 
     def value(self, key: Hashable) -> float:

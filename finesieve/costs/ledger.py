@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-Clock = Callable[[], float]
+from finesieve.costs.watch import Watch
+
+KINDS = ("decide", "score", "train", "data")
 
 
 @dataclass
@@ -31,25 +33,31 @@ class Counts:
 class Ledger:
     """Examples, tokens and seconds, for people: no decision reads them (see `costs.meter`).
 
-    seconds: `decide` (both gates and the predictor, deciding and learning, and the handling of
-    rows), `score`, `train` (from a batch's handing over to the next request), `data` (waiting
-    for the loader).
+    watch: measures the seconds.
     """
 
-    clock: Clock
+    watch: Watch = field(default_factory=lambda: Watch(KINDS, None))
     examples: Counts = field(default_factory=Counts)
     tokens: Counts = field(default_factory=Counts)
-    seconds: dict[str, float] = field(
-        default_factory=lambda: {"decide": 0.0, "score": 0.0, "train": 0.0, "data": 0.0}
-    )
 
-    @contextmanager
-    def spending(self, on: str) -> Iterator[None]:
-        start = self.clock()
-        try:
-            yield
-        finally:
-            self.seconds[on] += self.clock() - start
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each kind of work so far: `decide` (both gates and the predictor, deciding and
+        learning, and the handling of rows), `score`, `train` (from a batch's handing over to the
+        next request), `data` (waiting for the loader).
+
+        Waits for a device that runs behind the program: ask once in a while, not at every step.
+        """
+        self.watch.read(wait=True)
+        return self.watch.seconds
+
+    def spending(self, on: str) -> AbstractContextManager[None]:
+        """Book what is done inside on a kind of work."""
+        return self.watch.spending(on)
+
+    def pause(self) -> None:
+        """Book nothing until the next batch is asked for: the host evaluates, saves or logs."""
+        self.watch.pause()
 
     def count(self, station: str, examples: int, tokens: int) -> None:
         setattr(self.examples, station, getattr(self.examples, station) + examples)
@@ -80,4 +88,4 @@ class Ledger:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.examples = Counts(**state["examples"])
         self.tokens = Counts(**state["tokens"])
-        self.seconds = dict(state["seconds"])
+        self.watch.seconds.update(state["seconds"])

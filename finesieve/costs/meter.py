@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finesieve.costs.pace import Pace
+from finesieve.costs.pace import Pace, launch
+from finesieve.costs.watch import Step
 
 # Before they are measured, over training an example with gates open, as it was on CPUs:
 COST_RATIO = 0.3  # to score one
 SURVIVOR = 1.2  # to train on one with gates closed, in smaller batches
 _STEP = 1.1  # costs are followed in steps of a tenth
-_KEPT = ("score", "train", "drawn", "drawn_tokens", "opened", "closed", "scored")
+_UNDER_WAY = 256  # batches that a host may have taken and not trained on
+_FEW, _HALF = 8, 32  # batches after which a launch is measured anew; those of each kind for that
+_BELIEVED = 3  # times in a row that scoring must be found dearer than training
+_SURE = 16  # batches after which it is clear how fast it goes with gates closed
+_KEPT = (
+    "forward",
+    "launching",
+    "score",
+    "train",
+    "drawn",
+    "drawn_tokens",
+    "opened",
+    "closed",
+    "scored",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +75,23 @@ class Meter:
     drawn: examples drawn. drawn_tokens: their tokens.
     opened, closed: tokens handed out for training in batches that passed open gates, and closed.
     scored: tokens scored.
-    paces: seconds of a token: trained on while the gates are `open` or `closed`, or to `score`.
+    launching: share of a plain step that its launch takes, 0 as long as it is unknown.
+    forward: tokens of a scoring forward, as large as they are made for a whole pool; 0 if unknown.
+    paces: seconds of a batch: trained on while the gates are `open` or `closed`, or to `score`.
     """
 
     def __init__(self) -> None:
         self.score, self.train = COST_RATIO, SURVIVOR
         self.drawn = self.drawn_tokens = 0
         self.opened = self.closed = self.scored = 0
+        self.forward = self.launching = 0.0
         self.paces = {name: Pace() for name in ("open", "closed", "score")}
+        self._under_way: deque[Step] = deque(maxlen=_UNDER_WAY)
+        self._launch: float | None = None
+        self._asked = 0  # batches trained on when it was measured last
+        self._dear = 0  # times in a row that scoring was found to be dearer than training
+        self._seen = 0  # scoring forwards that were timed by then
+        self._then: tuple[float, float] | None = None  # seconds a token, when gates had closed
 
     @property
     def ratio(self) -> float:
@@ -84,19 +109,135 @@ class Meter:
         else:
             self.closed += tokens
 
+    # ---- what was timed
+
+    def begin(self, opened: bool, lengths: Any) -> None:
+        """Note that a batch of texts of these lengths, int[n], goes to the training step."""
+        self._under_way.append(Step.of(self.paces["open" if opened else "closed"], lengths))
+
+    def trained(self, told: int | None) -> Step | None:
+        """Return what was trained on since it was asked last: a host may read batches ahead, or
+        take many and train on them after the last.
+
+        told: batches whose losses came back since; None where none ever did. A host that has not
+            told any after many batches never does, and is taken to train on each as it comes.
+        """
+        waiting = len(self._under_way)
+        if told is None:
+            told = int(waiting >= _UNDER_WAY // 4)
+        count = min(told, waiting)
+        if count == 0:
+            return self._under_way[0]._replace(batches=0) if waiting else None
+        steps = [self._under_way.popleft() for _ in range(count)]
+        tokens = sum(step.tokens for step in steps)
+        padded = sum(step.padded for step in steps)
+        return steps[-1]._replace(tokens=tokens, padded=padded, batches=count)
+
     def relative(self, name: str) -> float | None:
         """Return what a token costs as measured, over plain training's; None if unknown.
 
         name: "closed" to train on one while gates are closed, or "score". Where gates were closed
             from the start, survivors stand in for plain training.
         """
-        plain = self.paces["open"].per_token or self.paces["closed"].per_token
-        found = self.paces[name].per_token
-        return None if found is None or plain is None else found / plain
+        closed = self.paces["closed"].line()
+        plain = self.paces["open"].per_token
+        if plain is not None:
+            plain *= self._drift()
+        elif closed is not None:
+            plain = closed.per_token()
+        if name == "closed":
+            return None if closed is None or plain is None else closed.per_token() / plain
+        line = self.paces["score"].line(self.overhead)
+        if line is None or plain is None:
+            return None
+        return line.per_token(self.forward or line.tokens) / plain
 
-    def follow(self) -> None:
-        """Let `score` and `train` follow what was measured so far."""
-        self.score = followed(self.score, self.relative("score"), _STEP)
+    @property
+    def launch(self) -> float | None:
+        """Padded tokens that take as long to train on as a batch takes to launch, if known."""
+        opened, closed = self.paces["open"], self.paces["closed"]
+        if (count := opened.count + closed.count) >= self._asked + _FEW:
+            self._asked = count
+            found = launch(opened.seen[-_HALF:] + closed.seen[-_HALF:])
+            self._launch = self._launch if found is None else found
+        return self._launch
+
+    @property
+    def overhead(self) -> float | None:
+        """Padded tokens that take as long to score as the launch of a forward; as in training where
+        that was not measured, None if nothing was."""
+        found = self.paces["score"].launch()
+        return self.launch if found is None else found
+
+    def smaller(self, share: float) -> float:
+        """Return what a token costs in batches of a share of the plain ones' size, over what it
+        costs in those: 1 where compute is all, 1 / share where launches are."""
+        return 1.0 - self.launching + self.launching / share
+
+    def _launching(self) -> float:
+        """Return the share of a plain step that its launch takes."""
+        line, worth = self.paces["open"].line(self.launch), self.launch
+        return self.launching if line is None or worth is None else line.launching
+
+    def _guess(self) -> float:
+        """What scoring should cost before it is measured: as on CPUs by compute, and by the number
+        of launches, since many examples go into one forward."""
+        line = self.paces["open"].line(self.launch)
+        if line is None or self.forward <= line.tokens:
+            return COST_RATIO
+        return COST_RATIO * line.per_token(self.forward) / line.per_token()
+
+    def _drift(self) -> float:
+        """How much slower everything became since the gates were closed: plain training, which is
+        not timed meanwhile, did so too. What scoring and training have in common."""
+        if self._then is None:
+            return 1.0
+        now = [self.paces[name].per_token for name in ("score", "closed")]
+        slower = [new / old for new, old in zip(now, self._then, strict=True) if new is not None]
+        if len(slower) == 2 and min(slower) > 1.0:
+            return min(slower)
+        return max(slower) if len(slower) == 2 and max(slower) < 1.0 else 1.0
+
+    def moved(self, opened: bool) -> None:
+        """Gates were opened, or closed: from here on what that changes is measured anew."""
+        self._then = None
+        for name in ("score",) if opened else ("score", "closed"):
+            self.paces[name].forget()
+
+    def looking(self, tokens: int) -> float:
+        """Return what timing a scoring forward over so many tokens costs, in tokens of plain
+        training. It is made twice, since the first may have kernels to set up."""
+        worth, usual = self.overhead or 0.0, self.forward or float(tokens)
+        alone = usual / tokens if worth == math.inf else (worth / tokens + 1) / (worth / usual + 1)
+        price = self.score * alone
+        # A price that says that scoring is dearer than training is not to keep anybody from asking.
+        return 2.0 * tokens * (price if self.paces["score"].seen else min(1.0, price))
+
+    def follow(self, opened: bool = False) -> None:
+        """Let `score` and `train` follow what was measured so far.
+
+        opened: whether gates are open, so that plain training is being timed.
+        """
+        pair = self.paces["score"], self.paces["closed"]
+        if opened:
+            self._then = None
+        elif self._then is None and all(len(pace.seen) >= _SURE for pace in pair):
+            then = [pace.per_token for pace in pair]
+            self._then = (then[0], then[1]) if then[0] and then[1] else None
+        if not opened and (line := self.paces["score"].line()):
+            self.forward = line.tokens
+        self.launching = self._launching()
+        found, seen = self.relative("score"), self.paces["score"].count
+        if found is None:
+            found = self._guess() if self.scored == 0 else None
+        elif found > 1.0 and seen > self._seen:
+            # Not to be believed at once: first launches, or another program on the device.
+            self._dear += 1
+        elif found <= 1.0:
+            self._dear = 0
+        self._seen = seen
+        if found is None or found <= 1.0 or self._dear >= _BELIEVED:
+            self.score = followed(self.score, found, _STEP)
         self.train = followed(self.train, self.relative("closed"), _STEP)
 
     def work(self, total: int | None, opened: int = 0, closed: int = 0) -> Work:

@@ -1,56 +1,198 @@
-"""What a token costs: seconds over tokens, without what does not belong to them."""
+"""What a batch takes: a + b x tokens seconds, by launches and by compute."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
-_SETTLING, _OUTLIER, _RECENT = 4, 4.0, 64
+import numpy as np
+import numpy.typing as npt
+
+_SETTLING, _OUTLIER, _RECENT, _SHAPES = 4, 4.0, 64, 4096
+_LEVEL = 32  # batches that say how fast it goes now; all the recent ones say what a launch is worth
+_FEW = 8  # batches that are enough to leave out others
+_SIGMAS = 1.65  # one-sided, 95 %
+_SPREAD = 0.1  # sizes of two batches must differ by so much of the usual one to tell a slope
+
+Array = npt.NDArray[np.float64]
+
+
+class Seen(NamedTuple):
+    """What batches took. new: whether the last was of a shape that was not met before."""
+
+    seconds: float
+    tokens: float
+    padded: float
+    batches: int
+    new: bool
+
+
+class Line(NamedTuple):
+    """A batch takes `a + b x tokens` seconds, and has `tokens` of them usually: without padding,
+    which goes with them."""
+
+    a: float
+    b: float
+    tokens: float
+
+    def per_token(self, tokens: float | None = None) -> float:
+        """Return the seconds of a token in batches of so many; in the usual ones by default."""
+        return self.a / (tokens or self.tokens) + self.b
+
+    @property
+    def launching(self) -> float:
+        """The share of the usual batch that its launch takes."""
+        return self.a / (self.a + self.b * self.tokens)
+
+
+@cache
+def _pairs(n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """All pairs of n places."""
+    return np.triu_indices(n, 1)
+
+
+def launch(seen: Sequence[Seen]) -> float | None:
+    """Return how many padded tokens take as long as the launch of their batch, a / b.
+
+    The slope is the median over all pairs of batches whose sizes differ (Theil 1950); b is the
+    upper end of its interval (Sen 1968), so that with few batches or much noise no launch is seen
+    where there may be none. a is the median of what is left. Infinite where a batch takes as long
+    whatever its size. None where sizes are too much alike to tell.
+    """
+    if len(seen) < _FEW:
+        return None
+    x = np.array([one.padded / one.batches for one in seen])
+    y = np.array([one.seconds / one.batches for one in seen])
+    i, j = _pairs(len(x))
+    apart = x[j] - x[i]
+    far = np.abs(apart) > _SPREAD * float(np.median(x))
+    if np.count_nonzero(far) < len(far) / 8:  # one odd batch would tell a slope of its own noise
+        return None
+    n = len(x)
+    width = _SIGMAS * math.sqrt(n * (n - 1) * (2 * n + 5) / 18) / (n * (n - 1))
+    b = float(np.quantile((y[j] - y[i])[far] / apart[far], min(1.0, 0.5 + width)))
+    a = float(np.median(y - b * x))
+    if a <= 0.0:
+        return 0.0
+    return math.inf if b <= 0.0 else a / b
 
 
 class Pace:
-    """Seconds and tokens of one kind of work, batch by batch.
+    """Seconds and tokens of one kind of work, batch by batch: the last ones.
 
-    Left out are the first batches (memory is allocated, kernels are chosen and compiled) and those
-    that took four times the usual: the loop around them did something else, an evaluation say. A
-    host may also take many batches at once and train on them after the last. So the usual is the
-    median, or the upper quartile where most take next to nothing; and where what is left out
-    would be nearly all of the time, nothing is.
+    Left out are the first batches (memory is allocated, kernels are chosen and compiled), those of
+    a shape that was not met before, if there are enough others, and those that took four times
+    what they should: the loop around them did something else, an evaluation say. Where what is left
+    out would be nearly all of the time, nothing is.
+
+    count: batches that were added.
     """
 
     def __init__(self) -> None:
-        self._usual, self._all = [0.0, 0], [0.0, 0]  # seconds, tokens
-        self._recent: deque[float] = deque(maxlen=_RECENT)
+        self.count = 0
+        self._unsettled = _SETTLING
+        self._recent: deque[Seen] = deque(maxlen=_RECENT)
+        self._shapes: set[tuple[int, int]] = set()
+        self._launch: float | None = None  # as last known
+        self._asked = 0  # batches that had been added by then
+        self._line: tuple[Any, Line | None] = None, None  # the last one, and what it was made for
 
-    def add(self, seconds: float, tokens: int) -> None:
-        if tokens <= 0:
+    def add(
+        self,
+        seconds: float,
+        tokens: int,
+        batches: int = 1,
+        padded: int | None = None,
+        shape: tuple[int, int] | None = None,
+    ) -> None:
+        """Take in what batches with so many tokens in all took.
+
+        padded: with padding; as many by default. shape: of the last of them, to know its first
+            launch by.
+        """
+        if tokens <= 0 or batches <= 0:
             return
-        each, before = seconds / tokens, sorted(self._recent)
-        self._recent.append(each)
-        if len(before) < _SETTLING:
-            return
-        middle, high = before[len(before) // 2], before[3 * (len(before) - 1) // 4]
-        usual = middle if middle > 0.1 * high else high
-        for sums in (self._all, self._usual) if each <= _OUTLIER * usual else (self._all,):
-            sums[0] += seconds
-            sums[1] += tokens
+        self.count += batches
+        new = shape is not None and shape not in self._shapes
+        if shape is not None and len(self._shapes) < _SHAPES:
+            self._shapes.add(shape)
+        if self._unsettled > 0:
+            self._unsettled -= batches
+        else:
+            one = Seen(seconds, float(tokens), float(padded or tokens), batches, new)
+            self._recent.append(one)
+
+    def forget(self) -> None:
+        """Measure anew how fast it goes; what a launch is worth stays as it was."""
+        self.launch()
+        self._recent.clear()
 
     @property
-    def sums(self) -> tuple[float, int]:
-        """Seconds and tokens that count."""
-        seconds, tokens = self._usual if self._usual[0] > 0.02 * self._all[0] else self._all
-        return seconds, int(tokens)
+    def seen(self) -> list[Seen]:
+        """The last batches, without first launches where there are enough others."""
+        known = [one for one in self._recent if not one.new]
+        return known if len(known) >= _FEW else list(self._recent)
+
+    def launch(self) -> float | None:
+        """Return how many padded tokens take as long as a launch, as last known; None if never."""
+        if self.count >= self._asked + _FEW:  # not with every batch: it costs a tenth of a ms
+            self._asked = self.count
+            found = launch(self.seen)
+            self._launch = self._launch if found is None else found
+        return self._launch
+
+    def line(self, otherwise: float | None = None) -> Line | None:
+        """Return what a batch takes now; None before there is a measurement.
+
+        otherwise: what a launch is worth, in padded tokens, where these batches do not tell.
+        """
+        found = self.launch()
+        worth = otherwise if found is None else found
+        made_for = self.count, len(self._recent), worth
+        if self._line[0] != made_for:
+            self._line = made_for, self._fitted(worth)
+        return self._line[1]
+
+    def _fitted(self, worth: float | None) -> Line | None:
+        """Return the line that the last batches are on where a launch is worth so much."""
+        seen, every = self.seen[-_LEVEL:], list(self._recent)[-_LEVEL:]
+        if not seen:
+            return None
+        y, _, padded, n, _ = np.array(seen, dtype=np.float64).T
+        # In units of a padded token; where a launch is all, the size of a batch is nothing.
+        size = n if worth == math.inf else (worth or 0.0) * n + padded
+        each = y / size
+        usual = each <= _OUTLIER * float(np.median(each))
+        if y[usual].sum() <= 0.02 * y.sum():
+            usual = np.ones_like(usual)
+        unit = float(y[usual].sum() / size[usual].sum())
+        if unit <= 0.0:
+            return None
+        # Shapes that are met first are of other lengths than those that are met often.
+        tokens, padding, batches = (sum(one[i] for one in every) for i in (1, 2, 3))
+        if worth == math.inf:
+            return Line(unit, 0.0, tokens / batches)
+        return Line((worth or 0.0) * unit, unit * padding / tokens, tokens / batches)
 
     @property
     def per_token(self) -> float | None:
         """Seconds; None before there is a measurement."""
-        seconds, tokens = self.sums
-        return seconds / tokens if tokens and seconds > 0 else None
+        line = self.line()
+        return None if line is None else line.per_token()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"usual": list(self._usual), "all": list(self._all), "recent": list(self._recent)}
+        return {
+            "count": self.count,
+            "recent": [list(one) for one in self._recent],
+            "launch": self._launch,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._usual, self._all = list(state["usual"]), list(state["all"])
-        self._recent = deque(state["recent"], maxlen=_RECENT)
+        self.count = self._asked = state["count"]
+        self._launch = state["launch"]
+        self._recent = deque((Seen(*one) for one in state["recent"]), maxlen=_RECENT)
+        # Another process launches everything for a first time again.
+        self._shapes, self._unsettled = set(), _SETTLING

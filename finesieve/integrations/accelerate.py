@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -48,15 +49,6 @@ class FilteredLoader:
     """A prepared loader, filtered: `for batch in stream:` once an epoch, and
     `accelerator.backward(stream.loss(losses, batch))` for the loss.
 
-    loader: as `accelerator.prepare` returned it. Each rank filters its own part.
-    model: the prepared model, whose task is found from its class (`head=` or `scorer=` say
-        otherwise); it is scored without its
-        DistributedDataParallel, in the mixed precision that Accelerate gave its forward. For a
-        loss under `with accelerator.autocast():` give the scorer `autocast=accelerator.autocast`.
-    epochs: passes over the loader in all, from which the stream's length follows.
-    options: further settings of `Sieve`. `total` counts the examples of this rank alone and is
-        needed only where the loader does not tell its length or its batches' size.
-
     Under `accelerator.accumulate` each optimizer step has all its batches but the last of a pass,
     as in plain Accelerate. Where a pass ends without warning, because nothing survived of its
     end, one more batch, of weight 0, completes the step (`finesieve.is_filler`).
@@ -67,6 +59,16 @@ class FilteredLoader:
     pass starts, as samplers do; that random state is kept.
 
     Raises `ConfigError`, naming the setting to change, for what cannot be served rightly.
+
+    Args:
+        loader: as `accelerator.prepare` returned it. Each rank filters its own part.
+        model: the prepared model, whose task is found from its class (`head=` or `scorer=` say
+            otherwise); it is scored without its DistributedDataParallel, in the mixed precision
+            that Accelerate gave its forward. For a loss under `with accelerator.autocast():` give
+            the scorer `autocast=accelerator.autocast`.
+        epochs: passes over the loader in all, from which the stream's length follows.
+        options: further settings of `Sieve`. `total` counts the examples of this rank alone and is
+            needed only where the loader does not tell its length or its batches' size.
     """
 
     def __init__(
@@ -92,7 +94,6 @@ class FilteredLoader:
         settings = {
             "total": _total(loader, epochs, ranks),
             "seed": accelerator.process_index,
-            "clock": hosts.clock(device),
             "agreement": Ranks(device=str(device)) if ranks > 1 else Alone(),
             **options,
         }
@@ -114,9 +115,10 @@ class FilteredLoader:
     def schedule(self, schedule: Any, steps: int | None = None) -> StreamSchedule:
         """Drive a schedule by the share of the data consumed; `step()` it after each batch.
 
-        schedule: any, prepared by Accelerate or not, built as for the loop without finesieve.
-        steps: how often that loop's optimizer steps on one rank in all passes; by default it
-            follows from the loader's length and the batches accumulated.
+        Args:
+            schedule: any, prepared by Accelerate or not, built as for the loop without finesieve.
+            steps: how often that loop's optimizer steps on one rank in all passes; by default it
+                follows from the loader's length and the batches accumulated.
         """
         host = self._accelerator
         if steps is None:
@@ -216,7 +218,8 @@ class FilteredLoader:
         draws nothing as long as it has batches left from the pass before.
         """
         loader, skip, self._skip = self._loader, self._skip, None
-        source = skip_first_batches(loader, skip) if skip else loader
+        # But for the last of them, which shows whether the order is the same.
+        source = skip_first_batches(loader, skip - 1) if skip and skip > 1 else loader
         source.set_epoch(epoch)
         now = hosts.random_state()
         if skip is not None:  # 0 where a rank has batches left of the pass before
@@ -226,6 +229,8 @@ class FilteredLoader:
             self._begun = {"process": now, "generators": self._generators()}
         with self.sieve.ledger.spending("data"):
             iterator = iter(source)
+            for batch in islice(iterator, min(skip or 0, 1)):
+                self.sieve.check_place(batch)
             first = next(iterator, _END)
         if skip is not None:
             hosts.set_random_state(now)

@@ -1,9 +1,8 @@
-"""What the adapters of host libraries share: clock, random state, figures for the logs."""
+"""What the adapters of host libraries share: random state, figures for the logs."""
 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -21,18 +20,6 @@ from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.sieve.schedule import StreamSchedule
-
-
-def clock(device: torch.device) -> Callable[[], float]:
-    """Seconds; waits for a GPU, which runs ahead of the program."""
-    if device.type != "cuda":
-        return time.perf_counter
-
-    def synchronised() -> float:
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return synchronised
 
 
 def placed(batch: Any, device: torch.device) -> Any:
@@ -197,9 +184,10 @@ def examples(loader: Any, batch_size: int | None, ranks: int = 1) -> int | None:
     if batch_size is None or not sized(loader):
         return None
     most = len(loader) * batch_size
-    sampler = getattr(loader, "sampler", None)
-    if ranks == 1 and sampler is not None and sized(sampler):
-        return min(most, len(sampler))
+    dataset = getattr(loader, "dataset", None)  # a stream that knows its length has no such sampler
+    for told in (getattr(loader, "sampler", None), dataset):
+        if ranks == 1 and told is not None and sized(told):
+            return min(most, len(told))
     return most
 
 

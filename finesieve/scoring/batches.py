@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows
 from finesieve.costs.ledger import Ledger
 from finesieve.costs.meter import Meter
+from finesieve.costs.watch import Step
 from finesieve.errors import ScoreError
 from finesieve.gates.protocol import FloatArray, IntArray, State
 from finesieve.scoring.head_start import unfit
@@ -24,6 +26,8 @@ from finesieve.scoring.scorers import ROOM, Launched, Scorer, Scores, launcher
 
 _Found = TypeVar("_Found")
 _ENDS, _MOST_COSTS = 64, 2**20  # of `cut_by_length`: worked on at once, and what that may take
+_OVERHEAD = 64.0  # tokens that a forward's launch is worth on a CPU
+_MOST_OVERHEAD = 1e9  # one forward, whatever the padding
 _MOST_INPUTS = 2**26  # numbers that a head start may hold: 256 MB
 
 
@@ -99,6 +103,22 @@ class Scored(NamedTuple):
     prefix: Tensor | None
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Restores the random states of the process and of its GPUs."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    gpus = torch.cuda.get_rng_state_all() if on_gpu else []
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if gpus:
+            torch.cuda.set_rng_state_all(gpus)
+
+
 class ScoringPass:
     """Scores rows in as few forwards as memory allows, and keeps the books of it.
 
@@ -117,10 +137,12 @@ class ScoringPass:
         ledger: Ledger,
         meter: Meter,
         most: int | None,
-        overhead: float,
+        overhead: float | None,
     ) -> None:
         self._scorer, self._codec, self._ledger, self._meter = scorer, codec, ledger, meter
-        self.most, self._told, self._overhead = most, most is not None, overhead
+        self.most, self._told = most, most is not None
+        self._told_overhead = overhead is not None
+        self._overhead = _OVERHEAD if overhead is None else overhead
         self._largest = 0  # padded tokens in the largest training batch
         self._room = getattr(scorer, "room", ROOM)
         self._failed = float("inf")  # padded tokens that memory was not enough for
@@ -152,6 +174,10 @@ class ScoringPass:
         tokens = int(lengths.sum())
         self._ledger.count("scored", len(lengths), tokens)
         self._meter.scored += tokens
+
+    def _lap(self, lengths: npt.NDArray[np.int64]) -> None:
+        """Time the forward over examples of these lengths, which ends here."""
+        self._ledger.watch.turn("score", Step.of(self._meter.paces["score"], lengths))
 
     def _cuts(self, lengths: npt.NDArray[np.int64]) -> list[slice]:
         assert self.most is not None
@@ -237,6 +263,21 @@ class ScoringPass:
         same = all(part.layer is parts[0].layer for part in parts)
         return joined(parts) if same else None
 
+    def measured(self, overhead: float) -> None:
+        """Lets the cuts go by what a forward's launch was measured to be worth, in tokens, unless
+        the user said it."""
+        if not self._told_overhead:
+            self._overhead = min(overhead, _MOST_OVERHEAD)
+
+    def look(self, rows: Rows, chosen: IntArray) -> None:
+        """Times the scoring of the chosen rows, and throws the scores away. They are scored twice,
+        and timed the second time. Random states are restored."""
+        with _undisturbed():
+            for timed in (False, True):
+                with self._ledger.spending("score"):
+                    self._score(rows, chosen, timed)
+                self._count(rows.lengths[chosen])
+
     def try_out(self, rows: Rows) -> None:
         """Scores two of the rows and throws the scores away, so that a scorer that does not fit
         the batches is found out before anything is trained. No books are kept of it, and the
@@ -245,18 +286,9 @@ class ScoringPass:
         Raises whatever scoring a pool would raise.
         """
         some = np.arange(min(2, len(rows)))
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        gpus = torch.cuda.get_rng_state_all() if on_gpu else []
-        try:
+        with _undisturbed():
             found = [(n, answer) for _, n, answer in self._each(rows, some, self._launched)]
             self._read([answer for _, answer in found], [n for n, _ in found])
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            torch.set_rng_state(states[2])
-            if gpus:
-                torch.cuda.set_rng_state_all(gpus)
 
     def _launched(self, batch: Any, count: int) -> Scores | Launched:
         """The scorer's answer for a batch of `count` examples; `ScoreError` for a wrong shape."""
@@ -270,20 +302,18 @@ class ScoringPass:
             )
         return found
 
-    def _score(self, rows: Rows, chosen: IntArray) -> Scored:
-        codec, clock, pace = self._codec, self._ledger.clock, self._meter.paces["score"]
+    def _score(self, rows: Rows, chosen: IntArray, timed: bool = True) -> Scored:
+        codec = self._codec
         prefix: Tensor | None = None
         places: list[IntArray] = []
         answers: list[Scores | Launched] = []
-        before = clock()
         for index, _, found in self._each(rows, chosen, self._launched):
             places.append(index)
             answers.append(found)
             if found.prefix is not None:
                 prefix = codec.place(rows, prefix, len(chosen), index, found.prefix)
-            now = clock()
-            pace.add(now - before, int(rows.lengths[chosen[index]].sum()))
-            before = now
+            if timed:
+                self._lap(rows.lengths[chosen[index]])
         order = np.concatenate([np.empty(0, np.int64), *places])
         loss, size = np.empty(len(order), np.float32), np.empty(len(order), np.float32)
         loss[order], size[order] = self._read(answers, [len(index) for index in places])

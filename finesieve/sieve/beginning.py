@@ -71,7 +71,7 @@ class Beginning:
                 batches.append(batch)
                 parts.append(self._codec.unpack(batch, 0))
         sizes = [len(rows) for rows in parts]
-        found, before = None, self._ledger.clock()
+        found, before = None, sum(self._ledger.seconds.values())
         if some := [rows for rows in parts if len(rows)]:
             for rows in some:
                 self._scoring.see(rows)
@@ -83,7 +83,7 @@ class Beginning:
             self._untried = self._untried and found is None
         with self._ledger.spending("score"):
             started = start_head(found, mean, self._examples)
-        self.found = replace(started, seconds=self._ledger.clock() - before)
+        self.found = replace(started, seconds=sum(self._ledger.seconds.values()) - before)
         self._tell({"event": "head_start", **self.found.as_dict()})
         self.undrawn = sum(sizes)
         return chain(self._again(batches, sizes), iterator)

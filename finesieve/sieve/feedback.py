@@ -13,7 +13,7 @@ from torch import Tensor
 from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows
 from finesieve.costs.ledger import Ledger
-from finesieve.errors import FinesieveWarning, ScoreError
+from finesieve.errors import ConfigError, FinesieveWarning, ScoreError
 from finesieve.gates.features import FeatureFunction
 from finesieve.gates.protocol import BoolArray, FloatArray, Offer, State
 from finesieve.methods.method import Method
@@ -50,6 +50,7 @@ class Learning:
         self._told_by = max(_TOLD_BY_NOW, 1 + read_ahead)
         self._returns = Returns(max(_UNDER_WAY, read_ahead))
         self._collapse = CollapseWatch()
+        self._told = 0  # batches of losses since it was asked last
         self.window = Window(method.stages.window)
 
     def _learn(self, offer: Offer, audited: BoolArray | None = None) -> None:
@@ -74,7 +75,17 @@ class Learning:
             self._collapse.feed(found.scored.loss[found.audited])
 
     def closing(self) -> None:
-        """Gates close now: the losses so far are what later ones are held against."""
+        """Gates close now: the losses so far are what later ones are held against.
+
+        Raises:
+            ConfigError: if losses were wanted and none ever came back.
+        """
+        if self._untold():
+            raise ConfigError(
+                f"gates close now, {self._ledger.examples.yielded} examples were handed out and no "
+                "loss came back, so survivors would be trained on without their weights: call "
+                "sieve.loss(losses, batch) in the training step, with the batch as it came"
+            )
         self._collapse.closed(self.window.mean_loss(last=1024))
 
     # ---- from the user's step
@@ -82,6 +93,13 @@ class Learning:
     def give(self, ids: Tensor, losses: Tensor, sizes: Tensor | None) -> None:
         """Losses that the user's step computed; kept where they are until they are absorbed."""
         self._returns.give(ids, losses, sizes)
+        self._told += 1
+
+    def told(self) -> int | None:
+        """Return how many batches' losses came back since this was asked last; None if none ever
+        did."""
+        count, self._told = self._told, 0
+        return count if self._returns.ever else None
 
     def expect(
         self, rows: Rows, stage: int, held: int, probability: FloatArray | None = None
@@ -128,10 +146,15 @@ class Learning:
                 offer = offer.take(sound)
             self._learn(replace(offer, predicted=self._method.forward.predict(offer)))
 
+    def _untold(self) -> bool:
+        """Whether losses are wanted, and none came back when any loop had trained on some."""
+        used = self._method.scores or self._method.learns
+        late = self._ledger.examples.yielded >= self._told_by
+        return used and not self._returns.ever and late
+
     def check_told(self) -> None:
         """At the end of a pass: warns where losses were wanted and none ever came back."""
-        used = self._method.scores or self._method.learns
-        if used and not self._returns.ever and self._ledger.examples.yielded >= self._told_by:
+        if self._untold():
             warnings.warn(
                 "a pass is over and no loss came back: call sieve.loss(losses, batch) in the "
                 "training step. Without it gates never close by themselves, and survivors are "

@@ -11,11 +11,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows
 from finesieve.batches.waiting import Holding
-from finesieve.costs.ledger import Clock, Ledger
+from finesieve.costs.ledger import Ledger
 from finesieve.costs.meter import Meter, Work
+from finesieve.costs.watch import Watch
 from finesieve.gates.dice import roll_apart
 from finesieve.gates.simple import Open
 from finesieve.methods.method import Method
@@ -24,6 +27,7 @@ from finesieve.scoring.scorers import Scorer
 from finesieve.sieve.feedback import Learning
 from finesieve.sieve.options import SieveOptions, features_of
 from finesieve.sieve.pool import Sifter
+from finesieve.stages.second_look import SecondLook
 from finesieve.stages.transitions import Transitions
 
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
@@ -58,7 +62,7 @@ class Flow:
         options: of the sieve.
         total: examples in the stream, if that is known.
         seed: of the order of batches.
-        clock: seconds, for the books.
+        watch: measures what all of it takes.
     """
 
     def __init__(
@@ -68,14 +72,14 @@ class Flow:
         options: SieveOptions,
         total: int | None,
         seed: int,
-        clock: Clock,
+        watch: Watch,
     ) -> None:
         self.method, self._total, self._pool_size = method, total, options.pool
         self.listeners = list(options.listeners)
         self.counters = Counters()
         self.codec = Codec(options.pad_values, options.id_key, options.lengths)
         self.holding = Holding(self.codec, options.group, seed, method.stages.first == 1)
-        self.ledger, self.meter = Ledger(clock), Meter()
+        self.ledger, self.meter = Ledger(watch), Meter()
         self.scoring = ScoringPass(
             scorer,
             self.codec,
@@ -95,6 +99,11 @@ class Flow:
         self.loaders: int | None = None
         self.pool: list[Rows] = []
         self.filler: Rows | None = None
+        self._followed = 0  # examples drawn when prices were followed last
+        self.second_look = SecondLook()
+        # Where costs are told, nothing is decided by a clock.
+        self._priced = method.scores and limits.backward.cost_ratio is None
+        self._sized = options.batch_size is None
 
     @property
     def stage(self) -> int:
@@ -146,6 +155,8 @@ class Flow:
                 self.learning.expect(rows, self.stage, len(self.holding))
                 self.holding.pass_through(rows)
                 self.tell({"event": "open", "stage": 1, "ids": rows.ids})
+            if self.meter.drawn - self._followed >= self._pool_size:
+                self._follow(rows)
         else:
             self.pool.append(rows)
             if sum(map(len, self.pool)) >= self._pool_size:
@@ -155,10 +166,9 @@ class Flow:
         """Put the pool through the gates; hold what survives, learn from what was revealed."""
         ledger, scores = self.ledger, self.method.scores and self.stage > 1
         with ledger.spending("decide"):
-            if self.stage > 1:
-                self.meter.follow()
             rows = self.codec.concat(self.pool)
             self.pool = []
+            self._follow(rows)
         shares = self.transitions.shares
         if self.stage == 1:
             found = self._sifter.opened(rows, shares)
@@ -179,6 +189,30 @@ class Flow:
             else:
                 self.learning.expect(found.survivors, self.stage, len(self.holding), found.chances)
             self.holding.add(found.survivors, len(rows), self._size())
+
+    def _follow(self, rows: Rows) -> None:
+        """Let prices follow what was measured, once a pool. Nothing waits: what the device has not
+        come to yet is read with a later pool.
+
+        rows: at hand, for a second look.
+        """
+        meter, scoring, watch = self.meter, self.scoring, self.ledger.watch
+        self._followed = meter.drawn
+        watch.read()
+        each = meter.drawn_tokens / meter.drawn
+        if meter.scored == 0:
+            # A device that runs behind gets as much at once as it can hold.
+            most = self._pool_size if watch.timer.ahead else min(self._pool_size, scoring.most or 1)
+            meter.forward = most * each
+        meter.follow(opened=self.stage == 1)
+        if watch.timer.ahead and meter.overhead is not None:
+            scoring.measured(meter.overhead)
+        if self.stage == 1 and self._priced:
+            some = np.arange(min(len(rows), self.loaders or 1))
+            tokens, drawn = int(rows.lengths[some].sum()), meter.drawn_tokens
+            if self.second_look.due(drawn, self._pool_size * each, lambda: meter.looking(tokens)):
+                self.second_look.looked(drawn)
+                self.scoring.look(rows, some)
 
     def flush(self) -> None:
         """Decides on what is drawn and releases all survivors, the last batch maybe smaller."""
@@ -225,9 +259,16 @@ class Flow:
             return loaders
         return max(1, round(loaders * self.method.batch_share))
 
+    def smaller(self) -> float:
+        """Returns what a token costs in survivors' batches, smaller than the loader's, over what it
+        costs in those; 1 where their size was told."""
+        if not (self._priced and self._sized and self.loaders and self.batch_size):
+            return 1.0
+        return self.meter.smaller(min(1.0, self.batch_size / self.loaders))
+
     def _size(self) -> int:
         """Survivors a batch in this stage."""
-        usual = self.loaders if self.stage == 1 else self.batch_size
+        usual = self.loaders if self.stage == 1 or self.transitions.whole else self.batch_size
         return self.method.batches.get(self.stage, usual or 1)
 
     def move(self, stage: int, reason: str) -> None:
@@ -236,10 +277,17 @@ class Flow:
             self.learning.closing()
             # Unscored, so without what frozen layers put out: not to be mixed with what follows.
             self.holding.release(self.loaders or 1, everything=True)
+        size = self._size()
         move = self.transitions.make(stage, reason, self.meter.drawn)
         self.tell({"event": "stage", **move})
         if stage == 1:
-            self.holding.release(self.batch_size or 1, everything=True)
+            self.holding.release(size, everything=True)
+            self.second_look.opened(self.meter.drawn_tokens)
+        else:
+            self.second_look.closed()
+        if (stage == 1) != self.holding.opened:
+            self.ledger.watch.read()
+            self.meter.moved(opened=stage == 1)
         self.holding.opened = stage == 1
 
     # ---- telling

@@ -6,14 +6,17 @@ until then. A pass that was interrupted goes on where it was.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
 from finesieve.batches.rows import Rows
-from finesieve.errors import StateError
+from finesieve.errors import FinesieveWarning, StateError
 from finesieve.sieve.beginning import Beginning
 from finesieve.sieve.flow import Flow
+from finesieve.sieve.place import Place
+from finesieve.sieve.rehearsal import Rehearsal
 from finesieve.sieve.together import Together
 
 _END = object()
@@ -24,10 +27,18 @@ class Loop:
 
     ahead: batches taken by a host that was interrupted, and not trained on. resumed: whether the
     next pass is one that was interrupted. last: batches of the last pass, trained on and drawn.
+    place: of the batch drawn last.
+
+    total: examples of the stream, if that is known.
     """
 
-    def __init__(self, flow: Flow, beginning: Beginning, together: Together) -> None:
+    def __init__(
+        self, flow: Flow, beginning: Beginning, together: Together, total: int | None
+    ) -> None:
         self._flow, self._beginning, self._together = flow, beginning, together
+        self._total = total if flow.method.filters else None  # None once that was warned of, too
+        self._rehearsal = Rehearsal(flow.codec, flow.method.filters)
+        self.place = Place()
         self.ahead: list[Rows] = []
         self.resumed = False
         self.last = 0, 0
@@ -40,6 +51,15 @@ class Loop:
         Raises:
             StateError: if the loader ends before the place where its pass was interrupted.
         """
+        watch = self._flow.ledger.watch
+        watch.locate()
+        watch.turn("decide")
+        try:
+            yield from self._batches(batches, positioned)
+        finally:
+            watch.turn(None)
+
+    def _batches(self, batches: Iterable[Any], positioned: bool) -> Iterator[Any]:
         flow, ledger = self._flow, self._flow.ledger
         self._together.find()
         if flow.meter.drawn == 0 and not self.resumed:
@@ -62,6 +82,7 @@ class Loop:
                     exhausted = True
                     flow.flush()
                 elif (drawn := flow.draw(batch)) is not None:
+                    self._look_at(drawn)
                     self._beginning.try_out(drawn)
                     flow.put(drawn)
             if self.ahead:  # counted and agreed on when it was yielded first
@@ -74,22 +95,47 @@ class Loop:
                 rows, opened = flow.next()
             real = bool(rows.weights.any())
             made += real
-            with ledger.spending("decide"):
-                out = flow.codec.pack(rows)
-            pace = flow.meter.paces["open" if opened else "closed"]
-            start = ledger.clock()
+            out = flow.codec.pack(rows)
+            if real:
+                flow.meter.begin(opened, rows.lengths)
+            ledger.watch.turn("train")
             try:
                 yield out
             finally:
-                taken = ledger.clock() - start
-                ledger.seconds["train"] += taken
-                if real:
-                    pace.add(taken, rows.tokens)
-        with ledger.spending("decide"):
-            flow.learning.absorb(flow.stage)
+                ledger.watch.turn("decide", flow.meter.trained(flow.learning.told()))
+        flow.learning.absorb(flow.stage)
         self.last = made, flow.counters.batches_in_pass
         flow.counters.batches_in_pass = 0
         flow.counters.passes += 1
+
+    def may_exceed_total(self) -> None:
+        """More examples than `total` are no reason to warn."""
+        self._total = None
+
+    def check_place(self, batch: Any) -> None:
+        """Raises `StateError` if this is not the batch drawn last before the interruption."""
+        self.place.check(self._flow.codec.unpack(batch, 0), self._flow.counters.batches_in_pass)
+
+    def _look_at(self, drawn: Rows) -> None:
+        """Notices what would go wrong later; remembers the place."""
+        flow = self._flow
+        self.place.note(drawn)
+        if flow.filler is not None:
+            self._rehearsal.see(flow.filler, drawn)
+        if self._total is None or flow.meter.drawn <= self._total + (flow.loaders or 0):
+            return
+        cause = (
+            "total counts the examples of all passes: epochs * len(data)"
+            if flow.counters.passes
+            else "total counts examples and not batches, of this rank alone"
+        )
+        warnings.warn(
+            f"{flow.meter.drawn} examples were drawn, and total={self._total}: {cause}. From here "
+            "on the stream counts as consumed, so the learning rate stays where its schedule ends",
+            FinesieveWarning,
+            stacklevel=4,
+        )
+        self._total = None
 
     def _resume(self, iterator: Iterator[Any], positioned: bool) -> Iterator[Any]:
         """Leaves out what had been drawn, and puts what waits where the loader's batches are."""
@@ -104,6 +150,8 @@ class Loop:
                     "already (then call sieve(loader, positioned=True))"
                 )
             flow.codec.note(batch)
+            if done == skip - 1:
+                self.check_place(batch)
         # What waits goes out before anything is drawn: in the loader's own form.
         first = list(islice(iterator, 1))
         for batch in first:
@@ -114,20 +162,19 @@ class Loop:
     def _agree(self) -> bool:
         """Once per batch: has any rank one? And with the averages, is it time to move?"""
         flow = self._flow
-        with flow.ledger.spending("decide"):
-            costs = flow.meter.score, flow.meter.train
-            evidence = flow.transitions.evidence(
-                flow.meter.drawn, flow.counters.passes, costs, flow.work
-            )
-            settled = self._together.settle(
-                ready=flow.holding.ready,
-                empty=flow.filler is None,
-                consumed=flow.consumed(),
-                evidence=evidence,
-                gates=(flow.method.forward, flow.method.backward),
-            )
-            flow.counters.progress = settled.consumed
-            move = flow.transitions.due(settled.evidence)
-            if move is not None:
-                flow.move(*move)
-            return settled.ready
+        costs = flow.meter.score, flow.meter.train
+        evidence = flow.transitions.evidence(
+            flow.meter.drawn, flow.counters.passes, costs, flow.work, flow.smaller()
+        )
+        settled = self._together.settle(
+            ready=flow.holding.ready,
+            empty=flow.filler is None,
+            consumed=flow.consumed(),
+            evidence=evidence,
+            gates=(flow.method.forward, flow.method.backward),
+        )
+        flow.counters.progress = settled.consumed
+        move = flow.transitions.due(settled.evidence)
+        if move is not None:
+            flow.move(*move)
+        return settled.ready

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -10,10 +9,9 @@ from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
-import torch
 from torch import nn
 
-from finesieve.costs.ledger import Clock
+from finesieve.costs.timer import Clock
 from finesieve.errors import ConfigError, SettingError
 from finesieve.gates.features import FeatureFunction, token_features
 from finesieve.gates.forward import PredictorGate
@@ -45,7 +43,8 @@ class SieveOptions:
             64 at least, on a CPU, and as many as there are on an accelerator. Its padded tokens are
             limited in any case, by what the training batches need (`Scorer.room`).
         scoring_overhead: fixed cost of a scoring forward, in tokens: cutting the candidates into
-            batches of like length weighs it against padding. About 50 on a CPU; thousands on a GPU.
+            batches of like length weighs it against padding. By default 64 on a CPU, as measured on
+            a device that runs behind the program, where it may be thousands.
         pad_values: what to pad columns with; learned from the loader's own padding by default.
         lengths: pad every batch to one of these lengths, and score in batches of `scoring_batch`
             exactly: a few fixed shapes, for `torch.compile`. Batches need an `attention_mask`.
@@ -55,7 +54,7 @@ class SieveOptions:
         autocast: a function that gives the context in which training runs, e.g.
             `lambda: torch.autocast("cuda", torch.bfloat16)`; the scoring pass runs in it, too.
         prefix: frozen first layers of the model, whose output training shares.
-        clock: seconds, for the books; by default one that waits for the model's device.
+        clock: seconds, instead of the time that the model's device itself takes.
         agreement: how ranks agree; by default found from `torch.distributed`.
         listeners: called with a dict for every event; nothing flows back from them.
 
@@ -68,7 +67,7 @@ class SieveOptions:
     pool: int = 256
     group: int = 16
     scoring_batch: int | None = None
-    scoring_overhead: float = 64.0
+    scoring_overhead: float | None = None
     pad_values: Mapping[Any, float] | None = None
     lengths: Sequence[int] | None = None
     id_key: Hashable | None = None
@@ -89,7 +88,7 @@ class SieveOptions:
             wrong.append(
                 f"read_ahead is {self.read_ahead!r}; expected a number of examples, 0 or more"
             )
-        if not self.scoring_overhead >= 0:
+        if self.scoring_overhead is not None and not self.scoring_overhead >= 0:
             wrong.append(f"scoring_overhead is {self.scoring_overhead!r}; expected 0 or more")
         if self.lengths is not None and (
             not self.lengths or any(not isinstance(x, int) or x < 1 for x in self.lengths)
@@ -165,25 +164,6 @@ def scorer_of(
         keep_targets=head is None and decoder_needs_targets(inner),
         prefix=options.prefix,
     )
-
-
-def clock_of(model: Any) -> Clock:
-    """Returns a clock, in seconds, that waits for the model's device if that runs ahead.
-
-    Where the model is, is looked up at each call: it may be moved after the sieve was made.
-    """
-    parameter = None
-    if isinstance(model, nn.Module):
-        parameter = next(model.parameters(), None)
-    if parameter is None:
-        return time.perf_counter
-
-    def seconds() -> float:
-        if parameter.device.type == "cuda":
-            torch.cuda.synchronize(parameter.device)
-        return time.perf_counter()
-
-    return seconds
 
 
 def features_of(

@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 from finesieve.batches.carry import is_filler, ride, rides
+from finesieve.costs.ledger import KINDS
 from finesieve.costs.meter import Work
+from finesieve.costs.timer import ProgramTimer, devices_of
+from finesieve.costs.watch import Watch
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.protocol import State
 from finesieve.methods.method import Method
@@ -28,7 +31,7 @@ from finesieve.scoring.scorers import Scorer, check_losses
 from finesieve.sieve.beginning import Beginning
 from finesieve.sieve.flow import Flow
 from finesieve.sieve.loop import Loop
-from finesieve.sieve.options import SieveOptions, clock_of, options_of, scorer_of
+from finesieve.sieve.options import SieveOptions, options_of, scorer_of
 from finesieve.sieve.record import Record
 from finesieve.sieve.schedule import RateWatch, Schedule, StreamSchedule
 from finesieve.sieve.state import check_same, identity, take_up, written
@@ -92,8 +95,10 @@ class Sieve:
                 "scorer"
             )
         self._total = total
-        clock = given.clock or clock_of(getattr(scorer, "model", model))
-        self._flow = flow = Flow(self.method, scorer, given, total, seed, clock)
+        timer = ProgramTimer(given.clock) if given.clock else None
+        where = getattr(scorer, "model", model)
+        watch = Watch(KINDS, timer, lambda: devices_of(where))
+        self._flow = flow = Flow(self.method, scorer, given, total, seed, watch)
         self.ledger, self.meter, self.window = flow.ledger, flow.meter, flow.learning.window
         self._together = Together(given.agreement)
         flow.for_rank(self._together.rank)
@@ -102,7 +107,7 @@ class Sieve:
         )
         self._record = Record()
         flow.listeners.append(self._record)
-        self._loop = Loop(flow, self._beginning, self._together)
+        self._loop = Loop(flow, self._beginning, self._together, total)
         self.rates = RateWatch()  # a host that answers for the learning rate says so
         self._detached = False
         # Now: what gates learn is no part of it.
@@ -147,16 +152,22 @@ class Sieve:
             self.rates.check(*self._loop.last, self._flow.counters.progress)
 
     def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
-        """The weighted mean of the losses, to call `backward()` on; a scalar.
+        """Return the weighted mean of the losses, a scalar to call `backward()` on.
 
-        losses: float[n], one per example of the batch, with gradient. batch: as the sieve
-        yielded it. sizes: as in `observe`, of use where they do not follow from the losses (class
-        weights). In expectation the result is the mean loss over the pool drawn that the batch
-        came from; a pool of which more survives gets more batches.
+        In expectation it is the mean loss over the pool drawn that the batch came from; a pool of
+        which more survives gets more batches.
 
         Losses that are not finite are left out of the mean, counted and reported. If the model's
         own outputs were NaN or infinite there, the gradient is NaN all the same (0 * NaN): check
         the norm that `clip_grad_norm_` returns before stepping, as `finesieve train` does.
+
+        Args:
+            losses: float[n], one per example of the batch, with gradient.
+            batch: as the sieve yielded it.
+            sizes: as in `observe`, of use where they do not follow from the losses (class weights).
+
+        Raises:
+            ScoreError: if these are not n losses.
         """
         if self._detached and not rides(batch):
             return check_losses(losses, losses.numel(), "the training step").mean()
@@ -179,8 +190,10 @@ class Sieve:
         """Tell the sieve the training losses of a batch whose weights are all 1, where the host
         takes the mean itself; `loss` does it too.
 
-        losses: float[n], one per example. sizes: float[n], of their gradients, if they are at
-        hand (`heads.Head.sizes`); else they follow from the losses.
+        Args:
+            losses: float[n], one per example.
+            sizes: float[n], of their gradients, if they are at hand (`heads.Head.sizes`); else they
+                follow from the losses.
         """
         ids, _ = ride(batch)
         losses = check_losses(losses, len(ids), "the training step")
@@ -225,8 +238,14 @@ class Sieve:
         return -(-self._total // self._flow.loaders)
 
     def figures(self) -> dict[str, float]:
-        """Returns stage, shares of the drawn examples trained on and scored, and savings as a share
-        of plain training's cost, by what a token was measured to cost (`costs`)."""
+        """Returns what hosts log: the stage, the shares of the drawn examples that were trained on
+        and scored, and `sieve_saved`, the share of plain training's cost saved so far.
+
+        That is `1 - (o + t c + s f) / d` with the tokens drawn `d`, trained on while the gates were
+        open `o` and closed `c`, and scored `f`; `t` and `s` are what a token costs to train on with
+        closed gates and to score, over training on one with open gates, as measured in this run in
+        steps of a tenth (`costs`). Deciding, a percent or two, is left out.
+        """
         ledger = self.ledger
         drawn = max(1, ledger.examples.drawn - self.held)
         spent = self.work().spent(*self.costs, of=ledger.tokens.drawn)
@@ -322,15 +341,33 @@ class Sieve:
         """Return the tokens trained on and scored so far; those that wait count as trained on."""
         return self._flow.work()
 
+    def may_exceed_total(self) -> None:
+        """For a host that makes as many steps as it is told, over as much data as that takes: then
+        `total` says where stages begin, and more examples than that are no mistake."""
+        self._loop.may_exceed_total()
+
     # ---- state
+
+    def check_place(self, batch: Any) -> None:
+        """Compares a batch with the one drawn last before the run was interrupted; for a host that
+        finds its place in the data itself, before it calls the sieve with `positioned=True`.
+
+        Args:
+            batch: the loader's, number `position` of the pass that was interrupted.
+
+        Raises:
+            StateError: if most of its examples are others.
+        """
+        self._loop.check_place(batch)
 
     def state_dict(self, ahead: Sequence[Any] = ()) -> State:
         """Everything, as tensors, numbers, strings, lists and dicts.
 
-        ahead: batches that a host which reads ahead has taken but not trained on; a sieve that
-        takes up the state yields them first. Without them they are lost.
-
         Saved between two batches it resumes to the bit.
+
+        Args:
+            ahead: batches that a host which reads ahead has taken but not trained on; a sieve that
+                takes up the state yields them first. Without them they are lost.
         """
         run = written(self._flow, self._beginning, self._loop, ahead)
         return {"fingerprint": dict(self._fingerprint), **run}

@@ -61,16 +61,27 @@ def described(thing: Any, _above: tuple[Any, ...] = ()) -> str:
 
 
 def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """`StateError` naming the first setting in which a saved state differs from this sieve."""
+    """`StateError` naming the first setting in which a saved state differs from this sieve.
+
+    The stream may have grown: a run is resumed with more epochs.
+    """
     if theirs.get("version") != ours.get("version"):
         raise StateError(
             f"the saved state has version {theirs.get('version')}, this finesieve reads version "
             f"{ours.get('version')}: finish the run with the finesieve that saved it, or begin anew"
         )
     for key, value in ours.items():
-        if theirs.get(key) != value:
+        saved = theirs.get(key)
+        if key == "total" and isinstance(saved, int) and isinstance(value, int):
+            if saved > value:
+                raise StateError(
+                    f"the saved state is of a stream of total={saved} examples, this one has "
+                    f"{value}: total counts the examples of all passes (epochs times the data's); "
+                    "a run that is resumed may be longer, with more epochs, and not shorter"
+                )
+        elif saved != value:
             raise StateError(
-                f"the saved state has {key}={theirs.get(key)!r}, this sieve {value!r}: build "
+                f"the saved state has {key}={saved!r}, this sieve {value!r}: build "
                 "it with the settings that the state was saved with"
             )
 
@@ -87,6 +98,7 @@ def _parts(flow: Flow) -> dict[str, Any]:
         "meter": flow.meter,
         "learning": flow.learning,
         "transitions": flow.transitions,
+        "second_look": flow.second_look,
     }
 
 
@@ -106,6 +118,7 @@ def written(flow: Flow, beginning: Beginning, loop: Loop, ahead: Iterable[Any]) 
         "ahead": [rows_state(r) for r in rows],
         "filler": None if flow.filler is None else rows_state(flow.filler),
         "counters": asdict(flow.counters),
+        "place": loop.place.state(),
     }
 
 
@@ -147,4 +160,5 @@ def take_up(
     filler = state["filler"]
     flow.filler = None if filler is None else rows_from_state(filler, device)
     flow.counters = Counters(**state["counters"])
+    loop.place.take_up(state.get("place"))
     loop.resumed = True

@@ -174,3 +174,38 @@ def test_other_rates_are_no_reason_to_warn(case: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", fs.FinesieveWarning)
         loop(**case)
+
+
+@pytest.mark.parametrize(
+    ("total", "passes", "said"),
+    [
+        (160, 3, r"176 examples were drawn, and total=160: .* all passes: epochs \* len\(data\)"),
+        (20, 1, r"32 examples were drawn, and total=20: total counts examples and not batches"),
+    ],
+)
+def test_a_stream_that_is_longer_than_its_total_is_told_of_once(
+    total: int, passes: int, said: str
+) -> None:
+    batches = make_batches(160)
+    sieve = fs.Sieve(method=fs.RandomSubset(0.5), total=total, options=fs.SieveOptions(pool=32))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(passes):
+            for _ in sieve(batches):
+                pass
+    assert len(told) == 1
+    assert issubclass(told[0].category, fs.errors.FinesieveWarning)
+    assert re.search(said, str(told[0].message))
+
+
+def test_a_total_that_is_right_or_not_needed_is_not_told_of() -> None:
+    batches = make_batches(160)
+    for method, total in (
+        (fs.RandomSubset(0.5), 320),
+        (fs.RandomSubset(0.5), None),
+        (fs.Full(), 20),
+    ):
+        sieve = fs.Sieve(method=method, total=total, options=fs.SieveOptions(pool=32))
+        for _ in range(2):
+            for _ in sieve(batches):
+                pass

@@ -464,7 +464,7 @@ def test_an_infinite_training_loss_leaves_the_rest_of_its_batch_intact() -> None
 
 def test_bad_batches() -> None:
     with pytest.raises(fs.BatchError, match="without a batch dimension"):
-        list(fs.Sieve(method="full")([{"x": torch.zeros(3), "flag": True}]))
+        list(fs.Sieve(method="full")([{"x": torch.zeros(3), "flag": torch.tensor(True)}]))
     with pytest.raises(fs.BatchError, match=r"'y' is a ndarray; expected a tensor .*make it one"):
         list(fs.Sieve(method="full")([{"x": torch.zeros(3), "y": np.zeros(3)}]))
     with pytest.raises(fs.BatchError, match="'y' has 2 rows, but others have 3"):
@@ -723,3 +723,12 @@ def test_a_scorer_that_ran_for_the_head_start_is_not_tried_again() -> None:
         sieve = small_sieve(scorer=scorer, head_start=32)
         next(sieve(make_batches(400)))
         assert scorer.calls == tried
+
+
+def test_gates_do_not_close_where_no_loss_came_back() -> None:
+    """Closed by hand they would; survivors would be trained on without their weights."""
+    sieve = small_sieve(total=20000)
+    with pytest.raises(fs.ConfigError, match=r"gates close now, .* and no loss came back"):
+        for _ in sieve(make_batches(4000, 32)):
+            pass
+    assert sieve.stage == 1

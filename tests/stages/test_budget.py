@@ -11,7 +11,6 @@ import torch
 
 import finesieve as fs
 from finesieve.costs.meter import Work, followed
-from finesieve.costs.pace import Pace
 from finesieve.gates.simple import Random
 from finesieve.scoring.scorers import Scores
 from finesieve.stages.budget import Budget
@@ -143,10 +142,11 @@ def test_a_budget_is_met_by_the_clock(budget: float) -> None:
     world = World()
     sieve = fs.Sieve(Scoring(world), method(budget, margin=0.1), total=N, clock=world)
     batches = make_batches(N)
-    plain = float(sum(int(b["attention_mask"].sum()) for b in batches))
+    plain, before = float(sum(int(b["attention_mask"].sum()) for b in batches)), 0
     for step, batch in enumerate(sieve(batches)):
-        cost = int(batch["attention_mask"].sum()) * (1.0 if sieve.stage == 1 else 1.3)
-        world.now += cost
+        tokens, opened = int(batch["attention_mask"].sum()), sieve.meter.opened > before
+        before = sieve.meter.opened
+        world.now += tokens * (1.0 if opened else 1.3)
         if step % 40 == 39:  # an evaluation
             world.now += 2500.0
             world.else_ += 2500.0
@@ -229,33 +229,6 @@ def test_what_cannot_be_a_budget_is_refused() -> None:
     sieve = fs.Sieve(TableScorer(), method(0.3))
     with pytest.raises(fs.ConfigError, match="give the sieve its length, `total`"):
         list(sieve(make_batches(64)))
-
-
-def test_a_pace_leaves_out_the_start_and_what_is_not_its_own() -> None:
-    pace = Pace()
-    assert pace.per_token is None
-    for seconds in (90.0, 30.0, 2.0, 2.0):  # memory is allocated, kernels are compiled
-        pace.add(seconds, 10)
-    assert pace.per_token is None
-    for _ in range(40):
-        pace.add(1.0, 10)
-    pace.add(30.0, 10)  # an evaluation
-    pace.add(5.0, 0)
-    assert pace.per_token == pytest.approx(0.1)
-    again = Pace()
-    again.load_state_dict(pace.state_dict())
-    pace.add(3.0, 10)
-    again.add(3.0, 10)
-    assert again.per_token == pace.per_token > 0.1
-
-
-@pytest.mark.parametrize("at_once", [2, 4, 8, 16, 50])
-def test_a_pace_holds_for_hosts_that_take_many_batches_at_once(at_once: int) -> None:
-    """Trainer takes all batches of an accumulated step, then trains on them."""
-    pace = Pace()
-    for i in range(400):
-        pace.add(at_once * 1.0 if i % at_once == at_once - 1 else 1e-5, 10)
-    assert pace.per_token == pytest.approx(0.1, rel=0.1)
 
 
 def test_costs_are_followed_in_steps() -> None:

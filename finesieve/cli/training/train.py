@@ -38,7 +38,6 @@ from finesieve.cli.training.progress import (
 )
 from finesieve.cli.training.runfiles import ExampleLog, RunFolder
 from finesieve.cli.training.summary import summary_of, versions
-from finesieve.costs.clock import TrainingClock
 from finesieve.errors import ConfigError, StateError
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.head_start import default_examples
@@ -84,7 +83,7 @@ class Run:
             raise ConfigError(
                 f"clock is 'processor', which does not see what {self.device} does: use 'wall'"
             )
-        self.clock = TrainingClock(self._clock)
+        self.clock = time.process_time if config.clock == "processor" else time.perf_counter
         model = self._load(config.seed)
         check_length(data.tokenizer, model, config.max_length)
         if getattr(model.config, "pad_token_id", None) is None:
@@ -122,7 +121,7 @@ class Run:
             id_key=EXAMPLE,
             head_start=self._head_start(len(order) * config.epochs),
             seed=config.seed,
-            clock=self.clock,
+            clock=self.clock if config.clock == "processor" else None,
             listeners=[self.log, self._listen],
         )
         self.trainable = [p for p in self.model.parameters() if p.requires_grad]
@@ -152,13 +151,6 @@ class Run:
         """Every method has one, of the same size: a random subset's does not shrink with it."""
         given = self.config.head_start
         return default_examples(drawn) if given is None else given
-
-    def _clock(self) -> float:
-        if self.config.clock == "processor":
-            return time.process_time()
-        if self.device.type == "cuda":  # the device runs ahead: wait for it
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
 
     def _listen(self, event: dict[str, Any]) -> None:
         if event["event"] == "stage":
@@ -202,12 +194,13 @@ class Run:
                         self.folder.log({"event": "progress", **self._stand()})
                     if self._stop is not None or now - last_checkpoint > checkpoint_every:
                         # Saving is no part of the run's time, nor of the step it comes after.
-                        self.clock.pause()
+                        self.sieve.ledger.pause()
                         self.save()
-                        self.clock.go_on()
-                        last_checkpoint = now
+                        last_checkpoint = self.clock()
+                        start += last_checkpoint - now
                         if self._stop is not None:
                             raise Interrupted(self._stop)
+                self.sieve.ledger.watch.read(wait=True)  # a GPU may still be at the last steps
                 self.elapsed = before + self.clock() - start
         finally:
             for number, handler in previous.items():

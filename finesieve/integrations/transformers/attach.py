@@ -1,6 +1,6 @@
 """Hugging Face's Trainer: one line, `attach(trainer)`, before `trainer.train()`.
 
-The trainer's class stays as it is: five of this one object's methods (`HOOKS`) are wrapped, and
+The trainer's class stays as it is: six of this one object's methods (`HOOKS`) are wrapped, and
 each calls the one it wraps. Evaluation is never filtered. While no weights are needed (the gates
 are open, or the method has none) the host computes its own loss, to the bit.
 """
@@ -8,20 +8,18 @@ are open, or the method has none) the host computes its own loss, to the bit.
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import IterableDataset
 
 try:
     from accelerate.data_loader import DataLoaderDispatcher
-    from transformers import Trainer, TrainerCallback
+    from transformers import Trainer
     from transformers.trainer_utils import get_last_checkpoint
 except ImportError as error:
     raise ImportError(
@@ -29,34 +27,45 @@ except ImportError as error:
         "pip install 'finesieve[hf]'"
     ) from None
 
-from finesieve.batches.carry import IDS, PREFIX, WEIGHTS
-from finesieve.costs.clock import TrainingClock
-from finesieve.errors import ConfigError, StateError
+from finesieve.batches.carry import IDS, PREFIX, WEIGHTS, of_kind
+from finesieve.batches.carry import inputs as bare
+from finesieve.errors import ConfigError
 from finesieve.gates.features import FeatureFunction
 from finesieve.integrations import common as hosts
+from finesieve.integrations.transformers import checkpoint
 from finesieve.integrations.transformers import refusals as hf_refusals
 from finesieve.integrations.transformers import trl as hf_trl
+from finesieve.integrations.transformers.callback import SieveCallback
 from finesieve.integrations.transformers.loader import FilteredLoader
 from finesieve.integrations.transformers.loss import TrainedLoss
 from finesieve.integrations.transformers.tasks import (
+    LossFunction,
     TokensPerExample,
     decoder_needs_targets,
+    find_head,
     head_of,
+    scorer_of,
 )
 from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.scoring import heads
 from finesieve.scoring.frozen import FrozenPrefix
-from finesieve.scoring.scorers import SIZE_ALONE, PerExample, Scorer, SizeFunction, Task
+from finesieve.scoring.scorers import SIZE_ALONE, Scorer, SizeFunction
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.sieve import Sieve
 from finesieve.sieve.table import Table
 
 __all__ = ["Attached", "attach", "head_of"]
-HOOKS = ("train", "get_train_dataloader", "create_scheduler", "compute_loss", "log")
-LossFunction = Callable[[nn.Module, Any], Tensor]
+HOOKS = (
+    "train",
+    "get_train_dataloader",
+    "create_optimizer_and_scheduler",
+    "create_scheduler",
+    "compute_loss",
+    "log",
+)
 
 
 def attach(
@@ -73,30 +82,32 @@ def attach(
 ) -> Attached:
     """Filter what this trainer trains on. Returns a handle whose `.sieve` lives while it trains.
 
-    trainer: a `transformers.Trainer`, or one built on it that leaves `compute_loss` alone; TRL's
-        `SFTTrainer`.
-    head: the task; found from the model's class and `config.problem_type` by default. For targets
-        that are tokens, an example's loss is then its sum over the average number of them, as
-        measured: over the data, the trainer's own mean over tokens. One that is given is also what
-        is trained on, with gates open too (class weights, say: `SingleLabel(class_weights=...)`).
-    losses: for any other task: a function (model, batch) -> loss per example, float[n]. On several
-        ranks the model it trains comes inside its DistributedDataParallel.
-    size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n]; the
-        loss itself by default (see `scores.PerExample`).
-    features: what the predictor looks at; the head's own by default.
-    prefix: frozen first layers of the trainer's model, run once an example: training begins with
-        what they put out in the scoring pass.
-    options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; by default half of
-        the trainer's own per device, which keeps optimizer steps, and all of it on long streams)
-        or `total` (examples of this rank in all passes, where the loader does not tell: with
-        `max_steps` and a budget, say).
-
     With `num_train_epochs` an epoch is one pass over the data, of other steps than plain training;
     the learning rate follows the share of the data consumed. With `max_steps` the trainer makes as
     many steps as it is told, over as much data as that takes, and the schedule is its own.
     Sets `args.ignore_data_skip`: when resuming, the sieve finds its place itself.
 
     Raises `ConfigError`, naming the setting to change, for what cannot be served rightly.
+
+    Args:
+        trainer: a `transformers.Trainer`, or one built on it that leaves `compute_loss` alone;
+            TRL's `SFTTrainer`.
+        head: the task; found from the model's class and `config.problem_type` by default. For
+            targets that are tokens, an example's loss is then its sum over the average number of
+            them, as measured: over the data, the trainer's own mean over tokens. One that is given
+            is also what is trained on, with gates open too (class weights, say:
+            `SingleLabel(class_weights=...)`).
+        losses: for any other task: a function (model, batch) -> loss per example, float[n]. On
+            several ranks the model it trains comes inside its DistributedDataParallel.
+        size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n];
+            the loss itself by default (see `scores.PerExample`).
+        features: what the predictor looks at; the head's own by default.
+        prefix: frozen first layers of the trainer's model, run once an example: training begins
+            with what they put out in the scoring pass.
+        options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; by default half
+            of the trainer's own per device, which keeps optimizer steps, and all of it on long
+            streams) or `total` (examples of this rank in all passes, where the loader does not
+            tell: with `max_steps` and a budget, say).
     """
     attached = Attached(trainer, method, head, losses, size, features, prefix, listeners, options)
     for name in HOOKS:
@@ -124,10 +135,12 @@ class Attached:
     ) -> None:
         if not isinstance(trainer, Trainer):
             raise ConfigError(f"a {type(trainer).__name__}; expected a transformers.Trainer")
-        if any(isinstance(c, _Callback) for c in trainer.callback_handler.callbacks):
+        if any(isinstance(c, SieveCallback) for c in trainer.callback_handler.callbacks):
             raise ConfigError("a sieve is attached to this trainer already")
         self._host = {name: getattr(trainer, name) for name in HOOKS}
-        self._callback, self._skips = _Callback(self), trainer.args.ignore_data_skip
+        self._set_there = {name: vars(trainer)[name] for name in HOOKS if name in vars(trainer)}
+        self.losses = 0  # batches that the trainer asked `compute_loss` for
+        self._callback, self._skips = SieveCallback(self), trainer.args.ignore_data_skip
         self.trainer: Any = trainer
         self._method, self._options = method, options
         self._features, self._prefix, self._listeners = features, prefix, listeners
@@ -149,14 +162,16 @@ class Attached:
             if wrong:
                 raise ConfigError("the sieve cannot be attached: " + "; ".join(wrong))
         if losses is None and (self.filters or options.get("head_start")):
-            self._find_head(head)
+            self.head = find_head(trainer, head, self._sft)
         taken = sorted({"clock", "agreement", "scorer"} & options.keys())
         if taken:
             raise ConfigError(f"{', '.join(taken)}: the trainer's own is used; leave it out")
         hosts.check_method(made, options.get("id_key"), "an attached sieve", by_steps=True)
         self._per: TokensPerExample | None = None
         if head is None and isinstance(self.head, heads.Tokens):
-            self._per = TokensPerExample(self.head, self._all_labels())
+            self._per = TokensPerExample(
+                self.head, self._all_labels(), not decoder_needs_targets(trainer.model)
+            )
         self.sieve: Sieve | None = None
         self.loader: FilteredLoader | None = None
         self.checkpoint: str | None = None
@@ -173,25 +188,6 @@ class Attached:
             watches=made.scores or made.learns,
         )
         self._finer = 1  # batches of survivors that make up one of the loader's
-        self.clock = TrainingClock(time.perf_counter)
-
-    def _find_head(self, given: heads.Head | None) -> None:
-        trainer: Any = self.trainer
-        smoothing = trainer.args.label_smoothing_factor
-        head = head_of(trainer.model, smoothing) if given is None else given
-        # Label smoothing needs the logits, so the trainer itself does without the fused head then.
-        self.head = hf_trl.fused(trainer.model, head) if self._sft and not smoothing else head
-        peft = getattr(trainer.model, "active_peft_config", None)
-        if (
-            isinstance(head, heads.Tokens)
-            and self.head is head
-            and getattr(peft, "is_prompt_learning", False)
-        ):
-            raise ConfigError(
-                f"the sieve cannot be attached: {type(peft).__name__} puts tokens of its own "
-                "before each text, so logits and labels are not of one length: use LoRA, or give "
-                "attach(..., losses=function)"
-            )
 
     def _epochs(self) -> int | None:
         args = self.trainer.args
@@ -228,20 +224,20 @@ class Attached:
         device = args.device
         # A method of the user's own is copied: gates and predictor are new in each training.
         method = copy.deepcopy(self._method)
-        self.clock = TrainingClock(hosts.clock(device))
         # The trainer takes all batches of an optimizer step before it trains on the first.
         step = max(batch_size, options.get("batch_size") or 0) * args.gradient_accumulation_steps
         self.sieve = Sieve.of_host(
             self._scorer(),
             method,
             total=total,
-            clock=self.clock,
             features=self._features or self._default_features(),
             agreement=Ranks(device=str(device)) if ranks > 1 else Alone(),
-            listeners=self._listeners,
+            listeners=[*self._listeners, self._told],
             **{"seed": args.seed + args.process_index, "read_ahead": step, **options},
         )
         self.sieve.rates.known()  # the trainer's steps are counted, or the schedule is driven
+        if self.epochs is None:
+            self.sieve.may_exceed_total()
         self.begun = {}
         if self.checkpoint and self.filters:
             self._load(Path(self.checkpoint))
@@ -271,10 +267,25 @@ class Attached:
         if self.filters and self.epochs is not None:  # told by the loader's length, an upper bound
             num_training_steps = -(-num_training_steps // self._finer)
         plain = self._host["create_scheduler"](num_training_steps, *rest, **more)
-        by_metric = "metrics" in signature(plain.step).parameters
-        if not self.filters or self.epochs is None or by_metric or isinstance(plain, hosts.Driven):
+        if plain is None:  # a subclass's, which sets `lr_scheduler`: the trainer asks for no more
+            plain = self.trainer.lr_scheduler
+        return self._driven(plain, num_training_steps)
+
+    def create_optimizer_and_scheduler(
+        self, num_training_steps: int, *rest: Any, **more: Any
+    ) -> None:
+        """As the trainer's; drives the schedule also where a subclass makes it right here."""
+        self._host["create_optimizer_and_scheduler"](num_training_steps, *rest, **more)
+        self._driven(self.trainer.lr_scheduler, num_training_steps)
+
+    def _driven(self, plain: Any, steps: int) -> Any:
+        """A schedule made for so many steps, driven by the share of the data consumed."""
+        followed = self.filters and self.epochs is not None
+        if not followed or plain is None or isinstance(plain, hosts.Driven):
             return plain
-        self.trainer.lr_scheduler = hosts.Driven(plain, max(1, num_training_steps), self._progress)
+        if "metrics" in signature(plain.step).parameters:  # goes by evaluations
+            return plain
+        self.trainer.lr_scheduler = hosts.Driven(plain, max(1, steps), self._progress)
         return self.trainer.lr_scheduler
 
     def compute_loss(
@@ -285,10 +296,13 @@ class Attached:
         num_items_in_batch: Any = None,
     ) -> Any:
         """The trainer's own where nothing is weighed; else the weighted mean over examples."""
-        carried = {key: inputs.pop(key) for key in (IDS, WEIGHTS, PREFIX) if key in inputs}
-        if "id_key" in self._options:
-            inputs.pop(self._options["id_key"], None)
+        # In a copy: a training_step may ask for a second loss of its batch (adversarial training).
+        carried = {key: inputs[key] for key in (IDS, WEIGHTS, PREFIX) if key in inputs}
+        inputs = bare(inputs)
+        if (id_key := self._options.get("id_key")) in inputs:
+            inputs = of_kind(type(inputs), {k: v for k, v in inputs.items() if k != id_key})
         host = self._host["compute_loss"]
+        self.losses += bool(carried)
         if not carried or self.sieve is None:
             return host(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
@@ -303,6 +317,11 @@ class Attached:
         if "loss" in logs and self.sieve is not None and self.filters:
             logs.update(self.figures())
         self._host["log"](logs, *rest, **more)
+
+    def _told(self, event: dict[str, Any]) -> None:
+        """Reads what was compared when losses were read anyway: no further wait for a GPU."""
+        if event["event"] == "trained":
+            self._loss.scale.check()
 
     # ---- parts
 
@@ -319,11 +338,9 @@ class Attached:
 
     def detach(self) -> None:
         """Give the trainer back as it was: its own methods, without the sieve's callback."""
-        for name, own in self._host.items():
-            if getattr(own, "__self__", None) is self.trainer:
-                self.trainer.__dict__.pop(name, None)  # a method of its class again
-            else:
-                setattr(self.trainer, name, own)
+        for name in HOOKS:
+            vars(self.trainer).pop(name, None)  # a method of its class again
+        vars(self.trainer).update(self._set_there)
         self.trainer.remove_callback(self._callback)
         self.trainer.args.ignore_data_skip = self._skips
 
@@ -340,56 +357,28 @@ class Attached:
         return self.head.features() if self.head else None
 
     def _scorer(self) -> Scorer | None:
-        model, losses = self.trainer.model, self._losses
-        if losses is not None and self._pairs:
-            return PerExample(
-                model, lambda net, batch: losses(net, hf_trl.unfold(batch)), self._size
-            )
-        if losses is not None:
-            return PerExample(model, losses, self._size)
-        if self.head is None:
-            return None
-        if isinstance(self.head, hf_trl.FusedTokens):
-            return Task(
-                model, self.head, keep_targets=True, prefix=self._prefix, more=self.head.given
-            )
-        return Task(
-            model, self.head, keep_targets=decoder_needs_targets(model), prefix=self._prefix
+        return scorer_of(
+            self.trainer.model, self.head, self._losses, self._size, self._prefix, self._pairs
         )
 
     def _progress(self) -> float:
         assert self.sieve is not None
         return self.sieve.progress
 
-    def _file(self, folder: Path) -> Path:
-        return folder / f"finesieve-rank{self.trainer.args.process_index}.pt"
-
     def save(self, folder: Path) -> None:
         """The sieve's state, into the trainer's checkpoint."""
         assert self.sieve is not None
         state = {
-            "ranks": self.trainer.args.world_size,
             "sieve": self.sieve.state_dict(),
             "begun": self.begun,
             "is_share": self._loss.scale.is_share,
             "per": self._per.state_dict() if self._per else None,
         }
-        torch.save(state, self._file(folder))
+        checkpoint.write(folder, self.trainer.args, state)
 
     def _load(self, folder: Path) -> None:
         assert self.sieve is not None
-        path = self._file(folder)
-        if not path.exists():
-            raise StateError(
-                f"{folder} has no {path.name}: it was saved without a sieve, or by fewer ranks; "
-                "resume it without one"
-            )
-        state, ranks = torch.load(path, weights_only=True), self.trainer.args.world_size
-        if state["ranks"] != ranks:
-            raise StateError(
-                f"{path} was saved by a run of {state['ranks']} ranks, this one has "
-                f"{ranks}: each goes on with its own part of the data"
-            )
+        state = checkpoint.read(folder, self.trainer.args)
         self.sieve.load_state_dict(state["sieve"], self.trainer.args.device)
         self._loss.scale.is_share, self.begun = state["is_share"], state["begun"]
         if self._per is not None and state["per"] is not None:
@@ -401,51 +390,12 @@ class Attached:
         for batch in batches:
             if self._per is not None:
                 self._per.see(batch, self.sieve.stage == 1)
-            yield hf_trl.fold(batch) if self._pairs else batch
+            yield self.folded(batch)
+
+    def folded(self, batch: Any) -> Any:
+        """A batch of the trainer's, as the sieve draws it."""
+        return hf_trl.fold(batch) if self._pairs else batch
 
     def yielded(self, batch: Any) -> Any:
         """A batch of the sieve's, as the trainer's own are."""
         return hf_trl.unfold(batch) if self._pairs else batch
-
-
-class _Callback(TrainerCallback):
-    """Saves the sieve with the trainer's checkpoints; keeps the epoch right; ends the training."""
-
-    def __init__(self, attached: Attached) -> None:
-        self._attached = attached
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        attached = self._attached
-        if attached.filters and attached.epochs is not None and attached.sieve is not None:
-            state.epoch = attached.sieve.progress * attached.epochs
-        attached.clock.pause()  # until the trainer asks for a batch: it evaluates, saves, logs
-        return control
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        attached = self._attached
-        if not attached.filters or attached.epochs is None or attached.sieve is None:
-            return control
-        if attached.sieve.passes >= attached.epochs:
-            control.should_training_stop = True
-            state.max_steps = state.global_step  # so far an upper bound
-            # As the trainer does after its last step, which it did not know for that.
-            if hf_refusals.by_steps(args.save_strategy):
-                control.should_save = True
-            if hf_refusals.by_steps(args.eval_strategy):
-                missing = state.global_step % state.eval_steps != 0
-                control.should_evaluate = missing and args.eval_delay <= state.global_step
-        return control
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        if self._attached.loader is not None:
-            self._attached.loader.close()
-        return control
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        # A search over hyperparameters saves elsewhere, and is not resumed in its middle.
-        attached, searched = self._attached, state.is_hyper_param_search
-        if attached.filters and attached.sieve is not None and not searched:
-            folder.mkdir(parents=True, exist_ok=True)  # it is the first rank that makes it
-            attached.save(folder)
-        return control

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 from accelerate import skip_first_batches
 
 from finesieve.batches.carry import WEIGHTS
-from finesieve.costs.clock import TrainingClock
 from finesieve.integrations import common as hosts
 from finesieve.integrations.accelerate import generators
 from finesieve.sieve.sieve import Sieve
@@ -20,7 +19,7 @@ class Host(Protocol):
 
     sieve: None before training begins. filters: whether the method ever leaves anything out.
     epochs: passes over the data; None if the trainer was given a number of steps. begun: random
-    states when the pass under way began. clock: paused by the trainer after each step.
+    states when the pass under way began.
     """
 
     trainer: Any
@@ -28,9 +27,10 @@ class Host(Protocol):
     filters: bool
     epochs: int | None
     begun: dict[str, Any]
-    clock: TrainingClock
 
     def yielded(self, batch: Any) -> Any: ...
+
+    def folded(self, batch: Any) -> Any: ...
 
     def drawn(self, batches: Any) -> Iterator[Any]: ...
 
@@ -74,7 +74,6 @@ class FilteredLoader(hosts.Wrapper):
                     del batch[WEIGHTS]
                 count += 1
                 yield self._place(attached.yielded(batch))
-                attached.clock.go_on()
             self._under_way = None
         every = attached.trainer.args.gradient_accumulation_steps
         if attached.filters and count not in (0, self._length):
@@ -95,8 +94,8 @@ class FilteredLoader(hosts.Wrapper):
         and a sieve draws nothing as long as it has batches left from the pass before.
         """
         attached, inner, skip, self._skip = self._attached, self._inner, self._skip, 0
-        if skip:
-            inner = skip_first_batches(inner, skip)
+        if skip > 1:  # but for the last of them, which shows whether the order is the same
+            inner = skip_first_batches(inner, skip - 1)
         if hasattr(inner, "set_epoch"):  # the trainer does not always know which pass begins
             inner.set_epoch(sieve.passes)
         now, begun = _random_states(inner), attached.begun
@@ -107,6 +106,8 @@ class FilteredLoader(hosts.Wrapper):
         with hosts.on_host(inner) as self._place:
             with sieve.ledger.spending("data"):
                 batches = iter(inner)
+                for batch in islice(batches, min(skip, 1)):
+                    sieve.check_place(attached.folded(batch))
                 batches = chain(list(islice(batches, 1)), batches)
             if begun:  # the checkpoint's random state has what starting a loader draws behind it
                 hosts.set_random_state(now["process"])

@@ -68,8 +68,8 @@ class TrainedLoss:
         loss, outputs = self._hosts(model, inputs, items)
         if self._head is not None and self._watches:
             each, sizes = self._head.both(outputs, targets)
-            sieve.observe(each, _riding(carried), sizes)
             self.scale.compare(loss, each, targets, items)
+            sieve.observe(each, _riding(carried), sizes)
         return loss, outputs
 
     def _weighted(
@@ -120,9 +120,10 @@ class TrainedLoss:
         return loss, seen[0]
 
     def _ask(self, inputs: Any, items: Any) -> None:
-        """The scale of the loss where no batch went through the host yet: gates closed from the
-        start."""
-        if not self.scale.unknown(items):
+        """Compares the first weighted batch where none went through the host: gates closed from
+        the start. Reads what was compared before, so that nothing is weighed on another loss."""
+        if self.scale.compared or self.scale.is_share is not None:
+            self.scale.check()
             return
         assert self._head is not None
         with scoring(self._trainer.model) as model:

@@ -20,6 +20,8 @@ def unfit(trainer: Any, own_loss: str, losses: bool, head: bool = False) -> list
     loss of an example was given. head: whether a head was, whose loss is what is trained on then.
     """
     wrong = [*_sharded(trainer), *_lengths(trainer.args)]
+    if "compute_loss" in vars(trainer):
+        own_loss = f"this {type(trainer).__name__} object"
     if not losses:
         wrong += _loss(trainer, own_loss, head)
     if getattr(trainer.args, "enable_jit_checkpoint", False):

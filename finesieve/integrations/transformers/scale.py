@@ -1,33 +1,50 @@
-"""How a Trainer scales the loss of one of several batches whose gradients it adds up.
+"""Whether a Trainer minimises the loss that examples are scored by, and how it scales it.
 
-Is its loss the batch's mean, or only the batch's share of the mean over all of them? Trainer and
-model settle that between them, and which models heed `num_items_in_batch` differs. So it is
-measured: the trainer's own loss is compared with ours, until a batch tells.
+Is its loss the batch's mean, or only the batch's share of the mean over all batches whose gradients
+are added up? Trainer and model settle that between them, and which models heed
+`num_items_in_batch` differs. So it is measured: the trainer's loss is compared with ours on every
+batch that goes through it. One of the two must reproduce it within rounding.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from finesieve.errors import ConfigError
+from finesieve.gates.features import IGNORED
 from finesieve.scoring import heads
 
-_LEAST = 0.01  # mean loss of a batch that tells anything
+_ROUNDING = 2e-5  # relative, of a loss that is computed in float32
+_NOTHING = 2e-6  # a difference that is rounding, however small the loss
 
 
 class LossScale:
-    """Scales the sieve's loss as the trainer scales its own.
+    """Compares the trainer's loss with the head's, and scales the sieve's loss as the trainer does.
 
-    head: None where the losses come from a function of the user's.
-    is_share: what was found; None before.
+    What is compared stays on the device until `check`, so that a GPU need not be waited for.
+
+    Args:
+        trainer: the host.
+        head: None where the losses come from a function of the user's.
+
+    Attributes:
+        is_share: whether the trainer's loss is a batch's share of the mean; None until it is known.
     """
 
     def __init__(self, trainer: Any, head: heads.Head | None) -> None:
-        self._trainer, self._head, self._checked = trainer, head, False
+        self._trainer, self._head = trainer, head
         self.is_share: bool | None = None
+        self._worst: Tensor | None = None  # differences, of mean and share
+        self._latest: Tensor | None = None  # the trainer's loss over each of the two
+        self._read = True  # whether `check` knows of all batches
+
+    @property
+    def compared(self) -> bool:
+        """Whether any batch was compared."""
+        return self._worst is not None
 
     @property
     def _parts(self) -> int:
@@ -41,46 +58,66 @@ class LossScale:
         args, counted = trainer.args, trainer.model_accepts_loss_kwargs and items is not None
         return int(args.world_size) if args.average_tokens_across_devices and counted else 1
 
-    def unknown(self, items: Any) -> bool:
-        """Whether it matters, and is not known yet."""
-        return self.is_share is None and self._parts * self._times(items) > 1
-
     def compare(self, host: Tensor, each: Tensor, targets: Any, items: Any) -> None:
-        """Learn from a batch. host: the trainer's loss, a scalar; each: ours, float[n]; targets:
-        the batch's columns; items: the trainer's `num_items_in_batch`."""
-        alone = self._parts * self._times(items) == 1
-        if self._checked if alone else self.is_share is not None:
-            return
-        times, share = self._times(items), 1.0 / self._parts
-        mean = float(each.detach().mean())
-        if isinstance(self._head, heads.Tokens):  # the host's mean is over tokens
-            count = self._head.count(targets[self._head.targets[0]])
-            tokens = max(1.0, float(count.sum()))
-            mean = float((each.detach() * (self._head.per or count)).sum()) / tokens
-            if items is not None:
-                share = tokens * times / max(1.0, float(items))
-        found = float(host.detach()) / max(1e-9, mean)
-        if alone:
-            self._check(found, mean)
-        elif math.isfinite(found) and mean >= _LEAST and share < 0.9 * times:
-            # (else rounding decides, or this batch is nearly all of them)
-            self.is_share = found < (share * times) ** 0.5
-            self._check(found / (share if self.is_share else times), mean)
+        """Notes how far the trainer's loss of a batch is from ours.
 
-    def _check(self, found: float, mean: float) -> None:
-        """`ConfigError` if the trainer minimises another loss than the head's, by which gates go
-        and which is trained on once they are closed. Rounding and a text's first label, which some
-        versions count and others do not, are far less than a third."""
-        if not math.isfinite(found) or mean < _LEAST:
+        Args:
+            host: the trainer's loss, a scalar; its precision says how much is rounding.
+            each: the head's losses, float[n].
+            targets: the batch's columns.
+            items: the trainer's `num_items_in_batch`.
+
+        Raises:
+            ConfigError: as `check`, at once where that costs nothing.
+        """
+        if self._head is None:
             return
-        self._checked = True
-        if not 2 / 3 < found < 3 / 2:
+        rounding = self._rounding(host)
+        each, host = each.detach().float(), host.detach().float()
+        labels = torch.as_tensor(targets[self._head.targets[0]])
+        mean, counted = each.mean(), (labels != IGNORED).sum()
+        if isinstance(self._head, heads.Tokens):  # the host's mean is over tokens
+            count = self._head.count(labels)
+            counted = count.sum()
+            mean = (each * (self._head.per or count.to(each))).sum() / counted.clamp(min=1)
+        share = counted.to(each) / items if items is not None else 1.0 / self._parts
+        ours = torch.stack([mean, mean * share]) * self._times(items)
+        apart = (host - ours).abs() / (rounding * ours.abs() + _NOTHING)
+        apart = apart.nan_to_num(0.0, 0.0, 0.0)  # a loss that is no number tells nothing
+        first = self._worst is None
+        self._worst = apart if self._worst is None else torch.maximum(self._worst, apart)
+        self._latest, self._read = host / ours, False
+        if first or host.device.type == "cpu":
+            self.check()
+
+    def _rounding(self, host: Tensor) -> float:
+        """The relative difference that rounding explains."""
+        args, kind = self._trainer.args, host.dtype
+        if args.torch_compile and (args.bf16 or args.fp16):  # which may leave out a rounding
+            kind = torch.bfloat16
+        return max(_ROUNDING, 2.0 * torch.finfo(kind).eps)
+
+    def check(self) -> None:
+        """Reads what was compared since the last call.
+
+        Raises:
+            ConfigError: if the trainer minimises another loss than the head's, by which gates go
+                and which is trained on once they are closed.
+        """
+        if self._read or self._worst is None or self._latest is None:
+            return
+        self._read = True
+        mean, share = self._worst.tolist()
+        if min(mean, share) > 1.0:
+            found = min(self._latest.tolist(), key=lambda ratio: abs(ratio - 1.0))
             raise ConfigError(
-                f"the trainer's loss is {found:.2f} times that of {type(self._head).__name__}: the "
-                "model or the trainer weighs, smooths or adds something that the head does not "
-                "(class weights, an auxiliary loss): give attach(..., losses=function), a "
-                "function (model, batch) -> loss per example"
+                f"the trainer's loss is {_ratio(found)} times that of {type(self._head).__name__}: "
+                "the model or the trainer weighs, smooths or adds something that the head does not "
+                "(class weights, a loss_function of the model, an auxiliary loss): give "
+                "attach(..., losses=function), a function (model, batch) -> loss per example"
             )
+        if max(mean, share) > 1.0:
+            self.is_share = share <= 1.0
 
     def scaled(self, loss: Tensor, items: Any) -> Tensor:
         """A batch's mean as the host would scale it."""
@@ -93,3 +130,8 @@ class LossScale:
         if share:
             return loss / self._parts
         return loss if self.is_share is None else loss * self._times(items)
+
+
+def _ratio(found: float) -> str:
+    """Returns a ratio with as many places as tell it from 1."""
+    return f"{found:.2f}" if abs(found - 1.0) >= 0.005 else f"{found:.5f}"

@@ -28,6 +28,8 @@ from transformers import (  # noqa: E402
 
 from benchmarks.tasks import renamed  # noqa: E402
 from finesieve.batches.carry import WEIGHTS  # noqa: E402
+from finesieve.costs import watch  # noqa: E402
+from finesieve.costs.timer import ProgramTimer  # noqa: E402
 from finesieve.integrations import common as hosts  # noqa: E402
 from finesieve.integrations.transformers import attach as hf  # noqa: E402
 from tests.integrations.transformers.kit import (  # noqa: E402
@@ -96,7 +98,7 @@ def test_every_step_is_in_the_books(
 ) -> None:
     """The last one too, after which a trainer asks for no more batches."""
     now = [0.0]
-    monkeypatch.setattr(hf.hosts, "clock", lambda device: lambda: now[0])
+    monkeypatch.setattr(watch, "timer_on", lambda devices: ProgramTimer(lambda: now[0]))
     more = {"max_steps": 11} if method == "max_steps" else {}
     host = trainer(tmp_path, gradient_accumulation_steps=1, num_train_epochs=1, **more)
     by = {"full": "full", "ours": closed(), "max_steps": "random"}[method]
@@ -353,7 +355,7 @@ def test_evaluation_is_no_training_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(hf.hosts, "clock", lambda device: lambda: now[0])
+    monkeypatch.setattr(watch, "timer_on", lambda devices: ProgramTimer(lambda: now[0]))
     host = trainer(
         tmp_path,
         gradient_accumulation_steps=parts,

@@ -251,7 +251,7 @@ def test_the_expected_gradient_is_the_hosts(tmp_path: Path, parts: int, head: An
     host.model(**batch, num_items_in_batch=items).loss.backward()
     whole = torch.cat([p.grad.flatten() for p in host.model.parameters()]).double()
     error = float((mean - whole).norm() / whole.norm())
-    assert (error < 0.1) if head is None else (error > 0.5)
+    assert (error < 0.12) if head is None else (error > 0.5)
 
 
 @pytest.mark.parametrize("at", ["4", "10"])

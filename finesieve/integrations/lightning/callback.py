@@ -18,47 +18,28 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 try:
     from lightning.pytorch import Callback
-    from lightning.pytorch.utilities.model_helpers import is_overridden
 except ImportError as error:
     raise ImportError(
         f"finesieve.integrations.lightning needs {error.name}: pip install 'finesieve[lightning]'"
     ) from None
 
-from finesieve.costs.clock import TrainingClock
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
-from finesieve.integrations.common import (
-    Driven,
-    check_method,
-    clock,
-    examples,
-    sized,
-    unserved,
-)
+from finesieve.integrations.common import Driven, check_method, examples, sized
+from finesieve.integrations.lightning.checks import check, check_sampler, not_wrapped
+from finesieve.integrations.lightning.order import generator_of, repeated, samplers
+from finesieve.integrations.lightning.prepared import Prepared
+from finesieve.integrations.lightning.watch import LossWatch
 from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.scoring import heads
-from finesieve.scoring.last_layer import LastLayer
-from finesieve.scoring.scorers import (
-    SIZE_ALONE,
-    Launched,
-    PerExample,
-    Scorer,
-    Scores,
-    SizeFunction,
-    Task,
-    check_losses,
-    launcher,
-    scoring,
-)
+from finesieve.scoring.scorers import SIZE_ALONE, PerExample, SizeFunction, Task, check_losses
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.record import Record
@@ -67,8 +48,6 @@ from finesieve.sieve.table import Table
 
 __all__ = ["SieveCallback"]
 LossFunction = Callable[[nn.Module, Any], Tensor]
-_SHARDED = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
-_SERVED = ("SingleDeviceStrategy", "DDPStrategy")
 
 
 class SieveCallback(Callback):
@@ -80,20 +59,21 @@ class SieveCallback(Callback):
 
     and in `training_step`: `return self.sieved.loss(losses, batch)`, with one loss an example.
 
-    method: a recipe, its name, or a `Method`; `Full()` leaves all as it is.
-    head: the task, where `module(**batch without targets)` gives what the head expects.
-    losses: for anything else: a function (module, batch) -> loss per example, float[n]. It runs in
-        the scoring pass, too, so it must not call `self.log`.
-    size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n]; the
-        loss itself by default (see `scores.PerExample`).
-    features: what the predictor looks at; the head's own by default.
-    options: further settings of `Sieve`. Its `total` follows from `max_epochs` and the loader.
-
     An epoch is one pass over the data, of fewer steps than plain training's. With `max_steps`, or
     a number as `limit_train_batches`, as many batches are trained on as told, over as much data as
     that takes.
 
     Raises `ConfigError`, naming the setting to change, for what cannot be served rightly.
+
+    Args:
+        method: a recipe, its name, or a `Method`; `Full()` leaves all as it is.
+        head: the task, where `module(**batch without targets)` gives what the head expects.
+        losses: for anything else: a function (module, batch) -> loss per example, float[n]. It runs
+            in the scoring pass, too, so it must not call `self.log`.
+        size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n];
+            the loss itself by default (see `scores.PerExample`).
+        features: what the predictor looks at; the head's own by default.
+        options: further settings of `Sieve`. Its `total` follows from `max_epochs` and the loader.
     """
 
     def __init__(
@@ -110,6 +90,7 @@ class SieveCallback(Callback):
         made = method_of(method, 0)
         check_method(made, options.get("id_key"), "a SieveCallback")
         self.filters = made.filters
+        self._wants_losses = made.scores or made.learns
         if made.scores and (head is None) == (losses is None):
             raise ConfigError(
                 f"method {made.name!r} scores examples: give either head=, one of "
@@ -133,10 +114,9 @@ class SieveCallback(Callback):
         # Yielded and not trained on yet, with the progress that each brings.
         self._out: deque[tuple[Any, float]] = deque()
         self._progress = 0.0
+        self._watch = LossWatch()
         self._order: Tensor | None = None  # random state with which the pass began
         self._saved: Mapping[str, Any] | None = None
-        # Asked for the device's clock at each reading: a test or a subclass may give another.
-        self._clock = TrainingClock(lambda: self._device_clock())
 
     # ---- for the user's script
 
@@ -148,13 +128,14 @@ class SieveCallback(Callback):
     def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """The weighted mean of the losses; a scalar for `training_step` to return.
 
-        losses, sizes: as in `Sieve.loss`. In evaluation the plain mean.
+        Args:
+            losses, sizes: as in `Sieve.loss`. In evaluation the plain mean.
         """
         if not self.filters or self._trainer is None or not self._trainer.training:
             return check_losses(losses, losses.numel(), "the step").mean()
         if self.sieve is None:
-            raise _not_wrapped()
-        return self.sieve.loss(losses, batch, sizes)
+            raise not_wrapped()
+        return self._watch.give(self.sieve.loss(losses, batch, sizes))
 
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """`loss`, by its name of version 0.1."""
@@ -219,7 +200,8 @@ class SieveCallback(Callback):
         Where an epoch is a pass over the data it follows the share of the data consumed, so that
         it is fully decayed at the end; where steps are counted it is stepped as it is.
 
-        scheduler: built for `steps` steps, by default `self.steps`.
+        Args:
+            scheduler: built for `steps` steps, by default `self.steps`.
         """
         self._asked()
         if self.filters and (self._passes() is not None or self._given is not None):
@@ -233,13 +215,13 @@ class SieveCallback(Callback):
         self._trainer, self._module = trainer, pl_module
         if stage == "fit" and self.filters:
             self._begin()
-            self._check()
+            check(trainer)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if not self.filters:
             return
         if not isinstance(trainer.train_dataloader, _Loader):
-            raise _not_wrapped()
+            raise not_wrapped()
         for found in trainer.lr_scheduler_configs if self._passes() is not None else ():
             if found.interval == "step" and not isinstance(found.scheduler, Driven):
                 raise ConfigError(
@@ -260,20 +242,20 @@ class SieveCallback(Callback):
     ) -> None:
         if self._out:
             self._out.popleft()  # before a checkpoint is saved: those callbacks come last
+            if self._wants_losses:
+                parts, automatic = trainer.accumulate_grad_batches, pl_module.automatic_optimization
+                self._watch.end(outputs, parts, automatic)
         # Told every time they would cost a millisecond a batch, and Lightning writes few of them.
         # It counts this step or the next, by whether batches are accumulated.
         every, step = trainer.log_every_n_steps, trainer.global_step
         written = every and (step % every == 0 or (step + 1) % every == 0)
         if self.sieve is not None and not trainer.barebones and (written or trainer.should_stop):
+            self._watch.check()
             pl_module.log_dict(self.sieve.figures())
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         if self.sieve is not None:
-            self._clock.pause()
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if self.sieve is not None:
-            self._clock.go_on()
+            self.sieve.ledger.pause()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self._pass = None  # ends the loader's workers
@@ -284,7 +266,7 @@ class SieveCallback(Callback):
             return {}
         order = self._order
         if order is None:
-            order = _generator(self._loader).get_state()
+            order = generator_of(self._loader).get_state()
         own = {"sieve": self.sieve.state_dict([batch for batch, _ in self._out]), "order": order}
         states = [own]
         if self._trainer.world_size > 1:
@@ -308,49 +290,6 @@ class SieveCallback(Callback):
 
     # ---- parts
 
-    def _check(self) -> None:
-        """`ConfigError` for what cannot be served rightly."""
-        trainer, wrong = self._trainer, []
-        kinds = [kind.__name__ for kind in type(trainer.strategy).__mro__]
-        if any(k in _SHARDED for k in kinds) or not any(k in _SERVED for k in kinds):
-            wrong += unserved(
-                sharded=f"Trainer(strategy=...) is {kinds[0]}; expected 'ddp' or one device: a "
-                "sharded model cannot be scored by one rank alone"
-            )
-        for name in ("val_check_interval", "limit_train_batches"):
-            value = getattr(trainer, name)
-            if isinstance(value, float) and value != 1.0:
-                wrong.append(
-                    f"Trainer({name}={value}): nobody knows beforehand how many batches "
-                    "survive; give a whole number of batches"
-                )
-        if trainer.max_steps > 0 and trainer.max_epochs > 0:
-            wrong.append(
-                f"Trainer(max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps})"
-                ": nobody knows beforehand which comes first, and the schedule needs to "
-                "know: set one of them (max_epochs=-1 beside max_steps)"
-            )
-        if trainer.overfit_batches:
-            wrong.append(
-                f"Trainer(overfit_batches={trainer.overfit_batches}): there is nothing "
-                "to filter in a few batches; leave the sieve out (method='full')"
-            )
-        if wrong:
-            raise ConfigError("the sieve cannot be used: " + "; ".join(wrong))
-
-    def _check_sampler(self, loader: Any) -> None:
-        """Lightning shards a `DataLoader` over ranks by itself, but not what wraps one."""
-        if self._trainer.world_size == 1 or not isinstance(loader, DataLoader):
-            return
-        given = (loader.sampler, getattr(loader.batch_sampler, "sampler", None))
-        shards = any(isinstance(s, DistributedSampler) for s in given)
-        if not shards and not isinstance(loader.dataset, IterableDataset):
-            raise ConfigError(
-                f"{self._trainer.world_size} devices, but the loader's sampler gives each of them "
-                "all the data: DataLoader(..., sampler=DistributedSampler(data, "
-                "trainer.world_size, trainer.global_rank))"
-            )
-
     def _asked(self) -> Any:
         """The trainer, which has asked for its train loader."""
         if self._trainer is None:
@@ -373,18 +312,15 @@ class SieveCallback(Callback):
             return self._given
         return passes * count
 
-    def _device_clock(self) -> float:
-        return clock(self._trainer.strategy.root_device)()
-
     def _built(self) -> Sieve:
         trainer, module, scorer = self._trainer, self._module, None
         # The module itself, not the strategy's wrapper, under the precision that it trains in.
         context = trainer.precision_plugin.train_step_context
         if self._head is not None:
-            scorer = _Prepared(Task(module, self._head, context), trainer, module)
+            scorer = Prepared(Task(module, self._head, context), trainer, module)
         elif self._losses is not None:
             own = PerExample(module, self._losses, self._size, context)
-            scorer = _Prepared(own, trainer, module)
+            scorer = Prepared(own, trainer, module)
         several = trainer.world_size > 1
         sieve = Sieve.of_host(
             scorer,
@@ -393,9 +329,11 @@ class SieveCallback(Callback):
             listeners=self._listeners,
             features=self._features or (self._head.features() if self._head else None),
             agreement=Ranks(device=str(trainer.strategy.root_device)) if several else Alone(),
-            **{"clock": self._clock, **self._options},
+            **self._options,
         )
         sieve.rates.known()  # what goes by steps is refused when training starts
+        if self._passes() is None:
+            sieve.may_exceed_total()
         if self._saved is not None:
             ranks = self._saved["ranks"]
             if len(ranks) != trainer.world_size:
@@ -413,7 +351,7 @@ class SieveCallback(Callback):
         if self._trainer is None:
             raise ConfigError("the trainer does not know the sieve: Trainer(callbacks=[sieved])")
         if self.sieve is None:
-            self._check_sampler(loader)
+            check_sampler(self._trainer, loader)
             self.sieve = self._built()
         left = list(self._out)  # of an epoch that was cut short; its pass goes on
         for batch, _ in left:
@@ -421,6 +359,8 @@ class SieveCallback(Callback):
         while True:
             fresh, empty = self._pass is None, True
             if fresh and not left:
+                if self.sieve.passes >= (self._passes() or math.inf):
+                    return  # resumed at the very end: Lightning looks a batch ahead all the same
                 self._pass = self._one_pass(self.sieve, loader)
             for batch in self._pass or ():
                 empty = False
@@ -434,15 +374,15 @@ class SieveCallback(Callback):
             self._pass, left = None, []
 
     def _one_pass(self, sieve: Sieve, loader: Any) -> Iterator[Any]:
-        for part in (loader, *_samplers(loader)):
+        for part in (loader, *samplers(loader)):
             if hasattr(part, "set_epoch"):
                 part.set_epoch(sieve.passes)
-        generator, resumed = _generator(loader), self._order
+        generator, resumed = generator_of(loader), self._order
         if resumed is None:
             self._order = generator.get_state()
             yield from sieve(loader)
         else:
-            yield from sieve(_repeated(loader, generator, resumed))
+            yield from sieve(repeated(loader, generator, resumed))
         self._order = None
 
 
@@ -471,71 +411,3 @@ class _Loader:
 
     def __iter__(self) -> Iterator[Any]:
         return self._callback.batches(self._loader)
-
-
-class _Prepared(Scorer):
-    """Scores what the training step would see: converted, moved, through the transfer hooks."""
-
-    def __init__(self, scorer: Scorer, trainer: Any, module: Any) -> None:
-        self._scorer, self._trainer, self._module = scorer, trainer, module
-        self.model = module
-
-    def __call__(self, batch: Any) -> Scores:
-        with scoring(self._module):  # hooks may draw random numbers
-            return self._scorer(self._prepared(batch))
-
-    def launch(self, batch: Any) -> Scores | Launched:
-        with scoring(self._module):
-            return launcher(self._scorer)(self._prepared(batch))
-
-    @property
-    def room(self) -> int:  # type: ignore[override]
-        """As the scorer has it."""
-        return self._scorer.room
-
-    def last_layer(self, batch: Any) -> LastLayer | None:
-        with scoring(self._module):
-            return self._scorer.last_layer(self._prepared(batch))
-
-    def _prepared(self, batch: Any) -> Any:
-        trainer, data, hook = self._trainer, self._trainer.datamodule, "on_before_batch_transfer"
-        owner = data if data is not None and is_overridden(hook, data) else self._module
-        batch = trainer.precision_plugin.convert_input(batch)
-        batch = owner.on_before_batch_transfer(batch, dataloader_idx=0)
-        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-
-    def size_of_loss(self, loss: Any) -> Any:
-        return self._scorer.size_of_loss(loss)
-
-
-def _not_wrapped() -> ConfigError:
-    return ConfigError(
-        "the train loader is not the sieve's: trainer.fit(module, sieved(loader)), or return "
-        "self.sieved(loader) from train_dataloader"
-    )
-
-
-def _samplers(loader: Any) -> list[Any]:
-    batches = getattr(loader, "batch_sampler", None)
-    return [getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)]
-
-
-def _generator(loader: Any) -> torch.Generator:
-    """The random numbers that the loader's order comes from."""
-    for part in (*_samplers(loader), loader):
-        if isinstance(found := getattr(part, "generator", None), torch.Generator):
-            return found
-    return torch.default_generator
-
-
-def _repeated(loader: Any, generator: torch.Generator, state: Tensor) -> Iterator[Any]:
-    """The loader's batches in the order that belongs to a random state."""
-    now = generator.get_state()
-    generator.set_state(state)
-    iterator = iter(loader)
-    batch = next(iterator, None)  # samplers draw their order with the first batch
-    if generator is torch.default_generator:
-        generator.set_state(now)
-    if batch is not None:
-        yield batch
-        yield from iterator

@@ -1,0 +1,126 @@
+"""A stopwatch with a mark wherever the kind of work changes, read when the device is there."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+
+from finesieve.costs.pace import Pace
+from finesieve.costs.timer import ProgramTimer, Timer, timer_on
+
+
+class Step(NamedTuple):
+    """What was done in a span.
+
+    tokens, padded: of all batches, without padding and with it. shape: of the last batch, examples
+    and longest text, to know its first launch by.
+    """
+
+    pace: Pace
+    tokens: int
+    padded: int
+    shape: tuple[int, int] | None = None
+    batches: int = 1
+
+    @classmethod
+    def of(cls, pace: Pace, lengths: Any) -> Step:
+        """Return what one batch of texts of these lengths, int[n], is."""
+        longest = int(lengths.max())
+        return cls(pace, int(lengths.sum()), len(lengths) * longest, (len(lengths), longest))
+
+
+class _Span(NamedTuple):
+    on: str
+    first: Any
+    last: Any
+    step: Step | None
+    part: bool  # more of the same step is to come
+
+
+class Watch:
+    """Books the seconds of each kind of work, and gives the paces what a step took.
+
+    The end of one span is the beginning of the next. Spans wait in a queue until the device has
+    come to their end: nothing waits for the sake of a clock unless somebody asks for all of them.
+
+    seconds: read so far, of each kind.
+
+    Args:
+        kinds: of work.
+        timer: what tells the time, where it is given.
+        devices: asked where the work is done, when a pass begins.
+    """
+
+    def __init__(
+        self,
+        kinds: Sequence[str],
+        timer: Timer | None,
+        devices: Callable[[], Sequence[torch.device]] = tuple,
+    ) -> None:
+        self.seconds = dict.fromkeys(kinds, 0.0)
+        self.timer: Timer = timer or ProgramTimer()
+        self._given, self._ask = timer is not None, devices
+        self._devices: list[torch.device] | None = None  # not looked for yet
+        self._queue: deque[_Span] = deque()
+        self._on: str | None = None
+        self._since: Any = None
+        self._part = 0.0  # seconds of a step that was interrupted
+
+    def locate(self) -> None:
+        """Look where the work is done: a model may have been moved since."""
+        if self._given or (found := list(self._ask())) == self._devices:
+            return
+        self.read(wait=True)
+        self._devices, self.timer = found, timer_on(found)
+        if self._on is not None:
+            self._since = self.timer.mark()
+
+    def turn(self, to: str | None, step: Step | None = None, *, part: bool = False) -> None:
+        """From here on the time is `to`'s; None: nobody's.
+
+        step: what was done in the span that ends here. part: the step is not over, and what
+            follows, up to the next batch, is none of it.
+        """
+        if to == self._on and step is None:
+            return
+        now = self.timer.mark()
+        if self._on is not None or step is not None:
+            first = now if self._on is None else self._since
+            self._queue.append(_Span(self._on or "train", first, now, step, part))
+        self._on, self._since = to, now
+
+    def pause(self) -> None:
+        """Training stands still until the next batch is asked for: the host evaluates, saves."""
+        if self._on is not None:
+            self.turn(None, part=True)
+
+    @contextmanager
+    def spending(self, on: str) -> Iterator[None]:
+        """Book what is done inside on a kind of work, and what follows as before."""
+        before = self._on
+        self.turn(on)
+        try:
+            yield
+        finally:
+            self.turn(before)
+
+    def read(self, wait: bool = False) -> None:
+        """Book the spans that are over on the device; all of them if it is to be waited for."""
+        queue, timer = self._queue, self.timer
+        while queue and (wait or timer.reached(queue[0].last)):
+            span = queue.popleft()
+            took, step = timer.between(span.first, span.last), span.step
+            if took > 0.0:  # a clock that was set back, or a device that was lost, says nothing
+                self.seconds[span.on] += took
+            if span.part or (step is not None and step.batches == 0):
+                self._part += took
+            elif step is not None:
+                whole = took
+                if span.on == "train":
+                    whole, self._part = self._part + took, 0.0
+                if timer.trusted and whole >= 0.0:
+                    step.pace.add(whole, step.tokens, step.batches, step.padded, step.shape)

@@ -1,0 +1,91 @@
+"""Where in its data a pass is: a mark of the batch drawn last, to know its order again by."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from finesieve.batches.rows import Rows
+from finesieve.errors import StateError
+
+_ALIKE = ("mask", "type_ids", "position_ids")  # columns that are much the same in all examples
+_SAME = 0.5  # of a batch's examples, from where on it is the same batch
+
+
+class Place:
+    """Keeps a mark for each example of the batch drawn last.
+
+    A mark is a weighted sum of an example's whole numbers. It is computed where the batch is and
+    read when a state is saved, so that no device is waited for.
+    """
+
+    def __init__(self) -> None:
+        self._marks: Tensor | None = None  # int64[n]
+
+    def note(self, rows: Rows) -> None:
+        """Takes the marks of a batch as drawn."""
+        self._marks = _marks(rows)
+
+    def state(self) -> Tensor | None:
+        """Returns the marks, int64[n]; None before the first batch."""
+        return None if self._marks is None else self._marks.cpu()
+
+    def take_up(self, marks: Tensor | None) -> None:
+        """Remembers the marks that were saved."""
+        self._marks = marks
+
+    def check(self, rows: Rows, batches: int) -> None:
+        """Compares the last batch left out of a resumed pass with the one drawn last before.
+
+        Args:
+            rows: the batch.
+            batches: how many were left out, for the message.
+
+        Raises:
+            StateError: if most of its examples are others.
+        """
+        if self._marks is None:
+            return
+        now, before = _marks(rows).cpu(), self._marks.cpu()
+        if len(now) == len(before) and float((now == before).float().mean()) >= _SAME:
+            return
+        raise StateError(
+            f"the interrupted pass had drawn {batches} batches, and batch {batches} of the loader "
+            "has other examples now: it shuffles anew, so some examples would be trained on twice "
+            "and others never. Give each pass an order that can be repeated (before each pass: "
+            "generator.manual_seed(seed + sieve.passes), with DataLoader(shuffle=True, "
+            "generator=generator)), or save between passes. If only the collate function draws "
+            "random numbers, leave the batches out yourself and call "
+            "sieve(rest_of_the_loader, positioned=True)"
+        )
+
+
+def _marks(rows: Rows) -> Tensor:
+    """Returns int64[n], equal for equal examples and, but for rare chance, for no others."""
+    marks = torch.from_numpy(rows.lengths.copy())
+    tensors = {k: c for k, c in rows.columns.items() if isinstance(c, Tensor)}
+    whole = {k: c for k, c in tensors.items() if not (c.is_floating_point() or c.is_complex())}
+    # The tokens, most often; else all numbers.
+    texts = [c for k, c in whole.items() if c.ndim > 1 and not str(k).endswith(_ALIKE)][:1]
+    for column in texts or whole.values() or [c.float() for c in tensors.values()]:
+        whole_numbers = column.view(torch.int32) if column.is_floating_point() else column
+        flat = whole_numbers.reshape(len(column), -1).long()
+        by = torch.arange(1, 2 * flat.shape[1], 2, device=flat.device)
+        marks = marks.to(flat.device) * 31 + (flat * by).sum(dim=1)
+    for words in () if tensors else rows.columns.values():
+        marks = marks * 31 + torch.tensor([_word(x) for x in words])
+    return marks
+
+
+def _word(value: object) -> int:
+    """Returns a number for a word, a number, or several of them; 0 for anything else."""
+    if isinstance(value, str):
+        return zlib.crc32(value.encode())
+    if isinstance(value, int):
+        return value
+    if isinstance(value, Sequence):
+        return sum(_word(part) for part in value)
+    return 0

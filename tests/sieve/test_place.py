@@ -1,0 +1,124 @@
+"""A pass that is resumed goes on in the order in which it began, or it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import finesieve as fs
+from tests.conftest import make_batches, small_sieve
+
+BATCHES = make_batches(160)
+
+
+def interrupted(batches: list[Any], passes: int = 1, at: int = 3) -> dict[str, Any]:
+    """The state of a sieve that was interrupted in the pass after so many."""
+    sieve = small_sieve(total=640)
+    for _ in range(passes):
+        for _ in sieve(batches):
+            pass
+    stream = sieve(batches)
+    for _ in range(at):
+        next(stream)
+    assert sieve.position > 1
+    return sieve.state_dict()
+
+
+def resumed(state: dict[str, Any], batches: list[Any], **kind: Any) -> int:
+    sieve = small_sieve(total=640)
+    sieve.load_state_dict(state)
+    return sum(1 for _ in sieve(batches, **kind))
+
+
+def tokens_alone(batch: Any) -> Any:
+    return torch.nn.functional.pad(batch["input_ids"], (0, 12 - batch["input_ids"].shape[1]))
+
+
+def labels_alone(batch: Any) -> Any:
+    return {"labels": torch.arange(8) + batch["input_ids"][:, 0]}
+
+
+def words(batch: Any) -> Any:
+    return {"text": [" ".join(map(str, row)) for row in batch["input_ids"].tolist()]}
+
+
+def numbers(batch: Any) -> Any:
+    return {"x": batch["input_ids"][:, :2].float() / 7.0}
+
+
+@pytest.mark.parametrize("form", [dict, tokens_alone, labels_alone, words, numbers])
+def test_another_order_is_refused(form: Callable[[Any], Any]) -> None:
+    """Whatever the batches are made of."""
+    method = fs.methods.registry.build("random", share=0.5)
+    batches = [form(batch) for batch in BATCHES]
+
+    def fresh() -> fs.Sieve:
+        return fs.Sieve(method=method, total=160, pool=24, group=1)
+
+    first = fresh()
+    stream = first(batches)
+    next(stream)
+    state, at = first.state_dict(), first.position
+    second = fresh()
+    second.load_state_dict(state)
+    other = [*batches[: at - 1], *batches[at:], batches[at - 1]]
+    with pytest.raises(fs.StateError, match="has other examples now: it shuffles anew"):
+        next(second(other))
+    third = fresh()
+    third.load_state_dict(state)
+    next(third(batches))
+
+
+def test_a_loader_that_shuffles_anew_in_the_second_pass_is_refused() -> None:
+    """Torch's DataLoader draws another order in each pass, and the first one when it is made."""
+
+    def loader() -> Any:
+        torch.manual_seed(0)
+        rows = [{k: v[i] for k, v in b.items()} for b in make_batches(160, 1) for i in range(1)]
+        rows = [{**r, "input_ids": r["input_ids"][:2], "attention_mask": r["attention_mask"][:2]}
+                for r in rows]  # fmt: skip
+        return torch.utils.data.DataLoader(rows, 8, shuffle=True)
+
+    first, data = small_sieve(total=320), loader()
+    for _ in first(data):
+        pass
+    stream = first(data)
+    for _ in range(3):
+        next(stream)
+    state = first.state_dict()
+    with pytest.raises(fs.StateError, match=r"generator\.manual_seed\(seed \+ sieve\.passes\)"):
+        resumed({**state, "fingerprint": {**state["fingerprint"], "total": 640}}, loader())
+
+
+def test_the_place_is_not_asked_for_where_the_loader_starts_there() -> None:
+    state = interrupted(BATCHES)
+    rest = BATCHES[state["counters"]["batches_in_pass"] :]
+    assert resumed(state, rest[::-1], positioned=True) > 0
+
+
+def test_a_state_without_a_mark_is_taken_up() -> None:
+    """One that was saved before marks were."""
+    state = interrupted(BATCHES)
+    del state["place"]
+    assert resumed(state, BATCHES[::-1]) > 0
+
+
+def test_a_longer_run_goes_on_and_a_shorter_one_is_refused() -> None:
+    """More epochs for a run that is resumed, also for one that had ended."""
+    for stop in (None, 30):
+        first = small_sieve(total=160)
+        for made, _ in enumerate(first(BATCHES)):
+            if made == stop:
+                break
+        second = small_sieve(total=320)
+        second.load_state_dict(first.state_dict())
+        while second.passes < 2:
+            for _ in second(BATCHES):
+                pass
+        assert second.progress == pytest.approx(1.0)
+        assert second.ledger.examples.drawn == 320
+    with pytest.raises(fs.StateError, match="may be longer, with more epochs, and not shorter"):
+        small_sieve(total=160).load_state_dict(second.state_dict())
