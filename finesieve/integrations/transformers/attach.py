@@ -55,6 +55,7 @@ from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.scorers import SIZE_ALONE, Scorer, SizeFunction
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
+from finesieve.sieve.record import Record
 from finesieve.sieve.sieve import Sieve
 from finesieve.sieve.table import Table
 
@@ -333,9 +334,8 @@ class Attached:
 
     @property
     def insights(self) -> Table:
-        """What this run showed of each example: see `Sieve.insights`."""
-        assert self.sieve is not None
-        return self.sieve.insights
+        """What this run showed of each example: see `Sieve.insights`. Empty before training."""
+        return Record().table() if self.sieve is None else self.sieve.insights
 
     def detach(self) -> None:
         """Give the trainer back as it was: its own methods, without the sieve's callback."""
