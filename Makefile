@@ -20,12 +20,12 @@ $(VENV)/.dev: $(VENV)/.demo
 	touch $@
 
 demo: $(VENV)/.demo
-	@echo "Which library is this docstring from? MiniLM is fine-tuned on 8,000 of them: on all, with"
+	@echo "Which library is this docstring from? MiniLM is fine-tuned on 5,000 of them: on all, with"
 	@echo "finesieve, and on a random subset in finesieve's time. 1 to 3 minutes on two cores."
 	@rm -rf out/demo
-	@$(BIN)/finesieve compare --train docstrings:sympy+transformers --limit 8000 \
-	    --eval docstrings:sympy+transformers/test --max-length 16 --lr 2e-4 --precision auto \
-	    --output out/demo
+	@$(BIN)/finesieve compare --train docstrings:sympy+transformers --limit 5000 \
+	    --eval docstrings:sympy+transformers/test --max-length 16 --batch-size 8 --lr 1e-4 \
+	    --precision auto --output out/demo
 
 test: $(VENV)/.dev
 	$(BIN)/ruff check finesieve tests benchmarks examples

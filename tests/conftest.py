@@ -143,12 +143,13 @@ def ids_of(batches: list[Any]) -> list[int]:
 
 @pytest.fixture(scope="session")
 def docstring_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The built-in dataset, built for real once a session, for all of its processes."""
+    """The built-in dataset, built once a session, for all of its processes; of fewer texts."""
     folder = tmp_path_factory.mktemp("cache")
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = tmp_path_factory.getbasetemp().parent / "cache"
     patch = pytest.MonkeyPatch()
     patch.setenv("FINESIEVE_CACHE", str(folder))
+    patch.setattr("finesieve.cli.training.docstrings.MOST", 1000)
     yield folder
     patch.undo()
 
@@ -160,13 +161,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from finesieve.cli.training import docstrings
     from tests.tiny import encoder_folder
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(docstrings, "MOST", 400)
-        rows = [
-            {"text": text, "label": name}
-            for name in ("torch", "sympy")
-            for text in docstrings._texts(name)[:300]
-        ]
+    rows = [
+        {"text": text, "label": name}
+        for name in ("torch", "sympy")
+        for text in docstrings._texts(name, 300)
+    ]
     random.Random(0).shuffle(rows)
     for name, part in (("train", rows[:480]), ("eval", rows[480:])):
         lines = [json.dumps(r) + "\n" for r in part]

@@ -218,8 +218,11 @@ def _names(frame: Frame, series: Sequence[Series]) -> list[str]:
     """Return the series' names beside the middle of their dots, moved apart where they meet."""
     placed = []
     for s in series:
-        x, y = (frame.x(median(x for x, _ in s.points)), frame.y(median(y for _, y in s.points)))
-        placed.append((min(max(y, TOP + 8), HEIGHT - BOTTOM - 4), x, s))
+        at = [(frame.x(x), frame.y(y)) for x, y in s.points]
+        inside = [p for p in at if LEFT <= p[0] <= WIDTH - RIGHT and TOP <= p[1] <= HEIGHT - BOTTOM]
+        if inside:  # those outside have a label of their own
+            x, y = (median(p[i] for p in inside) for i in (0, 1))
+            placed.append((max(y, TOP + 20), x, s))
     out, last = [], -math.inf
     for y, x, s in sorted(placed, key=lambda p: p[0]):
         last = max(y, last + 15)

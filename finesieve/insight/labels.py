@@ -22,7 +22,7 @@ Ints = npt.NDArray[np.int64]
 ANCHORS = 0.25  # of the rows taken for a class: the surest, by which its mistakes are counted
 FEWEST = 20  # anchors below which a class goes by the mistakes of all classes
 _PRIOR = 10.0  # rows' worth of the mistakes of all classes that each class starts from
-_DRAWS = 200
+_DRAWS, _ROWS_DRAWN = 200, 10_000_000  # of the bootstrap, and rows in all its draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,8 @@ class Judged:
         wrong: rows whose label is wrong, in all.
         confident: the same by confident learning, an upper figure where classes are hard to tell
             apart.
-        issues: int64[m], places of the rows to look at, worst first; as many as are wrong.
+        issues: int64[m], places of the rows to look at, worst first; as many as may be wrong, by
+            the upper end of `wrong` or by `confident`.
     """
 
     given: Ints
@@ -82,12 +83,13 @@ def judge(probabilities: npt.NDArray[np.floating], given: Ints, seed: int = 0) -
     quality = (_shares(of_given) + _shares(right)) / 2
     dice = np.random.default_rng([seed, 84])
     draws = []
-    for _ in range(_DRAWS):
+    for _ in range(max(20, min(_DRAWS, _ROWS_DRAWN // n))):
         some = dice.integers(0, n, n)
         drawn = np.bincount(taken[some], minlength=k)
         draws.append(_wrong(_rates(p[some], given[some], taken[some], sure[some], 0.0), drawn))
     value = _wrong(_rates(p, given, taken, sure, 0.0), counts)
     low, high = np.percentile(draws, [2.5, 97.5])
+    confident = confident_wrong(p, given)
     # The worst first; a label that the model agrees with is no issue.
     order = np.argsort(quality, kind="stable")
     order = order[taken[order] != given[order]]
@@ -98,9 +100,9 @@ def judge(probabilities: npt.NDArray[np.floating], given: Ints, seed: int = 0) -
         of_given,
         right,
         (rates * counts[:, None]).T,
-        Estimate(value, min(low, value), max(high, value)),
-        confident_wrong(p, given),
-        order[: max(1, round(value))],
+        Estimate(value, float(min(low, value)), float(max(high, value))),
+        confident,
+        order[: max(1, round(max(value, high, confident)))],
     )
 
 

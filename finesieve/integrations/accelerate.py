@@ -49,15 +49,6 @@ class FilteredLoader:
     """A prepared loader, filtered: `for batch in stream:` once an epoch, and
     `accelerator.backward(stream.loss(losses, batch))` for the loss.
 
-    loader: as `accelerator.prepare` returned it. Each rank filters its own part.
-    model: the prepared model, whose task is found from its class (`head=` or `scorer=` say
-        otherwise); it is scored without its
-        DistributedDataParallel, in the mixed precision that Accelerate gave its forward. For a
-        loss under `with accelerator.autocast():` give the scorer `autocast=accelerator.autocast`.
-    epochs: passes over the loader in all, from which the stream's length follows.
-    options: further settings of `Sieve`. `total` counts the examples of this rank alone and is
-        needed only where the loader does not tell its length or its batches' size.
-
     Under `accelerator.accumulate` each optimizer step has all its batches but the last of a pass,
     as in plain Accelerate. Where a pass ends without warning, because nothing survived of its
     end, one more batch, of weight 0, completes the step (`finesieve.is_filler`).
@@ -68,6 +59,16 @@ class FilteredLoader:
     pass starts, as samplers do; that random state is kept.
 
     Raises `ConfigError`, naming the setting to change, for what cannot be served rightly.
+
+    Args:
+        loader: as `accelerator.prepare` returned it. Each rank filters its own part.
+        model: the prepared model, whose task is found from its class (`head=` or `scorer=` say
+            otherwise); it is scored without its DistributedDataParallel, in the mixed precision
+            that Accelerate gave its forward. For a loss under `with accelerator.autocast():` give
+            the scorer `autocast=accelerator.autocast`.
+        epochs: passes over the loader in all, from which the stream's length follows.
+        options: further settings of `Sieve`. `total` counts the examples of this rank alone and is
+            needed only where the loader does not tell its length or its batches' size.
     """
 
     def __init__(
@@ -114,9 +115,10 @@ class FilteredLoader:
     def schedule(self, schedule: Any, steps: int | None = None) -> StreamSchedule:
         """Drive a schedule by the share of the data consumed; `step()` it after each batch.
 
-        schedule: any, prepared by Accelerate or not, built as for the loop without finesieve.
-        steps: how often that loop's optimizer steps on one rank in all passes; by default it
-            follows from the loader's length and the batches accumulated.
+        Args:
+            schedule: any, prepared by Accelerate or not, built as for the loop without finesieve.
+            steps: how often that loop's optimizer steps on one rank in all passes; by default it
+                follows from the loader's length and the batches accumulated.
         """
         host = self._accelerator
         if steps is None:

@@ -19,6 +19,7 @@ from finesieve.errors import ConfigError
 from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
+from finesieve.sieve.returns import mark
 from finesieve.sieve.schedule import StreamSchedule
 
 
@@ -134,6 +135,46 @@ class Driven(Wrapper, StreamSchedule, LRScheduler):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         StreamSchedule.load_state_dict(self, state_dict)
+
+
+class Most:
+    """The largest of the numbers that were added, kept on their device and read without waiting.
+
+    On a GPU a reading sends for the numbers so far and gives those that were sent for at the one
+    before, which have come by then.
+    """
+
+    def __init__(self) -> None:
+        self._most: Tensor | None = None  # float[k]
+        self._sent: tuple[Tensor, torch.Event] | None = None
+
+    def add(self, numbers: Tensor) -> None:
+        """Adds numbers, float[k]; one that is no number counts as 0."""
+        numbers = numbers.nan_to_num(0.0, 0.0, 0.0)
+        self._most = numbers if self._most is None else torch.maximum(self._most, numbers)
+
+    def read(self, wait: bool = False) -> list[float] | None:
+        """Returns the largest numbers, k of them, as far as they are known; None before that.
+
+        Args:
+            wait: whether to wait for a device.
+        """
+        if self._most is None:
+            return None
+        event = mark(self._most.device)
+        if wait or event is None:
+            return list(self._most.cpu().tolist())
+        sent, copy = self._sent, self._most.to("cpu", non_blocking=True)
+        event.record(torch.cuda.current_stream(self._most.device))
+        self._sent = copy, event
+        if sent is None:
+            return None
+        sent[1].synchronize()
+        return list(sent[0].tolist())
+
+    def __bool__(self) -> bool:
+        """Whether anything was added."""
+        return self._most is not None
 
 
 def unserved(

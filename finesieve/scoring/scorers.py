@@ -39,9 +39,13 @@ SIZE_ALONE = (
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """loss: float32[n]. size: float32[n], non-negative. Both on the CPU.
+    """What the scoring pass finds of n examples.
 
-    prefix: float[n, length, width], what frozen layers put out, to ride along with the survivors.
+    Args:
+        loss: float32[n], on the CPU.
+        size: float32[n], non-negative, on the CPU.
+        prefix: float[n, length, width], what frozen layers put out, to ride along with the
+            survivors.
     """
 
     loss: FloatArray
@@ -69,8 +73,10 @@ def check_losses(losses: Any, n: int, where: str) -> Tensor:
 class Launched(NamedTuple):
     """Scores that the device may still be working on: reading them waits for it.
 
-    loss: float[n]. size: float[n]; None where it follows from the loss (`Scorer.size_of_loss`).
-    prefix: as in `Scores`.
+    Args:
+        loss: float[n].
+        size: float[n]; None where it follows from the loss (`Scorer.size_of_loss`).
+        prefix: as in `Scores`.
     """
 
     loss: Tensor
@@ -81,7 +87,8 @@ class Launched(NamedTuple):
 class Scorer(ABC):
     """Passed to the sieve; the only part that knows the model.
 
-    room: how many times the padded tokens of a training batch a scoring forward may have.
+    Args:
+        room: how many times the padded tokens of a training batch a scoring forward may have.
     """
 
     room: int = ROOM
@@ -118,7 +125,8 @@ def _is_wide(outputs: Any) -> bool:
 def room_of(model: nn.Module, wide: bool) -> int:
     """Returns how many times the padded tokens of a training batch a scoring forward may have.
 
-    wide: whether every token has many outputs.
+    Args:
+        wide: whether every token has many outputs.
     """
     modules = list(unwrapped(model).modules())
     # With gradient checkpointing training holds one layer at a time, too.
@@ -191,15 +199,16 @@ class Task(Scorer):
 
     A compiled model is scored as it is, compiled; with `lengths=` it meets few shapes.
 
-    model: called as `model(**batch without targets)` on dict batches and `model(*batch[:-1])` on
-        tuples, whose last element is the labels.
-    head: what the outputs and the targets mean.
-    keep_targets: whether the model is given the targets too; encoder-decoders make their decoder's
-        input of them.
-    autocast: a function giving the context that training runs in, e.g.
-        `lambda: torch.autocast("cuda", torch.bfloat16)`.
-    prefix: frozen first layers of this model, whose output training shares.
-    more: given to the model beside a dict batch, e.g. `{"use_cache": False}`.
+    Args:
+        model: called as `model(**batch without targets)` on dict batches and `model(*batch[:-1])`
+            on tuples, whose last element is the labels.
+        head: what the outputs and the targets mean.
+        keep_targets: whether the model is given the targets too; encoder-decoders make their
+            decoder's input of them.
+        autocast: a function giving the context that training runs in, e.g. `lambda:
+            torch.autocast("cuda", torch.bfloat16)`.
+        prefix: frozen first layers of this model, whose output training shares.
+        more: given to the model beside a dict batch, e.g. `{"use_cache": False}`.
     """
 
     def __init__(
@@ -283,8 +292,9 @@ class Task(Scorer):
 class Classification(Task):
     """Single-label classification with softmax cross-entropy.
 
-    model: as in `Task`; returns logits [n, classes] or an object with `.logits`.
-    labels: the key of the labels int64[n] in a dict batch (the last element of a tuple).
+    Args:
+        model: as in `Task`; returns logits [n, classes] or an object with `.logits`.
+        labels: the key of the labels int64[n] in a dict batch (the last element of a tuple).
     """
 
     def __init__(
@@ -300,9 +310,10 @@ class Classification(Task):
 class PerExample(Scorer):
     """Any task: one function, batch -> loss per example, float[n].
 
-    function: is called as `function(model, batch)` with the module unwrapped and in eval mode.
-    size: float[n] -> float[n], the size of the gradient that goes with a loss; the loss itself by
-        default. For a squared error, e.g., `lambda loss: 2 * loss ** 0.5`.
+    Args:
+        function: is called as `function(model, batch)` with the module unwrapped and in eval mode.
+        size: float[n] -> float[n], the size of the gradient that goes with a loss; the loss itself
+            by default. For a squared error, e.g., `lambda loss: 2 * loss ** 0.5`.
     """
 
     def __init__(

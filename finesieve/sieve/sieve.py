@@ -152,16 +152,22 @@ class Sieve:
             self.rates.check(*self._loop.last, self._flow.counters.progress)
 
     def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
-        """The weighted mean of the losses, to call `backward()` on; a scalar.
+        """Return the weighted mean of the losses, a scalar to call `backward()` on.
 
-        losses: float[n], one per example of the batch, with gradient. batch: as the sieve
-        yielded it. sizes: as in `observe`, of use where they do not follow from the losses (class
-        weights). In expectation the result is the mean loss over the pool drawn that the batch
-        came from; a pool of which more survives gets more batches.
+        In expectation it is the mean loss over the pool drawn that the batch came from; a pool of
+        which more survives gets more batches.
 
         Losses that are not finite are left out of the mean, counted and reported. If the model's
         own outputs were NaN or infinite there, the gradient is NaN all the same (0 * NaN): check
         the norm that `clip_grad_norm_` returns before stepping, as `finesieve train` does.
+
+        Args:
+            losses: float[n], one per example of the batch, with gradient.
+            batch: as the sieve yielded it.
+            sizes: as in `observe`, of use where they do not follow from the losses (class weights).
+
+        Raises:
+            ScoreError: if these are not n losses.
         """
         if self._detached and not rides(batch):
             return check_losses(losses, losses.numel(), "the training step").mean()
@@ -184,8 +190,10 @@ class Sieve:
         """Tell the sieve the training losses of a batch whose weights are all 1, where the host
         takes the mean itself; `loss` does it too.
 
-        losses: float[n], one per example. sizes: float[n], of their gradients, if they are at
-        hand (`heads.Head.sizes`); else they follow from the losses.
+        Args:
+            losses: float[n], one per example.
+            sizes: float[n], of their gradients, if they are at hand (`heads.Head.sizes`); else they
+                follow from the losses.
         """
         ids, _ = ride(batch)
         losses = check_losses(losses, len(ids), "the training step")
@@ -230,8 +238,14 @@ class Sieve:
         return -(-self._total // self._flow.loaders)
 
     def figures(self) -> dict[str, float]:
-        """Returns stage, shares of the drawn examples trained on and scored, and savings as a share
-        of plain training's cost, by what a token was measured to cost (`costs`)."""
+        """Returns what hosts log: the stage, the shares of the drawn examples that were trained on
+        and scored, and `sieve_saved`, the share of plain training's cost saved so far.
+
+        That is `1 - (o + t c + s f) / d` with the tokens drawn `d`, trained on while the gates were
+        open `o` and closed `c`, and scored `f`; `t` and `s` are what a token costs to train on with
+        closed gates and to score, over training on one with open gates, as measured in this run in
+        steps of a tenth (`costs`). Deciding, a percent or two, is left out.
+        """
         ledger = self.ledger
         drawn = max(1, ledger.examples.drawn - self.held)
         spent = self.work().spent(*self.costs, of=ledger.tokens.drawn)
@@ -349,10 +363,11 @@ class Sieve:
     def state_dict(self, ahead: Sequence[Any] = ()) -> State:
         """Everything, as tensors, numbers, strings, lists and dicts.
 
-        ahead: batches that a host which reads ahead has taken but not trained on; a sieve that
-        takes up the state yields them first. Without them they are lost.
-
         Saved between two batches it resumes to the bit.
+
+        Args:
+            ahead: batches that a host which reads ahead has taken but not trained on; a sieve that
+                takes up the state yields them first. Without them they are lost.
         """
         run = written(self._flow, self._beginning, self._loop, ahead)
         return {"fingerprint": dict(self._fingerprint), **run}

@@ -11,7 +11,7 @@ import torch
 
 import finesieve as fs
 from finesieve.cli.main import main
-from finesieve.cli.training.progress import why_open
+from finesieve.cli.training.progress import line, snapshot, why_open
 from finesieve.methods.registry import build
 from finesieve.stages.policy import GateLimits, View
 from tests.conftest import Bag, arguments, make_batches, small_sieve, train
@@ -75,3 +75,21 @@ def test_the_price_that_is_told_is_the_policys_own() -> None:
     without = policy.evidence(replace(view, limits=GateLimits()))[2:]
     assert f"{min(prices):.2f}" != f"{min(without):.2f}"  # so that the next line can fail
     assert f"would have cost {min(prices):.2f} of plain training" in why_open(sieve, policy)
+
+
+def test_the_shares_of_a_budget_stand_still_and_it_says_that_it_is_a_random_subset() -> None:
+    """They are of what was consumed: pools are drawn in one go, and trained on little by little."""
+    model = Bag()
+    sieve = small_sieve(method=build("finesieve", predictor_bits=12, budget=0.3), total=2000)
+    optimizer, shown = torch.optim.SGD(model.parameters(), lr=0.01), []
+    for batch in sieve(make_batches(2000)):
+        given = fs.inputs(batch)
+        losses = torch.nn.functional.cross_entropy(
+            model(given["input_ids"], given["attention_mask"]), given["labels"], reduction="none"
+        )
+        sieve.loss(losses, batch).backward()
+        optimizer.step()
+        shown.append(line(snapshot(sieve, 2000, 1.0)))
+    assert "stage 1 (random subset)" in shown[-1]
+    trained = [int(re.search(r"trained (\d+)%", text)[1]) for text in shown[4:]]
+    assert 25 < min(trained) <= max(trained) < 36

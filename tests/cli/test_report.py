@@ -71,6 +71,7 @@ def test_one_real_run(finished: Path, tmp_path: Path) -> None:
         "fine-tuned",
         "always naming the most frequent class",
         "The weakest class is",
+        "(`sieve_saved`)",
         "Learning curve",
         "Each class",
         "Trained and scored",
@@ -181,7 +182,7 @@ def test_dots_have_names_and_one_far_away_does_not_press_the_others_together() -
     assert ys == [float(y) for y in re.findall(r'cy="([\d.]+)"', alone)]
     assert "outside: 9.9" in both
     assert re.search(r'class="name"[^>]*>a</text>', both)
-    assert "b &amp; c</text>" in both
+    assert "b &amp; c</span>" in both  # in the legend; the dot outside has a label of its own
 
 
 def test_the_curve_of_plain_training_is_shown_too() -> None:

@@ -298,6 +298,14 @@ def test_a_busy_machine_and_a_single_answer_are_cautioned_against() -> None:
     assert "Caution: full predicts one class for everything" in verdict(records)
 
 
+def test_savings_by_the_books_are_held_against_those_that_were_measured() -> None:
+    fast = {"seconds": {"total": 6.0}, "sieve_saved": 0.45}
+    assert "Caution" not in verdict(against(fast, {}))
+    told = verdict(against({**fast, "sieve_saved": 0.6}, {}))
+    assert "Caution: by its own books finesieve saved 60% (`sieve_saved`), measured" in told
+    assert "full training 40%: trust the latter" in told
+
+
 def test_a_budget_that_was_a_random_subset_says_so() -> None:
     dice = np.random.default_rng(9)
     budget = {**OPEN, "examples": {"drawn": 100, "trained": 10, "scored": 0}}

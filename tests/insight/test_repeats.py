@@ -31,6 +31,17 @@ def test_injected_copies_are_found() -> None:
     assert np.array_equal(near[exact], near)
 
 
+def test_texts_that_share_two_thirds_of_their_words_are_no_repeats() -> None:
+    plain = texts(300)
+    other = texts(300, seed=1)
+    mixed = [
+        " ".join(a.split()[: 2 * len(a.split()) // 3] + b.split()[:5])
+        for a, b in zip(plain, other, strict=True)
+    ]
+    _, near = repeats([*plain, *mixed])
+    assert (near[300:] == np.arange(300)).mean() < 0.1
+
+
 def test_short_and_empty_texts_repeat_only_exactly() -> None:
     exact, near = repeats(["yes", "no", "", "yes", "", "yes!"])
     assert exact.tolist() == near.tolist() == [0, 1, 2, 0, 2, 5]

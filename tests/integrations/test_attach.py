@@ -17,8 +17,11 @@ def test_a_hugging_face_trainer_and_back(tmp_path: Path) -> None:
     host = kit.trainer(tmp_path, num_train_epochs=1)
     own = {name: getattr(host, name) for name in ("compute_loss", "train", "log")}
     attached = fs.attach(host, fs.Manual({2: 0.0}, train=0.3, cost_ratio=0.2), **kit.OPTIONS)
+    assert attached.insights.rows == 0
     host.train()
     assert attached.sieve.stage == 2
+    assert attached.insights.rows == attached.sieve.ledger.examples.drawn
+    assert attached.insights["trained"].sum() < attached.insights["times"].sum()
     assert attached.figures()["sieve_trained"] < 0.7
     attached.detach()
     assert {name: getattr(host, name) for name in own} == own
@@ -47,6 +50,7 @@ def test_a_lightning_trainer(tmp_path: Path) -> None:
     host = kit.trainer(tmp_path, max_epochs=1)
     sieved = fs.attach(host, kit.closed(), head=fs.heads.SingleLabel())
     assert sieved in host.callbacks
+    assert sieved.insights.rows == 0
     with pytest.raises(fs.ConfigError, match="attached to this trainer already"):
         fs.attach(host, kit.closed(), head=fs.heads.SingleLabel())
     sieved.detach()

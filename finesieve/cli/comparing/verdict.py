@@ -28,6 +28,7 @@ from finesieve.cli.results import Record
 NEAR = 0.05  # by how much the seconds of two methods may differ for a verdict
 SEEDS = 3  # fewer prove little
 MANY = 10  # sets of one seed each that together tell something
+BOOKS = 0.1  # how far `sieve_saved` may be from what was saved
 BUSY = 0.1  # how far a ratio of seconds may be from the ratio of processor seconds
 
 Pairs = Mapping[str, tuple[Sequence[Record], Sequence[Record]]]  # set -> runs of two methods
@@ -267,6 +268,14 @@ def cautions(
                 f"by the clock {ours} took {wall:.2f} of the time of {other}, by processor time "
                 f"{processor:.2f}{where([*busy])}: the machine was busy with something else too, "
                 "so trust the latter (or run again with --clock processor)."
+            )
+    for name, (mine, theirs) in full.items():
+        books = [r["sieve_saved"] for r in mine if "sieve_saved" in r]
+        spent = (_processor(mine, theirs) or (0.0, times(mine, theirs)))[1]
+        if len(books) == len(mine) and abs(fmean(books) - (1.0 - spent)) > BOOKS:
+            told.append(
+                f"by its own books {ours} saved {fmean(books):.0%} (`sieve_saved`), measured "
+                f"against full training {1.0 - spent:.0%}{where([name])}: trust the latter."
             )
     for name in sets:
         for method, runs in grouped(records)[name].items():

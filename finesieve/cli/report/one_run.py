@@ -56,15 +56,13 @@ def _savings(run: Record, trained: float, scored: float) -> str:
     if idle([run]) == SAME:
         return "Its gates never closed: everything was trained on, so no time was saved."
     shares = f"It trained on {trained:.0%} of the examples drawn, and scored {scored:.0%}."
-    curve = run.get("curve") or []
-    saved = curve[-1].get("saved") if curve else None
+    saved = run.get("sieve_saved")
     if run["name"] == "full" or saved is None:
         return shares
-    whole = saved + curve[-1]["elapsed"]
     word = "less" if saved >= 0 else "more"
     return (
-        f"{shares} By its own books that took {abs(saved) / whole:.0%} {word} time than training "
-        "on everything would have."
+        f"{shares} By what a token was measured to cost, that is {abs(saved):.0%} {word} than "
+        "training on everything would have cost (`sieve_saved`)."
     )
 
 

@@ -92,8 +92,10 @@ def page(records: Sequence[Record], folders: Mapping[int, Path], texts: Mapping[
         folders: of the runs whose examples are shown, by the place of their records.
         texts: of those runs' training data, by the same places.
     """
-    groups = grouped(records)
-    names = list(dict.fromkeys(r["name"] for r in records))
+    # As a comparison prints them: full training first, the rival last.
+    order = sorted(records, key=lambda r: (r["name"] == RIVAL) - (r["name"] == "full"))
+    groups = grouped(order)
+    names = list(dict.fromkeys(r["name"] for r in order))
     color = {n: COLORS[i % len(COLORS)] for i, n in enumerate(names)}
     body = [_head(records)]
     for set_name, methods in groups.items():

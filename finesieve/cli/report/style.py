@@ -24,7 +24,7 @@ th, td { text-align: left; padding: 6px 10px; border-bottom: 1px solid var(--lin
 td { font-variant-numeric: tabular-nums; }
 .better { color: #15803d; font-weight: 600; } .worse { color: #dc2626; font-weight: 600; }
 .tie { color: var(--soft); font-weight: 600; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr));
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr));
   gap: 16px; margin: 16px 0; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: 12px; min-width: 0; } figure.wide { grid-column: 1 / -1; }

@@ -87,8 +87,8 @@ def _package_folder(name: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _texts(name: str) -> list[str]:
-    """Up to MOST different masked docstrings of one library, files in hashed order."""
+def _texts(name: str, most: int) -> list[str]:
+    """Return up to `most` different masked docstrings of one library, files in hashed order."""
     folder = _package_folder(name)
     files = [p for p in folder.rglob("*.py") if not {"tests", "test"} & set(p.parts)]
     # Hashed order: an even sample of the whole library, the same on every machine.
@@ -99,15 +99,15 @@ def _texts(name: str) -> list[str]:
             text = masked(text)
             if len(text.split()) >= _MIN_WORDS:
                 texts.setdefault(text)
-        if len(texts) >= MOST:
+        if len(texts) >= most:
             break
-    return list(texts)[:MOST]
+    return list(texts)[:most]
 
 
 def _texts_apart(name: str) -> list[str]:
     """`_texts` in a process of its own: this one may have threads running and a main module
     that must not be imported again, so neither a fork nor a spawned pool would do."""
-    code = f"import json, {__name__} as d; print(json.dumps(d._texts({name!r})))"
+    code = f"import json, {__name__} as d; print(json.dumps(d._texts({name!r}, {MOST})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -28,17 +28,14 @@ def duration(seconds: float) -> str:
 def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
     """Where the run stands; also the `progress` event of run.jsonl.
 
-    saved: seconds that training on everything drawn would have taken beyond `elapsed`, from the
-    seconds a token took while the gates were open (closed, they are more: smaller batches). None
-    before it can be told.
+    saved: seconds that training on everything would have taken beyond `elapsed`, by `sieve_saved`
+    (`Sieve.figures`); None before the first step.
     """
-    examples, tokens, seconds = sieve.ledger.examples, sieve.ledger.tokens, sieve.ledger.seconds
-    # What is held has been drawn but not been trained on yet: progress counts what came out.
-    progress, window = sieve.progress, sieve.window
+    examples, progress, window = sieve.ledger.examples, sieve.progress, sieve.window
     saved = None
-    if tokens.yielded:
-        plain = sieve.meter.paces["open"].per_token or seconds["train"] / tokens.yielded
-        saved = plain * tokens.drawn * (progress * total / max(1, examples.drawn)) - elapsed
+    if examples.yielded:
+        share = sieve.figures()["sieve_saved"]
+        saved = elapsed * share / max(0.01, 1 - share)
     return {
         "stage": sieve.stage,
         "progress": progress,
@@ -49,6 +46,8 @@ def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
         "audit": rounded(window.audit()),
         "threshold": None if sieve.threshold is None else rounded(sieve.threshold),
         "drawn": examples.drawn,
+        "consumed": round(progress * total),
+        "random": sieve.stage == 1 and not isinstance(sieve.method.opening, Open),
         "scored": examples.scored,
         "trained": examples.yielded,
         "elapsed": elapsed,
@@ -63,14 +62,17 @@ def rounded(value: float) -> float | None:
 
 
 def line(now: dict[str, Any]) -> str:
-    drawn = max(1, now["drawn"])
+    """Return the state of a run for a person, of what `snapshot` returned."""
+    # Shares of what was consumed: what waits in pools was drawn, but is not decided on yet.
+    consumed, drawn = max(1, now["consumed"]), max(1, now["drawn"])
+    random = " (random subset)" if now["random"] else ""
     parts = [
-        f"{now['progress']:4.0%}  stage {now['stage']}",
-        f"trained {now['trained'] / drawn:.0%}",
+        f"{now['progress']:4.0%}  stage {now['stage']}{random}",
+        f"trained {now['trained'] / consumed:.0%}",
         f"scored {now['scored'] / drawn:.0%}",
         duration(now["elapsed"]),
     ]
-    if now["saved"] is not None and (now["stage"] > 1 or now["trained"] < 0.9 * drawn):
+    if now["saved"] is not None and (now["stage"] > 1 or now["trained"] < 0.9 * consumed):
         word = "saved" if now["saved"] >= 0 else "lost"
         parts.append(f"{word} {duration(abs(now['saved']))}")
     if now["left"] is not None:

@@ -131,6 +131,7 @@ def summary_of(run: Any) -> dict[str, Any]:
             "calibration": rounded(window.calibration()),
             "concentration": rounded(window.concentration()),
         },
+        "sieve_saved": sieve.figures()["sieve_saved"],
         "cost_ratio": sieve.cost_ratio,
         "costs_measured": {k: sieve.meter.relative(k) for k in ("score", "closed")},
         **results,

@@ -59,20 +59,21 @@ class SieveCallback(Callback):
 
     and in `training_step`: `return self.sieved.loss(losses, batch)`, with one loss an example.
 
-    method: a recipe, its name, or a `Method`; `Full()` leaves all as it is.
-    head: the task, where `module(**batch without targets)` gives what the head expects.
-    losses: for anything else: a function (module, batch) -> loss per example, float[n]. It runs in
-        the scoring pass, too, so it must not call `self.log`.
-    size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n]; the
-        loss itself by default (see `scores.PerExample`).
-    features: what the predictor looks at; the head's own by default.
-    options: further settings of `Sieve`. Its `total` follows from `max_epochs` and the loader.
-
     An epoch is one pass over the data, of fewer steps than plain training's. With `max_steps`, or
     a number as `limit_train_batches`, as many batches are trained on as told, over as much data as
     that takes.
 
     Raises `ConfigError`, naming the setting to change, for what cannot be served rightly.
+
+    Args:
+        method: a recipe, its name, or a `Method`; `Full()` leaves all as it is.
+        head: the task, where `module(**batch without targets)` gives what the head expects.
+        losses: for anything else: a function (module, batch) -> loss per example, float[n]. It runs
+            in the scoring pass, too, so it must not call `self.log`.
+        size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n];
+            the loss itself by default (see `scores.PerExample`).
+        features: what the predictor looks at; the head's own by default.
+        options: further settings of `Sieve`. Its `total` follows from `max_epochs` and the loader.
     """
 
     def __init__(
@@ -127,7 +128,8 @@ class SieveCallback(Callback):
     def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """The weighted mean of the losses; a scalar for `training_step` to return.
 
-        losses, sizes: as in `Sieve.loss`. In evaluation the plain mean.
+        Args:
+            losses, sizes: as in `Sieve.loss`. In evaluation the plain mean.
         """
         if not self.filters or self._trainer is None or not self._trainer.training:
             return check_losses(losses, losses.numel(), "the step").mean()
@@ -198,7 +200,8 @@ class SieveCallback(Callback):
         Where an epoch is a pass over the data it follows the share of the data consumed, so that
         it is fully decayed at the end; where steps are counted it is stepped as it is.
 
-        scheduler: built for `steps` steps, by default `self.steps`.
+        Args:
+            scheduler: built for `steps` steps, by default `self.steps`.
         """
         self._asked()
         if self.filters and (self._passes() is not None or self._given is not None):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from finesieve.errors import ConfigError, FinesieveWarning
+from finesieve.integrations.common import Most
 
 _ROUNDING = 1e-4  # relative, of a loss in float32
 
@@ -22,7 +23,7 @@ class LossWatch:
 
     def __init__(self) -> None:
         self._ours: Tensor | None = None  # of the batch at hand
-        self._worst: Tensor | None = None  # difference over rounding
+        self._worst = Most()  # difference over rounding
         self._warned = False
 
     def give(self, loss: Tensor) -> Tensor:
@@ -54,18 +55,15 @@ class LossWatch:
         if ours is None or not automatic or not isinstance(theirs, Tensor):
             return
         rounding = max(_ROUNDING, 2.0 * max(torch.finfo(x.dtype).eps for x in (ours, theirs)))
-        apart = (theirs.detach().float() * parts - ours.float()).abs() / (
-            rounding * ours.float().abs() + 1e-5
-        )
-        apart = apart.nan_to_num(0.0, 0.0, 0.0)
-        first = self._worst is None
-        self._worst = apart if self._worst is None else torch.maximum(self._worst, apart)
-        if first or apart.device.type == "cpu":
+        apart = (theirs.detach().float() * parts - ours.float()).abs()
+        self._worst.add((apart / (rounding * ours.float().abs() + 1e-5)).reshape(1))
+        if apart.device.type == "cpu":
             self.check()
 
     def check(self) -> None:
         """Warns, once, if another loss was returned than the sieve's."""
-        if self._warned or self._worst is None or float(self._worst) <= 1.0:
+        found = None if self._warned else self._worst.read()
+        if found is None or found[0] <= 1.0:
             return
         self._warned = True
         warnings.warn(

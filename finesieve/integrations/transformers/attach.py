@@ -54,6 +54,7 @@ from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.scorers import SIZE_ALONE, Scorer, SizeFunction
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
+from finesieve.sieve.record import Record
 from finesieve.sieve.sieve import Sieve
 from finesieve.sieve.table import Table
 
@@ -82,30 +83,32 @@ def attach(
 ) -> Attached:
     """Filter what this trainer trains on. Returns a handle whose `.sieve` lives while it trains.
 
-    trainer: a `transformers.Trainer`, or one built on it that leaves `compute_loss` alone; TRL's
-        `SFTTrainer`.
-    head: the task; found from the model's class and `config.problem_type` by default. For targets
-        that are tokens, an example's loss is then its sum over the average number of them, as
-        measured: over the data, the trainer's own mean over tokens. One that is given is also what
-        is trained on, with gates open too (class weights, say: `SingleLabel(class_weights=...)`).
-    losses: for any other task: a function (model, batch) -> loss per example, float[n]. On several
-        ranks the model it trains comes inside its DistributedDataParallel.
-    size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n]; the
-        loss itself by default (see `scores.PerExample`).
-    features: what the predictor looks at; the head's own by default.
-    prefix: frozen first layers of the trainer's model, run once an example: training begins with
-        what they put out in the scoring pass.
-    options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; by default half of
-        the trainer's own per device, which keeps optimizer steps, and all of it on long streams)
-        or `total` (examples of this rank in all passes, where the loader does not tell: with
-        `max_steps` and a budget, say).
-
     With `num_train_epochs` an epoch is one pass over the data, of other steps than plain training;
     the learning rate follows the share of the data consumed. With `max_steps` the trainer makes as
     many steps as it is told, over as much data as that takes, and the schedule is its own.
     Sets `args.ignore_data_skip`: when resuming, the sieve finds its place itself.
 
     Raises `ConfigError`, naming the setting to change, for what cannot be served rightly.
+
+    Args:
+        trainer: a `transformers.Trainer`, or one built on it that leaves `compute_loss` alone;
+            TRL's `SFTTrainer`.
+        head: the task; found from the model's class and `config.problem_type` by default. For
+            targets that are tokens, an example's loss is then its sum over the average number of
+            them, as measured: over the data, the trainer's own mean over tokens. One that is given
+            is also what is trained on, with gates open too (class weights, say:
+            `SingleLabel(class_weights=...)`).
+        losses: for any other task: a function (model, batch) -> loss per example, float[n]. On
+            several ranks the model it trains comes inside its DistributedDataParallel.
+        size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n];
+            the loss itself by default (see `scores.PerExample`).
+        features: what the predictor looks at; the head's own by default.
+        prefix: frozen first layers of the trainer's model, run once an example: training begins
+            with what they put out in the scoring pass.
+        options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; by default half
+            of the trainer's own per device, which keeps optimizer steps, and all of it on long
+            streams) or `total` (examples of this rank in all passes, where the loader does not
+            tell: with `max_steps` and a budget, say).
     """
     attached = Attached(trainer, method, head, losses, size, features, prefix, listeners, options)
     for name in HOOKS:
@@ -330,9 +333,8 @@ class Attached:
 
     @property
     def insights(self) -> Table:
-        """What this run showed of each example: see `Sieve.insights`."""
-        assert self.sieve is not None
-        return self.sieve.insights
+        """What this run showed of each example: see `Sieve.insights`. Empty before training."""
+        return Record().table() if self.sieve is None else self.sieve.insights
 
     def detach(self) -> None:
         """Give the trainer back as it was: its own methods, without the sieve's callback."""

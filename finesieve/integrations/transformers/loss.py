@@ -123,7 +123,7 @@ class TrainedLoss:
         """Compares the first weighted batch where none went through the host: gates closed from
         the start. Reads what was compared before, so that nothing is weighed on another loss."""
         if self.scale.compared or self.scale.is_share is not None:
-            self.scale.check()
+            self.scale.check(wait=True)
             return
         assert self._head is not None
         with scoring(self._trainer.model) as model:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from finesieve.errors import ConfigError
 from finesieve.gates.features import IGNORED
+from finesieve.integrations.common import Most
 from finesieve.scoring import heads
 
 _ROUNDING = 2e-5  # relative, of a loss that is computed in float32
@@ -37,14 +38,14 @@ class LossScale:
     def __init__(self, trainer: Any, head: heads.Head | None) -> None:
         self._trainer, self._head = trainer, head
         self.is_share: bool | None = None
-        self._worst: Tensor | None = None  # differences, of mean and share
+        self._worst = Most()  # differences over rounding, of mean and share
         self._latest: Tensor | None = None  # the trainer's loss over each of the two
         self._read = True  # whether `check` knows of all batches
 
     @property
     def compared(self) -> bool:
         """Whether any batch was compared."""
-        return self._worst is not None
+        return bool(self._worst)
 
     @property
     def _parts(self) -> int:
@@ -82,12 +83,9 @@ class LossScale:
             mean = (each * (self._head.per or count.to(each))).sum() / counted.clamp(min=1)
         share = counted.to(each) / items if items is not None else 1.0 / self._parts
         ours = torch.stack([mean, mean * share]) * self._times(items)
-        apart = (host - ours).abs() / (rounding * ours.abs() + _NOTHING)
-        apart = apart.nan_to_num(0.0, 0.0, 0.0)  # a loss that is no number tells nothing
-        first = self._worst is None
-        self._worst = apart if self._worst is None else torch.maximum(self._worst, apart)
+        self._worst.add((host - ours).abs() / (rounding * ours.abs() + _NOTHING))
         self._latest, self._read = host / ours, False
-        if first or host.device.type == "cpu":
+        if host.device.type == "cpu":
             self.check()
 
     def _rounding(self, host: Tensor) -> float:
@@ -97,21 +95,27 @@ class LossScale:
             kind = torch.bfloat16
         return max(_ROUNDING, 2.0 * torch.finfo(kind).eps)
 
-    def check(self) -> None:
-        """Reads what was compared since the last call.
+    def check(self, wait: bool = False) -> None:
+        """Reads what was compared, as far as it is known.
+
+        Args:
+            wait: whether to wait for a GPU, where that was not done since the last comparison.
 
         Raises:
             ConfigError: if the trainer minimises another loss than the head's, by which gates go
                 and which is trained on once they are closed.
         """
-        if self._read or self._worst is None or self._latest is None:
+        if self._read or self._latest is None:
             return
-        self._read = True
-        mean, share = self._worst.tolist()
+        found = self._worst.read(wait)
+        self._read = wait or self._latest.device.type == "cpu"
+        if found is None:
+            return
+        mean, share = found
         if min(mean, share) > 1.0:
-            found = min(self._latest.tolist(), key=lambda ratio: abs(ratio - 1.0))
+            ratio = min(self._latest.cpu().tolist(), key=lambda ratio: abs(ratio - 1.0))
             raise ConfigError(
-                f"the trainer's loss is {_ratio(found)} times that of {type(self._head).__name__}: "
+                f"the trainer's loss is {_ratio(ratio)} times that of {type(self._head).__name__}: "
                 "the model or the trainer weighs, smooths or adds something that the head does not "
                 "(class weights, a loss_function of the model, an auxiliary loss): give "
                 "attach(..., losses=function), a function (model, batch) -> loss per example"

@@ -58,6 +58,7 @@ def test_it_filters_and_decays_the_rate_in_full(prepared: bool) -> None:
     assert run.rates[0] == 0.01
     assert 0 < run.rates[-1] < 0.001
     assert run.rates == sorted(run.rates, reverse=True)
+    assert run.stream.insights["trained"].sum() == examples.yielded
     figures = run.stream.figures()
     assert figures["sieve_stage"] == 3.0
     assert 0 < figures["sieve_trained"] < 0.8

@@ -178,11 +178,12 @@ class Ends(TrainerCallback):
         self.steps.append(str(state.global_step))
 
 
-@pytest.mark.parametrize("more", [{}, {"max_steps": 30}])
+@pytest.mark.parametrize("more", [{}, {"max_steps": 14}])
 def test_resuming_from_the_last_step_of_a_pass(tmp_path: Path, more: dict[str, Any]) -> None:
     """Nothing is left of that pass: the next one follows."""
     ends = Ends()
     more = {"save_strategy": "steps", "save_steps": 1, "gradient_accumulation_steps": 1, **more}
+    more["data"] = Data(120)
     method = closed() if "max_steps" not in more else methods.registry.build("random", 0, share=0.5)
     whole = trainer(tmp_path, callbacks=[ends], **more)
     hf.attach(whole, method, **OPTIONS)
@@ -228,11 +229,11 @@ def test_resuming_ends_at_the_same_weights(tmp_path: Path, at: str) -> None:
 def test_resuming_a_pass_whose_order_is_drawn_when_it_begins(
     tmp_path: Path, args: dict[str, Any]
 ) -> None:
-    more = {"save_strategy": "steps", "save_steps": 2, **args}
+    more = {"save_strategy": "steps", "save_steps": 2, "data": Data(160), **args}
     whole = trainer(tmp_path, **more)
     hf.attach(whole, closed(), **OPTIONS)
     whole.train()
-    for at in (4, 20):
+    for at in (2, 12):
         again = trainer(tmp_path, model(seed=9), **more)
         hf.attach(again, closed(), **OPTIONS)
         again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{at}"))
