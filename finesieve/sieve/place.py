@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from finesieve.batches.padding import Column, Columns
 from finesieve.batches.rows import Rows
 from finesieve.errors import StateError
 
@@ -18,24 +19,28 @@ _SAME = 0.5  # of a batch's examples, from where on it is the same batch
 class Place:
     """Keeps a mark for each example of the batch drawn last.
 
-    A mark is a weighted sum of an example's whole numbers. It is computed where the batch is and
-    read when a state is saved, so that no device is waited for.
+    A mark is a weighted sum of an example's whole numbers. It is computed when a state is saved,
+    from a copy of the columns that tell examples apart: of every batch that would cost too much.
     """
 
     def __init__(self) -> None:
         self._marks: Tensor | None = None  # int64[n]
+        self._drawn: tuple[Tensor, list[Column]] | None = None  # of which there are no marks yet
 
     def note(self, rows: Rows) -> None:
-        """Takes the marks of a batch as drawn."""
-        self._marks = _marks(rows)
+        """Takes a batch as drawn; whoever is given it may change it."""
+        columns = [c.clone() if isinstance(c, Tensor) else list(c) for c in _telling(rows.columns)]
+        self._drawn = torch.from_numpy(rows.lengths), columns
 
     def state(self) -> Tensor | None:
         """Returns the marks, int64[n]; None before the first batch."""
+        if self._drawn is not None:
+            self._marks, self._drawn = _marks(*self._drawn), None
         return None if self._marks is None else self._marks.cpu()
 
     def take_up(self, marks: Tensor | None) -> None:
         """Remembers the marks that were saved."""
-        self._marks = marks
+        self._marks, self._drawn = marks, None
 
     def check(self, rows: Rows, batches: int) -> None:
         """Compares the last batch left out of a resumed pass with the one drawn last before.
@@ -47,9 +52,10 @@ class Place:
         Raises:
             StateError: if most of its examples are others.
         """
-        if self._marks is None:
+        before = self.state()
+        if before is None:
             return
-        now, before = _marks(rows).cpu(), self._marks.cpu()
+        now = _marks(torch.from_numpy(rows.lengths), _telling(rows.columns)).cpu()
         if len(now) == len(before) and float((now == before).float().mean()) >= _SAME:
             return
         raise StateError(
@@ -63,20 +69,28 @@ class Place:
         )
 
 
-def _marks(rows: Rows) -> Tensor:
-    """Returns int64[n], equal for equal examples and, but for rare chance, for no others."""
-    marks = torch.from_numpy(rows.lengths.copy())
-    tensors = {k: c for k, c in rows.columns.items() if isinstance(c, Tensor)}
+def _telling(columns: Columns) -> list[Column]:
+    """Returns the columns that tell examples apart: the tokens, most often; else all numbers, or
+    all words where there are none."""
+    tensors = {k: c for k, c in columns.items() if isinstance(c, Tensor)}
     whole = {k: c for k, c in tensors.items() if not (c.is_floating_point() or c.is_complex())}
-    # The tokens, most often; else all numbers.
-    texts = [c for k, c in whole.items() if c.ndim > 1 and not str(k).endswith(_ALIKE)][:1]
-    for column in texts or whole.values() or [c.float() for c in tensors.values()]:
-        whole_numbers = column.view(torch.int32) if column.is_floating_point() else column
-        flat = whole_numbers.reshape(len(column), -1).long()
-        by = torch.arange(1, 2 * flat.shape[1], 2, device=flat.device)
-        marks = marks.to(flat.device) * 31 + (flat * by).sum(dim=1)
-    for words in () if tensors else rows.columns.values():
-        marks = marks * 31 + torch.tensor([_word(x) for x in words])
+    for key, column in whole.items():
+        if column.ndim > 1 and not str(key).endswith(_ALIKE):
+            return [column]
+    return list((whole or tensors or columns).values())
+
+
+def _marks(lengths: Tensor, columns: Iterable[Column]) -> Tensor:
+    """Returns int64[n], equal for equal examples and, but for rare chance, for no others."""
+    marks = lengths.clone()
+    for column in columns:
+        if isinstance(column, Tensor):
+            numbers = column.float().view(torch.int32) if column.is_floating_point() else column
+            flat = numbers.reshape(len(column), -1).long()
+            by = torch.arange(1, 2 * flat.shape[1], 2, device=flat.device)
+            marks = marks.to(flat.device) * 31 + (flat * by).sum(dim=1)
+        else:
+            marks = marks * 31 + torch.tensor([_word(x) for x in column])
     return marks
 
 
