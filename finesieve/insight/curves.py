@@ -16,7 +16,13 @@ TIMES = (0.5, 2.0, 4.0)  # the data there are
 _RUNGS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
 _REPEATS, _TESTED, _LEAST = 2, 4_000, 40
 _DRAWS = 200
+_NARROW = 0.02  # two points of the error
 _POWERS = np.linspace(0.05, 1.5, 30)
+
+
+def clear(low: float, high: float) -> bool:
+    """Whether an interval of a change says something: it is to one side of zero, or narrow."""
+    return high < 0.0 or high - low <= _NARROW
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +40,11 @@ class Curve:
     now: float
     forecast: dict[float, Estimate]
 
-    def told(self, n: int) -> bool:
+    @property
+    def told(self) -> bool:
         """Whether the forecast for twice the data says more than that nobody knows."""
         gain = self.forecast[2.0]
-        width = gain.high - gain.low
-        return len(self.sizes) >= 3 and (width <= 0.01 or width <= 1.5 * abs(gain.value))
+        return len(self.sizes) >= 3 and clear(gain.low, gain.high)
 
 
 def learning_curve(heads: Heads, labels: Ints, probabilities: Floats, seed: int = 0) -> Curve:

@@ -363,7 +363,7 @@ def _enough(curve: Curve, n: int) -> str:
     """The forecast for twice the data, in a sentence."""
     gain = curve.forecast[2.0]
     now = f"Now {curve.now:.1%} of the rows are missed out of sample; "
-    if not curve.told(n):
+    if not curve.told:
         return now + "whether more data would help cannot be told from these."
     value, low, high = -100 * gain.value, -100 * gain.high, -100 * gain.low
     if high < 0.5:

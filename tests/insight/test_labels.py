@@ -91,7 +91,7 @@ def test_the_forecast_says_what_twice_the_data_bring() -> None:
 def test_too_few_rows_give_no_forecast() -> None:
     features, labels, _ = clusters(120, 2.0, 0.0)
     heads, p, _ = judged(features, labels)
-    assert not learning_curve(heads, labels, p.astype(float)).told(120)
+    assert not learning_curve(heads, labels, p.astype(float)).told
 
 
 def test_the_gradient_is_what_softmax_and_label_leave() -> None:
