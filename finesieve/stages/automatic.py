@@ -24,15 +24,16 @@ class Automatic(Stages):
     (1/3 is the usual 1:2 split of forward and backward, without the optimizer), a survivor in half
     batches 1.0 to 1.5.
 
-    margin: by how much cheaper than plain training a stage must be before a gate closes; twice as
-        much dearer, and both open again. By as much must the forward gate make stage 2 cheaper
-        before it closes: where scoring costs next to nothing it has nothing to save.
-    slack: how much dearer than stage 2 stage 3 may become before the forward gate opens again:
-        its price is the noisier to measure.
-    warmup: share of the stream that stage 1 lasts at least (where the total is known).
-    patience: revealed examples that a stage lasts at least; the first one a pool of them, since
-        with a fitted head sizes mean something from the beginning (with a random one they are
-        alike, and no gate closes).
+    Args:
+        margin: by how much cheaper than plain training a stage must be before a gate closes; twice
+            as much dearer, and both open again. By as much must the forward gate make stage 2
+            cheaper before it closes: where scoring costs next to nothing it has nothing to save.
+        slack: how much dearer than stage 2 stage 3 may become before the forward gate opens again:
+            its price is the noisier to measure.
+        warmup: share of the stream that stage 1 lasts at least (where the total is known).
+        patience: revealed examples that a stage lasts at least; the first one a pool of them, since
+            with a fitted head sizes mean something from the beginning (with a random one they are
+            alike, and no gate closes).
     """
 
     SHARES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8)
