@@ -155,8 +155,8 @@ def section() -> str:
         clean(),
         "Forecasts, made from half of the rows and checked on all of them. The interval held what "
         f"came in {sum(r['holds'] for r in held)} of {len(held)} cases; in "
-        f"{sum(not clear(*r['forecast'][1:]) for r in held)} it was so wide that the page says that it cannot be "
-        "told:",
+        f"{sum(not clear(*r['forecast'][1:]) for r in held)} it was so wide that the page "
+        "says that it cannot be told:",
         enough(),
         "Repeats: 500 copies with other case and blanks, and 500 with a word left out, doubled or "
         "misspelt, put into texts in which nothing repeated:",
