@@ -20,6 +20,7 @@ from finesieve.cli.results import Record, read_all
 
 ROOT = Path(__file__).parent.parent
 HEAD_START = "head-start"  # in its research record alone
+DEMO = ("demo", "research/demo-batches-of-32")  # likewise
 SUITES = (
     "sst2",
     "one-epoch",
@@ -350,7 +351,8 @@ def pages() -> dict[Path, str]:
     tables = {
         ROOT / "README.md": readme_table(),
         docs / "explanation" / "when-it-pays.md": pays_tables(),
-        docs / "research" / "head-start.md": head_start_table(),
+        docs / "research" / "head-start.md": whole_table(HEAD_START),
+        docs / "research" / "demo.md": whole_table(*DEMO),
     }
     if insight_tables.FOLDER.is_dir():
         tables[docs / "how-to" / "look-into-your-data.md"] = insight_tables.section()
@@ -358,11 +360,13 @@ def pages() -> dict[Path, str]:
     return {**made, docs / "reference" / "benchmarks.md": benchmarks_page()}
 
 
-def head_start_table() -> str:
-    """Every set and method of the suite head-start, those that are there; and its verdict."""
-    records = records_of(HEAD_START)
-    there = sorted({record["set"] for record in records})
-    return table(records, there) + "\n\n" + verdict(records)
+def whole_table(*suites: str) -> str:
+    """Every set and method of each of these suites, those that are there; and its verdict."""
+    told = []
+    for records in map(records_of, suites):
+        there = sorted({record["set"] for record in records})
+        told.append(table(records, there) + "\n\n" + verdict(records))
+    return "\n\nIn batches of 32:\n\n".join(told)
 
 
 def main() -> None:

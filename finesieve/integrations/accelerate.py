@@ -25,8 +25,10 @@ try:
         SeedableRandomSampler,
     )
 except ImportError as error:
+    from finesieve.errors import install
+
     raise ImportError(
-        f"finesieve.integrations.accelerate needs {error.name}: pip install 'finesieve[hf]'"
+        f"finesieve.integrations.accelerate needs {error.name}: {install('hf')}"
     ) from None
 
 from finesieve.errors import ConfigError, FinesieveWarning, StateError

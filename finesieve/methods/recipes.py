@@ -34,7 +34,7 @@ class Adaptive(Recipe):
         margin: by how much cheaper than plain training a stage must be before a gate closes.
         slack: how much dearer than stage 2 stage 3 may become before the forward gate opens again.
         warmup: share of the stream that stage 1 lasts at least, in [0, 1].
-        patience: examples with known losses that a stage lasts at least.
+        patience: examples with known losses that a stage lasts at least; 256 for the first stage.
         window: examples with known losses that are remembered.
         recent: of those, how many a price is computed from.
     """

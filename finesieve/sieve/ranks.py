@@ -47,4 +47,6 @@ class Ranks:
             self._device = f"cuda:{torch.cuda.current_device()}" if gpu else "cpu"
         both = torch.tensor(values, dtype=torch.float64, device=self._device)
         dist.all_reduce(both, op=dist.ReduceOp.SUM, group=self._group)
-        return [float(x) for x in both / dist.get_world_size(self._group)]
+        # One wait for the device, not one for each number.
+        found: list[float] = (both / dist.get_world_size(self._group)).tolist()
+        return found

@@ -24,12 +24,16 @@ class Automatic(Stages):
     (1/3 is the usual 1:2 split of forward and backward, without the optimizer), a survivor in half
     batches 1.0 to 1.5.
 
-    margin: by how much cheaper than plain training a stage must be before a gate closes; twice as
-        much dearer, and both open again. The forward gate closes once it makes nothing dearer.
-    slack: how much dearer than stage 2 stage 3 may become before the forward gate opens again:
-        its price is the noisier to measure.
-    warmup: share of the stream that stage 1 lasts at least (where the total is known).
-    patience: revealed examples that a stage lasts at least.
+    Args:
+        margin: by how much cheaper than plain training a stage must be before a gate closes; twice
+            as much dearer, and both open again. By as much must the forward gate make stage 2
+            cheaper before it closes: where scoring costs next to nothing it has nothing to save.
+        slack: how much dearer than stage 2 stage 3 may become before the forward gate opens again:
+            its price is the noisier to measure.
+        warmup: share of the stream that stage 1 lasts at least (where the total is known).
+        patience: revealed examples that a stage lasts at least; the first one a pool of them, since
+            with a fitted head sizes mean something from the beginning (with a random one they are
+            alike, and no gate closes).
     """
 
     SHARES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8)
@@ -54,6 +58,7 @@ class Automatic(Stages):
         if not slack >= 0:
             raise ConfigError(f"slack is {slack}; expected 0 or more, e.g. 0.25")
         self.slack, self.patience, self.window = slack, patience, window
+        self.earliest = min(patience, POOL)
         self.cached = True
 
     def evidence(self, view: View) -> list[float]:
@@ -62,7 +67,9 @@ class Automatic(Stages):
         forward, backward = view.limits.forward, view.limits.backward
         shares = self.SHARES if forward.share is None else (forward.share,)
         unknown = float("inf")
-        if view.since < self.patience or (view.stage == 1 and view.share < self.warmup):
+        first = view.since == view.window.revealed
+        patience = self.earliest if first else self.patience
+        if view.since < patience or (view.stage == 1 and view.share < self.warmup):
             return [0.0, 0.0, unknown, *(unknown for _ in shares)]
         window = view.window
         recent = slice(-min(len(window), view.since, self.recent), None)
@@ -114,7 +121,7 @@ class Automatic(Stages):
             )
         if stage == 1:
             return None
-        if stage == 2 and forward <= min(close, backward):
+        if stage == 2 and forward <= close * min(1.0, backward):
             return 3, (
                 f"the predictor has proved itself: {forward:.2f} of plain training with it, "
                 f"{backward:.2f} without"

@@ -34,10 +34,11 @@ class Budget(Stages):
     (`View.limits`), and so is the cost ratio, if the backward gate was told one: else costs are as
     the sieve measures them, by the token.
 
-    margin: by how much the variance must be less before the gates close; they open again where it
-        is more. Wide, because choosing leaves fewer optimizer steps than a random share of the same
-        cost, and in short trainings steps are what is short.
-    patience: revealed examples that a stage lasts at least.
+    Args:
+        margin: by how much the variance must be less before the gates close; they open again where
+            it is more. Wide, because choosing leaves fewer optimizer steps than a random share of
+            the same cost, and in short trainings steps are what is short.
+        patience: revealed examples that a stage lasts at least.
     """
 
     SHARES = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)  # to be scored

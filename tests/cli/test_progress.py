@@ -27,8 +27,9 @@ def reason(method: fs.Method) -> str:
 
 
 def test_the_reason_is_the_stream_the_price_or_the_method() -> None:
-    assert reason(build("finesieve", predictor_bits=12)) == (
-        "no gate closes in the first 1024 examples, and the stream had 400"
+    short = fs.Sieve(method=fs.Full(), total=100)
+    assert why_open(short, fs.Automatic()) == (
+        "no gate closes in the first 256 examples, and the stream had 0"
     )
     dear = reason(build("finesieve", predictor_bits=12, patience=100, cost_ratio=5.0))
     found = re.match(
@@ -56,7 +57,7 @@ def test_it_is_said_where_all_was_trained_on_and_there_alone(
     assert main([*command, "--limit", "64"]) == 0
     told = capsys.readouterr().err
     assert (
-        "no time was saved: trained on everything, because no gate closes in the first 1024 "
+        "no time was saved: trained on everything, because no gate closes in the first 256 "
         "examples, and the stream had 64" in told
     ) == said
 

@@ -98,3 +98,21 @@ def test_the_books_add_up() -> None:
     assert flops["train"] == 6000 * sieve.ledger.tokens.yielded
     assert flops["score"] == 2000 * sieve.ledger.tokens.scored
     assert sieve.ledger.flops(1000, 200)["train"] == 4400 * sieve.ledger.tokens.yielded
+
+
+@pytest.mark.parametrize(("starts", "most"), [({}, 4), ({2: 0.0}, 7)])
+def test_the_clock_is_read_where_the_kind_of_work_changes(
+    starts: dict[int, float], most: int
+) -> None:
+    """Each reading is an event in a device's queue: with open gates four a step."""
+    asked = [0]
+
+    def clock() -> float:
+        asked[0] += 1
+        return float(asked[0])
+
+    method = fs.methods.registry.build("finesieve", 0, starts=starts, cost_ratio=0.3, train=0.5)
+    sieve = fs.Sieve(scorer=TableScorer(), method=method, total=1600, head_start=0, clock=clock)
+    for batch in sieve(make_batches(1600)):
+        sieve.loss(torch.ones(len(batch["labels"])), batch)
+    assert asked[0] <= most * 1600 / 8 + 20

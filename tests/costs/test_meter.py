@@ -119,3 +119,55 @@ def test_the_meter_agrees_with_the_ledger() -> None:
     assert meter.opened + meter.closed == tokens.yielded
     assert 0 < meter.scored == tokens.scored
     assert np.isclose(meter.work(2000).whole, tokens.drawn)
+
+
+def test_scoring_dearer_than_training_is_not_believed_at_once() -> None:
+    meter = Meter()
+    timed(meter, "open", 1.0)
+    timed(meter, "score", 4.0)
+    meter.scored = 1
+    costs = []
+    for _ in range(3):
+        meter.follow()
+        meter.follow()  # nothing new was timed: that is no second measurement
+        costs.append(meter.score)
+        meter.paces["score"].add(40.0, 10)
+    assert costs[:2] == [COST_RATIO, COST_RATIO]
+    assert costs[2] == pytest.approx(4.0, rel=0.05)
+
+
+def test_batches_taken_ahead_and_those_that_nobody_tells_of() -> None:
+    meter, lengths = Meter(), np.array([3, 5])
+    for _ in range(3):
+        meter.begin(True, lengths)
+    waiting, both = meter.trained(0), meter.trained(2)
+    assert waiting is not None
+    assert waiting.batches == 0
+    assert both is not None
+    assert (both.batches, both.tokens, both.padded, both.shape) == (2, 16, 20, (2, 5))
+    assert meter.trained(None) is not None  # a host that may tell yet
+    last = meter.trained(7)
+    assert last is not None
+    assert last.batches == 1
+    assert meter.trained(1) is None
+    for _ in range(70):
+        meter.begin(True, lengths)
+    never = meter.trained(None)
+    assert never is not None
+    assert never.batches == 1
+
+
+def test_what_smaller_batches_cost_follows_from_what_a_launch_takes() -> None:
+    meter, dice = Meter(), np.random.default_rng(0)
+    for size in dice.integers(50, 150, 60):
+        meter.paces["open"].add(1.0 + 0.01 * float(size), int(size))
+    meter.forward = 1000.0
+    meter.follow(opened=True)
+    assert meter.launching == pytest.approx(0.5, abs=0.05)
+    assert meter.smaller(0.5) == pytest.approx(1.5, abs=0.05)
+    assert meter.smaller(1.0) == 1.0
+    # Nothing was scored yet: ten plain batches go into one forward, with one launch.
+    assert meter.score == pytest.approx(0.3 * (1.0 + 10.0) / (2.0 * 10.0), rel=0.1)
+    again = Meter()
+    again.load_state_dict(meter.state_dict())
+    assert (again.launching, again.score) == (meter.launching, meter.score)

@@ -27,7 +27,7 @@ def automatic_method() -> Any:
         "finesieve",
         0,
         predictor_bits=10,
-        cost_ratio=0.1,
+        cost_ratio=0.2,
         patience=48,
         window=256,
         recent=96,
@@ -156,7 +156,7 @@ def automatic() -> Record:
 @golden(stages=(1, 2, 3, 1, 2, 3), weighted=True, same_as="automatic")
 def automatic_resumed() -> Record:
     """In stages 1, 2 and 3, with survivors waiting, and after the gates have opened again."""
-    return _resumed(_automatic, 7, 27, 50, 96)
+    return _resumed(_automatic, 7, 44, 60, 96)
 
 
 @golden(stages=(1, 2, 3), weighted=True)

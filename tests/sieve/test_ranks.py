@@ -155,3 +155,24 @@ def test_ranks_find_each_other_and_roll_their_own_dice(monkeypatch: pytest.Monke
     assert second != alone
     apart = fs.SieveOptions(agreement=fs.sieve.ranks.Alone())
     assert alone == ids_of(fs.Sieve(method="random", total=400, options=apart)(make_batches(400)))
+
+
+@pytest.mark.parametrize(("backend", "device"), [("nccl", "cuda:3"), ("gloo", "cpu")])
+def test_what_ranks_tell_each_other_is_where_their_backend_needs_it(
+    backend: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    make = torch.tensor
+
+    def made(values: list[float], dtype: torch.dtype, device: str) -> torch.Tensor:
+        asked.append(device)
+        return make(values, dtype=dtype)
+
+    monkeypatch.setattr(torch, "tensor", made)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    dist = torch.distributed
+    monkeypatch.setattr(dist, "get_backend", lambda group: backend)
+    monkeypatch.setattr(dist, "get_world_size", lambda group: 2)
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor, op, group: tensor.mul_(2))
+    assert fs.sieve.ranks.Ranks().mean([1.0, 0.25]) == [1.0, 0.25]
+    assert asked == [device]

@@ -43,6 +43,41 @@ def test_a_forward_gate_with_a_share_of_its_own_keeps_it() -> None:
     assert len(policy.evidence(early)) == len(bound)
 
 
+def test_the_first_stage_lasts_a_pool_and_later_ones_the_patience() -> None:
+    policy = fs.Automatic(warmup=0.0)
+    window = Window(2048)
+    size = np.random.default_rng(0).lognormal(0, 2, 256).astype(np.float32)
+
+    def ready(stage: int, since: int) -> bool:
+        return policy.evidence(View(stage, 0.5, since, 0, window))[0] == 1.0
+
+    window.add(fs.Offer(np.arange(255), loss=size[1:], size=size[1:]))
+    assert not ready(1, 255)
+    window.add(fs.Offer(np.arange(1), loss=size[:1], size=size[:1]))
+    assert ready(1, 256)
+    for _ in range(3):
+        window.add(fs.Offer(np.arange(256), loss=size, size=size))
+        assert not ready(2, window.revealed - 256)
+    window.add(fs.Offer(np.arange(256), loss=size, size=size))
+    assert ready(2, 1024)
+    assert not ready(1, 768)  # opened again: not the first stage
+
+
+def test_classes_are_priced_with_what_they_keep_at_least() -> None:
+    """A class that is small and easy makes closed gates dearer, for its examples are kept."""
+    policy, prices = fs.Automatic(patience=64), []
+    size = np.where(np.arange(64) < 16, 0.01, np.random.default_rng(0).lognormal(0, 2, 64))
+    for label in (np.zeros(64, np.int64), (np.arange(64) < 16).astype(np.int64)):
+        window = Window(64)
+        features = fs.Features(np.zeros((64, 1), np.int64), label)
+        window.add(
+            fs.Offer(np.arange(64), features=features, size=size.astype(np.float32), loss=size)
+        )
+        limits = GateLimits(backward=Limits(least=0.5, floor=0.02))
+        prices.append(policy.evidence(View(2, 0.5, 64, 0, window, limits=limits))[2])
+    assert prices[1] > prices[0] * 1.01
+
+
 def test_prices_go_by_the_settings_of_the_gates() -> None:
     """Each of them changes the price that it belongs to."""
     policy = fs.Automatic(patience=64)

@@ -234,7 +234,8 @@ def test_every_move_of_the_automatic_policy() -> None:
         (1, ready, 0.93, 0.94): 2,
         (1, 0.5, 0.5, 0.5): None,  # not every rank is ready
         (2, ready, 0.8, 0.81): None,
-        (2, ready, 0.8, 0.79): 3,
+        (2, ready, 0.8, 0.77): None,  # it saves too little
+        (2, ready, 0.8, 0.75): 3,
         (2, ready, 0.97, 0.96): None,  # a forward gate that hardly pays
         (2, ready, 1.09, 1.2): None,
         (2, ready, 1.11, 1.2): 1,

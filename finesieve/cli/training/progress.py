@@ -98,9 +98,9 @@ def why_open(sieve: Sieve, stages: Stages) -> str:
     if not isinstance(stages, Automatic):
         return "the method closed no gate before the stream ended"
     revealed = sieve.window.revealed
-    if revealed < stages.patience:
+    if revealed < stages.earliest:
         return (
-            f"no gate closes in the first {stages.patience} examples, and the stream had {revealed}"
+            f"no gate closes in the first {stages.earliest} examples, and the stream had {revealed}"
         )
     costs, limits = sieve.costs, sieve.method.limits
     view = View(1, 1.0, revealed, sieve.passes, sieve.window, costs, sieve.work(), limits)

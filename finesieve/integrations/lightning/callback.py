@@ -24,8 +24,10 @@ from torch import Tensor, nn
 try:
     from lightning.pytorch import Callback
 except ImportError as error:
+    from finesieve.errors import install
+
     raise ImportError(
-        f"finesieve.integrations.lightning needs {error.name}: pip install 'finesieve[lightning]'"
+        f"finesieve.integrations.lightning needs {error.name}: {install('lightning')}"
     ) from None
 
 from finesieve.errors import ConfigError, StateError

@@ -22,9 +22,10 @@ try:
     from transformers import Trainer
     from transformers.trainer_utils import get_last_checkpoint
 except ImportError as error:
+    from finesieve.errors import install
+
     raise ImportError(
-        f"finesieve.integrations.transformers.attach needs {error.name}: "
-        "pip install 'finesieve[hf]'"
+        f"finesieve.integrations.transformers.attach needs {error.name}: {install('hf')}"
     ) from None
 
 from finesieve.batches.carry import IDS, PREFIX, WEIGHTS, of_kind
