@@ -49,6 +49,9 @@ class SieveOptions:
         lengths: pad every batch to one of these lengths, and score in batches of `scoring_batch`
             exactly: a few fixed shapes, for `torch.compile`. Batches need an `attention_mask`.
         id_key: column with the examples' own ids; by default they are numbered as drawn.
+        save_texts: whether a saved state holds the examples that wait (some hundred, as token
+            ids), so that a resumed run goes on to the bit. False for checkpoints that are
+            published: a resumed run never trains on them, and books them as dropped.
         read_ahead: examples that the host takes before it trains on the first of them, where it
             takes more than a few batches: all those of one optimizer step, say.
         autocast: a function that gives the context in which training runs, e.g.
@@ -71,6 +74,7 @@ class SieveOptions:
     pad_values: Mapping[Any, float] | None = None
     lengths: Sequence[int] | None = None
     id_key: Hashable | None = None
+    save_texts: bool = True
     read_ahead: int = 0
     autocast: Callable[[], AbstractContextManager[Any]] | None = None
     prefix: FrozenPrefix | None = None

@@ -109,6 +109,7 @@ class Sieve:
         flow.listeners.append(self._record)
         self._loop = Loop(flow, self._beginning, self._together, total)
         self.rates = RateWatch()  # a host that answers for the learning rate says so
+        self._save_texts = given.save_texts
         self._detached = False
         # Now: what gates learn is no part of it.
         self._fingerprint = identity(self.method, given, total)
@@ -363,13 +364,15 @@ class Sieve:
     def state_dict(self, ahead: Sequence[Any] = ()) -> State:
         """Everything, as tensors, numbers, strings, lists and dicts.
 
-        Saved between two batches it resumes to the bit.
+        Saved between two batches it resumes to the bit. It holds the examples that wait, token ids
+        and all: with `SieveOptions(save_texts=False)` it does not, and a run that takes it up never
+        trains on them.
 
         Args:
             ahead: batches that a host which reads ahead has taken but not trained on; a sieve that
                 takes up the state yields them first. Without them they are lost.
         """
-        run = written(self._flow, self._beginning, self._loop, ahead)
+        run = written(self._flow, self._beginning, self._loop, ahead, self._save_texts)
         return {"fingerprint": dict(self._fingerprint), **run}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device | str = "cpu") -> None:

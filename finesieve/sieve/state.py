@@ -14,6 +14,7 @@ import torch
 
 from finesieve.batches.carry import inputs, ride
 from finesieve.batches.codec import Codec
+from finesieve.batches.padding import Column
 from finesieve.batches.rows import Rows, rows_from_state, rows_state
 from finesieve.errors import StateError
 from finesieve.gates.protocol import State
@@ -102,13 +103,16 @@ def _parts(flow: Flow) -> dict[str, Any]:
     }
 
 
-def written(flow: Flow, beginning: Beginning, loop: Loop, ahead: Iterable[Any]) -> State:
+def written(
+    flow: Flow, beginning: Beginning, loop: Loop, ahead: Iterable[Any], texts: bool = True
+) -> State:
     """Returns the state of a run, without what it must have in common with another.
 
-    ahead: batches that a host has taken and not trained on.
+    ahead: batches that a host has taken and not trained on. texts: whether the examples that wait
+    are in it.
     """
     rows = (*(_taken(flow.codec, batch) for batch in ahead), *loop.ahead)
-    return {
+    state = {
         "batch_size": flow.batch_size,
         "loaders": flow.loaders,
         "head_start": None if beginning.found is None else beginning.found.as_dict(),
@@ -120,6 +124,49 @@ def written(flow: Flow, beginning: Beginning, loop: Loop, ahead: Iterable[Any]) 
         "counters": asdict(flow.counters),
         "place": loop.place.state(),
     }
+    return state if texts else _without_texts(state)
+
+
+def _without_texts(state: State) -> State:
+    """Returns the state without anything that was made of a text: what waits is left out, and
+    booked as dropped and passed, so that the books and the learning rate go on rightly."""
+    state = dict(state)
+    holding, ledger = dict(state["holding"]), dict(state["ledger"])
+    waiting = [*holding["held"], *holding["ready"]]
+    for station, count in (
+        ("examples", lambda rows: len(rows["ids"])),
+        ("tokens", lambda rows: int(rows["lengths"].sum())),
+    ):
+        lost = sum(map(count, [*state["pool"], *waiting]))
+        ledger[station] = {**ledger[station], "dropped": ledger[station]["dropped"] + lost}
+    counters = dict(state["counters"])
+    counters["released"] += float(sum(rows["spans"].sum() for rows in waiting))
+    counters["released"] += sum(len(rows["ids"]) for rows in state["pool"])
+    learning = dict(state["learning"])
+    learning["returns"] = {**learning["returns"], "expected": [], "given": []}
+    filler = state["filler"]
+    if filler is not None:  # of weight 0: any example of its form does
+        columns = {k: _blank(c) for k, c in filler["columns"].items()}
+        filler = {**filler, "columns": columns}
+    holding |= {"held": [], "ready": [], "passed": []}
+    return {
+        **state,
+        "pool": [],
+        "holding": holding,
+        "ahead": [],
+        "filler": filler,
+        "ledger": ledger,
+        "counters": counters,
+        "learning": learning,
+    }
+
+
+def _blank(column: Column) -> Column:
+    """A column of zeros; masks stay, for attention to nothing gives NaN."""
+    if not isinstance(column, torch.Tensor):
+        return [type(x)() for x in column]
+    mask = bool(((column == 0) | (column == 1)).all())
+    return column if mask else torch.zeros_like(column)
 
 
 def _taken(codec: Codec, batch: Any) -> Rows:

@@ -97,7 +97,8 @@ def test_a_compiled_trainer_compiles_once_a_shape(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For fixed shapes, Accelerate's default: two lengths, each for the loader's batches and for
-    the survivors', and a last, smaller batch."""
+    the survivors', and a last, smaller batch. One shape may come with and without targets: the
+    model is not given them where the loss is weighed."""
     monkeypatch.setenv("ACCELERATE_DYNAMO_USE_DYNAMIC", "false")
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -116,7 +117,7 @@ def test_a_compiled_trainer_compiles_once_a_shape(
     compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     torch._dynamo.reset()
     assert {width for _, width in shapes} == {8, 16}
-    assert 2 <= compiled <= len(shapes) <= 6
+    assert 2 <= compiled <= len(shapes) + 1 <= 6
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker")
