@@ -50,9 +50,19 @@ class SieveCallback(TrainerCallback):
         self._losses = attached.losses
         if attached.filters and attached.epochs is not None and attached.sieve is not None:
             state.epoch = attached.sieve.progress * attached.epochs
+            self._bars(state.global_step, attached.sieve.progress)
         if attached.sieve is not None:
             attached.sieve.ledger.pause()
         return control
+
+    def _bars(self, step: int, progress: float) -> None:
+        """Lets progress bars end where training will, by the steps and the share of the data so
+        far: the trainer has only an upper bound of its steps."""
+        for callback in self._attached.trainer.callback_handler.callbacks:
+            for name in ("training_bar", "training_tracker"):  # in a terminal, in a notebook
+                bar = getattr(callback, name, None)
+                if getattr(bar, "total", None) and progress > 0:
+                    bar.total = max(step, round(step / progress))
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         attached = self._attached
@@ -61,6 +71,7 @@ class SieveCallback(TrainerCallback):
         if attached.sieve.passes >= attached.epochs:
             control.should_training_stop = True
             state.max_steps = state.global_step  # so far an upper bound
+            self._bars(state.global_step, 1.0)
             # As the trainer does after its last step, which it did not know for that.
             if hf_refusals.by_steps(args.save_strategy):
                 control.should_save = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,16 @@ def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     wandb.finish()
     for figure in FIGURES:
         assert summary[f"train/{figure}"] == pytest.approx(logs[-1][figure], rel=1e-5)
+
+
+def test_the_progress_bar_ends_with_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half batches could be twice as many steps; the trainer's own bar would stop at the half."""
+    host = trainer(tmp_path, disable_tqdm=False, num_train_epochs=1, logging_strategy="no")
+    hf.attach(host, closed(), **OPTIONS)
+    host.train()
+    steps = host.state.global_step
+    assert steps < 38  # of twice as many batches of 8 as 300 examples make, two a step
+    shown = re.findall(r"(\d+)%.*? (\d+)/(\d+) ", capsys.readouterr().err)
+    assert shown[-1] == ("100", str(steps), str(steps))
