@@ -149,7 +149,7 @@ def docstring_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.getbasetemp().parent / "cache"
     patch = pytest.MonkeyPatch()
     patch.setenv("FINESIEVE_CACHE", str(folder))
-    patch.setattr("finesieve.cli.training.docstrings.MOST", 1000)
+    patch.setattr("finesieve.cli.training.docstrings.MOST", 300)
     yield folder
     patch.undo()
 

@@ -56,7 +56,7 @@ def _child(run: Run, env: dict[str, str], files: tuple[str, str]) -> None:
     torch.set_num_threads(int(env.get("OMP_NUM_THREADS", "1")))
     warnings.resetwarnings()
     sys.argv = [run.module, *run.words]
-    sys.path.insert(0, str(_ROOT))
+    sys.path[:0] = [*filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), str(_ROOT)]
     try:
         runpy.run_module(run.module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
