@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from importlib.util import find_spec
@@ -16,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.elastic.multiprocessing.errors import record
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
@@ -377,7 +377,6 @@ def failing(folder: Path, rank: int) -> None:
     host.train()
 
 
-@record
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     # Resuming on several ranks, transformers 4 loads the optimizer to `cpu:0`, unknown to torch.
@@ -398,12 +397,23 @@ def main(folder: Path) -> None:
     }
     (folder / f"rank{rank}.json").write_text(json.dumps(out))
     torch.distributed.barrier()
-    failing(folder, rank)
+    try:
+        failing(folder, rank)
+    except Exception:
+        traceback.print_exc()  # else only that of the rank which failed first is told
+        raise
 
 
 if __name__ == "__main__":
     config = LaunchConfig(
-        1, 1, 2, run_id="ranks", rdzv_backend="c10d", rdzv_endpoint="localhost:0",
-        max_restarts=0, monitor_interval=0.1, start_method="fork",
+        1,
+        1,
+        2,
+        run_id="ranks",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+        start_method="fork",
     )
     elastic_launch(config, main)(Path(sys.argv[1]))

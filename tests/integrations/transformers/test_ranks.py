@@ -129,7 +129,7 @@ def test_another_number_of_ranks_is_refused(folder: Path, ranks: list[Facts]) ->
 def test_evaluation_and_logs(ranks: list[Facts]) -> None:
     for n, rank in enumerate(ranks):
         evaluated = rank["evaluated"]
-        assert evaluated["drawn"] == 2 * 80
+        assert evaluated["drawn"] == 2 * 152
         assert evaluated["evaluations"] == 3
         assert evaluated["losses"][0] == evaluated["losses"][1]
         assert evaluated["logged"] > 5
