@@ -25,7 +25,6 @@ def _stopped() -> float:
     return 0.0
 
 
-
 # ---- building
 
 
