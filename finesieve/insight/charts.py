@@ -97,13 +97,16 @@ class Frame:
         self.parts = parts
 
     def x(self, value: float) -> float:
+        """Returns the place of a value on the horizontal axis."""
         return LEFT + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
+        """Returns the place of a value on the vertical axis."""
         share = (self._height(value) - self.y0) / (self.y1 - self.y0)
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
     def svg(self, title: str) -> str:
+        """Returns the drawing as SVG."""
         return (
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
             f"{''.join(self.parts)}</svg>"

@@ -16,7 +16,7 @@ from finesieve.stages.policy import Stages, View
 
 
 def duration(seconds: float) -> str:
-    """ "8 s", "3:07 min" or "2:05 h"."""
+    """Returns a time as "8 s", "3:07 min" or "2:05 h"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -139,6 +139,7 @@ class Live:
         self._next_time, self._next_tenth, self._open = 0.0, 1, False
 
     def show(self, sieve: Sieve, total: int, elapsed: float) -> None:
+        """Shows how far the run is, now and then."""
         if self._quiet:
             return
         if self._terminal:
@@ -162,6 +163,7 @@ class Live:
         self._open = False
 
     def close(self) -> None:
+        """Ends the line."""
         if self._open:
             self._out.write("\n")
             self._out.flush()
