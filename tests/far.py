@@ -71,8 +71,8 @@ class Far(TorchDispatchMode):
         args, kwargs = tree_map(near, args), tree_map(near, kwargs)
         to = kwargs.pop("device", None)
         far = any(given) if to is None else torch.device(to).type == "cuda"
-        if name == "copy_" and len(set(given)) > 1:
-            raise AssertionError("copy_ between devices")
+        if name in ("copy_", "cat") and len(set(given)) > 1:
+            raise AssertionError(f"{name} between devices")
         moved = name == "_to_copy" and far != any(given)
         if (any(given) and name in self.READS) or (moved and not kwargs.get("non_blocking")):
             self.waits.append(name)

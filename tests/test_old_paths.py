@@ -37,7 +37,7 @@ MOVED = {  # old module: new modules, each with the public names that it took ov
         "Regression Tokens Spans"
     },
     "hf": {f"{N}.transformers.attach": "HOOKS LossFunction attach Attached head_of"},
-    "ledger": {"finesieve.costs.ledger": "Clock Counts Ledger"},
+    "ledger": {"finesieve.costs.ledger": "Counts Ledger", "finesieve.costs.timer": "Clock"},
     "lightning": {f"{N}.lightning": "LossFunction SieveCallback"},
     "predictor": {
         f"{G}.predictor": "Predictor hashed SizeRegression",

@@ -1,9 +1,9 @@
-"""`finesieve.ledger` is `finesieve.costs.ledger` now."""
-
-import sys
+"""`finesieve.ledger` is in `finesieve.costs.ledger` and `finesieve.costs.timer` now."""
 
 from finesieve._deprecated import moved
-from finesieve.costs import ledger
+from finesieve.costs.ledger import Counts, Ledger
+from finesieve.costs.timer import Clock
 
-moved("finesieve.ledger", "finesieve.costs.ledger")
-sys.modules[__name__] = ledger
+__all__ = ["Clock", "Counts", "Ledger"]
+
+moved("finesieve.ledger", "in finesieve.costs.ledger and finesieve.costs.timer")

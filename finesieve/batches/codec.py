@@ -39,6 +39,11 @@ class Codec:
         self._type: type[Any] = dict
         self._constants: dict[Hashable, Any] = {}  # what is the same in all batches
 
+    @property
+    def has_ids(self) -> bool:
+        """Whether a column holds each example's own id."""
+        return self._id_key is not None
+
     # ---- apart
 
     def note(self, batch: Any) -> None:

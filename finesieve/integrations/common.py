@@ -147,14 +147,17 @@ class Most:
     def __init__(self) -> None:
         self._most: Tensor | None = None  # float[k]
         self._sent: tuple[Tensor, torch.Event] | None = None
+        self._new = False  # whether anything was added since they were sent for
 
     def add(self, numbers: Tensor) -> None:
         """Adds numbers, float[k]; one that is no number counts as 0."""
         numbers = numbers.nan_to_num(0.0, 0.0, 0.0)
         self._most = numbers if self._most is None else torch.maximum(self._most, numbers)
+        self._new = True
 
     def read(self, wait: bool = False) -> list[float] | None:
-        """Returns the largest numbers, k of them, as far as they are known; None before that.
+        """Returns the largest numbers, k of them, as far as they are known; None before that, and
+        where nothing was added since they were sent for: a device may not have come to it yet.
 
         Args:
             wait: whether to wait for a device.
@@ -164,6 +167,9 @@ class Most:
         event = mark(self._most.device)
         if wait or event is None:
             return list(self._most.cpu().tolist())
+        if not self._new:
+            return None
+        self._new = False
         sent, copy = self._sent, self._most.to("cpu", non_blocking=True)
         event.record(torch.cuda.current_stream(self._most.device))
         self._sent = copy, event

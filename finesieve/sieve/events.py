@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from finesieve.gates.protocol import FloatArray, IntArray, Offer
+from finesieve.gates.protocol import BoolArray, FloatArray, IntArray, Offer
 
 
 def pool_event(
@@ -43,15 +43,19 @@ def pool_event(
             out[at] = values
         return out
 
-    everywhere = np.arange(offer.n)
+    def among(at: IntArray) -> BoolArray:
+        out = np.zeros(offer.n, dtype=np.bool_)
+        out[at] = True
+        return out
+
     return {
         "event": "pool",
         "stage": offer.stage,
         "ids": offer.ids,
         "predicted": spread(offer.predicted, slice(None)),
         "forward_probability": spread(q, slice(None)),
-        "scored": np.isin(everywhere, passed) & scores,
-        "kept_out": np.isin(everywhere, bad),
+        "scored": among(passed) & scores,
+        "kept_out": among(bad),
         "loss": spread(scored.loss, passed),
         "size": spread(scored.size, passed),
         "backward_probability": spread(p, passed),

@@ -38,7 +38,7 @@ class Loop:
         self._flow, self._beginning, self._together = flow, beginning, together
         self._total = total if flow.method.filters else None  # None once that was warned of, too
         self._rehearsal = Rehearsal(flow.codec, flow.method.filters)
-        self.place = Place()
+        self.place = Place(flow.codec.has_ids)
         self.ahead: list[Rows] = []
         self.resumed = False
         self.last = 0, 0

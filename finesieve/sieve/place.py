@@ -19,16 +19,23 @@ _SAME = 0.5  # of a batch's examples, from where on it is the same batch
 class Place:
     """Keeps a mark for each example of the batch drawn last.
 
-    A mark is a weighted sum of an example's whole numbers. It is computed when a state is saved,
-    from a copy of the columns that tell examples apart: of every batch that would cost too much.
+    A mark is the example's id where the batches have a column of ids. Else it is a weighted sum of
+    its whole numbers, computed when a state is saved, from a copy of the columns that tell examples
+    apart: of every batch that would cost too much.
+
+    by_ids: whether there is a column of ids.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, by_ids: bool = False) -> None:
+        self._by_ids = by_ids
         self._marks: Tensor | None = None  # int64[n]
         self._drawn: tuple[Tensor, list[Column]] | None = None  # of which there are no marks yet
 
     def note(self, rows: Rows) -> None:
         """Takes a batch as drawn; whoever is given it may change it."""
+        if self._by_ids:
+            self._marks = torch.from_numpy(rows.ids)
+            return
         columns = [c.clone() if isinstance(c, Tensor) else list(c) for c in _telling(rows.columns)]
         self._drawn = torch.from_numpy(rows.lengths), columns
 
@@ -53,9 +60,12 @@ class Place:
             StateError: if most of its examples are others.
         """
         before = self.state()
-        if before is None:
+        if before is None or len(rows) == 0:  # of an empty batch there is no mark
             return
-        now = _marks(torch.from_numpy(rows.lengths), _telling(rows.columns)).cpu()
+        if self._by_ids:
+            now = torch.from_numpy(rows.ids)
+        else:
+            now = _marks(torch.from_numpy(rows.lengths), _telling(rows.columns)).cpu()
         if len(now) == len(before) and float((now == before).float().mean()) >= _SAME:
             return
         raise StateError(
@@ -64,8 +74,7 @@ class Place:
             "and others never. Give each pass an order that can be repeated (before each pass: "
             "generator.manual_seed(seed + sieve.passes), with DataLoader(shuffle=True, "
             "generator=generator)), or save between passes. If only the collate function draws "
-            "random numbers, leave the batches out yourself and call "
-            "sieve(rest_of_the_loader, positioned=True)"
+            "random numbers, name a column of ids, id_key=, by which batches are compared then"
         )
 
 

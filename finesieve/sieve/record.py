@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from finesieve.gates.protocol import FloatArray, IntArray
+from finesieve.gates.protocol import BoolArray, FloatArray, IntArray
 from finesieve.sieve.table import Table
 
-MOST = 2_000_000  # observations kept, the newest: 24 bytes each
+MOST = 2_000_000  # observations kept, the newest: 17 bytes each
+_TOGETHER = 4096  # observations that are kept in one array: a small one has a hundred bytes besides
+_KINDS = np.int64, np.float32, np.float32, np.bool_  # of the columns
+
+Part = tuple[IntArray, FloatArray, FloatArray, BoolArray]
 
 
 class Record:
@@ -22,8 +26,9 @@ class Record:
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._parts: deque[tuple[IntArray, FloatArray, FloatArray, bool]] = deque()
-        self._held = 0
+        self._parts: deque[Part] = deque()
+        self._new: list[Part] = []  # not put together yet
+        self._held = self._waiting = 0  # observations, of all and of the new parts
 
     def __call__(self, event: dict[str, Any]) -> None:
         if event["event"] == "trained":
@@ -37,28 +42,21 @@ class Record:
         if len(ids) == 0:
             return
         size = np.full(len(ids), np.nan, dtype=np.float32) if size is None else size
-        self._parts.append((ids, loss, size, trained))
+        self._new.append((ids, loss, size, np.full(len(ids), trained)))
         self._held += len(ids)
+        self._waiting += len(ids)
+        if self._waiting >= min(_TOGETHER, self._most // 8):
+            # Copied, also lest a view keep all the losses alive that it is one of.
+            self._parts.append(_joined(self._new))
+            self._new, self._waiting = [], 0
         while self._held > self._most and len(self._parts) > 1:
             self._held -= len(self._parts.popleft()[0])
 
     def history(self) -> Table:
         """Returns every observation in order: `id`, `loss`, `gradient_norm` (NaN where it was not
         measured), and `trained`, whether the example was trained on then or only scored."""
-        parts = list(self._parts)
-
-        def joined(column: int, dtype: Any) -> Any:
-            return np.concatenate([np.empty(0, dtype), *(part[column] for part in parts)])
-
-        trained = [np.full(len(part[0]), part[3]) for part in parts]
-        return Table(
-            {
-                "id": joined(0, np.int64),
-                "loss": joined(1, np.float32),
-                "gradient_norm": joined(2, np.float32),
-                "trained": np.concatenate([np.empty(0, bool), *trained]),
-            }
-        )
+        ids, loss, size, trained = _joined([*self._parts, *self._new])
+        return Table({"id": ids, "loss": loss, "gradient_norm": size, "trained": trained})
 
     def table(self) -> Table:
         """Returns one row an example, ordered by id: `id`; `times` it was observed and `trained`
@@ -83,6 +81,16 @@ class Record:
                 "gradient_norm": norm,
             }
         )
+
+
+def _joined(parts: list[Part]) -> Part:
+    """Returns the parts one after another, column by column."""
+    columns = (
+        np.concatenate([np.empty(0, kind), *(part[i] for part in parts)])
+        for i, kind in enumerate(_KINDS)
+    )
+    ids, loss, size, trained = columns
+    return ids, loss, size, trained
 
 
 class Spikes:

@@ -201,12 +201,12 @@ class Returns:
     def _taken(self, wait: bool) -> list[_Given]:
         """Return the batches that can be read; what is on a device is only sent for unless the
         caller will wait."""
-        given, self._given = self._given, []
-        sent, self._sent = self._sent, None
-        if given and not given[-1][1].is_cpu:
-            self._sent = _Sent(given)
-            given = []
-        taken = (sent.arrived() if sent else []) + given
+        # Those of a saved state are on the host, whatever device later ones are on.
+        here = [one for one in self._given if one[1].is_cpu]
+        there = [one for one in self._given if not one[1].is_cpu]
+        self._given, sent = [], self._sent
+        self._sent = _Sent(there) if there else None
+        taken = (sent.arrived() if sent else []) + here
         if wait and self._sent:
             taken += self._sent.arrived()
             self._sent = None

@@ -1,7 +1,7 @@
 """The golden runs: small trainings, each a function without arguments that returns its record.
 
-Nothing in them depends on a clock (cost ratios are given), on dropout, or on the random state that
-the process happens to be in. Each takes a second or two at most. Here are the plain loops; those
+Nothing in them depends on a clock (it stands still), on dropout, or on the random state that the
+process happens to be in. Each takes a second or two at most. Here are the plain loops; those
 under a host library are in `host_runs.py`.
 """
 

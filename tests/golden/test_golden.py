@@ -89,6 +89,15 @@ def test_runs_depend_on_no_random_state_and_leave_it_alone() -> None:
     assert torch.get_num_threads() == threads
 
 
+def test_no_run_goes_by_what_steps_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a launch is all that a step takes, survivors would come in larger batches."""
+    monkeypatch.setattr(
+        "finesieve.costs.timer.ProgramTimer.between", lambda self, first, last: float(last > first)
+    )
+    wrong, _ = compared(RUNS["paper"], RUNS["paper"].run())
+    assert not wrong
+
+
 @pytest.fixture
 def record() -> Record:
     return load(FOLDER / "by-hand.npz")[0]

@@ -99,6 +99,42 @@ def test_the_place_is_not_asked_for_where_the_loader_starts_there() -> None:
     assert resumed(state, rest[::-1], positioned=True) > 0
 
 
+def test_an_empty_batch_drawn_last_is_no_other_order() -> None:
+    empty = {k: v[:0] for k, v in BATCHES[0].items()}
+    batches = [*BATCHES[:2], empty, *BATCHES[2:]]
+    first = small_sieve(total=640, method=fs.methods.registry.build("full"))
+    stream = first(batches)
+    for _ in range(2):
+        next(stream)
+    state = first.state_dict()
+    state["counters"]["batches_in_pass"] += 1  # the empty one, looked for what comes next
+    second = small_sieve(total=640, method=fs.methods.registry.build("full"))
+    second.load_state_dict(state)
+    assert sum(1 for _ in second(batches)) == len(BATCHES) - 2
+
+
+def test_examples_with_ids_are_known_again_whatever_the_collate_function_draws() -> None:
+    def numbered(seed: int) -> list[Any]:
+        dice = torch.Generator().manual_seed(seed)
+        return [
+            {**b, "id": torch.arange(8 * i, 8 * i + 8)}
+            | {"input_ids": torch.randint(1, 100, b["input_ids"].shape, generator=dice)}
+            for i, b in enumerate(BATCHES)
+        ]
+
+    first = small_sieve(total=640, id_key="id")
+    next(first(numbered(0)))
+    state = first.state_dict()
+    for batches, refused in ((numbered(1), False), (numbered(1)[::-1], True)):
+        second = small_sieve(total=640, id_key="id")
+        second.load_state_dict(state)
+        if refused:
+            with pytest.raises(fs.StateError, match="id_key=, by which batches are compared"):
+                next(second(batches))
+        else:
+            assert next(second(batches))["id"].tolist() == list(range(8, 16))
+
+
 def test_a_state_without_a_mark_is_taken_up() -> None:
     """One that was saved before marks were."""
     state = interrupted(BATCHES)

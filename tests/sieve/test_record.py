@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +54,19 @@ def test_old_observations_are_forgotten() -> None:
     for i in range(4):
         record(trained([2 * i, 2 * i + 1], [1.0, 2.0]))
     assert record.history()["id"].tolist() == [4, 5, 6, 7]
+
+
+def test_a_million_small_batches_take_the_memory_of_their_numbers() -> None:
+    """Batches of one example, each loss a view of many: 17 bytes an observation, and a little."""
+    record, few = Record(), 20_000
+    tracemalloc.start()
+    for i in range(few):
+        losses = np.zeros(100, dtype=np.float32)
+        record({"event": "trained", "ids": np.array([i]), "loss": losses[:1]})
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert record.history().rows == few
+    assert taken < 17 * few + 4096 * 1000
 
 
 def test_first_and_last_loss_and_times() -> None:

@@ -96,6 +96,22 @@ def test_closed_gates_wait_once_a_pool(device: Far, tokens: bool, start: int) ->
     assert len(device.waits) == 512 // 64 + 1, device.waits  # and for the last losses of the pass
 
 
+def test_a_state_may_be_saved_while_losses_are_on_the_device(device: Far) -> None:
+    """What was saved is on the host then, and what comes back later is on the device."""
+    model = Bags(words=False)
+    model.embed.weight = nn.Parameter(to_device(model.embed.weight, FAR), requires_grad=False)
+    method = methods.registry.build("finesieve", 0, starts={2: 1.0}, predictor_bits=10)
+    options = fs.SieveOptions(pool=64, clock=lambda: 0.0)
+    sieve = fs.Sieve(model, method, head=fs.heads.SingleLabel(), total=1024, options=options)
+    for count, batch in enumerate(sieve(make_batches(512, batch=16))):
+        given = {k: to_device(v, FAR) for k, v in batch.items()}
+        logits = model(**{k: v for k, v in inputs(given).items() if k != "labels"})
+        sieve.loss(F.cross_entropy(logits, given["labels"], reduction="none"), given)
+        if count == 3:
+            sieve.state_dict()
+    assert sieve.window.revealed == 512
+
+
 def test_a_wait_is_noticed(device: Far) -> None:
     there = to_device(torch.ones(3), FAR)
     assert device.waits == []

@@ -1,5 +1,5 @@
 """Lightning's Trainer: a callback that wraps the train loader."""
 
-from finesieve.integrations.lightning.callback import SieveCallback, attach
+from finesieve.integrations.lightning.callback import LossFunction, SieveCallback, attach
 
-__all__ = ["SieveCallback", "attach"]
+__all__ = ["LossFunction", "SieveCallback", "attach"]

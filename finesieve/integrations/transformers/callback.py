@@ -60,7 +60,7 @@ class SieveCallback(TrainerCallback):
         far: the trainer has only an upper bound of its steps."""
         for callback in self._attached.trainer.callback_handler.callbacks:
             for name in ("training_bar", "training_tracker"):  # in a terminal, in a notebook
-                bar = getattr(callback, name, None)
+                bar: Any = getattr(callback, name, None)
                 if getattr(bar, "total", None) and progress > 0:
                     bar.total = max(step, round(step / progress))
 

@@ -22,6 +22,7 @@ pytest.importorskip("lightning")
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from finesieve.integrations.lightning import SieveCallback
+from finesieve.integrations.lightning.checks import check_sampler
 from tests.integrations.lightning.kit import (
     QUIET,
     ROWS,
@@ -172,11 +173,9 @@ class _Two:
 
 
 def test_a_loader_must_be_sharded_over_devices() -> None:
-    callback = sieved()
-    callback._trainer = _Two()
     with pytest.raises(fs.ConfigError, match=r"DistributedSampler\(data, trainer.world_size"):
-        callback._check_sampler(loader())
-    callback._check_sampler(loader(sampler=DistributedSampler(ROWS, 2, 0)))
+        check_sampler(_Two(), loader())
+    check_sampler(_Two(), loader(sampler=DistributedSampler(ROWS, 2, 0)))
 
 
 def test_scored_as_it_is_trained_on(tmp_path: Path) -> None:
