@@ -173,7 +173,7 @@ def chart(
         )
     for s in drawn:
         at = [(frame.x(x), frame.y(y)) for x, y in s.points]
-        if s.kind == "dots":
+        if s.kind == "dots" or len(at) == 1:  # a line of one point would not be seen
             for (x, y), label in zip(at, s.labels or [s.name] * len(at), strict=True):
                 frame.parts.append(_dot(x, y, label, s.color))
             continue
