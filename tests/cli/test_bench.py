@@ -205,7 +205,7 @@ def fake_bench(
         str(tmp_path),
         str(tmp_path / "out"),
         1,
-        say=lambda text: None,
+        say=print,
     )
     shares: list[float] = []
 
@@ -228,7 +228,7 @@ def fake_bench(
 
 
 def test_equal_time_is_met_although_the_pace_differs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A rival that costs 8 % more an example and 2 s besides: the second try meets the time."""
     made, shares = fake_bench(tmp_path, monkeypatch, lambda s: 108 * s + 2, lambda n: 1.0)
@@ -238,6 +238,8 @@ def test_equal_time_is_met_although_the_pace_differs(
     assert abs(equal["ratio"] - 1) <= 0.03
     assert len(shares) == equal["attempts"] == 2
     assert records[RIVAL]["config"]["settings"]["share"] == shares[-1] == equal["share"]
+    tries = re.findall(r"took ([\d.]+) of finesieve's time with", capsys.readouterr().out)
+    assert [abs(float(ratio) - 1) <= 0.03 for ratio in tries] == [False, True]
     made.run()
     assert len(shares) == 2  # what was met is not run again
     more = Bench(replace(made.suite, seeds=3), str(tmp_path), str(made.output), 1, say=print)
