@@ -29,6 +29,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--data-dir", help="folder with the benchmark datasets, for -m shared")
 
 
+# What takes longest comes first: a long file that is begun last keeps one process waiting.
+LONGEST = (
+    "integrations/transformers/test_ranks.py",
+    "integrations/transformers/test_attach.py",
+    "integrations/transformers/test_settings.py",
+    "cli/test_bench.py",
+    "cli/test_main.py",
+    "sieve/test_sieve.py",
+    "sieve/test_ranks.py",
+    "integrations/lightning/test_lightning.py",
+    "integrations/transformers/test_totals.py",
+    "integrations/transformers/test_sentence_transformers.py",
+    "integrations/transformers/test_trl.py",
+    "scoring/test_head_start.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # pytest-xdist's order is by the number of tests
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    there = {Path(__file__).parent / name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: there.get(item.path, len(there)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> None:
     torch.set_num_threads(THREADS)

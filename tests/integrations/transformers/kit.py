@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,20 @@ SMALL = {
 }
 
 
+@functools.cache
+def texts(n: int) -> list[Tensor]:
+    """Token ids of n texts."""
+    dice = np.random.default_rng(5)
+    lengths = dice.integers(4, 16, n)
+    return [torch.from_numpy(dice.integers(3, 60, length)) for length in lengths]
+
+
 class Data(torch.utils.data.Dataset[dict[str, Tensor]]):
     """Token ids of which the first decides the label; most examples are soon learned."""
 
     def __init__(self, n: int, labels: Any = None, **more: Any) -> None:
-        dice = np.random.default_rng(5)
-        lengths = dice.integers(4, 16, n)
         self.rows = []
-        for i, length in enumerate(lengths):
-            ids = torch.from_numpy(dice.integers(3, 60, length))
+        for i, ids in enumerate(texts(n)):
             label = int(ids[0] > 30) if labels is None else labels(i, ids)
             self.rows.append(
                 {"input_ids": ids, "labels": label, **{k: f(i, ids) for k, f in more.items()}}

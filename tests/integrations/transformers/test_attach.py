@@ -476,7 +476,7 @@ def test_a_random_subset_trains_on_the_head_that_is_given(tmp_path: Path, share:
         host.train()
         assert attached.sieve is not None
         # From a few steps on, all are said to be of the class of the heavy weight.
-        batch = collate([Data(300)[i] for i in range(300)])
+        batch = collate(Data(300).rows)
         del batch["labels"]
         with torch.no_grad():
             ends.append(float((host.model(**batch).logits.argmax(-1) == 1).float().mean()))
