@@ -135,13 +135,6 @@ def test_examples_with_ids_are_known_again_whatever_the_collate_function_draws()
             assert next(second(batches))["id"].tolist() == list(range(8, 16))
 
 
-def test_a_state_without_a_mark_is_taken_up() -> None:
-    """One that was saved before marks were."""
-    state = interrupted(BATCHES)
-    del state["place"]
-    assert resumed(state, BATCHES[::-1]) > 0
-
-
 def test_a_longer_run_goes_on_and_a_shorter_one_is_refused() -> None:
     """More epochs for a run that is resumed, also for one that had ended."""
     for stop in (None, 30):
