@@ -8,6 +8,7 @@ modules, random generators and settings of its own.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -42,6 +43,7 @@ class Run:
 
 
 def _child(run: Run, env: dict[str, str], files: tuple[str, str]) -> None:
+    gc.freeze()  # what was imported before is not looked through again
     for number, name in zip((1, 2), files, strict=True):
         file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
@@ -56,7 +58,7 @@ def _child(run: Run, env: dict[str, str], files: tuple[str, str]) -> None:
     torch.set_num_threads(int(env.get("OMP_NUM_THREADS", "1")))
     warnings.resetwarnings()
     sys.argv = [run.module, *run.words]
-    sys.path.insert(0, str(_ROOT))
+    sys.path[:0] = [*filter(None, env.get("PYTHONPATH", "").split(os.pathsep)), str(_ROOT)]
     try:
         runpy.run_module(run.module, run_name="__main__", alter_sys=True)
     except SystemExit as end:

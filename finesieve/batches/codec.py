@@ -66,6 +66,7 @@ class Codec:
         self._form = form
 
     def unpack(self, batch: Any, first_id: int) -> Rows:
+        """Takes a batch of the loader's apart into rows."""
         self.note(batch)
         columns: dict[Hashable, Column]
         if isinstance(batch, Tensor):
@@ -323,6 +324,7 @@ class Codec:
     # ---- state
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {
             "form": self._form,
             "padding": self._padding.state_dict(),
@@ -330,6 +332,7 @@ class Codec:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         if self._form not in (None, state["form"]):
             raise StateError(
                 f"the state is of {state['form']} batches, the loader's are {self._form}"

@@ -297,6 +297,7 @@ class Padding:
     # ---- state
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {
             "found": dict(self._found),
             "left": self._left,
@@ -305,5 +306,6 @@ class Padding:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._found, self._left = dict(state["found"]), state["left"]
         self._apart, self._labels = set(state["apart"]), state["labels"]

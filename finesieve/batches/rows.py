@@ -43,6 +43,7 @@ class Rows:
 
 
 def rows_state(rows: Rows) -> State:
+    """Returns rows as tensors and plain types."""
     return {
         "columns": {
             k: c.cpu() if isinstance(c, Tensor) else list(c) for k, c in rows.columns.items()

@@ -58,6 +58,7 @@ class Holding:
 
     @property
     def ready(self) -> bool:
+        """Returns whether a batch is ready."""
         return bool(self._ready)
 
     def next(self) -> tuple[Rows, bool]:
@@ -110,6 +111,7 @@ class Holding:
         return idle
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {
             "dice": self._dice.state_dict(),
             "held": [rows_state(r) for r in self._held],
@@ -120,6 +122,7 @@ class Holding:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
+        """Takes up what `state_dict` returned."""
         self._dice.load_state_dict(state["dice"])
         self._held = [rows_from_state(s, device) for s in state["held"]]
         self._ready, self._count, self._tokens = deque(), 0, {False: 0, True: 0}

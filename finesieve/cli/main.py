@@ -37,6 +37,7 @@ def _rate(text: str) -> float | None:
 
 
 def config_of(args: argparse.Namespace, **more: Any) -> Config:
+    """Returns the configuration that the arguments say."""
     same = (
         "train",
         "model",

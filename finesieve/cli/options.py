@@ -171,6 +171,7 @@ on a random subset, until choosing examples is measured to be the better use of 
 
 
 def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     top = argparse.ArgumentParser(
         prog="finesieve",
         description="Fine-tune a text classifier without spending compute on examples that teach "

@@ -69,7 +69,7 @@ def pack_examples(loss: npt.ArrayLike, right: npt.ArrayLike) -> dict[str, Any]:
 
 
 def unpack_examples(packed: Mapping[str, Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """loss float64[n], right bool[n]."""
+    """Returns losses, float64[n], and which predictions were right, bool[n]."""
     loss = np.frombuffer(base64.b64decode(packed["loss"]), dtype="<f2").astype(np.float64)
     bits = np.unpackbits(np.frombuffer(base64.b64decode(packed["right"]), dtype=np.uint8))
     return loss, bits[: len(loss)].astype(bool)

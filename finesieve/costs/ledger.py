@@ -60,6 +60,7 @@ class Ledger:
         self.watch.pause()
 
     def count(self, station: str, examples: int, tokens: int) -> None:
+        """Adds examples and tokens to a station."""
         setattr(self.examples, station, getattr(self.examples, station) + examples)
         setattr(self.tokens, station, getattr(self.tokens, station) + tokens)
 
@@ -79,6 +80,7 @@ class Ledger:
         }
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {
             "examples": asdict(self.examples),
             "tokens": asdict(self.tokens),
@@ -86,6 +88,7 @@ class Ledger:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self.examples = Counts(**state["examples"])
         self.tokens = Counts(**state["tokens"])
         self.watch.seconds.update(state["seconds"])

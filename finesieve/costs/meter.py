@@ -95,6 +95,7 @@ class Meter:
 
     @property
     def ratio(self) -> float:
+        """Returns seconds to score a token over seconds to train on one of a survivor."""
         return self.score / self.train
 
     def draw(self, examples: int, tokens: int) -> None:
@@ -250,12 +251,14 @@ class Meter:
         return Work(self.opened + opened, self.closed + closed, self.scored, whole)
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {
             **{name: getattr(self, name) for name in _KEPT},
             "paces": {name: pace.state_dict() for name, pace in self.paces.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         for name in _KEPT:
             setattr(self, name, state[name])
         for name, pace in self.paces.items():

@@ -184,6 +184,7 @@ class Pace:
         return None if line is None else line.per_token()
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {
             "count": self.count,
             "recent": [list(one) for one in self._recent],
@@ -191,6 +192,7 @@ class Pace:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self.count = self._asked = state["count"]
         self._launch = state["launch"]
         self._recent = deque((Seen(*one) for one in state["recent"]), maxlen=_RECENT)

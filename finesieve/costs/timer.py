@@ -58,9 +58,11 @@ class ProgramTimer:
         self.mark, self.trusted = clock, trusted
 
     def reached(self, mark: float) -> bool:
+        """Returns True: nothing runs behind."""
         return True
 
     def between(self, first: float, last: float) -> float:
+        """Returns the seconds between two marks."""
         return last - first
 
 
@@ -92,13 +94,17 @@ class DeviceTimer:
         self._devices, self.trusted = list(devices), True
 
     def mark(self) -> list[Any]:
+        """Puts an event into the queue of each device."""
         found = self._asked(lambda: [recorded(device) for device in self._devices])
         return found or []
 
     def reached(self, mark: list[Any]) -> bool:
+        """Returns whether every device has come to the mark; waits for none."""
         return self._asked(lambda: all(event.query() for event in mark)) is not False
 
     def between(self, first: list[Any], last: list[Any]) -> float:
+        """Returns the seconds between two marks; waits for the last one. NaN if unknown."""
+
         def seconds() -> float:
             for event in last:
                 if not event.query():

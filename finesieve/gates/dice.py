@@ -56,12 +56,15 @@ class Dice:
         return keep
 
     def permutation(self, n: int) -> IntArray:
+        """Returns 0 to n - 1 in random order, int64[n]."""
         return torch.randperm(n, generator=self._generator).numpy()
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._generator.set_state(state["generator"])
 
 

@@ -33,9 +33,11 @@ class PredictorGate(Gate):
         self._dice = Dice(seed, "audit")
 
     def predict(self, offer: Offer) -> FloatArray:
+        """Returns the predicted sizes, float32[n], or None where nothing is known."""
         return self.predictor.predict(offer)
 
     def decide(self, offer: Offer) -> Verdict:
+        """Decides which of the offered examples go on (see `Gate.decide`)."""
         predicted = self.predict(offer) if offer.predicted is None else offer.predicted
         verdict = self.rule.decide(replace(offer, size=predicted, predicted=predicted))
         audited = self._dice.uniform(offer.n) < self.audit
@@ -45,19 +47,24 @@ class PredictorGate(Gate):
         return Verdict(verdict.keep | audited, p, audited)
 
     def learn(self, offer: Offer) -> None:
+        """Learns from examples whose losses are known (see `Gate.learn`)."""
         self.predictor.learn(offer)
         self.rule.learn(offer)
 
     def limits(self) -> Limits:
+        """Returns the floors and shares that policies price this gate with."""
         return replace(self.rule.limits(), audit=self.audit)
 
     def shared(self) -> list[float]:
+        """Returns the numbers that all ranks should have alike."""
         return self.rule.shared()
 
     def agree(self, values: list[float]) -> None:
+        """Takes over the mean of `shared` over ranks."""
         self.rule.agree(values)
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {
             "predictor": self.predictor.state_dict(),
             "rule": self.rule.state_dict(),
@@ -65,6 +72,7 @@ class PredictorGate(Gate):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self.predictor.load_state_dict(state["predictor"])
         self.rule.load_state_dict(state["rule"])
         self._dice.load_state_dict(state["dice"])

@@ -84,7 +84,7 @@ def _without_dice(state: Any) -> Any:
 
 
 def law_answers_every_example(factory: Factory) -> None:
-    """keep is bool[n], probability None or float[n] in [0, 1] and above 0 where kept."""
+    """A verdict has keep, bool[n], and probability, None or float[n] in [0, 1], not 0 if kept."""
     gate = _trained(factory)
     for offer in sample_offers(1):
         verdict = gate.decide(offer).check(offer.n, gate)

@@ -35,10 +35,14 @@ class Predictor(ABC):
         """Learn from an offer whose sizes (or verdicts) are known."""
 
     @abstractmethod
-    def state_dict(self) -> State: ...
+    def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
+        ...
 
     @abstractmethod
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
+        ...
 
 
 def hashed(features: Features, bits: int, bigrams: bool) -> npt.NDArray[np.int64]:
@@ -151,9 +155,11 @@ class SizeRegression(Predictor):
         return np.asarray(np.log(np.maximum(targets, 1.0)), dtype=np.float32)
 
     def predict(self, offer: Offer) -> FloatArray:
+        """Returns the predicted sizes, float32[n], or None where nothing is known."""
         return self._forward(offer)[-1]
 
     def learn(self, offer: Offer) -> None:
+        """Learns from examples whose losses are known (see `Gate.learn`)."""
         size = np.asarray(offer.need("size", self), dtype=np.float32)
         if len(size) == 0:
             return
@@ -186,6 +192,7 @@ class SizeRegression(Predictor):
         self._memory[offer.ids & (len(self._memory) - 1)] = np.clip(relative, -4.0, 4.0)
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {
             "weight": torch.from_numpy(self._weight.copy()),
             "square": torch.from_numpy(self._square.copy()),
@@ -197,6 +204,7 @@ class SizeRegression(Predictor):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._last = None
         self._weight = state["weight"].numpy().copy()
         self._square = state["square"].numpy().copy()

@@ -40,6 +40,7 @@ class Features:
     targets: FloatArray | None = None
 
     def take(self, index: IntArray) -> Features:
+        """Returns the features of the chosen examples."""
         targets = None if self.targets is None else self.targets[index]
         return Features(self.tokens[index], self.cross[index], targets)
 
@@ -79,6 +80,7 @@ class Offer:
 
     @property
     def n(self) -> int:
+        """Returns the number of examples."""
         return len(self.ids)
 
     def take(self, index: IntArray) -> Offer:
@@ -200,6 +202,7 @@ class Gate(ABC):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         if state:
             raise StateError(
                 f"state with {sorted(state)} offered to {type(self).__name__}, which has none: "

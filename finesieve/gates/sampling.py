@@ -16,7 +16,7 @@ Array = npt.NDArray[np.float64]
 
 
 def inclusion(sizes: npt.ArrayLike, threshold: float | Array, floor: float = 0.0) -> Array:
-    """p = min(1, max(size / threshold, floor)), float64 of the shape of `sizes`.
+    """Returns p = min(1, max(size / threshold, floor)), float64 of the shape of `sizes`.
 
     Threshold sampling: Duffield, Lund & Thorup, "Learn more, sample less", 2005. For a given
     expected number kept no other choice of probabilities has a smaller variance of the sum.
@@ -224,6 +224,7 @@ class ThresholdSampling(Gate):
         self._dice = Dice(seed, "threshold sampling")
 
     def decide(self, offer: Offer) -> Verdict:
+        """Decides which of the offered examples go on (see `Gate.decide`)."""
         sizes = np.asarray(offer.need("size", self), dtype=np.float64)
         if offer.probability is not None:
             sizes = sizes / offer.probability
@@ -249,10 +250,13 @@ class ThresholdSampling(Gate):
         return Verdict(keep, p, threshold=threshold)
 
     def limits(self) -> Limits:
+        """Returns the floors and shares that policies price this gate with."""
         return Limits(self.share, self.least, self.floor, cost_ratio=self.cost_ratio)
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {"dice": self._dice.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._dice.load_state_dict(state["dice"])

@@ -16,9 +16,11 @@ class Open(Gate):
     """Everything goes on, with weight 1."""
 
     def decide(self, offer: Offer) -> Verdict:
+        """Decides which of the offered examples go on (see `Gate.decide`)."""
         return Verdict(np.ones(offer.n, dtype=np.bool_))
 
     def limits(self) -> Limits:
+        """Returns the floors and shares that policies price this gate with."""
         return Limits(share=1.0)
 
 
@@ -37,6 +39,7 @@ class Random(Gate):
         self._dice = Dice(seed, "random")
 
     def decide(self, offer: Offer) -> Verdict:
+        """Decides which of the offered examples go on (see `Gate.decide`)."""
         share = self.share if offer.share is None else offer.share
         if self.systematic:
             keep = self._dice.systematic(np.full(offer.n, share), strata(offer))
@@ -45,10 +48,13 @@ class Random(Gate):
         return Verdict(keep, np.full(offer.n, share, dtype=np.float32))
 
     def limits(self) -> Limits:
+        """Returns the floors and shares that policies price this gate with."""
         return Limits(self.share)
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {"dice": self._dice.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._dice.load_state_dict(state["dice"])

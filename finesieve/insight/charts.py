@@ -97,13 +97,16 @@ class Frame:
         self.parts = parts
 
     def x(self, value: float) -> float:
+        """Returns the place of a value on the horizontal axis."""
         return LEFT + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
+        """Returns the place of a value on the vertical axis."""
         share = (self._height(value) - self.y0) / (self.y1 - self.y0)
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
     def svg(self, title: str) -> str:
+        """Returns the drawing as SVG."""
         return (
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
             f"{''.join(self.parts)}</svg>"
@@ -170,7 +173,7 @@ def chart(
         )
     for s in drawn:
         at = [(frame.x(x), frame.y(y)) for x, y in s.points]
-        if s.kind == "dots":
+        if s.kind == "dots" or len(at) == 1:  # a line of one point would not be seen
             for (x, y), label in zip(at, s.labels or [s.name] * len(at), strict=True):
                 frame.parts.append(_dot(x, y, label, s.color))
             continue

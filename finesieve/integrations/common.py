@@ -131,9 +131,11 @@ class Driven(Wrapper, StreamSchedule, LRScheduler):
         return self._inner.get_last_lr()
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return StreamSchedule.state_dict(self)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         StreamSchedule.load_state_dict(self, state_dict)
 
 
@@ -215,6 +217,7 @@ def unserved(
 
 
 def sized(loader: Any) -> bool:
+    """Returns the number of examples of a dataset, or None if it does not tell."""
     try:
         len(loader)
     except TypeError:
@@ -252,6 +255,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any]) -> None:
+    """Sets the random state that a loader draws its order from."""
     kind, keys, *rest = state["numpy"]
     random.setstate(state["python"])
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))

@@ -31,6 +31,7 @@ class Recipe(ABC):
     """
 
     def __new__(cls, *args: Any, **settings: Any) -> Recipe:
+        """Checks the names of the settings, so that a wrong one is told with the nearest."""
         check_names(cls, settings)
         return super().__new__(cls)
 

@@ -164,6 +164,7 @@ class SingleLabel(Head):
         return logits.float(), target(batch, self.targets[0])
 
     def losses(self, outputs: Any, batch: Any) -> Tensor:
+        """Returns the loss of each example, float32[n], with gradient."""
         logits, labels = self._both(outputs, batch)
         labels = to_device(labels, logits.device)
         losses = F.cross_entropy(
@@ -172,6 +173,7 @@ class SingleLabel(Head):
         return losses if self.class_weights is None else losses * self._weights(labels)
 
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
+        """Returns the norm of each loss's gradient by its outputs, float32[n]."""
         logits, labels = self._both(outputs, batch)
         check_classes(labels, logits.shape[1], (len(logits),), ignored=False)
         seen, labels = labels, to_device(labels, logits.device)
@@ -188,6 +190,7 @@ class SingleLabel(Head):
         return to_device(self.class_weights.float(), labels.device)[labels]
 
     def features(self) -> FeatureFunction:
+        """Returns what the predictor looks at."""
         return token_features(labels=self.targets[0])
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
@@ -214,6 +217,7 @@ class Choice(SingleLabel):
     """Multiple choice: logits [n, choices], labels int[n], tokens int[n, choices, length]."""
 
     def features(self) -> FeatureFunction:
+        """Returns what the predictor looks at."""
         return choice_features(labels=self.targets[0])
 
 
@@ -236,15 +240,18 @@ class MultiLabel(Head):
         return logits.float(), labels.float()
 
     def losses(self, outputs: Any, batch: Any) -> Tensor:
+        """Returns the loss of each example, float32[n], with gradient."""
         logits, labels = self._both(outputs, batch)
         return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
 
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
+        """Returns the norm of each loss's gradient by its outputs, float32[n]."""
         logits, labels = self._both(outputs, batch)
         error = torch.sigmoid(logits) - labels
         return _norm(error) / logits.shape[1]
 
     def features(self) -> FeatureFunction:
+        """Returns what the predictor looks at."""
         return token_features(labels=self.targets[0])
 
 
@@ -270,13 +277,16 @@ class Regression(Head):
         return predicted - labels.reshape(predicted.shape)
 
     def losses(self, outputs: Any, batch: Any) -> Tensor:
+        """Returns the loss of each example, float32[n], with gradient."""
         return self._error(outputs, batch).square().mean(dim=1)
 
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
+        """Returns the norm of each loss's gradient by its outputs, float32[n]."""
         error = self._error(outputs, batch)
         return 2.0 * _norm(error) / error.shape[1]
 
     def features(self) -> FeatureFunction:
+        """Returns what the predictor looks at."""
         return token_features(labels=self.targets[0])
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
@@ -333,6 +343,7 @@ class Tokens(Head):
         return logits, labels, count
 
     def losses(self, outputs: Any, batch: Any) -> Tensor:
+        """Returns the loss of each example, float32[n], with gradient."""
         logits, labels, count = self._all(outputs, batch)
         labels = to_device(labels, logits.device)
         each = F.cross_entropy(
@@ -345,10 +356,12 @@ class Tokens(Head):
         return each.view(labels.shape).sum(dim=1) / count
 
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
+        """Returns the norm of each loss's gradient by its outputs, float32[n]."""
         return self.both(outputs, batch)[1]
 
     @torch.no_grad()
     def both(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
+        """Returns losses and sizes, float32[n] each, without gradient."""
         logits, labels, count = self._all(outputs, batch)
         check_classes(labels, logits.shape[2], tuple(logits.shape[:2]), ignored=True)
         if labels.device.type == "cpu":
@@ -372,6 +385,7 @@ class Tokens(Head):
         return losses.sum(dim=1) / count, squares.sum(dim=1).sqrt() / count
 
     def features(self) -> FeatureFunction:
+        """Returns what the predictor looks at."""
         if self.shift:
             return target_features(self.targets[0])
         return token_features(labels=None, targets=self.targets[0])
@@ -414,6 +428,7 @@ class Spans(Head):
         return parts
 
     def losses(self, outputs: Any, batch: Any) -> Tensor:
+        """Returns the loss of each example, float32[n], with gradient."""
         both = [
             F.cross_entropy(logits, at, ignore_index=logits.shape[1], reduction="none")
             for logits, at in self._parts(outputs, batch)
@@ -421,6 +436,7 @@ class Spans(Head):
         return (both[0] + both[1]) / 2.0
 
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
+        """Returns the norm of each loss's gradient by its outputs, float32[n]."""
         squares = []
         for logits, at in self._parts(outputs, batch):
             width = logits.shape[1]

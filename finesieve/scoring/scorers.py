@@ -233,11 +233,13 @@ class Task(Scorer):
         )
 
     def __call__(self, batch: Any) -> Scores:
+        """Scores a batch of the loader's form; waits for the device."""
         loss, size, prefix = self.launch(batch)
         assert size is not None
         return Scores(loss.float().cpu().numpy(), size.float().cpu().numpy(), prefix)
 
     def launch(self, batch: Any) -> Launched:
+        """Scores a batch and leaves the scores on the device (see `Launched`)."""
         keeping: AbstractContextManager[list[Tensor]] = nullcontext([])
         if self._prefix:
             keeping = self._prefix.keeping()
@@ -264,6 +266,7 @@ class Task(Scorer):
         return model(*(to_device(x, device) for x in rest)), {self.head.targets[0]: labels}
 
     def last_layer(self, batch: Any) -> LastLayer | None:
+        """Returns what the last linear layer is given for a batch (see `Scorer.last_layer`)."""
         if not self.head.fits or self._kept:
             return None
         # The layers of a compiled model show their calls only when it runs as it was written.
@@ -283,9 +286,11 @@ class Task(Scorer):
         return LastLayer(layer, given.float().clone(), self.head, targets, tuple(logits.shape[1:]))
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
+        """Returns the sizes that go with training losses, float32[n]."""
         return self.head.size_of_loss(loss)
 
     def features(self) -> FeatureFunction:
+        """Returns what the predictor looks at."""
         return self.head.features()
 
 
@@ -333,10 +338,12 @@ class PerExample(Scorer):
         return room_of(self.model, bool(self._wide))
 
     def __call__(self, batch: Any) -> Scores:
+        """Scores a batch of the loader's form; waits for the device."""
         loss = self.launch(batch).loss.float().cpu().numpy()
         return Scores(loss, self.size_of_loss(loss))
 
     def launch(self, batch: Any) -> Launched:
+        """Scores a batch and leaves the scores on the device (see `Launched`)."""
         if isinstance(batch, Mapping):
             n = len(next(iter(batch.values())))
         else:
@@ -363,6 +370,7 @@ class PerExample(Scorer):
             hook.remove()
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
+        """Returns the sizes that go with training losses, float32[n]."""
         if self._size is None:
             return np.maximum(loss, 0.0).astype(np.float32)
         return np.asarray(self._size(loss), dtype=np.float32)

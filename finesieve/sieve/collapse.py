@@ -57,6 +57,7 @@ class CollapseWatch:
             )
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {
             "recent": torch.from_numpy(self._recent.copy()),
             "baseline": self._baseline,
@@ -64,5 +65,6 @@ class CollapseWatch:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._recent = state["recent"].numpy().copy()
         self._baseline, self.warned = state["baseline"], state["warned"]

@@ -186,8 +186,10 @@ class Learning:
         return {"window": self.window, "collapse": self._collapse, "returns": self._returns}
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])

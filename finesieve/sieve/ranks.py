@@ -23,6 +23,7 @@ class Alone:
     """One process: what it says is agreed."""
 
     def mean(self, values: list[float]) -> list[float]:
+        """Returns the values."""
         return values
 
 
@@ -42,6 +43,7 @@ class Ranks:
         return dist.get_rank(self._group) if dist.is_initialized() else 0
 
     def mean(self, values: list[float]) -> list[float]:
+        """Returns the mean over ranks, place by place."""
         if self._device is None:
             gpu = "nccl" in str(dist.get_backend(self._group))
             self._device = f"cuda:{torch.cuda.current_device()}" if gpu else "cpu"

@@ -31,6 +31,7 @@ class Record:
         self._held = self._waiting = 0  # observations, of all and of the new parts
 
     def __call__(self, event: dict[str, Any]) -> None:
+        """Takes in an event of the sieve."""
         if event["event"] == "trained":
             ids, loss = event["ids"], event["loss"]
             self._add(ids, loss, event.get("size"), True)
@@ -111,6 +112,7 @@ class Spikes:
         self._means: deque[float] = deque(maxlen=batches)
 
     def __call__(self, event: dict[str, Any]) -> None:
+        """Takes in an event of the sieve."""
         if event["event"] != "trained" or len(event["ids"]) == 0:
             return
         loss = event["loss"]

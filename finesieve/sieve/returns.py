@@ -296,6 +296,7 @@ class Returns:
         return {"expected": expected, "given": given, "ever": self._ever}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         alike = groupby(state["expected"], key=_kind)
         self._chunks = [_chunk(list(entries)) for _, entries in alike]
         self._out = len(state["expected"])

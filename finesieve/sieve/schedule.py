@@ -19,9 +19,19 @@ _LEAST_STEPS = 20  # of which anything is told
 
 
 class Schedule(Protocol):
-    def step(self) -> None: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+    """What the sieve needs of a schedule of learning rates."""
+
+    def step(self) -> None:
+        """Makes one step of the schedule."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Takes up what `state_dict` returned."""
+        ...
 
 
 class StreamSchedule:
@@ -56,9 +66,11 @@ class StreamSchedule:
             self._at += 1
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {"at": self._at, "schedule": self.schedule.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._at = state["at"]
         self.schedule.load_state_dict(state["schedule"])
 

@@ -96,6 +96,7 @@ class Automatic(Stages):
         ]
 
     def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
+        """Returns the stage that is due, if any, and the shares (see `Policy.next`)."""
         ready, concentration, backward, *forwards = numbers
         if ready < 1.0:
             return Decision(None, shares)

@@ -95,6 +95,7 @@ class Budget(Stages):
         return min(share, max(self.LEAST, (rate - score * share) / train))
 
     def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
+        """Returns the stage that is due, if any, and the shares (see `Policy.next`)."""
         ready, rate, score, train, *variances = numbers
         scored = self.SHARES[int(np.argmin(variances))] if ready >= 1.0 else shares.score
         trained = None if scored is None else self._train(scored, rate, score, train)

@@ -151,6 +151,7 @@ class Fixed(Stages):
         self.observes = any(share > 0 for share in given.values())
 
     def evidence(self, view: View) -> list[float]:
+        """Returns the numbers that `next` decides by (see `Policy.evidence`)."""
         if np.isnan(view.share) and any(share > 0 for share in self.starts.values()):
             raise ConfigError(
                 "stages that start at a share of the stream need its length: give the sieve "
@@ -159,6 +160,7 @@ class Fixed(Stages):
         return [view.share]
 
     def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
+        """Returns the stage that is due, if any, and the shares (see `Policy.next`)."""
         for target in (3, 2):
             start = self.starts.get(target)
             if start is not None and target > stage and numbers[0] >= start:

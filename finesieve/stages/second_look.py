@@ -45,7 +45,9 @@ class SecondLook:
         self._since, self._wait = drawn, 2 * self._wait
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {"since": self._since, "wait": self._wait}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._since, self._wait = state["since"], state["wait"]

@@ -79,6 +79,7 @@ class Transitions:
         return self.moves[-1]
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {
             "stage": self.stage,
             "whole": self.whole,
@@ -90,6 +91,7 @@ class Transitions:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self.shares = Shares(*state["shares"])
         self.whole = state["whole"]
         self.stage, self.moves = state["stage"], [dict(m) for m in state["moves"]]

@@ -80,6 +80,7 @@ class Window:
 
     @property
     def weights(self) -> Array:
+        """Returns 1 / probability of having been revealed, float64[len(self)]."""
         return 1.0 / self.column("probability")
 
     def mean_loss(self, last: int | None = None) -> float:
@@ -128,10 +129,12 @@ class Window:
         return float(-np.where(y[known] > 0, np.log(p), np.log1p(-p)).mean())
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         data = {name: torch.from_numpy(self.column(name).copy()) for name in _COLUMNS}
         return {"data": data, "revealed": self.revealed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._end = len(state["data"]["loss"])
         for row, name in zip(self._table, _COLUMNS, strict=True):
             row[: self._end] = state["data"][name].numpy()

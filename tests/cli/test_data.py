@@ -198,11 +198,11 @@ def test_a_hub_name_without_a_network(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_docstrings(docstring_cache: Path) -> None:
     train, test = docstrings.rows("train"), docstrings.rows("test")
-    assert len(train) > 3000
-    assert len(test) > 300
+    assert len(train) > 900
+    assert len(test) > 60
     assert {r["label"] for r in train} == set(docstrings.LIBRARIES)
     assert not {r["text"] for r in train} & {r["text"] for r in test}
-    for row in train[:3000]:
+    for row in train:
         for name in ("torch", "numpy", "scipy", "sklearn", "sympy", "networkx", "huggingface"):
             assert name not in row["text"].lower()
     assert len(list(docstring_cache.glob("*.jsonl.gz"))) == 1

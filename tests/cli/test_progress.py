@@ -23,6 +23,9 @@ def reason(method: fs.Method) -> str:
     sieve = small_sieve(method=method)
     train(sieve, make_batches(400), model, torch.optim.SGD(model.parameters(), lr=0.1))
     assert [m["stage"] for m in sieve.moves] == [1]
+    plain = line(snapshot(sieve, 400, 1.0))
+    assert "trained 100%" in plain
+    assert "scored" not in plain
     return why_open(sieve, method.stages)
 
 

@@ -198,6 +198,11 @@ def test_the_curve_of_plain_training_is_shown_too() -> None:
 
 def test_an_empty_chart_says_so() -> None:
     assert "nothing recorded" in charts.chart("t", [charts.Series("a", [], "red")], "x", "y")
+
+
+def test_a_line_of_one_point_is_seen() -> None:
+    one = charts.chart("t", [charts.Series("a", [(1.0, 2.0)], "red")], "x", "y")
+    assert one.count("<circle") == 1
     assert "nothing recorded" in charts.histogram("t", [float("nan")], "x")
 
 

@@ -199,9 +199,11 @@ class Folders:
                 )
 
     def read(self, job: Job) -> tuple[Record | None, str]:
+        """Returns a run's record, or None if it is not there."""
         return self._records.get(job), ""
 
     def write(self, job: Job, record: Record) -> Record:
+        """Writes a run's record."""
         self._records[job] = record
         self.root.mkdir(parents=True, exist_ok=True)
         _write(self.root / RECORDS, list(self._records.values()))

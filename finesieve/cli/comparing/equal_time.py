@@ -101,6 +101,9 @@ class EqualTime:
             if best is None or off(record, ours) < off(best, ours):
                 best = record
             ratio = record["seconds"]["total"] / ours["seconds"]["total"]
+            self._runs.say(
+                f"{job}: took {ratio:.2f} of finesieve's time with {share:.0%} of the data"
+            )
             if share == 1.0 and ratio < 1:  # everything, and still quicker
                 break
             share /= ratio

@@ -17,6 +17,7 @@ Groups = Mapping[str, Sequence[Record]]  # method -> its runs on one set
 
 
 def mean(runs: Sequence[Record], *path: str) -> float:
+    """Returns the mean over runs of the value at this path of their records."""
     values = []
     for run in runs:
         value: Any = run
@@ -71,4 +72,5 @@ def off_target(rival: Sequence[Record], ours: Sequence[Record]) -> list[float]:
 
 
 def times(ours: Sequence[Record], rival: Sequence[Record]) -> float:
+    """Returns the mean seconds of our runs over those of a rival's."""
     return mean(ours, "seconds", "total") / mean(rival, "seconds", "total")

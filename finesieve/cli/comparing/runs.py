@@ -71,10 +71,12 @@ class RecordFiles:
         self.output = output
 
     def read(self, job: Job) -> tuple[Record | None, str]:
+        """Returns a run's record, or None if it is not there."""
         path = job.file(self.output)
         return read_record(path) if path.exists() else (None, "")
 
     def write(self, job: Job, record: Record) -> Record:
+        """Writes a run's record."""
         return write_record(job.file(self.output), record)
 
 

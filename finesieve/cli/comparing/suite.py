@@ -75,6 +75,7 @@ class Derived:
     seed: int = 0
 
     def write(self, data_dir: Path, target: Path) -> None:
+        """Writes the set that is made of another one."""
         opened = gzip.open if self.source.endswith(".gz") else open
         with opened(data_dir / self.source, "rt", encoding="utf-8") as file:
             rows = [json.loads(line) for line in file if line.strip()]
@@ -111,6 +112,7 @@ class Suite:
     tuned_by: str | None = None
 
     def seeds_for(self, method: str) -> int:
+        """Returns the seeds that a method is run with."""
         return min(self.seeds, self.seeds_of.get(method, self.seeds))
 
     def grid_points(self) -> list[dict[str, Any]]:
@@ -161,6 +163,7 @@ class Files:
             self._derived[name] = str(target)
 
     def path(self, name: str) -> str:
+        """Returns the file of a set; it is made if it is derived."""
         if self.data_dir is None or built_in(name):
             return name
         return self._derived.get(name) or str(self.data_dir / name)

@@ -56,6 +56,7 @@ class Table:
         return len(self.texts)
 
     def take(self, index: Sequence[int], name: str | None = None) -> Table:
+        """Returns the chosen rows."""
         return Table(
             name or self.name,
             [self.texts[i] for i in index],

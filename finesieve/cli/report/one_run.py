@@ -151,7 +151,8 @@ def _gates(run: Record, curve: Sequence[Mapping[str, float]], drawn: int) -> lis
     shades = [(a[1], b[1], f"stage{a[0]}") for a, b in pairwise(starts)]
     rates: dict[str, list[tuple[float, float]]] = {"trained": [], "scored": []}
     step = max(1, len(curve) // 12)
-    marks = [{"drawn": 0, "trained": 0, "scored": 0}, *curve[step - 1 :: step]]
+    head = (run.get("head_start") or {}).get("examples", 0)  # scored before the first was drawn
+    marks = [{"drawn": 0, "trained": 0, "scored": head}, *curve[step - 1 :: step]]
     for a, b in pairwise(marks):
         if b["drawn"] > a["drawn"]:
             for key, points in rates.items():
@@ -169,7 +170,7 @@ def _gates(run: Record, curve: Sequence[Mapping[str, float]], drawn: int) -> lis
             "share of what was drawn",
             True,
             "How much of each part of the stream was trained on, and scored by a forward pass "
-            "without gradient.",
+            "without gradient (the fitting of the head apart).",
         ),
         (
             "The predictor, judged before it learns",

@@ -21,7 +21,8 @@ header p { color: var(--soft); } p.verdict { color: var(--ink); font-size: 1.1re
 th, td { text-align: left; padding: 6px 10px; border-bottom: 1px solid var(--line);
   white-space: nowrap; } th { color: var(--soft); font-weight: 600; white-space: normal;
   vertical-align: bottom; }
-td { font-variant-numeric: tabular-nums; }
+td { font-variant-numeric: tabular-nums; } td:first-child, td:last-child {
+  white-space: normal; } td:last-child { min-width: 12em; }
 .better { color: #15803d; font-weight: 600; } .worse { color: #dc2626; font-weight: 600; }
 .tie { color: var(--soft); font-weight: 600; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr));

@@ -19,9 +19,11 @@ class Texts:
 
     @property
     def told(self) -> str:
+        """Returns a sentence on why there are no texts, or an empty string."""
         return f" Without texts: {self.missing}." if self.missing else ""
 
     def of(self, row: int) -> str:
+        """Returns the text of a row, or an empty string."""
         return self.rows.get(row, "")
 
 

@@ -16,7 +16,7 @@ from finesieve.stages.policy import Stages, View
 
 
 def duration(seconds: float) -> str:
-    """ "8 s", "3:07 min" or "2:05 h"."""
+    """Returns a time as "8 s", "3:07 min" or "2:05 h"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -66,13 +66,15 @@ def line(now: dict[str, Any]) -> str:
     # Shares of what was consumed: what waits in pools was drawn, but is not decided on yet.
     consumed, drawn = max(1, now["consumed"]), max(1, now["drawn"])
     random = " (random subset)" if now["random"] else ""
+    # Plain training so far: what was scored is for the fitted head, and would only puzzle.
+    filtered = now["stage"] > 1 or now["trained"] < 0.9 * consumed
     parts = [
         f"{now['progress']:4.0%}  stage {now['stage']}{random}",
         f"trained {now['trained'] / consumed:.0%}",
-        f"scored {now['scored'] / drawn:.0%}",
+        *([f"scored {now['scored'] / drawn:.0%}"] if filtered else []),
         duration(now["elapsed"]),
     ]
-    if now["saved"] is not None and (now["stage"] > 1 or now["trained"] < 0.9 * consumed):
+    if now["saved"] is not None and filtered:
         word = "saved" if now["saved"] >= 0 else "lost"
         parts.append(f"{word} {duration(abs(now['saved']))}")
     if now["left"] is not None:
@@ -85,8 +87,8 @@ def told_of_head(event: Mapping[str, Any]) -> str:
     if not event["fitted"]:
         return f"the head is left as it is: {event['reason']}"
     return (
-        f"head fitted to {event['examples']} examples: held-out loss {event['before']:.3f} -> "
-        f"{event['after']:.3f}"
+        f"head fitted to {event['examples']} examples: loss on left-out examples "
+        f"{event['before']:.3f} -> {event['after']:.3f}"
     )
 
 
@@ -139,6 +141,7 @@ class Live:
         self._next_time, self._next_tenth, self._open = 0.0, 1, False
 
     def show(self, sieve: Sieve, total: int, elapsed: float) -> None:
+        """Shows how far the run is, now and then."""
         if self._quiet:
             return
         if self._terminal:
@@ -162,6 +165,7 @@ class Live:
         self._open = False
 
     def close(self) -> None:
+        """Ends the line."""
         if self._open:
             self._out.write("\n")
             self._out.flush()

@@ -67,19 +67,23 @@ class RunFolder:
                 file.truncate(length)
 
     def log_length(self) -> int:
+        """Returns the length of the log, in bytes."""
         log = self.path / LOG
         return log.stat().st_size if log.exists() else 0
 
     def log(self, event: dict[str, Any]) -> None:
+        """Appends an event to the log."""
         with (self.path / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(event, allow_nan=False) + "\n")
 
     # ---- results
 
     def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes the summary as JSON."""
         _write(self.path / SUMMARY, json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
     def write_examples(self, columns: dict[str, Any]) -> None:
+        """Writes one row for each example as Parquet."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -107,6 +111,7 @@ class RunFolder:
         os.replace(temporary, self.path / CHECKPOINT)
 
     def load_checkpoint(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Returns the checkpoint; `StateError` if it is damaged or of another configuration."""
         path = self.path / CHECKPOINT
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -130,6 +135,7 @@ class RunFolder:
         return state
 
     def drop_checkpoint(self) -> None:
+        """Removes the checkpoint."""
         (self.path / CHECKPOINT).unlink(missing_ok=True)
 
 
@@ -149,6 +155,7 @@ class ExampleLog:
         self.values = {k: np.full(total, np.nan, dtype=np.float32) for k in self.FLOATS}
 
     def __call__(self, event: dict[str, Any]) -> None:
+        """Takes in an event of the sieve."""
         if "ids" not in event:
             return
         ids = event["ids"] + self.epoch * self.examples
@@ -200,10 +207,12 @@ class ExampleLog:
         return out
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         named: dict[str, Any] = {"stage": self.stage, "verdict": self.verdict, **self.values}
         return {k: torch.from_numpy(v.copy()) for k, v in named.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self.stage, self.verdict = state["stage"].numpy(), state["verdict"].numpy()
         self.values = {k: state[k].numpy() for k in self.FLOATS}
 

@@ -24,6 +24,7 @@ from finesieve.errors import FinesieveWarning, ScoreError
 
 
 def versions() -> dict[str, str]:
+    """Returns the versions of the packages that decide what a run gives."""
     return {
         "finesieve": __version__,
         "python": platform.python_version(),
@@ -32,6 +33,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
+    """Returns what the run was made on."""
     name = platform.machine()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

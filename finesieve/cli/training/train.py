@@ -285,6 +285,7 @@ class Run:
         return {**self.config.as_dict(), "training data": self.data.digest}
 
     def save(self) -> None:
+        """Writes a checkpoint."""
         assert self.folder is not None
         self.folder.save_checkpoint(
             {
@@ -309,6 +310,7 @@ class Run:
         )
 
     def resume(self) -> None:
+        """Takes up the checkpoint, if there is one."""
         assert self.folder is not None
         state = self.folder.load_checkpoint(self._identity())
         try:

@@ -214,12 +214,14 @@ class SieveCallback(Callback):
     # ---- hooks
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Checks the trainer before anything is trained (a hook of Lightning's)."""
         self._trainer, self._module = trainer, pl_module
         if stage == "fit" and self.filters:
             self._begin()
             check(trainer)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Begins with the module that is trained (a hook of Lightning's)."""
         if not self.filters:
             return
         if not isinstance(trainer.train_dataloader, _Loader):
@@ -236,12 +238,14 @@ class SieveCallback(Callback):
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Notes the batch that is trained on (a hook of Lightning's)."""
         if self._out:
             self._progress = self._out[0][1]
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Checks the step that was made, and logs (a hook of Lightning's)."""
         if self._out:
             self._out.popleft()  # before a checkpoint is saved: those callbacks come last
             if self._wants_losses:
@@ -256,10 +260,12 @@ class SieveCallback(Callback):
             pl_module.log_dict(self.sieve.figures())
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Stops the clock of training (a hook of Lightning's)."""
         if self.sieve is not None:
             self.sieve.ledger.pause()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Gives the trainer back what was replaced (a hook of Lightning's)."""
         self._pass = None  # ends the loader's workers
 
     def state_dict(self) -> dict[str, Any]:
@@ -277,9 +283,11 @@ class SieveCallback(Callback):
         return {"ranks": states}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._saved = state_dict
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
+        """Takes up the sieve of a checkpoint (a hook of Lightning's)."""
         known = self.state_key in checkpoint.get("callbacks", {})
         if self.filters and trainer.state.fn == "fit" and not known:
             raise StateError(

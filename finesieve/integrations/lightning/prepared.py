@@ -18,10 +18,12 @@ class Prepared(Scorer):
         self.model = module
 
     def __call__(self, batch: Any) -> Scores:
+        """Scores a batch of the loader's."""
         with scoring(self._module):  # hooks may draw random numbers
             return self._scorer(self._prepared(batch))
 
     def launch(self, batch: Any) -> Scores | Launched:
+        """Scores a batch and leaves the scores where they are (see `Scorer`)."""
         with scoring(self._module):
             return launcher(self._scorer)(self._prepared(batch))
 
@@ -31,6 +33,7 @@ class Prepared(Scorer):
         return self._scorer.room
 
     def last_layer(self, batch: Any) -> LastLayer | None:
+        """Returns what the last linear layer is given for a batch (see `Scorer.last_layer`)."""
         with scoring(self._module):
             return self._scorer.last_layer(self._prepared(batch))
 
@@ -42,4 +45,5 @@ class Prepared(Scorer):
         return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
     def size_of_loss(self, loss: Any) -> Any:
+        """Returns the sizes that go with training losses, float32[n]."""
         return self._scorer.size_of_loss(loss)

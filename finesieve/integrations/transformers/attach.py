@@ -346,8 +346,8 @@ class Attached:
         self.trainer.args.ignore_data_skip = self._skips
 
     def _all_labels(self) -> bool:
-        """Are the first labels of texts among the items that the trainer counts and divides by, as
-        in transformers 4? (It does not divide by them where it smooths labels.)"""
+        """Returns whether the first labels of texts are among the items that the trainer counts and
+        divides by, as in transformers 4. It does not divide by them where it smooths labels."""
         trainer = self.trainer
         counted = trainer.model_accepts_loss_kwargs and not trainer.args.label_smoothing_factor
         return bool(counted and not hasattr(trainer, "_loss_shifts_labels"))

@@ -28,7 +28,9 @@ class Host(Protocol):
     epochs: int | None
     losses: int
 
-    def save(self, folder: Path) -> None: ...
+    def save(self, folder: Path) -> None:
+        """Writes the sieve's state into the trainer's checkpoint."""
+        ...
 
 
 class SieveCallback(TrainerCallback):
@@ -38,6 +40,7 @@ class SieveCallback(TrainerCallback):
         self._attached, self._losses = attached, 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Keeps the epoch right; checks that the loss was the sieve's (a hook of the trainer's)."""
         attached = self._attached
         if attached.filters and attached.losses == self._losses:
             raise ConfigError(
@@ -65,6 +68,7 @@ class SieveCallback(TrainerCallback):
                     bar.total = max(step, round(step / progress))
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Ends the training with its last pass (a hook of the trainer's)."""
         attached = self._attached
         if not attached.filters or attached.epochs is None or attached.sieve is None:
             return control
@@ -81,11 +85,13 @@ class SieveCallback(TrainerCallback):
         return control
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Closes the books (a hook of the trainer's)."""
         if self._attached.loader is not None:
             self._attached.loader.close()
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Saves the sieve beside the trainer's checkpoint (a hook of the trainer's)."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         # A search over hyperparameters saves elsewhere, and is not resumed in its middle.
         attached, searched = self._attached, state.is_hyper_param_search

@@ -28,11 +28,17 @@ class Host(Protocol):
     epochs: int | None
     begun: dict[str, Any]
 
-    def yielded(self, batch: Any) -> Any: ...
+    def yielded(self, batch: Any) -> Any:
+        """Returns a batch of the sieve's, as the trainer's own are."""
+        ...
 
-    def folded(self, batch: Any) -> Any: ...
+    def folded(self, batch: Any) -> Any:
+        """Returns a batch of the trainer's with one row for each example."""
+        ...
 
-    def drawn(self, batches: Any) -> Iterator[Any]: ...
+    def drawn(self, batches: Any) -> Iterator[Any]:
+        """Yields the loader's batches on their way into the sieve."""
+        ...
 
 
 class FilteredLoader(hosts.Wrapper):

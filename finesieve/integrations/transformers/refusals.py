@@ -47,6 +47,7 @@ def _sharded(trainer: Any) -> list[str]:
 
 
 def by_steps(strategy: Any) -> bool:
+    """Returns whether the training is told its length in steps."""
     return str(getattr(strategy, "value", strategy)) == "steps"
 
 

@@ -142,9 +142,11 @@ class TokensPerExample:
             self.head.per = max(1, self._tokens) / self._examples
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {"tokens": self._tokens, "examples": self._examples, "latest": list(self._latest)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._tokens, self._examples = state["tokens"], state["examples"]
         self._latest = list(state.get("latest", (0, 0)))
         self._set()

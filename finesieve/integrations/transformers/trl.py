@@ -91,11 +91,13 @@ class FusedTokens(heads.Tokens):
         return count if self.per is None else torch.full_like(count, self.per)
 
     def losses(self, outputs: Any, batch: Any) -> Tensor:
+        """Returns the loss of each example, float32[n], with gradient."""
         count = self._divisor(outputs)
         losses: Tensor = -outputs.log_probs.float().sum(dim=1) / count
         return losses
 
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
+        """Returns the norm of each loss's gradient by its outputs, float32[n]."""
         count = self._divisor(outputs)
         # ||softmax - onehot||^2 = sum of squares - 2 p(target) + 1
         at = outputs.log_probs.detach().float().exp()

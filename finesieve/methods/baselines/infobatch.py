@@ -25,6 +25,7 @@ class Known:
         return len(self._loss)
 
     def mean(self) -> float:
+        """Returns the mean of the losses that are known."""
         return sum(self._loss.values()) / len(self._loss) if self._loss else float("nan")
 
     def of(self, ids: IntArray) -> FloatArray:
@@ -33,15 +34,18 @@ class Known:
         return np.asarray([self._loss.get(i, nothing) for i in ids.tolist()], dtype=np.float32)
 
     def add(self, ids: IntArray, loss: FloatArray) -> None:
+        """Takes in the losses of these examples."""
         self._loss.update(zip(ids.tolist(), np.asarray(loss).tolist(), strict=True))
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {
             "ids": torch.tensor(list(self._loss), dtype=torch.int64),
             "loss": torch.tensor(list(self._loss.values()), dtype=torch.float32),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._loss = dict(zip(state["ids"].tolist(), state["loss"].tolist(), strict=True))
 
 
@@ -64,19 +68,23 @@ class InfoBatch(Gate):
         self._dice = Dice(seed, "infobatch")
 
     def decide(self, offer: Offer) -> Verdict:
+        """Decides which of the offered examples go on (see `Gate.decide`)."""
         with np.errstate(invalid="ignore"):
             easy = self._known.of(offer.ids) < self._known.mean()
         p = np.where(easy, 1.0 - self.share, 1.0).astype(np.float32)
         return Verdict(self._dice.uniform(offer.n) < p, p)
 
     def learn(self, offer: Offer) -> None:
+        """Learns from examples whose losses are known (see `Gate.learn`)."""
         if offer.loss is not None:
             self._known.add(offer.ids, offer.loss)
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {"known": self._known.state_dict(), "dice": self._dice.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._known.load_state_dict(state["known"])
         self._dice.load_state_dict(state["dice"])
 
@@ -91,11 +99,13 @@ class Annealed(Stages):
         self.until = check_share("until", until)
 
     def evidence(self, view: View) -> list[float]:
+        """Returns the numbers that `next` decides by (see `Policy.evidence`)."""
         if np.isnan(view.share):
             raise ConfigError("InfoBatch anneals at a share of the stream: give the sieve `total`")
         return [view.share]
 
     def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
+        """Returns the stage that is due, if any, and the shares (see `Policy.next`)."""
         if stage == 3 and numbers[0] >= self.until:
             return Decision((1, f"{self.until:.1%} of the stream seen: the rest on everything"))
         return Decision()

@@ -26,13 +26,16 @@ class History:
         self.values: Array = np.empty(0, dtype=np.float64)
 
     def add(self, values: npt.ArrayLike) -> None:
+        """Takes in losses; the oldest ones go."""
         both = np.concatenate((self.values, np.asarray(values, dtype=np.float64)))
         self.values = both[-self.window :]
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {"values": torch.from_numpy(self.values.copy())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self.values = state["values"].numpy().copy()
 
 
@@ -48,19 +51,23 @@ class Quantile(Gate):
         self._history = History(window)
 
     def decide(self, offer: Offer) -> Verdict:
+        """Decides which of the offered examples go on (see `Gate.decide`)."""
         loss = np.asarray(offer.need("loss", self))
         known = self._history.values
         cut = np.quantile(known if len(known) else loss, 1.0 - self.share)
         return Verdict(loss >= cut, threshold=float(cut))
 
     def learn(self, offer: Offer) -> None:
+        """Learns from examples whose losses are known (see `Gate.learn`)."""
         if offer.loss is not None:
             self._history.add(offer.loss)
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {"history": self._history.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._history.load_state_dict(state["history"])
 
 
@@ -82,6 +89,7 @@ class SelectiveBackprop(Gate):
         self._dice = Dice(seed, "selective backprop")
 
     def decide(self, offer: Offer) -> Verdict:
+        """Decides which of the offered examples go on (see `Gate.decide`)."""
         loss = np.asarray(offer.need("loss", self))
         known = np.sort(self._history.values)
         if len(known) == 0:  # nothing to compare with yet
@@ -90,13 +98,16 @@ class SelectiveBackprop(Gate):
         return Verdict(self._dice.uniform(offer.n) < percentile**self.beta)
 
     def learn(self, offer: Offer) -> None:
+        """Learns from examples whose losses are known (see `Gate.learn`)."""
         if offer.loss is not None:
             self._history.add(offer.loss)
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {"history": self._history.state_dict(), "dice": self._dice.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._history.load_state_dict(state["history"])
         self._dice.load_state_dict(state["dice"])
 
@@ -111,6 +122,7 @@ class TopLoss(Gate):
         self.share = check_share("share", share)
 
     def decide(self, offer: Offer) -> Verdict:
+        """Decides which of the offered examples go on (see `Gate.decide`)."""
         loss = np.asarray(offer.need("loss", self))
         keep = np.zeros(offer.n, dtype=np.bool_)
         keep[np.argsort(-loss, kind="stable")[: round(self.share * offer.n)]] = True
@@ -132,11 +144,14 @@ class LossSampling(Gate):
         return self._rule._dice
 
     def decide(self, offer: Offer) -> Verdict:
+        """Decides which of the offered examples go on (see `Gate.decide`)."""
         loss = np.maximum(np.asarray(offer.need("loss", self)), 0.0)
         return self._rule.decide(replace(offer, size=loss))
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return self._rule.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._rule.load_state_dict(state)

@@ -49,6 +49,7 @@ class NaiveBayes(Predictor):
         return ids
 
     def predict(self, offer: Offer) -> FloatArray:
+        """Returns the predicted sizes, float32[n], or None where nothing is known."""
         ids = self._present(offer.need("features", self))
         if self._classes.min() == 0:  # one class unseen: nothing can be told, let all through
             return np.ones(len(ids), dtype=np.float32)
@@ -63,6 +64,7 @@ class NaiveBayes(Predictor):
         return np.asarray(1.0 / (1.0 + np.exp(-np.clip(z, -500, 500))), dtype=np.float32)
 
     def learn(self, offer: Offer) -> None:
+        """Learns from examples whose losses are known (see `Gate.learn`)."""
         if offer.keep is None:  # stage 1: the gate is open, there is no verdict to learn
             return
         ids = self._present(offer.need("features", self))
@@ -72,11 +74,13 @@ class NaiveBayes(Predictor):
             np.add.at(self._counts[verdict], chosen[chosen >= 0], 1.0)
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {
             "counts": torch.from_numpy(self._counts.copy()),
             "classes": torch.from_numpy(self._classes.copy()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._counts = state["counts"].numpy().copy()
         self._classes = state["classes"].numpy().copy()

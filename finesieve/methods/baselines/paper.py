@@ -42,25 +42,31 @@ class LossThreshold(Gate):
         return float(values.mean()) if len(values) else float("-inf")
 
     def decide(self, offer: Offer) -> Verdict:
+        """Decides which of the offered examples go on (see `Gate.decide`)."""
         loss = np.asarray(offer.need("loss", self))
         return Verdict(loss > self.threshold, threshold=self.threshold)
 
     def learn(self, offer: Offer) -> None:
+        """Learns from examples whose losses are known (see `Gate.learn`)."""
         if offer.stage == 1 and offer.loss is not None:
             self._history.add(offer.loss)
             self._agreed = None
 
     def shared(self) -> list[float]:
+        """Returns the numbers that all ranks should have alike."""
         return [self.threshold]
 
     def agree(self, values: list[float]) -> None:
+        """Takes over the mean of `shared` over ranks."""
         if values and np.isfinite(values[0]):  # else a rank has no losses yet
             self._agreed = values[0]
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {"history": self._history.state_dict(), "agreed": self._agreed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._history.load_state_dict(state["history"])
         self._agreed = state["agreed"]
 
@@ -75,6 +81,7 @@ class CutOff(Gate):
         self.cut = float(cut)
 
     def decide(self, offer: Offer) -> Verdict:
+        """Decides which of the offered examples go on (see `Gate.decide`)."""
         return Verdict(np.asarray(offer.need("size", self)) >= self.cut)
 
 
@@ -93,6 +100,7 @@ class Paper(Stages):
         self.log_loss, self.window = log_loss, window
 
     def evidence(self, view: View) -> list[float]:
+        """Returns the numbers that `next` decides by (see `Policy.evidence`)."""
         if np.isnan(view.share):
             raise ConfigError(
                 "the paper's warm-up is a share of the stream: give the sieve its length, `total`"
@@ -102,6 +110,7 @@ class Paper(Stages):
         return [view.share, quality, float(view.passes), float(len(view.window) > 0)]
 
     def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
+        """Returns the stage that is due, if any, and the shares (see `Policy.next`)."""
         share, quality, passes, observed = numbers
         if stage == 1 and share >= self.warmup and observed >= 1:
             return Decision((2, f"{self.warmup:.0%} of the stream seen; threshold frozen"))

@@ -32,6 +32,7 @@ class Reducible(Gate):
         self._irreducible.add(ids, loss)
 
     def decide(self, offer: Offer) -> Verdict:
+        """Decides which of the offered examples go on (see `Gate.decide`)."""
         reducible = np.asarray(offer.need("loss", self)) - np.nan_to_num(
             self._irreducible.of(offer.ids)
         )
@@ -40,7 +41,9 @@ class Reducible(Gate):
         return Verdict(keep)
 
     def state_dict(self) -> State:
+        """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {"irreducible": self._irreducible.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` returned."""
         self._irreducible.load_state_dict(state["irreducible"])

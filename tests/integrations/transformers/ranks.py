@@ -1,10 +1,14 @@
-"""Run by test_trainer_ranks.py: two processes, started by torchrun, that train several times."""
+"""Run by test_ranks.py: two processes that train several times, started as torchrun starts them.
+
+They are forked from this one, which has its imports made.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from importlib.util import find_spec
@@ -13,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
 
@@ -82,12 +87,13 @@ def trained(host: Trainer, method: Any, **options: Any) -> Facts:
 
 def switched_off(folder: Path) -> Facts:
     """The bare trainer, the method "full", and gates that never close: to the bit."""
-    bare = trainer(folder)
+    args: Facts = {"data": Data(150)}
+    bare = trainer(folder, **args)
     bare.train()
-    full = trainer(folder)
+    full = trainer(folder, **args)
     hf.attach(full, "full")
     full.train()
-    args: Facts = {"data": Data(256), "lr_scheduler_type": "constant"}
+    args = {"data": Data(128), "lr_scheduler_type": "constant"}
     even = trainer(folder, **args)
     even.train()
     opened = trainer(folder, **args)
@@ -105,10 +111,10 @@ def switched_off(folder: Path) -> Facts:
 def closed_gates(folder: Path, rank: int) -> Facts:
     out: Facts = {}
     for parts in (1, 2):
-        more = {"gradient_accumulation_steps": parts}
+        more: Facts = {"gradient_accumulation_steps": parts, "data": Data(150)}
         out[f"epochs {parts}"] = trained(trainer(folder, **more), closed())
         out[f"steps {parts}"] = trained(
-            trainer(folder, max_steps=23, **more), closed(starts={3: 0.0})
+            trainer(folder, max_steps=13, **more), closed(starts={3: 0.0})
         )
         out[f"lopsided {parts}"] = trained(trainer(folder, **more, **UNSEEDED), lopsided(rank))
     return out
@@ -391,8 +397,23 @@ def main(folder: Path) -> None:
     }
     (folder / f"rank{rank}.json").write_text(json.dumps(out))
     torch.distributed.barrier()
-    failing(folder, rank)
+    try:
+        failing(folder, rank)
+    except Exception:
+        traceback.print_exc()  # else only that of the rank which failed first is told
+        raise
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    config = LaunchConfig(
+        1,
+        1,
+        2,
+        run_id="ranks",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+        start_method="fork",
+    )
+    elastic_launch(config, main)(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""The Trainer's adapter on two ranks: two processes by torchrun, several trainings, then asserts.
+"""The Trainer's adapter on two ranks: two processes as of torchrun, several trainings, asserts.
 
 The last training fails on one rank, as a user's might.
 """
@@ -6,10 +6,7 @@ The last training fails on one rank, as a user's might.
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +18,9 @@ pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from finesieve.integrations.transformers import attach as hf
+from tests.forked import Run, together
 from tests.integrations.transformers.kit import OPTIONS, closed, trainer
 
-ROOT = Path(__file__).parents[3]
 Facts = dict[str, Any]
 
 
@@ -37,30 +34,8 @@ def finished(folder: Path) -> subprocess.CompletedProcess[str]:
     alone = trainer(folder / "alone", save_strategy="steps", save_steps=4, max_steps=4)
     hf.attach(alone, closed(starts={}), **OPTIONS)
     alone.train()  # its checkpoint cannot be taken up by two ranks
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node",
-            "2",
-            "--master-addr",
-            "127.0.0.1",
-            "--master-port",
-            port,
-            "-m",
-            "tests.integrations.transformers.ranks",
-            str(folder),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    run = Run("tests.integrations.transformers.ranks", [str(folder)], {"OMP_NUM_THREADS": "1"})
+    return together(run, timeout=300)[0]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +51,7 @@ def test_switched_off_it_is_the_host_to_the_bit(ranks: list[Facts]) -> None:
         assert off["full"]
         assert off["open"]
         assert off["learned"]
-        assert off["steps"] == [20, 20, 16, 16]
+        assert off["steps"] == [10, 10, 8, 8]
     assert ranks[0]["off"]["weights"] == ranks[1]["off"]["weights"]
 
 
@@ -91,11 +66,11 @@ def test_ranks_stay_together(ranks: list[Facts], length: str, parts: int) -> Non
         assert rank["conserved"]
         assert rank["yielded"] < 0.9 * rank["drawn"]
     if length == "steps":
-        assert a["steps"] == 23
+        assert a["steps"] == 13
         return
     assert a["moves"] == [1, 2, 3]
     assert a["passes"] == 2
-    assert a["drawn"] == b["drawn"] == 2 * 152  # 300 made even
+    assert a["drawn"] == b["drawn"] == 2 * 80  # 150 made even
     assert a["progress"] == b["progress"] == pytest.approx(1.0)
     assert a["held"] == b["held"] == 0
     assert 0 <= a["rates"][-1] < 0.15 * max(a["rates"])
@@ -110,12 +85,12 @@ def test_one_rank_s_survivors_run_out_first(ranks: list[Facts], parts: int) -> N
     assert a["passes"] == 2
     assert a["conserved"]
     assert b["conserved"]
-    assert a["drawn"] == b["drawn"] == 2 * 152
-    assert [a["yielded"], b["yielded"]] == [2 * 76, 2 * 38]
+    assert a["drawn"] == b["drawn"] == 2 * 80
+    assert [a["yielded"], b["yielded"]] == [2 * 40, 2 * 20]
     assert a["held"] == b["held"] == 0
     assert a["progress"] == b["progress"] == pytest.approx(1.0)
     assert a["batches"] == [parts] * a["steps"]
-    assert a["steps"] == {1: 20, 2: 10}[parts]
+    assert a["steps"] == {1: 10, 2: 6}[parts]
 
 
 def test_the_gradient_has_the_host_s_scale(ranks: list[Facts]) -> None:
