@@ -13,6 +13,7 @@ from finesieve.batches.rows import Rows
 from finesieve.errors import StateError
 
 _ALIKE = ("mask", "type_ids", "position_ids")  # columns that are much the same in all examples
+_PLACES = 1024, 16  # at which a text, and each axis of an image, is looked at, at the least
 _SAME = 0.5  # of a batch's examples, from where on it is the same batch
 
 
@@ -85,8 +86,15 @@ def _telling(columns: Columns) -> list[Column]:
     whole = {k: c for k, c in tensors.items() if not (c.is_floating_point() or c.is_complex())}
     for key, column in whole.items():
         if column.ndim > 1 and not str(key).endswith(_ALIKE):
-            return [column]
-    return list((whole or tensors or columns).values())
+            return [_thinned(column)]
+    found = (whole or tensors or columns).values()
+    return [_thinned(c) if isinstance(c, Tensor) else c for c in found]
+
+
+def _thinned(column: Tensor) -> Tensor:
+    """Returns a view of the numbers of each example, thinned out evenly where they are many."""
+    least = _PLACES[column.ndim > 2]
+    return column[(slice(None), *(slice(None, None, max(1, n // least)) for n in column.shape[1:]))]
 
 
 def _marks(lengths: Tensor, columns: Iterable[Column]) -> Tensor:

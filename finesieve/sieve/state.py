@@ -207,5 +207,5 @@ def take_up(
     filler = state["filler"]
     flow.filler = None if filler is None else rows_from_state(filler, device)
     flow.counters = Counters(**state["counters"])
-    loop.place.take_up(state.get("place"))
+    loop.place.take_up(state["place"])
     loop.resumed = True

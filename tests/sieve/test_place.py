@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import finesieve as fs
+from finesieve.batches.codec import Codec
+from finesieve.sieve.place import Place
 from tests.conftest import make_batches, small_sieve
 
 BATCHES = make_batches(160)
@@ -113,6 +115,22 @@ def test_an_empty_batch_drawn_last_is_no_other_order() -> None:
     assert sum(1 for _ in second(batches)) == len(BATCHES) - 2
 
 
+def test_of_images_a_few_places_are_remembered() -> None:
+    """A copy of all of them would take as long as loading them."""
+    images = torch.rand(4, 8, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    batches = [{"pixels": x, "target": x[:, 0, 0, 0]} for x in images]
+    codec, place = Codec(), Place()
+    first, second = (codec.unpack(batch, 0) for batch in batches[:2])
+    place.note(first)
+    assert place._drawn is not None
+    _, kept = place._drawn
+    numbers = sum(column.numel() for column in kept if isinstance(column, torch.Tensor))
+    assert numbers < 0.1 * batches[0]["pixels"].numel()
+    place.check(first, 1)
+    with pytest.raises(fs.StateError, match="other examples"):
+        place.check(second, 1)
+
+
 def test_examples_with_ids_are_known_again_whatever_the_collate_function_draws() -> None:
     def numbered(seed: int) -> list[Any]:
         dice = torch.Generator().manual_seed(seed)
@@ -133,13 +151,6 @@ def test_examples_with_ids_are_known_again_whatever_the_collate_function_draws()
                 next(second(batches))
         else:
             assert next(second(batches))["id"].tolist() == list(range(8, 16))
-
-
-def test_a_state_without_a_mark_is_taken_up() -> None:
-    """One that was saved before marks were."""
-    state = interrupted(BATCHES)
-    del state["place"]
-    assert resumed(state, BATCHES[::-1]) > 0
 
 
 def test_a_longer_run_goes_on_and_a_shorter_one_is_refused() -> None:
