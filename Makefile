@@ -25,7 +25,7 @@ demo: $(VENV)/.demo
 	@rm -rf out/demo
 	@$(BIN)/finesieve compare --train docstrings:sympy+transformers --limit 5000 \
 	    --eval docstrings:sympy+transformers/test --max-length 16 --batch-size 8 --lr 1e-4 \
-	    --precision auto --output out/demo
+	    --precision auto --threads 1 --clock processor --output out/demo
 
 test: $(VENV)/.dev
 	$(BIN)/ruff check finesieve tests benchmarks examples
