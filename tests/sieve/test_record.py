@@ -24,7 +24,7 @@ def test_every_example_of_a_run_is_in_its_insights(method: str) -> None:
     x[:, 0] += 4 * y
     model = torch.nn.Linear(6, 3)
     optimizer = torch.optim.SGD(model.parameters(), 0.3)
-    recipe = finesieve.Full() if method == "full" else finesieve.Manual({2: 0.3})
+    recipe = finesieve.Full() if method == "full" else finesieve.Manual({2: 0.3}, cost_ratio=0.2)
     sieve = finesieve.Sieve(
         model, recipe, total=1280, options=finesieve.SieveOptions(id_key=2, pool=64)
     )
