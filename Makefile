@@ -31,7 +31,7 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check finesieve tests benchmarks examples
 	$(BIN)/ruff format --check --quiet finesieve tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q $(SPREAD)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(SPREAD)
 
 # The tests again with the lowest versions, in an environment of its own: about 6 GB on Linux, since
 # the package index's torch of that time brings CUDA's libraries along.
@@ -44,7 +44,7 @@ $(LOWEST)/.dev: pyproject.toml constraints-lowest.txt
 	touch $@
 
 test-lowest: $(LOWEST)/.dev
-	$(LOWEST)/bin/python -m pytest -q $(SPREAD)
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -q $(SPREAD)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check finesieve tests benchmarks examples

@@ -19,10 +19,11 @@ from torch.nn import functional as F
 import finesieve as fs
 from finesieve.scoring.scorers import Scorer, Scores
 
-# Side by side with others a process has a core of its own; more threads than cores stand in line.
-_USUAL = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
-THREADS = int(os.environ.get("OMP_NUM_THREADS", _USUAL))
-os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # of what tests start
+# Side by side with others a process has one thread: more threads than cores wait for each other,
+# and burn a core each meanwhile. The environment comes from the process that started the others,
+# which has set two threads for itself here.
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else int(os.environ.get("OMP_NUM_THREADS", "2"))
+os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of what tests start
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

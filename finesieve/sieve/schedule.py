@@ -65,6 +65,11 @@ class StreamSchedule:
             self.schedule.step()
             self._at += 1
 
+    def get_last_lr(self) -> list[float]:
+        """Returns the rates of the last step, one for each group of parameters."""
+        rates: list[float] = self.schedule.get_last_lr()  # type: ignore[attr-defined]
+        return rates
+
     def state_dict(self) -> dict[str, Any]:
         """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {"at": self._at, "schedule": self.schedule.state_dict()}
