@@ -48,7 +48,8 @@ def _column(batch: Any, key: str | int) -> Any:
         have = sorted(batch) if isinstance(batch, Mapping) else type(batch).__name__
         raise BatchError(
             f"the predictor's features need {key!r}, but the batch has {have}: name the right "
-            "key, or give a feature function of your own (batch -> Features)"
+            "keys, SieveOptions(features=token_features('x', 'y')), or give a feature function of "
+            "your own (batch -> Features)"
         ) from None
 
 

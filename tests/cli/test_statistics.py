@@ -134,6 +134,14 @@ OPEN = {
 }
 
 
+def test_a_verdict_on_runs_without_any_loss() -> None:
+    """An easy set: losses that are zero to the last digit are level, and no error."""
+    none = np.zeros(50)
+    records = [record(name, s, none) for s in range(3) for name in ("full", "finesieve", RIVAL)]
+    assert "tie" in verdict(records)
+    assert "no gain shown" in verdict(records)
+
+
 def test_open_gates_are_the_same_as_full_training() -> None:
     dice = np.random.default_rng(9)
     records = [{**r, **OPEN} if r["name"] == "finesieve" else r for r in suite_of(dice, 0.3)]

@@ -144,8 +144,9 @@ def against_rival(pairs: Pairs, ours: str, rival: str) -> str:
         plain = idle(mine, theirs)
         told.append({SAME: SAME, IDLE: IDLE}.get(plain, difference.verdict))
         loss = mean(theirs, "eval", "loss")
-        relative.append(0.0 if plain else difference.mean / loss)
-        halves.append(0.0 if plain else (difference.high - difference.low) / 2 / loss)
+        level = bool(plain) or loss == 0  # nothing is a share of no loss at all
+        relative.append(0.0 if level else difference.mean / loss)
+        halves.append(0.0 if level else (difference.high - difference.low) / 2 / loss)
         took.append(times(mine, theirs))
     if ours != "finesieve" and max(abs(t - 1) for t in took) > NEAR:  # which the rival's time is of
         shown = sorted({f"{t:.2f}" for t in took})
