@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import difflib
 import math
 import re
@@ -171,24 +172,55 @@ def test_commands_are_there(page: Path) -> None:
                 pytest.fail(f"{named(page)}: nothing tests the command {line!r}")
 
 
-def test_the_comparison_of_the_readme_runs(
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if "finesieve " in "".join(blocks(p, "sh"))], ids=named
+)
+def test_commands_run(
+    page: Path,
     encoder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The command as it stands there, on small files, with a tiny encoder and one seed."""
+    """Those of a page one after another, on small files, with a tiny encoder and one seed."""
     for name, rows in (("train", 160), ("test", 40)):
-        lines = [f"w{i % 60} w{i % 2},{'even' if i % 2 else 'odd'}" for i in range(rows)]
+        lines = [f"w{i % 60} w{i % 7},{'even' if i % 2 else 'odd'}" for i in range(rows)]
         text = "\n".join(["text,label", *lines])
         (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    (block,) = (x for x in blocks(ROOT / "README.md", "sh") if "finesieve compare" in x)
-    (compare,) = (shlex.split(line)[1:] for line in block.splitlines())
-    small = ["--model", str(encoder), "--max-length", "32", "--seeds", "1", "--quiet"]
-    assert main([*compare, *small]) == 0
-    assert "finesieve against full training: same as full" in capsys.readouterr().out
-    assert "<html" in (tmp_path / "comparison" / "report.html").read_text(encoding="utf-8")
+    small = ["--model", str(encoder), "--max-length", "32", "--quiet"]
+    for line in "".join(blocks(page, "sh")).splitlines():
+        match shlex.split(line, comments=True):
+            case [
+                "finesieve",
+                "bench",
+                suite,
+                *rest,
+            ]:  # its runs take hours: the table of those kept
+                at = [*rest[:-1], str(ROOT / rest[-1])]
+                assert main(["bench", str(ROOT / suite), *at, "--table-only"]) == 0
+            case ["finesieve", "compare" as verb, *rest]:
+                given = rest if "--output" in rest else [*rest, "--output", "compared"]
+                assert main([verb, *given, *small, "--seeds", "1"]) == 0
+                said = capsys.readouterr().out
+                assert "finesieve against full training: same as full" in said
+                out = Path(given[given.index("--output") + 1])
+                assert "<html" in (out / "report.html").read_text(encoding="utf-8")
+            case ["finesieve", "train" | "inspect" as verb, *rest]:
+                if "--lora" in rest:
+                    pytest.importorskip("peft")
+                assert main([verb, *rest, *small]) == 0
+            case ["finesieve", "clean", *rest]:
+                issues = Path(rest[rest.index("--drop") + 1])
+                with issues.open(encoding="utf-8", newline="") as file:
+                    told = [{**row, "confirmed": "yes"} for row in csv.DictReader(file)]
+                with issues.open("w", encoding="utf-8", newline="") as file:
+                    table = csv.DictWriter(file, list(told[0]))
+                    table.writeheader()
+                    table.writerows(told)
+                assert main(["clean", *rest]) == 0
+            case ["finesieve", *rest]:
+                assert main(rest) == 0
 
 
 def anchors(page: Path) -> set[str]:
