@@ -356,7 +356,7 @@ def test_gates_close_by_themselves_in_the_examples(tmp_path: Path, command: list
     assert counts["bad"] == 0
     # Up to there everything is trained on and nothing scored: to the end where it never pays.
     closed = moves[0]["from_example"] if moves else 6000
-    assert counts["yielded"] >= closed > 1000
+    assert counts["yielded"] >= closed > 250  # sizes are known from 256 losses on
     assert max(counts["scored"], counts["decided"], counts["dropped"]) <= 6000 - closed
     if moves:
         assert float(PRICE.search(moves[0]["reason"])[1]) < 1
