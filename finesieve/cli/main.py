@@ -100,7 +100,7 @@ def _again(args: argparse.Namespace) -> str:
 
 
 def _stopped(args: argparse.Namespace) -> str:
-    """Return what is left of a command that was stopped at once, and how to go on."""
+    """Return the message for a user who stopped a command: what was kept, and how to continue."""
     command = f"  finesieve {shlex.join(args.argv)}"
     if args.command == "bench":
         return f"finished runs are kept. Run the others with:\n{command}"

@@ -33,7 +33,7 @@ class PredictorGate(Gate):
         self._dice = Dice(seed, "audit")
 
     def predict(self, offer: Offer) -> FloatArray:
-        """Returns the predicted sizes, float32[n], or None where nothing is known."""
+        """Returns what is predicted of each example (its size or its chance), float32[n]."""
         return self.predictor.predict(offer)
 
     def decide(self, offer: Offer) -> Verdict:

@@ -155,7 +155,7 @@ class SizeRegression(Predictor):
         return np.asarray(np.log(np.maximum(targets, 1.0)), dtype=np.float32)
 
     def predict(self, offer: Offer) -> FloatArray:
-        """Returns the predicted sizes, float32[n], or None where nothing is known."""
+        """Returns what is predicted of each example (its size or its chance), float32[n]."""
         return self._forward(offer)[-1]
 
     def learn(self, offer: Offer) -> None:

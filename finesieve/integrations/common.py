@@ -217,7 +217,7 @@ def unserved(
 
 
 def sized(loader: Any) -> bool:
-    """Returns the number of examples of a dataset, or None if it does not tell."""
+    """Returns whether a loader knows its length."""
     try:
         len(loader)
     except TypeError:

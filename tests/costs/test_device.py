@@ -112,7 +112,10 @@ def test_every_host_measures_what_scoring_costs(
     assert max(examples for examples, *_ in train[-8:]) == (8 if costs is LAUNCHES else 4)
     assert (len(score) <= 1.5 * pools + 1) == (costs is LAUNCHES)
     # Nothing waits for the sake of a clock; and who reads the books has all seconds there.
-    assert device.waits <= 2 * pools + 4  # for its scores, and for losses of training
+    # The Trainer's loss is compared with ours for each open batch, and read at once where tensors
+    # are the CPU's, as here. On a GPU it is not (tests/far.py has tensors that say so).
+    compared = device.before if host is in_trainer else 0
+    assert device.waits <= 2 * pools + 4 + compared  # for its scores, and for losses of training
     books = sieve.ledger.seconds
     assert sum(books.values()) == pytest.approx(device.now, rel=0.02)
 

@@ -199,7 +199,7 @@ class Folders:
                 )
 
     def read(self, job: Job) -> tuple[Record | None, str]:
-        """Returns a run's record, or None if it is not there."""
+        """Returns a run's record, or None, and an empty string: these are never damaged."""
         return self._records.get(job), ""
 
     def write(self, job: Job, record: Record) -> Record:

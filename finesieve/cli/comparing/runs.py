@@ -71,7 +71,7 @@ class RecordFiles:
         self.output = output
 
     def read(self, job: Job) -> tuple[Record | None, str]:
-        """Returns a run's record, or None if it is not there."""
+        """Returns a run's record, or None and what is wrong with it, if anything."""
         path = job.file(self.output)
         return read_record(path) if path.exists() else (None, "")
 

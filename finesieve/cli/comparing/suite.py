@@ -112,7 +112,7 @@ class Suite:
     tuned_by: str | None = None
 
     def seeds_for(self, method: str) -> int:
-        """Returns the seeds that a method is run with."""
+        """Returns how many seeds a method is run with."""
         return min(self.seeds, self.seeds_of.get(method, self.seeds))
 
     def grid_points(self) -> list[dict[str, Any]]:
@@ -163,7 +163,7 @@ class Files:
             self._derived[name] = str(target)
 
     def path(self, name: str) -> str:
-        """Returns the file of a set; it is made if it is derived."""
+        """Returns a set's file, in the data folder or derived; a built-in set's name as it is."""
         if self.data_dir is None or built_in(name):
             return name
         return self._derived.get(name) or str(self.data_dir / name)

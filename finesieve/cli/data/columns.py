@@ -1,4 +1,4 @@
-"""Which columns hold the text, its pair and the label: as named by the user, or by usual names."""
+"""Finds the text, second text and label columns, by the user's names or by usual ones."""
 
 from __future__ import annotations
 

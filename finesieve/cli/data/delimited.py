@@ -1,4 +1,4 @@
-"""Tables in text files: which character parts the cells, and what quotation marks mean.
+"""Reads tables in text files: finds the character between cells and how cells are quoted.
 
 Programs write such files in a few ways, and no file says in which. A reading is accepted if every
 record has as many cells as the header has and quotation marks pair up; the usual ones are tried

@@ -221,7 +221,7 @@ class SieveCallback(Callback):
             check(trainer)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Begins with the module that is trained (a hook of Lightning's)."""
+        """Refuses an unwrapped loader and undriven schedules (a hook of Lightning's)."""
         if not self.filters:
             return
         if not isinstance(trainer.train_dataloader, _Loader):
@@ -238,7 +238,7 @@ class SieveCallback(Callback):
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Notes the batch that is trained on (a hook of Lightning's)."""
+        """Notes how far the stream is with this batch (a hook of Lightning's)."""
         if self._out:
             self._progress = self._out[0][1]
 
@@ -265,7 +265,7 @@ class SieveCallback(Callback):
             self.sieve.ledger.pause()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Gives the trainer back what was replaced (a hook of Lightning's)."""
+        """Ends the pass under way and so the loader's workers (a hook of Lightning's)."""
         self._pass = None  # ends the loader's workers
 
     def state_dict(self) -> dict[str, Any]:

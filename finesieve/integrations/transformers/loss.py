@@ -120,8 +120,10 @@ class TrainedLoss:
         return loss, seen[0]
 
     def _ask(self, inputs: Any, items: Any) -> None:
-        """Compares the first weighted batch where none went through the host: gates closed from
-        the start. Reads what was compared before, so that nothing is weighed on another loss."""
+        """Makes sure that the trainer's loss is the head's before the first batch is weighed.
+
+        Where gates were open, it waits for the comparisons made then. Where they were closed from
+        the start there are none, so it compares this batch's loss."""
         if self.scale.compared or self.scale.is_share is not None:
             self.scale.check(wait=True)
             return

@@ -47,7 +47,7 @@ def _sharded(trainer: Any) -> list[str]:
 
 
 def by_steps(strategy: Any) -> bool:
-    """Returns whether the training is told its length in steps."""
+    """Returns whether a saving or evaluation strategy counts steps."""
     return str(getattr(strategy, "value", strategy)) == "steps"
 
 

@@ -85,7 +85,7 @@ class LossScale:
         ours = torch.stack([mean, mean * share]) * self._times(items)
         self._worst.add((host - ours).abs() / (rounding * ours.abs() + _NOTHING))
         self._latest, self._read = host / ours, False
-        if host.device.type == "cpu":
+        if host.device.type == "cpu":  # where a number is read without waiting for a device
             self.check()
 
     def _rounding(self, host: Tensor) -> float:

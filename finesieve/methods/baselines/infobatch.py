@@ -25,7 +25,7 @@ class Known:
         return len(self._loss)
 
     def mean(self) -> float:
-        """Returns the mean of the losses that are known."""
+        """Returns the mean of the losses that are known; NaN if none is."""
         return sum(self._loss.values()) / len(self._loss) if self._loss else float("nan")
 
     def of(self, ids: IntArray) -> FloatArray:

@@ -49,7 +49,7 @@ class NaiveBayes(Predictor):
         return ids
 
     def predict(self, offer: Offer) -> FloatArray:
-        """Returns the predicted sizes, float32[n], or None where nothing is known."""
+        """Returns what is predicted of each example (its size or its chance), float32[n]."""
         ids = self._present(offer.need("features", self))
         if self._classes.min() == 0:  # one class unseen: nothing can be told, let all through
             return np.ones(len(ids), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Recipes of other people's methods, as frozen dataclasses, each with its citation."""
+"""Holds the settings of each baseline as a frozen dataclass that cites its paper."""
 
 from __future__ import annotations
 
