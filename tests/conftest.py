@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
 import json
@@ -151,8 +152,14 @@ def by_hand(seed: int = 0, **settings: Any) -> fs.Method:
 
 
 def small_sieve(total: int = 400, **more: Any) -> fs.Sieve:
-    kind = {"scorer": TableScorer(), "method": by_hand(), "total": total, "pool": 50, "group": 2}
-    return fs.Sieve(**{**kind, **more})
+    """A sieve with small pools over a model that never changes; `more` are arguments of `Sieve`
+    and fields of `SieveOptions`."""
+    fields = {field.name for field in dataclasses.fields(fs.SieveOptions)}
+    options = {name: more.pop(name) for name in fields & set(more)}
+    return fs.Sieve(
+        **{"scorer": TableScorer(), "method": by_hand(), "total": total, **more},
+        options=fs.SieveOptions(**{"pool": 50, "group": 2, **options}),
+    )
 
 
 def train(

@@ -82,7 +82,9 @@ def test_nothing_flows_back_from_the_ledger() -> None:
                 return super().__call__(batch)
 
         method = fs.Budget(0.2, predictor_bits=12, margin=0.1)
-        sieve = fs.Sieve(Slow(), method, total=4000, clock=lambda: now[0])
+        sieve = fs.Sieve(
+            scorer=Slow(), method=method, total=4000, options=fs.SieveOptions(clock=lambda: now[0])
+        )
         made: list[Any] = []
         for batch in sieve(make_batches(4000)):
             now[0] += float(batch["attention_mask"].sum())
@@ -105,8 +107,8 @@ def test_nothing_flows_back_from_the_ledger() -> None:
 
 def test_the_meter_agrees_with_the_ledger() -> None:
     sieve = fs.Sieve(
-        TableScorer(),
-        fs.methods.registry.build(
+        scorer=TableScorer(),
+        method=fs.methods.registry.build(
             "finesieve", 0, predictor_bits=12, starts={2: 0.2, 3: 0.5}, cost_ratio=0.2
         ),
         total=2000,

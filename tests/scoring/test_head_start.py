@@ -166,7 +166,7 @@ def test_batches_of_other_lengths_are_padded_with_places_that_do_not_count() -> 
         def forward(self, x: Tensor, attention_mask: Tensor) -> Any:
             return self.inner(x)
 
-    sieve = fs.Sieve(scores.Task(Masked(), head), "selective-backprop", total=128, head_start=128)
+    sieve = fs.Sieve(Masked(), "selective-backprop", total=128, head_start=128, head=head)
     next(iter(sieve(batches)))
     assert sieve.head_start is not None
     assert sieve.head_start.fitted, sieve.head_start
@@ -206,8 +206,9 @@ def test_decoders_that_classify_are_read_at_one_place_of_each_text() -> None:
 
 def stream(n: int = 4000, **more: Any) -> tuple[fs.Sieve, Bag, list[Any]]:
     model, batches = Bag(dropout=0.0), make_batches(n, batch=16)
-    kind = {"method": by_hand(), "total": n, "pool": 50, "group": 2, **more}
-    return fs.Sieve(scores.Classification(model), **kind), model, batches
+    options = fs.SieveOptions(pool=50, group=2, listeners=more.pop("listeners", ()))
+    kind = {"method": by_hand(), "total": n, "options": options, **more}
+    return fs.Sieve(model, **kind), model, batches
 
 
 def loss_of(model: Bag, batches: list[Any]) -> float:
@@ -292,8 +293,8 @@ def test_a_number_that_is_none(value: Any) -> None:
 
 def test_in_bf16() -> None:
     model, batches = Bag(dropout=0.0), make_batches(2000)
-    half = scores.Classification(model, autocast=lambda: torch.autocast("cpu", torch.bfloat16))
-    sieve = fs.Sieve(half, by_hand(), total=2000)
+    half = fs.SieveOptions(autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    sieve = fs.Sieve(model, by_hand(), total=2000, options=half)
     before = loss_of(model, batches[20:])
     next(iter(sieve(batches)))
     assert sieve.head_start is not None
@@ -315,7 +316,7 @@ def test_a_head_that_was_trained_is_never_touched() -> None:
         optimizer.step()
         optimizer.zero_grad()
     before = model.head.weight.detach().clone()
-    sieve = fs.Sieve(scores.Classification(model), by_hand(), total=4000)
+    sieve = fs.Sieve(model, by_hand(), total=4000)
     next(iter(sieve(batches)))
     assert sieve.head_start is not None
     assert not sieve.head_start.fitted
@@ -336,7 +337,7 @@ def test_a_head_that_came_with_the_checkpoint_is_never_touched(tmp_path: Path) -
     ]
     for folder, fitted in (("whole", False), ("body", True)):
         net = transformers.BertForSequenceClassification.from_pretrained(tmp_path / folder)
-        sieve = fs.Sieve(scores.Classification(net), by_hand(), total=800, head_start=64)
+        sieve = fs.Sieve(net, by_hand(), total=800, head_start=64)
         next(iter(sieve(batches)))
         assert sieve.head_start is not None
         assert ("came with the checkpoint" in sieve.head_start.reason) == (not fitted)
@@ -368,7 +369,7 @@ def test_language_models_have_no_such_head_and_nothing_is_run() -> None:
         }
         for i in range(0, 800, 8)
     ]
-    sieve = fs.Sieve(task, by_hand(), total=800, head_start=64)
+    sieve = fs.Sieve(scorer=task, method=by_hand(), total=800, head_start=64)
     next(iter(sieve(batches)))
     assert sieve.head_start is not None
     assert "no last linear layer" in sieve.head_start.reason
@@ -378,7 +379,9 @@ def test_language_models_have_no_such_head_and_nothing_is_run() -> None:
 
 def test_a_scorer_that_is_a_plain_function_has_no_head_to_fit() -> None:
     model, batches = Bag(dropout=0.0), make_batches(800)
-    sieve = fs.Sieve(lambda batch: scores.Classification(model)(batch), by_hand(), total=800)
+    sieve = fs.Sieve(
+        scorer=lambda batch: scores.Classification(model)(batch), method=by_hand(), total=800
+    )
     next(iter(sieve(batches)))
     assert sieve.head_start is not None
     assert not sieve.head_start.fitted
@@ -589,7 +592,7 @@ def test_accelerate(total: int | None) -> None:
     filtered = FilteredLoader(
         accelerator,
         loader,
-        scores.Classification(net),
+        net,
         by_hand(),
         pool=50,
         group=2,

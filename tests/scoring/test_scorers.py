@@ -132,7 +132,9 @@ def test_the_head_says_what_the_predictor_looks_at() -> None:
         for _ in range(20)
     ]
     method = fs.methods.registry.build("finesieve", 0, starts={2: 0.1, 3: 0.3}, predictor_bits=10)
-    sieve = fs.Sieve(fs.scores.Task(Choosing(), fs.heads.Choice()), method, total=160, pool=32)
+    sieve = fs.Sieve(
+        Choosing(), method, total=160, head=fs.heads.Choice(), options=fs.SieveOptions(pool=32)
+    )
     for batch in sieve(batches):
         sieve.loss(torch.rand(len(batch["labels"])), batch)
     assert sieve.stage == 3

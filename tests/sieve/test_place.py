@@ -58,7 +58,7 @@ def test_another_order_is_refused(form: Callable[[Any], Any]) -> None:
     batches = [form(batch) for batch in BATCHES]
 
     def fresh() -> fs.Sieve:
-        return fs.Sieve(method=method, total=160, pool=24, group=1)
+        return fs.Sieve(method=method, total=160, options=fs.SieveOptions(pool=24, group=1))
 
     first = fresh()
     stream = first(batches)

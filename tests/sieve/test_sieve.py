@@ -65,7 +65,10 @@ def test_other_kinds_of_batches(kind: str) -> None:
         "strings": lambda s: {"text": [f"text {i}" for i in x[s, 0].tolist()], "x": x[s]},
     }[kind]
     batches = [make(slice(i, i + 10)) for i in range(0, 60, 10)]
-    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=20, group=1)
+    sieve = fs.Sieve(
+        method=fs.methods.registry.build("random", share=0.5),
+        options=fs.SieveOptions(pool=20, group=1),
+    )
     for batch in sieve(batches):
         bare = fs.inputs(batch)
         ids = fs.batches.carry.ride(batch).ids
@@ -82,7 +85,10 @@ def test_a_batch_encoding_stays_one() -> None:
     from transformers import BatchEncoding
 
     batches = [BatchEncoding(b) for b in make_batches(64)]
-    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=16, group=1)
+    sieve = fs.Sieve(
+        method=fs.methods.registry.build("random", share=0.5),
+        options=fs.SieveOptions(pool=16, group=1),
+    )
     for batch in sieve(batches):
         assert isinstance(batch.to("cpu"), BatchEncoding)
 
@@ -151,7 +157,7 @@ def test_the_default_method_takes_batches_without_names(kind: type[Any]) -> None
         [dict(zip(("input_ids", "labels"), b, strict=True)) for b in data],
         [kind(b) for b in data],
     ):
-        sieve = fs.Sieve(fs.scores.Classification(Net()), by_hand(), total=400, pool=50, group=2)
+        sieve = fs.Sieve(Net(), by_hand(), total=400, options=fs.SieveOptions(pool=50, group=2))
         ids.append([fs.batches.carry.ride(batch).ids.tolist() for batch in sieve(batches)])
         assert sieve.stage == 3
         assert sieve.ledger.examples.dropped > 100
@@ -176,7 +182,12 @@ def test_conservation(
 ) -> None:
     """drawn = dropped + yielded + held, at any moment; in the end nothing is held."""
     method = fs.methods.registry.build("finesieve", predictor_bits=8, starts=starts)
-    sieve = fs.Sieve(TableScorer(), method, total=n, pool=pool, group=group, batch_size=size)
+    sieve = fs.Sieve(
+        scorer=TableScorer(),
+        method=method,
+        total=n,
+        options=fs.SieveOptions(pool=pool, group=group, batch_size=size),
+    )
     yielded = []
     for i, b in enumerate(sieve(make_batches(n, batch))):
         yielded.append(b)
@@ -226,7 +237,10 @@ def test_stages_by_hand_score_and_decide_what_they_should() -> None:
 
 def test_group_holds_examples_of_like_length() -> None:
     batches = make_batches(4000, longest=40)
-    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=200, group=16)
+    sieve = fs.Sieve(
+        method=fs.methods.registry.build("random", share=0.5),
+        options=fs.SieveOptions(pool=200, group=16),
+    )
     waste = [1 - b["attention_mask"].float().mean().item() for b in sieve(batches)]
     assert np.mean(waste) < 0.1  # about 0.45 unsorted
 
@@ -243,7 +257,11 @@ def test_scoring_batches_are_of_like_length_and_larger_than_the_loaders() -> Non
 
     method = fs.methods.registry.build("finesieve", starts={2: 0.0})
     batches = make_batches(4000, batch=40, longest=40)
-    list(fs.Sieve(Watching(), method, total=4000, pool=1024)(batches))
+    list(
+        fs.Sieve(scorer=Watching(), method=method, total=4000, options=fs.SieveOptions(pool=1024))(
+            batches
+        )
+    )
     assert np.mean(waste) < 0.15  # about 0.45 unsorted
     assert max(sizes) == 80
 
@@ -264,7 +282,12 @@ def test_weights_are_unbiased_through_both_gates(start: int) -> None:
         method = fs.methods.registry.build(
             "finesieve", seed, train=0.2, predictor_bits=12, starts={start: 0.0}
         )
-        sieve = fs.Sieve(TableScorer(), method, total=960, pool=60, group=1)
+        sieve = fs.Sieve(
+            scorer=TableScorer(),
+            method=method,
+            total=960,
+            options=fs.SieveOptions(pool=60, group=1),
+        )
         total, unweighted = 0.0, []
         for batch in sieve(batches):
             picked = value[batch["sieve_ids"]]
@@ -281,7 +304,9 @@ def test_weights_are_unbiased_through_both_gates(start: int) -> None:
 
 
 def test_random_survivors_weigh_one() -> None:
-    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.4), pool=50)
+    sieve = fs.Sieve(
+        method=fs.methods.registry.build("random", share=0.4), options=fs.SieveOptions(pool=50)
+    )
     weights = torch.cat([b["sieve_weights"] for b in sieve(make_batches(500))])
     assert weights == pytest.approx(torch.ones(len(weights)))
 
@@ -305,7 +330,7 @@ def test_reading_ahead_keeps_batches_right(ahead: int) -> None:
     batches = make_batches(640)
     model = Bag(dropout=0.0)
     method = fs.methods.registry.build("finesieve", predictor_bits=12, starts={2: 0.5, 3: 0.7})
-    sieve = fs.Sieve(fs.scores.Classification(model), method, total=640, pool=50, group=2)
+    sieve = fs.Sieve(model, method, total=640, options=fs.SieveOptions(pool=50, group=2))
     taken: list[Any] = []
     returned: dict[int, float] = {}
     expected: dict[int, float] = {}
@@ -336,14 +361,14 @@ def test_reading_ahead_keeps_batches_right(ahead: int) -> None:
 
 
 def test_no_losses_coming_back_is_an_error_not_a_leak() -> None:
-    sieve = fs.Sieve(TableScorer(), "finesieve")
+    sieve = fs.Sieve(scorer=TableScorer(), method="finesieve")
     endless = (b for _ in range(100) for b in make_batches(400))
     with pytest.raises(fs.ConfigError, match=r"call sieve\.loss"):
         list(sieve(endless))
 
 
 def test_a_host_that_takes_many_batches_before_it_trains_says_so() -> None:
-    sieve = fs.Sieve(Even(), "finesieve", read_ahead=20_000)
+    sieve = fs.Sieve(scorer=Even(), method="finesieve", options=fs.SieveOptions(read_ahead=20_000))
     stream = sieve(make_batches(24_000, batch=100))
     for _ in range(2):  # steps of 20,000 examples, and what is left
         taken = [batch for _, batch in zip(range(200), stream, strict=False)]
@@ -353,19 +378,21 @@ def test_a_host_that_takes_many_batches_before_it_trains_says_so() -> None:
 
     # What is decided on but was not handed out yet is not under way.
     budget = fs.methods.registry.build("finesieve", 0, budget=0.5, patience=2048, predictor_bits=12)
-    sieve = fs.Sieve(Even(), budget, read_ahead=17_000, total=40_000)
+    sieve = fs.Sieve(
+        scorer=Even(), method=budget, total=40_000, options=fs.SieveOptions(read_ahead=17_000)
+    )
     stream = sieve(make_batches(40_000, batch=100))
     taken = [batch for _, batch in zip(range(170), stream, strict=False)]
     assert len(taken) == 170
     with pytest.raises(fs.ConfigError, match="read_ahead is -1"):
-        fs.Sieve(Even(), read_ahead=-1)
+        fs.Sieve(scorer=Even(), options=fs.SieveOptions(read_ahead=-1))
 
 
 def test_large_batches_and_losses_that_sometimes_stay_away_are_no_error() -> None:
-    sieve = fs.Sieve(TableScorer(), "finesieve")
+    sieve = fs.Sieve(scorer=TableScorer(), method="finesieve")
     for batch in sieve(make_batches(21000, batch=2100)):
         sieve.loss(torch.ones(len(batch["labels"])), batch)
-    sieve = fs.Sieve(Even(), "finesieve")
+    sieve = fs.Sieve(scorer=Even(), method="finesieve")
     for i, batch in enumerate(sieve(make_batches(40000, batch=250))):
         if i % 3 == 0:
             sieve.loss(torch.ones(250), batch)
@@ -399,7 +426,7 @@ def test_predictions_are_judged_before_they_are_learned() -> None:
         for _ in range(250)
     ]
     method = fs.methods.registry.build("finesieve", starts={2: 0.0})
-    sieve = fs.Sieve(Chance(), method, total=2000, pool=50)
+    sieve = fs.Sieve(scorer=Chance(), method=method, total=2000, options=fs.SieveOptions(pool=50))
     list(sieve(batches))
     assert 0.45 < sieve.window.auc() < 0.55
 
@@ -435,7 +462,12 @@ def test_scored_nans_are_kept_out_and_counted() -> None:
     batches = make_batches(400)
     events: list[Any] = []
     method = fs.methods.registry.build("finesieve", starts={2: 0.0})
-    sieve = fs.Sieve(SomeNan(96), method, total=400, pool=50, group=1, listeners=[events.append])
+    sieve = fs.Sieve(
+        scorer=SomeNan(96),
+        method=method,
+        total=400,
+        options=fs.SieveOptions(pool=50, group=1, listeners=[events.append]),
+    )
     seen = ids_of(list(sieve(batches)))
     tokens = torch.cat([b["input_ids"][:, 0] for b in batches])
     bad = int((tokens > 96).sum())
@@ -447,7 +479,7 @@ def test_scored_nans_are_kept_out_and_counted() -> None:
 
 def test_many_nans_stop_the_run() -> None:
     method = fs.methods.registry.build("finesieve", starts={2: 0.0})
-    sieve = fs.Sieve(SomeNan(50), method, total=400)
+    sieve = fs.Sieve(scorer=SomeNan(50), method=method, total=400)
     with pytest.raises(fs.ScoreError, match=r"had a loss that is NaN or infinite.*more than 1 %"):
         list(sieve(make_batches(400)))
 
@@ -476,8 +508,10 @@ def test_bad_batches() -> None:
     ragged = [(torch.ones(2, 3),), (torch.ones(2, 5),)]
     random = fs.methods.registry.build("random", share=0.9)
     with pytest.raises(fs.BatchError, match=r"give pad_values=\{0: \.\.\.\}"):
-        list(fs.Sieve(method=random, pool=4)(ragged))
-    padded = list(fs.Sieve(method=random, pool=4, pad_values={0: 7}, group=1)(ragged))
+        list(fs.Sieve(method=random, options=fs.SieveOptions(pool=4))(ragged))
+    padded = list(
+        fs.Sieve(method=random, options=fs.SieveOptions(pool=4, pad_values={0: 7}, group=1))(ragged)
+    )
     assert sum((b[0] == 7).sum().item() for b in padded) > 0
 
 
@@ -485,12 +519,12 @@ def test_a_method_that_scores_needs_a_scorer() -> None:
     with pytest.raises(fs.ConfigError, match="give the sieve the model"):
         fs.Sieve(method="finesieve")
     with pytest.raises(fs.ConfigError, match="pool is 0"):
-        fs.Sieve(method="full", pool=0)
+        fs.Sieve(method="full", options=fs.SieveOptions(pool=0))
 
 
 @pytest.mark.parametrize("n", [1, 3, 30])
 def test_a_stream_that_ends_in_warm_up(n: int) -> None:
-    sieve = fs.Sieve(TableScorer(), "finesieve", total=1000)
+    sieve = fs.Sieve(scorer=TableScorer(), method="finesieve", total=1000)
     assert ids_of(list(sieve(make_batches(n)))) == list(range(n))
     assert sieve.stage == 1
 
@@ -505,7 +539,7 @@ def test_batch_size_one_and_an_empty_loader() -> None:
 def test_own_ids_are_kept_from_the_model() -> None:
     batches = [dict(b, example=torch.arange(8) + 8 * i) for i, b in enumerate(make_batches(160))]
     sieve = fs.Sieve(
-        fs.scores.Classification(Bag()), by_hand(), total=160, pool=50, group=1, id_key="example"
+        Bag(), by_hand(), total=160, options=fs.SieveOptions(pool=50, group=1, id_key="example")
     )
     assert ids_of(list(sieve(batches)))
     assert sieve.ledger.examples.scored > 0
@@ -517,7 +551,9 @@ def test_a_gate_of_ones_own_gets_the_features_that_were_given() -> None:
             return fs.Verdict((offer.need("features", self).tokens >= 0).sum(axis=1) >= 6)
 
     method = fs.Method("mine", Long(), fs.Open(), fs.Fixed({3: 0.0}))
-    sieve = fs.Sieve(method=method, features=fs.token_features(), pool=50, group=1)
+    sieve = fs.Sieve(
+        method=method, options=fs.SieveOptions(features=fs.token_features(), pool=50, group=1)
+    )
     for batch in sieve(make_batches(200)):
         assert (batch["attention_mask"].sum(1) >= 6).all()
     assert 0 < sieve.ledger.examples.yielded < 200
@@ -531,7 +567,10 @@ def test_columns_that_only_look_like_token_columns_are_left_alone() -> None:
         boxes = b["input_ids"][:, :, None].expand(n, width, 4).clone()
         batches.append(dict(b, hot=torch.ones(n, 12), boxes=boxes))
     assert {b["input_ids"].shape[1] for b in batches} >= {11, 12}
-    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=100, group=2)
+    sieve = fs.Sieve(
+        method=fs.methods.registry.build("random", share=0.5),
+        options=fs.SieveOptions(pool=100, group=2),
+    )
     for batch in sieve(batches):
         assert (batch["hot"] == 1).all()
         assert batch["hot"].shape[1] == 12
@@ -564,7 +603,10 @@ def test_pad_values_are_learned_and_left_padding_stays_left() -> None:
         flipped = {k: v.flip(1) if v.ndim == 2 else v for k, v in b.items()}
         flipped["input_ids"][flipped["attention_mask"] == 0] = 77
         batches.append(flipped)
-    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=64, group=2)
+    sieve = fs.Sieve(
+        method=fs.methods.registry.build("random", share=0.5),
+        options=fs.SieveOptions(pool=64, group=2),
+    )
     for batch in sieve(batches):
         mask = batch["attention_mask"]
         assert (mask.diff(dim=1) >= 0).all()  # zeros first
@@ -623,14 +665,16 @@ def test_ids_in_a_tuple_are_kept_from_the_model() -> None:
         for i in range(0, 400, 8)
     ]
     sieve = fs.Sieve(
-        fs.scores.Classification(Net()),
+        Net(),
         by_hand(),
         total=400,
-        pool=50,
-        group=2,
-        id_key=1,
-        features=lambda b: fs.Features(
-            b[0].numpy().astype(np.int64), np.zeros(len(b[0]), np.int64)
+        options=fs.SieveOptions(
+            pool=50,
+            group=2,
+            id_key=1,
+            features=lambda b: fs.Features(
+                b[0].numpy().astype(np.int64), np.zeros(len(b[0]), np.int64)
+            ),
         ),
     )
     out = list(sieve(data))
@@ -643,7 +687,12 @@ def test_ids_in_a_tuple_are_kept_from_the_model() -> None:
 
 def test_a_scorer_may_be_a_plain_function() -> None:
     """The size is the loss then, where losses come back from the training step."""
-    sieve = fs.Sieve(lambda batch: TableScorer()(batch), by_hand(), total=400, pool=50)
+    sieve = fs.Sieve(
+        scorer=lambda batch: TableScorer()(batch),
+        method=by_hand(),
+        total=400,
+        options=fs.SieveOptions(pool=50),
+    )
     for batch in sieve(make_batches(400)):
         sieve.loss(torch.full((len(batch["labels"]),), 0.7), batch)
     assert sieve.stage == 3

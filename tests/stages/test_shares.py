@@ -130,7 +130,9 @@ def test_gates_keep_the_shares_that_a_policy_decides_on() -> None:
     names = ("forward", "backward", "opening")
     forward, backward, opening = map(Watching, names)
     method = fs.Method("steps", forward, backward, Steps(), opening)
-    sieve = fs.Sieve(TableScorer(), method, total=1000, pool=50, group=2)
+    sieve = fs.Sieve(
+        scorer=TableScorer(), method=method, total=1000, options=fs.SieveOptions(pool=50, group=2)
+    )
     feed(sieve, make_batches(1000))
     # The first pools are decided on before the policy was asked for the first time.
     shares = [share for name, share in asked if name == "opening"]
@@ -139,7 +141,12 @@ def test_gates_keep_the_shares_that_a_policy_decides_on() -> None:
     assert first < len(shares) / 2
     assert {share for name, share in asked if name == "forward"} == {0.5}
     assert {share for name, share in asked if name == "backward"} == {0.125}
-    twin = fs.Sieve(TableScorer(), replace(method, stages=Steps()), total=1000, pool=50, group=2)
+    twin = fs.Sieve(
+        scorer=TableScorer(),
+        method=replace(method, stages=Steps()),
+        total=1000,
+        options=fs.SieveOptions(pool=50, group=2),
+    )
     twin.load_state_dict(sieve.state_dict())
     assert twin._flow.transitions.shares == Shares(score=0.5, train=0.125)
 

@@ -31,7 +31,9 @@ def auto(**settings: Any) -> fs.Method:
 
 
 def test_concentrated_and_predictable_sizes_reach_stage_3_by_themselves() -> None:
-    sieve = fs.Sieve(TableScorer(), auto(), total=8000, pool=200)
+    sieve = fs.Sieve(
+        scorer=TableScorer(), method=auto(), total=8000, options=fs.SieveOptions(pool=200)
+    )
     feed(sieve, make_batches(8000))
     assert [m["stage"] for m in sieve.moves][:3] == [1, 2, 3]
     assert "concentrated enough" in sieve.moves[1]["reason"]
@@ -51,7 +53,7 @@ class Flat(TableScorer):
 
 
 def test_equal_sizes_keep_the_gates_open() -> None:
-    sieve = fs.Sieve(Flat(), auto(), total=4000)
+    sieve = fs.Sieve(scorer=Flat(), method=auto(), total=4000)
     for batch in sieve(make_batches(4000)):
         sieve.loss(torch.full((len(batch["labels"]),), 0.7), batch)
     assert sieve.stage == 1
@@ -79,7 +81,7 @@ def test_a_predictor_that_cannot_tell_stays_out() -> None:
     scorer = Unpredictable()
     # A cheap scoring pass: then nothing is won by scoring fewer.
     method = auto(cost_ratio=0.02, score=0.4, train=0.2)
-    sieve = fs.Sieve(scorer, method, total=6000, pool=200)
+    sieve = fs.Sieve(scorer=scorer, method=method, total=6000, options=fs.SieveOptions(pool=200))
     for batch in sieve(make_batches(6000)):
         sieve.loss(torch.from_numpy(scorer.sizes(len(batch["labels"]))), batch)
     assert {m["stage"] for m in sieve.moves} == {1, 2}
@@ -103,7 +105,10 @@ class Turning(TableScorer):
 def test_the_way_back_when_the_predictor_degrades() -> None:
     scorer = Turning()
     sieve = fs.Sieve(
-        scorer, auto(score=0.3, audit=0.05, cost_ratio=0.6), total=16000, pool=200, group=16
+        scorer=scorer,
+        method=auto(score=0.3, audit=0.05, cost_ratio=0.6),
+        total=16000,
+        options=fs.SieveOptions(pool=200, group=16),
     )
     batches = make_batches(16000)
     for i, batch in enumerate(sieve(batches)):
@@ -130,7 +135,9 @@ def test_stages_by_hand() -> None:
         fs.Fixed({2: 0.5, 3: 0.2})
     with pytest.raises(fs.ConfigError, match="expected stages 2 and 3"):
         fs.Fixed({1: 0.5})
-    sieve = fs.Sieve(TableScorer(), fs.methods.registry.build("finesieve", starts={2: 0.1}))
+    sieve = fs.Sieve(
+        scorer=TableScorer(), method=fs.methods.registry.build("finesieve", starts={2: 0.1})
+    )
     with pytest.raises(fs.ConfigError, match="`total`"):
         list(sieve(make_batches(40)))
     with pytest.raises(fs.ConfigError, match=r"no setting .margin."):
@@ -162,7 +169,9 @@ def test_the_papers_rule() -> None:
 
 def test_paper_method_end_to_end() -> None:
     method = fs.methods.registry.build("paper", warmup=0.1, window=200, log_loss=0.65)
-    sieve = fs.Sieve(TableScorer(), method, total=4000, pool=100)
+    sieve = fs.Sieve(
+        scorer=TableScorer(), method=method, total=4000, options=fs.SieveOptions(pool=100)
+    )
     feed(sieve, make_batches(4000))
     assert [m["stage"] for m in sieve.moves] == [1, 2, 3]
     losses = (torch.cat([b["input_ids"][:, 0] for b in make_batches(400)]) / 100 + 0.01) ** 3 * 2
@@ -174,7 +183,9 @@ def test_records_have_the_threshold_and_the_audit() -> None:
     method = fs.methods.registry.build(
         "finesieve", predictor_bits=12, starts={2: 0.0, 3: 0.3}, audit=0.2, cost_ratio=0.2
     )
-    sieve = fs.Sieve(TableScorer(), method, total=3000, pool=200)
+    sieve = fs.Sieve(
+        scorer=TableScorer(), method=method, total=3000, options=fs.SieveOptions(pool=200)
+    )
     assert sieve.threshold is None
     events = []
     sieve._flow.listeners.append(events.append)
@@ -196,7 +207,7 @@ def collapse_run(method: fs.Method, lr: float) -> tuple[fs.Sieve, list[str]]:
     model = Bag(dropout=0.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     sieve = fs.Sieve(
-        fs.scores.Classification(model), method, total=24000, pool=100, group=2, batch_size=8
+        model, method, total=24000, options=fs.SieveOptions(pool=100, group=2, batch_size=8)
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -271,7 +282,12 @@ def test_the_sieve_follows_the_measured_cost_ratio_in_coarse_steps() -> None:
             return fs.Verdict(offer.size > 0.1)
 
     method = fs.Method("watching", fs.Open(), Watching(), fs.Fixed({2: 0.0}))
-    sieve = fs.Sieve(Slow(), method, total=4000, pool=200, clock=lambda: now[0])
+    sieve = fs.Sieve(
+        scorer=Slow(),
+        method=method,
+        total=4000,
+        options=fs.SieveOptions(pool=200, clock=lambda: now[0]),
+    )
     for batch in sieve(make_batches(4000)):
         now[0] += float(batch["attention_mask"].sum())
         sieve.loss(torch.zeros(len(batch["labels"]), requires_grad=True), batch)
@@ -294,7 +310,7 @@ class Rising(TableScorer):
 @pytest.mark.parametrize("audit", [0.3, 0.0])
 def test_collapse_is_noticed_in_stage_3_too_on_the_audited(audit: float) -> None:
     method = fs.methods.registry.build("paper", warmup=0.05, window=100, log_loss=9.0, audit=audit)
-    sieve = fs.Sieve(Rising(), method, total=20000, pool=100)
+    sieve = fs.Sieve(scorer=Rising(), method=method, total=20000, options=fs.SieveOptions(pool=100))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         feed(sieve, make_batches(20000))
@@ -304,7 +320,10 @@ def test_collapse_is_noticed_in_stage_3_too_on_the_audited(audit: float) -> None
 
 def test_without_a_scoring_pass_training_losses_teach_with_their_probability() -> None:
     gate = fs.PredictorGate(fs.SizeRegression(12), fs.ThresholdSampling(0.4, 0.1))
-    sieve = fs.Sieve(method=fs.Method("forward", gate, fs.Open(), fs.Fixed({3: 0.0})), pool=100)
+    sieve = fs.Sieve(
+        method=fs.Method("forward", gate, fs.Open(), fs.Fixed({3: 0.0})),
+        options=fs.SieveOptions(pool=100),
+    )
     feed(sieve, make_batches(8000))
     assert sieve.ledger.examples.scored == 0
     assert 0.3 < sieve.ledger.examples.yielded / 8000 < 0.5
@@ -329,7 +348,12 @@ def test_gates_open_again_when_survivors_turn_out_too_dear(dearer: float) -> Non
     method = fs.methods.registry.build(
         "finesieve", predictor_bits=14, patience=300, warmup=0.0, train=0.5
     )
-    sieve = fs.Sieve(Timed(), method, total=8000, pool=200, clock=lambda: now[0])
+    sieve = fs.Sieve(
+        scorer=Timed(),
+        method=method,
+        total=8000,
+        options=fs.SieveOptions(pool=200, clock=lambda: now[0]),
+    )
     for batch in sieve(make_batches(8000)):
         each = 1.0 if bool((batch["sieve_weights"] == 1).all()) else dearer
         now[0] += each * float(batch["attention_mask"].sum())
@@ -360,7 +384,12 @@ def test_scoring_is_measured_before_gates_may_open_again() -> None:
             return Scores(found.loss**2, found.loss**2)
 
     method = fs.methods.registry.build("finesieve", predictor_bits=14, warmup=0.0, train=0.3)
-    sieve = fs.Sieve(Timed(), method, total=20000, clock=lambda: now[0], group=2)
+    sieve = fs.Sieve(
+        scorer=Timed(),
+        method=method,
+        total=20000,
+        options=fs.SieveOptions(clock=lambda: now[0], group=2),
+    )
     for batch in sieve(make_batches(20000)):
         each = 1.0 if sieve.stage == 1 else 1.2
         now[0] += each * float(batch["attention_mask"].sum())
