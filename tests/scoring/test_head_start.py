@@ -20,6 +20,7 @@ import finesieve as fs
 from finesieve import heads, methods, scores
 from finesieve.scoring.head_start import STRENGTHS, HeadStart, start_head
 from finesieve.scoring.last_layer import LastLayer
+from finesieve.scoring.task_of import default_head, head_of
 from tests.conftest import Bag, arguments, by_hand, ids_of, make_batches, train
 
 
@@ -673,3 +674,27 @@ def test_names_of_methods_say_who_had_it() -> None:
     assert titled("full", [{}, {"head_start": None}]) == "full"
     assert titled("full", [had, had]) == "full, fitted head"
     assert titled("random", [had, {}]) == "random, fitted head in 1 of 2"
+
+
+def test_a_class_that_one_half_lacks_does_not_make_a_new_head_look_trained() -> None:
+    """The frequencies of a half without some classes are worse than no prediction at all."""
+    dice = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 40, (280,), generator=dice)
+    x = F.one_hot(labels, 40).float() + 0.1 * torch.randn(280, 40, generator=dice)
+    model = Given(40, 40)
+    found = scores.Task(model, heads.SingleLabel()).last_layer({"x": x, "labels": labels})
+    came = start_head(found)
+    assert came.frequencies > 1.1 * np.log(40)
+    assert came.fitted, came
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
+def test_a_compiled_model_tells_its_task() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+        intermediate_size=8, problem_type="multi_label_classification",
+    )  # fmt: skip
+    model = transformers.BertForSequenceClassification(config)
+    assert isinstance(head_of(torch.compile(model)), heads.MultiLabel)
+    assert isinstance(default_head(torch.compile(model)), heads.MultiLabel)
