@@ -172,8 +172,8 @@ class Check:
         """Measures scoring over training of an example, by the sieve and from outside."""
         count = -(-256 * self.scale.pools // size)
         texts = shape(size, longest, count)
-        texts = texts.modulo(SMALL_WORDS) if self.scale.small else texts
-        model = self.model(2) if name == "minilm" else encoder(name)
+        model: Any = self.model(2) if name == "minilm" else encoder(name)
+        texts = texts.modulo(model.config.vocab_size)
         loop = Loop(model, self.device, self.precision, compiled)
         method = finesieve.Manual({2: 0.25}, train=0.25)
         told = trained(loop, texts, size, 0, method, head_start=0)

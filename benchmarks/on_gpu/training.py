@@ -32,7 +32,10 @@ def wait(device: torch.device) -> None:
 def minilm(folder: Path, classes: int, seed: int) -> nn.Module:
     """Returns MiniLM-L6 with a new head, in float32, without dropout."""
     from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # of the head that is new
+    logging.disable_progress_bar()
     torch.manual_seed(seed)
     model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
         folder / "minilm", num_labels=classes, dtype=torch.float32, **_CALM
