@@ -77,7 +77,9 @@ def test_gates_that_never_close_train_like_the_host(tmp_path: Path, schedule: st
     kind, before = type(sieved), dict(vars(Trainer))
     attached = hf.attach(sieved, closed(starts={}))
     assert (type(sieved), dict(vars(Trainer))) == (kind, before)
+    assert attached.figures() == {}  # nothing is known before training
     sieved.train()
+    assert attached.figures()["sieve_trained"] == 1.0
     assert attached.sieve is not None
     assert attached.sieve.stage == 1
     assert same(weights(plain), weights(sieved))
