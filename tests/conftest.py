@@ -36,15 +36,17 @@ LONGEST = (
     "integrations/transformers/test_ranks.py",
     "integrations/transformers/test_attach.py",
     "integrations/transformers/test_settings.py",
-    "cli/test_bench.py",
-    "cli/test_main.py",
+    "integrations/transformers/test_resume.py",
+    "cli/comparing/test_bench.py",
+    "cli/training/test_run.py",
+    "cli/training/test_settings.py",
     "sieve/test_sieve.py",
     "sieve/test_ranks.py",
     "integrations/lightning/test_lightning.py",
     "integrations/transformers/test_totals.py",
     "integrations/transformers/test_sentence_transformers.py",
     "integrations/transformers/test_trl.py",
-    "scoring/test_head_start.py",
+    "scoring/test_head_start_hosts.py",
 )
 
 
@@ -80,7 +82,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def head_start_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """A head start changes the model before the first step, which tests of all else do not want.
-    Those that are about it (test_head_start.py) have a fixture of this name that does nothing."""
+    Those that are about it have a fixture of this name that does nothing."""
     plain = fs.Sieve.__init__
 
     @functools.wraps(plain)

@@ -93,7 +93,7 @@ class Padding:
         such a place was seen 0 (-100 for `labels`).
     """
 
-    def __init__(self, values: Mapping[Any, float] | None = None) -> None:
+    def __init__(self, values: Mapping[Any, float] | None) -> None:
         self._given = dict(values or {})
         self._found: dict[Hashable, float] = {}
         self._left = False  # whether padding stands before the text

@@ -25,7 +25,7 @@ class Holding:
     that the spans of what came out add up to what went in, whatever was dropped.
     """
 
-    def __init__(self, codec: Codec, group: int, seed: int, opened: bool = True) -> None:
+    def __init__(self, codec: Codec, group: int, seed: int, opened: bool) -> None:
         self.opened = opened
         self._codec, self.group = codec, group
         self._dice = Dice(seed, "order of batches")

@@ -17,6 +17,7 @@ from finesieve.scoring.scorers import unwrapped
 
 _NOTHING = "."  # stands for an empty text, of which some tokenizers make no token at all
 POOLS = ("auto", "mean", "head")
+_BATCH = 128  # texts a forward pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,6 @@ def embed(
     pairs: Sequence[str] | None = None,
     *,
     max_length: int = 128,
-    batch_size: int = 128,
     pool: str = "auto",
     tell: Callable[[float], None] = lambda share: None,
 ) -> Embedded:
@@ -49,7 +49,6 @@ def embed(
         tokenizer: its tokenizer.
         texts, pairs: one text an example, or two.
         max_length: tokens; longer texts are cut.
-        batch_size: texts a forward pass.
         pool: "mean" takes the mean of the last hidden states over a text's tokens; "head" what the
             last linear layer is given; "auto" the latter if that layer came with the checkpoint.
         tell: is told the share that is done.
@@ -69,8 +68,8 @@ def embed(
     training = model.training
     model.eval()
     try:
-        for start in range(0, len(order), batch_size):
-            index = order[start : start + batch_size]
+        for start in range(0, len(order), _BATCH):
+            index = order[start : start + _BATCH]
             batch = tokenizer(
                 [texts[i] or _NOTHING for i in index.tolist()],
                 None if pairs is None else [pairs[i] for i in index.tolist()],

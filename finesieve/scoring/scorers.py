@@ -23,8 +23,9 @@ from finesieve.errors import BatchError, ScoreError
 from finesieve.gates.features import FeatureFunction, token_features
 from finesieve.gates.protocol import FloatArray
 from finesieve.scoring.frozen import FrozenPrefix
-from finesieve.scoring.heads import Head, SingleLabel, Tokens, output_of
+from finesieve.scoring.heads import Head, SingleLabel, Tokens
 from finesieve.scoring.last_layer import LastLayer, find_last_layer, linear_calls
+from finesieve.scoring.outputs import output_of
 
 SizeFunction = Callable[[FloatArray], FloatArray]
 # A scoring forward holds about one layer at a time where training holds all of them, so it may have

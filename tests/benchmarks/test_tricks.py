@@ -21,7 +21,7 @@ from finesieve.cli.comparing.groups import RIVAL
 from finesieve.cli.comparing.suite import Files, read_suite
 from finesieve.cli.config import Config
 from finesieve.cli.results import read_all
-from tests.cli.test_statistics import record
+from tests.cli.comparing.suites import record
 from tests.tiny import bert, tokenizer
 
 pytest.importorskip("accelerate")

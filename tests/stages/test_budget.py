@@ -17,6 +17,7 @@ from finesieve.stages.budget import Budget
 from finesieve.stages.policy import OWN, GateLimits, View
 from finesieve.stages.window import Window
 from tests.conftest import TableScorer, make_batches
+from tests.stages.kit import view
 from tests.stages.test_stages import Flat, feed
 
 N = 9000
@@ -175,15 +176,16 @@ def test_of_the_ways_to_spend_it_the_one_of_least_variance() -> None:
             fs.ThresholdSampling(None, 0.02, cost_ratio=0.15),
         )
         stages, limits = Budget(), GateLimits(*(gate.limits() for gate in gates))
-        view = View(1, 0.1, 2000, 0, window, work=Work(open=100, whole=1000.0), limits=limits)
-        found = stages.next(1, stages.evidence(view), OWN).shares
+        done = Work(open=100, whole=1000.0)
+        seen = view(1, 0.1, 2000, window, work=done, limits=limits)
+        found = stages.next(1, stages.evidence(seen), OWN).shares
         assert found.score is not None
         assert found.train is not None
         # 0.1 of 0.3 is spent, 0.9 of the stream is left
         assert found.opening == pytest.approx(0.2 / 0.9)
         assert found.train + 0.15 * found.score == pytest.approx(0.2 / 0.9)
         # With the gates closed and before the next decision only what is left changes.
-        late = replace(view, stage=3, since=1, work=Work(open=120, whole=1000.0))
+        late = replace(seen, stage=3, since=1, work=Work(open=120, whole=1000.0))
         after = stages.next(3, stages.evidence(late), found)
         assert after.move is None
         assert after.shares.score == found.score

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 import finesieve as fs
 from finesieve.scoring.scorers import Scores
-from finesieve.stages.policy import OWN, Decision, GateLimits, View
+from finesieve.stages.policy import OWN, Decision, View
 from finesieve.stages.window import Window
 from tests.conftest import Bag, TableScorer, make_batches
+from tests.stages.kit import limits, view
 
 
 def feed(sieve: fs.Sieve, batches: Any) -> None:
@@ -149,20 +150,20 @@ def test_the_papers_rule() -> None:
     window = Window(4)
     offer = fs.Offer(np.arange(4), loss=np.ones(4, np.float32), size=np.ones(4, np.float32))
 
-    def move(view: View) -> Any:
-        return paper.next(view.stage, paper.evidence(view), OWN).move
+    def move(seen: View) -> Any:
+        return paper.next(seen.stage, paper.evidence(seen), OWN).move
 
-    assert move(View(1, 0.05, 0, 0, window)) is None
+    assert move(view(1, 0.05, 0, window)) is None
     window.add(offer)
-    assert move(View(1, 0.1, 4, 0, window))[0] == 2
+    assert move(view(1, 0.1, 4, window))[0] == 2
     keep = np.asarray([True, True, False, False])
     bad = np.asarray([0.5, 0.5, 0.5, 0.5], np.float32)
     window.add(replace(offer, keep=keep, predicted=bad))
-    assert move(View(2, 0.2, 4, 0, window)) is None
+    assert move(view(2, 0.2, 4, window)) is None
     good = np.asarray([0.9, 0.9, 0.1, 0.1], np.float32)
     window.add(replace(offer, keep=keep, predicted=good))
-    assert move(View(2, 0.2, 3, 0, window)) is None  # window not full
-    assert move(View(2, 0.2, 4, 0, window))[0] == 3
+    assert move(view(2, 0.2, 3, window)) is None  # window not full
+    assert move(view(2, 0.2, 4, window))[0] == 3
     assert paper.next(2, [0.5, float("inf"), 1.0, 1.0], OWN) == Decision((3, "second pass"))
     assert paper.next(3, [0.9, 9.0, 1.0, 1.0], OWN) == Decision()  # no way back
 
@@ -402,16 +403,15 @@ def test_scoring_is_measured_before_gates_may_open_again() -> None:
             break
     assert sieve.stage == 2
     assert sieve.costs == pytest.approx((0.4, 1.2), rel=0.06)
-    view = View(
+    over = view(  # when the patience is over
         2,
         0.5,
         1024,
-        0,
         sieve.window,
-        sieve.costs,  # when the patience is over
-        limits=GateLimits(backward=sieve.method.backward.limits()),
+        costs=sieve.costs,
+        limits=limits(backward=sieve.method.backward.limits()),
     )
-    price = sieve.method.stages.evidence(view)[2]
+    price = sieve.method.stages.evidence(over)[2]
     size = sieve.window.column("size")[-1024:]
     p = np.concatenate(
         [  # the gates decide on 256 at a time

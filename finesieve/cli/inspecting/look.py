@@ -71,7 +71,7 @@ def inspect_source(args: argparse.Namespace) -> Insights:
         more["first_losses"] = _first_losses(folder / "run" / EXAMPLES, data)
     tokenizer = load_tokenizer(name)
     model = load_model(name, list(range(max(2, len(data.names)))), args.seed)
-    check_length(tokenizer, model, args.max_length)
+    check_length(model, args.max_length)
     found = look(
         model.to(pick_device(args.device)),
         tokenizer,

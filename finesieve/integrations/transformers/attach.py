@@ -328,9 +328,8 @@ class Attached:
     # ---- parts
 
     def figures(self) -> dict[str, float]:
-        """Stage; shares trained on and scored of what was drawn; savings in training cost."""
-        assert self.sieve is not None
-        return self.sieve.figures()
+        """Returns what `Sieve.figures` does; nothing before training."""
+        return {} if self.sieve is None else self.sieve.figures()
 
     @property
     def insights(self) -> Table:
