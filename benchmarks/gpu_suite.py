@@ -37,11 +37,14 @@ CLAIM = (  # "+flip20": a fifth of the labels replaced by wrong ones
     "snips", "clickbait", "snips+flip20", "hate_offensive", "ag_news-crowd", "trec6", "banking77",
     "cad_nli", "reuters_r8", "dbpedia14", "sst2",
 )  # fmt: skip
+# Where settings of ours are compared, none of them a claim's.
+DEVELOPMENT = ("emotion", "subj", "hwu64", "airline_tweets", "emotion+flip20", "subj+flip20")
 RATES = (1e-4, 2e-4, 4e-4)
 # "plain" has no fitted head, all others have; "random" has the cost of "ours" at the same ratio.
 METHODS = ("plain", "full", "ours", "random", "paper")
 HEAD = 512  # examples of the head start, but a twentieth of the set at the most
 PRICED = ("ours", "random")  # for which costs matter
+OPTIONS = ("pool", "group")  # settings that are a sieve's, not a recipe's
 Record = dict[str, Any]
 Records = dict[str, Record]
 
@@ -65,7 +68,7 @@ class Job:
     @property
     def key(self) -> str:
         """Says which job it is: what it was told besides follows from that."""
-        ratio = f"@{self.ratio:g}" if self.method in PRICED else ""
+        ratio = f"@{self.ratio:g}" if self.method.partition(":")[0] in PRICED else ""
         return f"{self.set}/{self.method}{ratio}/{self.rate:g}/{self.seed}"
 
 
@@ -90,19 +93,24 @@ def train(job: Job, inputs: Path, limit: int, small: bool) -> Record:
         texts = flipped(texts, float(noise) / 100, classes)
     if small:
         texts, evaluated = texts.modulo(SMALL_WORDS), evaluated.some(100).modulo(SMALL_WORDS)
+    kind, _, given = job.method.partition(":")
+    settings: dict[str, Any] = {
+        k: float(v) for k, v in (x.split("=") for x in given.split(",") if x)
+    }
+    options = {"batch_size": 32} | {k: int(settings.pop(k)) for k in OPTIONS if k in settings}
     methods = {
         "plain": lambda: None,
         "full": finesieve.Full,
-        "ours": lambda: finesieve.Adaptive(cost_ratio=job.ratio),
+        "ours": lambda: finesieve.Adaptive(cost_ratio=job.ratio, **settings),
         "random": lambda: finesieve.RandomSubset(job.share or 1.0),
         "paper": lambda: named("paper"),
     }
-    method: Any = methods[job.method]()
+    method: Any = methods[kind]()
     model = encoder("2x32", classes, job.seed) if small else minilm(inputs, classes, job.seed)
     loop = Loop(model, device, "bf16" if device.type == "cuda" else "fp32", rate=job.rate)
     more: dict[str, Any] = {}
     if method is not None:
-        more = {"head_start": head_start(len(texts)), "options": {"batch_size": 32}}
+        more = {"head_start": head_start(len(texts)), "options": options}
     told = trained(loop, texts, 32, job.seed, method, **more)
     told["cost"] = 1.0
     if method is not None:
@@ -116,18 +124,25 @@ def train(job: Job, inputs: Path, limit: int, small: bool) -> Record:
     }
 
 
-def best_rate(records: Records, method: str, ratio: float) -> float | None:
-    """Returns the rate of least mean held-out loss over the tuning sets; None before all are there.
+def best_rate(records: Records, method: str, ratio: float, seeds: int) -> float | None:
+    """Returns the rate of least mean held-out loss over the tuning sets and their seeds.
 
-    "plain", "full" and "paper" are the same for all ratios.
+    None before all are there. "plain", "full" and "paper" are the same for all ratios.
     """
-    losses: dict[float, list[float]] = {}
-    for record in records.values():
-        if record["set"] in TUNING and record["method"] == method:
-            if record["ratio"] == ratio or method not in PRICED:
-                losses.setdefault(record["rate"], []).append(record["loss"])
-    means = {rate: statistics.mean(found) for rate, found in losses.items()}
-    return min(means, key=lambda rate: means[rate]) if means else None
+    means = {}
+    for rate in RATES:
+        losses = [
+            record["loss"]
+            for record in records.values()
+            if (record["method"], record["rate"]) == (method, rate)
+            and record["set"] in TUNING
+            and record["seed"] < seeds
+            and (record["ratio"] == ratio or method not in PRICED)
+        ]
+        if len(losses) < len(TUNING) * seeds:
+            return None
+        means[rate] = statistics.mean(losses)
+    return min(means, key=lambda rate: means[rate])
 
 
 class Suite:
@@ -138,22 +153,29 @@ class Suite:
 
     def __init__(self, args: argparse.Namespace, records: Records) -> None:
         self.args, self.records = args, records
-        self.tuning = [x for x in TUNING if x in args.sets]
-        self.claim = [x for x in args.sets if x not in TUNING]
 
     def jobs(self) -> Iterator[Job]:
         """Yields the jobs that are not done and could be run now; those that others wait for, and
         the first seed of all, come first."""
         for seed in range(self.args.tuning_seeds):
             for method, ratio in self.methods():
-                for name, rate in product(self.tuning, RATES):
+                for name, rate in product(TUNING, RATES):
                     yield from self.job(name, method, seed, rate, ratio, rate)
         for seed in range(self.args.seeds):
             for method, ratio in self.methods():
                 rate, ours = self.tuned(method, ratio), self.tuned("ours", ratio)
                 if rate is not None and (ours is not None or method != "random"):
-                    for name in self.claim:
+                    for name in self.args.sets:
                         yield from self.job(name, method, seed, rate, ratio, ours)
+
+        for seed in range(self.args.seeds if self.args.settings else 0):
+            for ratio, name in product(self.args.ratios, self.args.development):
+                rate = self.tuned("ours", ratio)
+                for settings in self.args.settings if rate is not None else ():
+                    method = f"ours:{settings}" if settings else "ours"
+                    yield from self.job(name, method, seed, rate or 0.0, ratio, rate)
+                if rate is not None:
+                    yield from self.job(name, "random", seed, rate, ratio, rate)
 
     def methods(self) -> Iterator[tuple[str, float]]:
         """Yields the methods, those that are priced with every ratio."""
@@ -163,14 +185,7 @@ class Suite:
 
     def tuned(self, method: str, ratio: float) -> float | None:
         """Returns the rate of a method, None as long as its tuning is under way."""
-        wanted = len(self.tuning) * len(RATES) * self.args.tuning_seeds
-        done = sum(
-            record["set"] in TUNING
-            and record["method"] == method
-            and (record["ratio"] == ratio or method not in PRICED)
-            for record in self.records.values()
-        )
-        return best_rate(self.records, method, ratio) if done >= wanted else None
+        return best_rate(self.records, method, ratio, self.args.tuning_seeds)
 
     def job(
         self, name: str, method: str, seed: int, rate: float, ratio: float, ours: float | None
@@ -242,7 +257,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("out/gpu-suite.jsonl"))
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--processes", type=int, default=8)
-    parser.add_argument("--sets", nargs="*", default=[*TUNING, *CLAIM])
+    parser.add_argument("--sets", nargs="*", default=list(CLAIM))
+    parser.add_argument("--development", nargs="*", default=list(DEVELOPMENT))
+    parser.add_argument(
+        "--settings", nargs="*", default=[],
+        help="of ours, to be compared on the development sets: least=0.1,pool=512 or ''",
+    )  # fmt: skip
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--ratios", nargs="*", type=float, default=[0.05, 0.3])
     parser.add_argument("--seeds", type=int, default=3)

@@ -45,6 +45,8 @@ SETS = {  # those of benchmarks/gpu.py
 SUITE = SETS | {  # and those of benchmarks/gpu_suite.py
     "emotion": Source(),
     "subj": Source(),
+    "hwu64": Source(),
+    "airline_tweets": Source(),
     "trec6": Source(("test",)),
     "hate_offensive": Source(),
     "banking77": Source(("test",)),

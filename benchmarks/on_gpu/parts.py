@@ -48,7 +48,7 @@ class Scale:
     lengths: tuple[int, ...] = (16, 128, 512)
     compiled: tuple[bool, ...] = (False, True)
     pools: int = 12
-    trainer: int = 3_000  # examples of the Trainer's runs
+    trainer: int = 1_200  # examples of the Trainer's runs
     words: int = 50_000  # of the causal model's vocabulary
     longest: int = 512  # tokens of its texts
     causal: tuple[int, int] = (6, 512)  # its layers and width
