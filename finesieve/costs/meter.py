@@ -167,7 +167,7 @@ class Meter:
             return pace.per_token
         found = opened.per_token() * self._drift()
         closed = pace.line(self.launch)
-        if closed is not None and len(pace.seen) >= _FEW:
+        if closed is not None and len(pace.seen) >= _SURE:
             now = closed.per_token(opened.tokens)
             if now * _COLD < found:
                 return now
