@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finesieve.costs.pace import Pace, launch
+from finesieve.costs.pace import Pace, again, launch
 from finesieve.costs.watch import Step
 
 # Before they are measured, over training an example with gates open, as it was on CPUs:
@@ -16,7 +16,7 @@ COST_RATIO = 0.3  # to score one
 SURVIVOR = 1.2  # to train on one with gates closed, in smaller batches
 _STEP = 1.1  # costs are followed in steps of a tenth
 _UNDER_WAY = 256  # batches that a host may have taken and not trained on
-_FEW, _HALF = 8, 32  # batches after which a launch is measured anew; those of each kind for that
+_HALF = 32  # batches of each kind that a launch is measured by
 _BELIEVED = 3  # times in a row that scoring must be found dearer than training
 _SURE = 16  # batches after which it is clear how fast it goes with gates closed
 _KEPT = (
@@ -88,7 +88,7 @@ class Meter:
         self.paces = {name: Pace() for name in ("open", "closed", "score")}
         self._under_way: deque[Step] = deque(maxlen=_UNDER_WAY)
         self._launch: float | None = None
-        self._asked = 0  # batches trained on when it was measured last
+        self._again = again(0)  # batches trained on from which on it is measured anew
         self._dear = 0  # times in a row that scoring was found to be dearer than training
         self._seen = 0  # scoring forwards that were timed by then
         self._then: tuple[float, float] | None = None  # seconds a token, when gates had closed
@@ -112,9 +112,10 @@ class Meter:
 
     # ---- what was timed
 
-    def begin(self, opened: bool, lengths: Any) -> None:
-        """Note that a batch of texts of these lengths, int[n], goes to the training step."""
-        self._under_way.append(Step.of(self.paces["open" if opened else "closed"], lengths))
+    def begin(self, opened: bool, examples: int, tokens: int, longest: int) -> None:
+        """Note that a batch goes to the training step; its tokens are without padding."""
+        pace = self.paces["open" if opened else "closed"]
+        self._under_way.append(Step.of(pace, examples, tokens, longest))
 
     def trained(self, told: int | None) -> Step | None:
         """Return what was trained on since it was asked last: a host may read batches ahead, or
@@ -157,8 +158,8 @@ class Meter:
     def launch(self) -> float | None:
         """Padded tokens that take as long to train on as a batch takes to launch, if known."""
         opened, closed = self.paces["open"], self.paces["closed"]
-        if (count := opened.count + closed.count) >= self._asked + _FEW:
-            self._asked = count
+        if (count := opened.count + closed.count) >= self._again:
+            self._again = again(count)
             found = launch(opened.seen[-_HALF:] + closed.seen[-_HALF:])
             self._launch = self._launch if found is None else found
         return self._launch

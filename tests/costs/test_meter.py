@@ -139,9 +139,9 @@ def test_scoring_dearer_than_training_is_not_believed_at_once() -> None:
 
 
 def test_batches_taken_ahead_and_those_that_nobody_tells_of() -> None:
-    meter, lengths = Meter(), np.array([3, 5])
+    meter = Meter()
     for _ in range(3):
-        meter.begin(True, lengths)
+        meter.begin(True, examples=2, tokens=8, longest=5)
     waiting, both = meter.trained(0), meter.trained(2)
     assert waiting is not None
     assert waiting.batches == 0
@@ -153,7 +153,7 @@ def test_batches_taken_ahead_and_those_that_nobody_tells_of() -> None:
     assert last.batches == 1
     assert meter.trained(1) is None
     for _ in range(70):
-        meter.begin(True, lengths)
+        meter.begin(True, examples=2, tokens=8, longest=5)
     never = meter.trained(None)
     assert never is not None
     assert never.batches == 1
