@@ -48,19 +48,27 @@ def stage_prices(
     labels: npt.NDArray[Any] | None = None,
     pool: int | None = None,
 ) -> Prices:
-    """Replay the gates over known sizes and price what they would do.
+    """Replays the gates over known sizes and prices what they would do.
 
-    For a pool of n: plain training costs n T and has the gradient variance sum(s^2) / n^2 (up to
-    a constant). With probabilities q_i to be scored and p_i to be trained on once scored it costs
+    For a pool of n: plain training costs n T and has the gradient variance sum(s^2) / n^2 (up to a
+    constant). With probabilities q_i to be scored and p_i to be trained on once scored it costs
     sum(q) F + sum(q p) T and has the variance sum(s^2 / (q p)) / n^2.
 
-    size, predicted: [n]. weights: [n], how many examples each stands for. train: share of the
-    stream trained on; None: what balances variance and cost, but no less than `least`. score:
-    shares of the stream to consider for scoring. cost_ratio: F / T. floors: least probability at
-    the (forward, backward) gate. labels: of the examples: `least` holds
-    for each class. pool: examples that the gates decide on at a time, in order: sizes
-    fall while a model learns, and what differs between pools is nothing that a gate can use; all
-    at once by default.
+    Args:
+        size: float[n], sizes as they were revealed.
+        predicted: float[n], what the predictor said of them; None or NaN where it said nothing.
+        weights: float[n], how many examples each stands for; 1 by default.
+        train: share of the stream trained on; None: what balances variance and cost, but no less
+            than `least`.
+        score: shares of the stream to consider for scoring.
+        cost_ratio: F / T.
+        floors: least probability at the forward and at the backward gate.
+        audit: share that passes the forward gate whatever is predicted.
+        least: share trained on at least, of each class.
+        labels: int[n], the classes of the examples.
+        pool: examples that the gates decide on at a time, in order; all at once by default. Sizes
+            fall while a model learns, and what differs between pools is nothing that a gate can
+            use.
     """
     s = np.asarray(size, dtype=np.float64)
     w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
