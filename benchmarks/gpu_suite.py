@@ -23,7 +23,8 @@ import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,21 @@ CLAIM = (  # "+flip20": a fifth of the labels replaced by wrong ones
     "snips", "clickbait", "snips+flip20", "hate_offensive", "ag_news-crowd", "trec6", "banking77",
     "cad_nli", "reuters_r8", "dbpedia14", "sst2",
 )  # fmt: skip
+# Where settings of ours are compared, none of them a claim's.
+DEVELOPMENT = ("emotion", "subj", "hwu64", "airline_tweets", "emotion+flip20", "subj+flip20")
 RATES = (1e-4, 2e-4, 4e-4)
-# "plain" has no fitted head, all others have. "random" has the cost of "ours" at the same ratio.
+# "plain" has no fitted head, all others have; "random" has the cost of "ours" at the same ratio.
 METHODS = ("plain", "full", "ours", "random", "paper")
 HEAD = 512  # examples of the head start, but a twentieth of the set at the most
+PRICED = ("ours", "random")  # for which costs matter
+OPTIONS = ("pool", "group")  # settings that are a sieve's, not a recipe's
 Record = dict[str, Any]
+Records = dict[str, Record]
+
+
+def head_start(examples: int) -> int:
+    """Returns how many examples of a set the head is fitted to."""
+    return min(HEAD, examples // 20)
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ class Job:
     @property
     def key(self) -> str:
         """Says which job it is: what it was told besides follows from that."""
-        ratio = "" if self.method in ("plain", "full") else f"@{self.ratio:g}"
+        ratio = f"@{self.ratio:g}" if self.method.partition(":")[0] in PRICED else ""
         return f"{self.set}/{self.method}{ratio}/{self.rate:g}/{self.seed}"
 
 
@@ -82,20 +93,24 @@ def train(job: Job, inputs: Path, limit: int, small: bool) -> Record:
         texts = flipped(texts, float(noise) / 100, classes)
     if small:
         texts, evaluated = texts.modulo(SMALL_WORDS), evaluated.some(100).modulo(SMALL_WORDS)
+    kind, _, given = job.method.partition(":")
+    settings: dict[str, Any] = {
+        k: float(v) for k, v in (x.split("=") for x in given.split(",") if x)
+    }
+    options = {"batch_size": 32} | {k: int(settings.pop(k)) for k in OPTIONS if k in settings}
     methods = {
         "plain": lambda: None,
         "full": finesieve.Full,
-        "ours": lambda: finesieve.Adaptive(cost_ratio=job.ratio),
+        "ours": lambda: finesieve.Adaptive(cost_ratio=job.ratio, **settings),
         "random": lambda: finesieve.RandomSubset(job.share or 1.0),
         "paper": lambda: named("paper"),
     }
-    method: Any = methods[job.method]()
+    method: Any = methods[kind]()
     model = encoder("2x32", classes, job.seed) if small else minilm(inputs, classes, job.seed)
     loop = Loop(model, device, "bf16" if device.type == "cuda" else "fp32", rate=job.rate)
     more: dict[str, Any] = {}
     if method is not None:
-        head_start = min(HEAD, len(texts) // 20)
-        more = {"head_start": head_start, "options": {"batch_size": 32}}
+        more = {"head_start": head_start(len(texts)), "options": options}
     told = trained(loop, texts, 32, job.seed, method, **more)
     told["cost"] = 1.0
     if method is not None:
@@ -109,19 +124,25 @@ def train(job: Job, inputs: Path, limit: int, small: bool) -> Record:
     }
 
 
-def best_rate(records: dict[str, Record], method: str, ratio: float, sets: Any) -> float | None:
-    """Returns the rate of least held-out loss over the tuning sets; None if no record is there.
+def best_rate(records: Records, method: str, ratio: float, seeds: int) -> float | None:
+    """Returns the rate of least mean held-out loss over the tuning sets and their seeds.
 
-    "random" and "paper" are tuned at the ratio of their own; "plain" and "full" have none.
+    None before all are there. "plain", "full" and "paper" are the same for all ratios.
     """
-    losses: dict[float, list[float]] = {}
-    for record in records.values():
-        same = record["ratio"] == ratio or method in ("plain", "full")
-        if record["set"] in sets and record["method"] == method and same:
-            losses.setdefault(record["rate"], []).append(record["loss"])
-    most = max(map(len, losses.values()), default=0)
-    whole = {rate: statistics.mean(x) for rate, x in losses.items() if len(x) == most}
-    return min(whole, key=lambda rate: whole[rate]) if whole else None
+    means = {}
+    for rate in RATES:
+        losses = [
+            record["loss"]
+            for record in records.values()
+            if (record["method"], record["rate"]) == (method, rate)
+            and record["set"] in TUNING
+            and record["seed"] < seeds
+            and (record["ratio"] == ratio or method not in PRICED)
+        ]
+        if len(losses) < len(TUNING) * seeds:
+            return None
+        means[rate] = statistics.mean(losses)
+    return min(means, key=lambda rate: means[rate])
 
 
 class Suite:
@@ -130,42 +151,58 @@ class Suite:
     records: those that are there, by key.
     """
 
-    def __init__(self, args: argparse.Namespace, records: dict[str, Record]) -> None:
+    def __init__(self, args: argparse.Namespace, records: Records) -> None:
         self.args, self.records = args, records
-        self.tuning = [x for x in TUNING if x in args.sets]
-        self.claim = [x for x in args.sets if x not in TUNING]
 
-    def jobs(self, tuning: bool) -> Iterator[Job]:
-        """Yields the jobs that are not done and could be run now: the first seed of all first."""
-        sets = self.tuning if tuning else self.claim
-        for seed in range(self.args.tuning_seeds if tuning else self.args.seeds):
-            for method in self.args.methods:
-                for ratio in self.args.ratios if method in ("ours", "random") else [0.05]:
-                    for name in sets:
-                        for rate in self.rates(method, ratio, tuning):
-                            job = self.job(name, method, seed, rate, ratio, tuning)
-                            if job is not None and job.key not in self.records:
-                                yield job
+    def jobs(self) -> Iterator[Job]:
+        """Yields the jobs that are not done and could be run now; those that others wait for, and
+        the first seed of all, come first."""
+        for seed in range(self.args.tuning_seeds):
+            for method, ratio in self.methods():
+                for name, rate in product(TUNING, RATES):
+                    yield from self.job(name, method, seed, rate, ratio, rate)
+        for seed in range(self.args.seeds):
+            for method, ratio in self.methods():
+                rate, ours = self.tuned(method, ratio), self.tuned("ours", ratio)
+                if rate is not None and (ours is not None or method != "random"):
+                    for name in self.args.sets:
+                        yield from self.job(name, method, seed, rate, ratio, ours)
 
-    def rates(self, method: str, ratio: float, tuning: bool) -> tuple[float, ...]:
-        """Returns the rates that a method is run with."""
-        if tuning:
-            return RATES
-        rate = best_rate(self.records, method, ratio, TUNING)
-        return () if rate is None else (rate,)
+        for seed in range(self.args.seeds if self.args.settings else 0):
+            for ratio, name in product(self.args.ratios, self.args.development):
+                rate = self.tuned("ours", ratio)
+                for settings in self.args.settings if rate is not None else ():
+                    method = f"ours:{settings}" if settings else "ours"
+                    yield from self.job(name, method, seed, rate or 0.0, ratio, rate)
+                if rate is not None:
+                    yield from self.job(name, "random", seed, rate, ratio, rate)
+
+    def methods(self) -> Iterator[tuple[str, float]]:
+        """Yields the methods, those that are priced with every ratio."""
+        for method in self.args.methods:
+            for ratio in self.args.ratios if method in PRICED else self.args.ratios[:1]:
+                yield method, ratio
+
+    def tuned(self, method: str, ratio: float) -> float | None:
+        """Returns the rate of a method, None as long as its tuning is under way."""
+        return best_rate(self.records, method, ratio, self.args.tuning_seeds)
 
     def job(
-        self, name: str, method: str, seed: int, rate: float, ratio: float, tuning: bool
-    ) -> Job | None:
-        """Returns the job, or None where it has to wait for the cost of another."""
-        if method != "random":
-            return Job(name, method, seed, rate, ratio)
-        own = best_rate(self.records, "ours", ratio, TUNING) if not tuning else rate
-        ours = self.records.get(Job(name, "ours", seed, own or rate, ratio).key)
-        if ours is None:
-            return None
-        head = min(HEAD, ours["examples"] // 20) * ratio / ours["examples"]
-        return Job(name, method, seed, rate, ratio, min(1.0, ours["cost"] - head))
+        self, name: str, method: str, seed: int, rate: float, ratio: float, ours: float | None
+    ) -> Iterator[Job]:
+        """Yields the job unless it is done, or has to wait for the cost of another.
+
+        ours: the rate of "ours", whose cost "random" gets.
+        """
+        job = Job(name, method, seed, rate, ratio)
+        if method == "random" and ours is not None:
+            found = self.records.get(Job(name, "ours", seed, ours, ratio).key)
+            if found is None:
+                return
+            head = head_start(found["examples"]) * ratio / found["examples"]
+            job = replace(job, share=min(1.0, found["cost"] - head))
+        if job.key not in self.records:
+            yield job
 
 
 def run(args: argparse.Namespace) -> None:
@@ -181,38 +218,29 @@ def run(args: argparse.Namespace) -> None:
         ProcessPoolExecutor(args.processes, context) as pool,
     ):
         at_work: dict[Future[Record], Job] = {}
-        for tuning in (True, False):
-            while time.monotonic() < end:
+        while True:
+            if time.monotonic() < end:
                 busy = {job.key for job in at_work.values()} | failed
-                waiting = (job for job in suite.jobs(tuning) if job.key not in busy)
-                for job in waiting:
-                    if len(at_work) >= args.processes:
-                        break
+                free = (job for job in suite.jobs() if job.key not in busy)
+                for job in islice(free, args.processes - len(at_work)):
                     at_work[pool.submit(train, job, args.inputs, args.limit, args.small)] = job
-                if not at_work:
-                    break
-                done, _ = wait(at_work, return_when=FIRST_COMPLETED)
-                for one in done:
-                    job = at_work.pop(one)
-                    try:
-                        record = one.result()
-                    except Exception:  # one job that fails does not take the others along
-                        failed.add(job.key)
-                        print(f"{job.key} failed:\n{traceback.format_exc()}", flush=True)
-                        continue
-                    suite.records[job.key] = record
-                    file.write(json.dumps(record) + "\n")
-                    file.flush()
-        for one, job in at_work.items():  # what has begun is finished
-            try:
-                file.write(json.dumps(one.result()) + "\n")
-            except Exception:
-                print(f"{job.key} failed:\n{traceback.format_exc()}", flush=True)
-    left = sum(1 for tuning in (True, False) for _ in Suite(args, suite.records).jobs(tuning))
+            if not at_work:
+                break
+            for one in wait(at_work, return_when=FIRST_COMPLETED).done:
+                job = at_work.pop(one)
+                try:
+                    record = suite.records[job.key] = one.result()
+                except Exception:  # one job that fails does not take the others along
+                    failed.add(job.key)
+                    print(f"{job.key} failed:\n{traceback.format_exc()}", flush=True)
+                    continue
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+    left = sum(1 for _ in suite.jobs())
     print(f"{len(suite.records)} records; {left} jobs are left that could be run now.")
 
 
-def read_records(file: Path) -> dict[str, Record]:
+def read_records(file: Path) -> Records:
     """Returns the records of a file by key; of none where there is no file."""
     if not file.exists():
         return {}
@@ -229,7 +257,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("out/gpu-suite.jsonl"))
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--processes", type=int, default=8)
-    parser.add_argument("--sets", nargs="*", default=[*TUNING, *CLAIM])
+    parser.add_argument("--sets", nargs="*", default=list(CLAIM))
+    parser.add_argument("--development", nargs="*", default=list(DEVELOPMENT))
+    parser.add_argument(
+        "--settings", nargs="*", default=[],
+        help="of ours, to be compared on the development sets: least=0.1,pool=512 or ''",
+    )  # fmt: skip
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--ratios", nargs="*", type=float, default=[0.05, 0.3])
     parser.add_argument("--seeds", type=int, default=3)

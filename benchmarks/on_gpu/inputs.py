@@ -45,6 +45,8 @@ SETS = {  # those of benchmarks/gpu.py
 SUITE = SETS | {  # and those of benchmarks/gpu_suite.py
     "emotion": Source(),
     "subj": Source(),
+    "hwu64": Source(),
+    "airline_tweets": Source(),
     "trec6": Source(("test",)),
     "hate_offensive": Source(),
     "banking77": Source(("test",)),
@@ -97,13 +99,8 @@ class Texts:
         return {key: torch.from_numpy(value) for key, value in columns.items()}
 
 
-def batches(
-    texts: Texts, size: int, device: torch.device, seed: int, group: int = 16
-) -> Iterator[Batch]:
-    """Yields one pass in random order, on the device; `group` batches at a time sorted by length.
-
-    Where the device is a GPU the copies are made from pinned memory and nobody waits for them.
-    """
+def batches(texts: Texts, size: int, seed: int, group: int = 16) -> Iterator[Batch]:
+    """Yields one pass in random order, `group` batches at a time sorted by length."""
     dice = np.random.default_rng(seed)
     order = dice.permutation(len(texts))
     lengths = np.diff(texts.starts)
@@ -112,11 +109,11 @@ def batches(
         rows = rows[np.argsort(lengths[rows], kind="stable")]
         cuts = [rows[i : i + size] for i in range(0, len(rows), size)]
         for i in dice.permutation(len(cuts)):
-            yield placed(texts.batch(cuts[i]), device)
+            yield texts.batch(cuts[i])
 
 
 def placed(batch: Batch, device: torch.device) -> Batch:
-    """Returns the batch on the device."""
+    """Returns the batch on the device; to a GPU from pinned memory, so that nobody waits."""
     if device.type != "cuda":
         return {key: value.to(device) for key, value in batch.items()}
     return {key: value.pin_memory().to(device, non_blocking=True) for key, value in batch.items()}

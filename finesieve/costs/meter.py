@@ -19,6 +19,7 @@ _UNDER_WAY = 256  # batches that a host may have taken and not trained on
 _HALF = 32  # batches of each kind that a launch is measured by
 _BELIEVED = 3  # times in a row that scoring must be found dearer than training
 _SURE = 16  # batches after which it is clear how fast it goes with gates closed
+_COLD = 1.5  # times what a batch should take now, at which what it took at first is not believed
 _KEPT = (
     "forward",
     "launching",
@@ -98,6 +99,11 @@ class Meter:
         """Returns seconds to score a token over seconds to train on one of a survivor."""
         return self.score / self.train
 
+    @property
+    def unscored(self) -> bool:
+        """Whether no scoring forward was timed yet."""
+        return self.paces["score"].count == 0
+
     def draw(self, examples: int, tokens: int) -> None:
         """Count what was taken from the loader."""
         self.drawn += examples
@@ -141,18 +147,31 @@ class Meter:
         name: "closed" to train on one while gates are closed, or "score". Where gates were closed
             from the start, survivors stand in for plain training.
         """
-        closed = self.paces["closed"].line()
-        plain = self.paces["open"].per_token
-        if plain is not None:
-            plain *= self._drift()
-        elif closed is not None:
-            plain = closed.per_token()
+        closed, plain = self.paces["closed"].line(), self._plain()
         if name == "closed":
             return None if closed is None or plain is None else closed.per_token() / plain
         line = self.paces["score"].line(self.overhead)
         if line is None or plain is None:
             return None
         return line.per_token(self.forward or line.tokens) / plain
+
+    def _plain(self) -> float | None:
+        """Return the seconds of a token in plain training, as they would be now; None if unknown.
+
+        Where gates closed before the device was warm, while kernels were loaded and chosen, what
+        was measured then is too much by far. A batch is trained on in the same way while gates are
+        closed, so those batches tell what one of the plain size would take.
+        """
+        opened, pace = self.paces["open"].line(self.launch), self.paces["closed"]
+        if opened is None:
+            return pace.per_token
+        found = opened.per_token() * self._drift()
+        closed = pace.line(self.launch)
+        if closed is not None and len(pace.seen) >= _SURE:
+            now = closed.per_token(opened.tokens)
+            if now * _COLD < found:
+                return now
+        return found
 
     @property
     def launch(self) -> float | None:
@@ -231,7 +250,7 @@ class Meter:
         self.launching = self._launching()
         found, seen = self.relative("score"), self.paces["score"].count
         if found is None:
-            found = self._guess() if self.scored == 0 else None
+            found = self._guess() if self.unscored else None
         elif found > 1.0 and seen > self._seen:
             # Not to be believed at once: first launches, or another program on the device.
             self._dear += 1

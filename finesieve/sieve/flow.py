@@ -208,7 +208,7 @@ class Flow:
         self._followed = meter.drawn
         watch.read()
         each = meter.drawn_tokens / meter.drawn
-        if meter.scored == 0:
+        if meter.unscored:
             # A device that runs behind gets as much at once as it can hold.
             most = self._pool_size if watch.timer.ahead else min(self._pool_size, scoring.most or 1)
             meter.forward = most * each

@@ -15,7 +15,7 @@ from tests.conftest import TableScorer, make_batches
 
 def timed(meter: Meter, name: str, seconds: float) -> None:
     """Enough batches of ten tokens to be a measurement."""
-    for _ in range(12):
+    for _ in range(20):  # the first of which are not believed
         meter.paces[name].add(10 * seconds, 10)
 
 
@@ -173,3 +173,26 @@ def test_what_smaller_batches_cost_follows_from_what_a_launch_takes() -> None:
     again = Meter()
     again.load_state_dict(meter.state_dict())
     assert (again.launching, again.score) == (meter.launching, meter.score)
+
+
+def test_what_was_measured_on_a_cold_device_is_not_believed() -> None:
+    meter = Meter()
+    timed(meter, "open", 5.0)
+    timed(meter, "score", 0.1)
+    timed(meter, "closed", 1.2)  # the same work, now that kernels are loaded
+    assert meter.relative("closed") == pytest.approx(1.0)
+    assert meter.relative("score") == pytest.approx(0.1 / 1.2)
+    warm = Meter()
+    timed(warm, "open", 1.0)
+    timed(warm, "closed", 0.8)  # texts of other lengths, say
+    assert warm.relative("closed") == pytest.approx(0.8)
+
+
+def test_examples_of_a_head_start_leave_the_price_of_scoring_a_guess() -> None:
+    meter = Meter()
+    meter.scored = 512  # none of those forwards was timed
+    for padded in (200, 400) * 8:  # a launch is worth a hundred thousand tokens
+        meter.paces["open"].add(0.1 + 1e-6 * padded, padded, padded=padded)
+    meter.forward = 3000.0
+    meter.follow(opened=True)
+    assert meter.score < 0.05 < COST_RATIO

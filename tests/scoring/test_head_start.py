@@ -16,8 +16,9 @@ import finesieve as fs
 from finesieve import heads, methods, scores
 from finesieve.scoring.head_start import HeadStart, start_head
 from finesieve.scoring.last_layer import LastLayer
+from finesieve.scoring.task_of import default_head, head_of
 from tests.conftest import Bag, by_hand, ids_of, make_batches, train
-from tests.scoring.kit import layer
+from tests.scoring.kit import Given, layer
 
 
 @pytest.fixture(autouse=True)
@@ -310,3 +311,27 @@ def test_ranks_leave_it_alone_together() -> None:
     assert torch.equal(before, a.head.weight)
     few = first.take(torch.arange(5))
     assert [came.fitted for came in both([few, first])] == [False, False]
+
+
+def test_a_class_that_one_half_lacks_does_not_make_a_new_head_look_trained() -> None:
+    """The frequencies of a half without some classes are worse than no prediction at all."""
+    dice = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 40, (280,), generator=dice)
+    x = F.one_hot(labels, 40).float() + 0.1 * torch.randn(280, 40, generator=dice)
+    model = Given(40, 40)
+    found = scores.Task(model, heads.SingleLabel()).last_layer({"x": x, "labels": labels})
+    came = start_head(found)
+    assert came.frequencies > 1.1 * np.log(40)
+    assert came.fitted, came
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
+def test_a_compiled_model_tells_its_task() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+        intermediate_size=8, problem_type="multi_label_classification",
+    )  # fmt: skip
+    model = transformers.BertForSequenceClassification(config)
+    assert isinstance(head_of(torch.compile(model)), heads.MultiLabel)
+    assert isinstance(default_head(torch.compile(model)), heads.MultiLabel)

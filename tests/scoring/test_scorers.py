@@ -98,6 +98,16 @@ def test_any_task_by_one_function() -> None:
         fs.scores.PerExample(model, lambda net, b: 0.5)((x, y))
 
 
+def test_attention_prepares_nothing_for_the_shapes_of_scoring_alone() -> None:
+    model = nn.Linear(2, 2)
+    for before in (True, False):
+        torch.backends.cuda.enable_cudnn_sdp(before)
+        with scoring(model):
+            assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.cudnn_sdp_enabled() == before
+    torch.backends.cuda.enable_cudnn_sdp(True)
+
+
 def test_wrong_models_are_named() -> None:
     batch = make_batches(8)[0]
     with pytest.raises(fs.BatchError, match="no 'gold' in the batch"):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from finesieve.cli.config import Config
+from finesieve.cli.config import config_of
 from finesieve.cli.data.columns import has_label
 from finesieve.cli.data.table import Table, rows_of, table_of
 from finesieve.cli.training.models import check_length, load_model, load_tokenizer, pick_device
@@ -54,18 +54,7 @@ def inspect_source(args: argparse.Namespace) -> Insights:
     more: dict[str, npt.NDArray[np.float32]] = {}
     trains = not args.no_train and labelled and len(data) >= FEWEST and len(data.names) > 1
     if trains:
-        config = Config(
-            train=args.train,
-            model=args.model,
-            text=args.text,
-            text_pair=args.text_pair,
-            label=args.label,
-            unlabelled=args.unlabelled,
-            max_length=args.max_length,
-            seed=args.seed,
-            device=args.device,
-            threads=args.threads,
-        )
+        config = config_of(args)
         train(config, str(folder / "run"), quiet=args.quiet)
         name = str(folder / "run" / "model")
         more["first_losses"] = _first_losses(folder / "run" / EXAMPLES, data)

@@ -26,7 +26,7 @@ except ImportError as error:
 
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
-from finesieve.integrations.common import Driven, check_method, examples, sized
+from finesieve.integrations.common import Driven, Handle, check_method, examples, sized
 from finesieve.integrations.lightning.checks import check, check_sampler, not_wrapped
 from finesieve.integrations.lightning.order import generator_of
 from finesieve.integrations.lightning.prepared import Prepared
@@ -39,15 +39,13 @@ from finesieve.scoring import heads
 from finesieve.scoring.scorers import SIZE_ALONE, PerExample, SizeFunction, Task, check_losses
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
-from finesieve.sieve.record import Record
 from finesieve.sieve.sieve import Sieve
-from finesieve.sieve.table import Table
 
 __all__ = ["SieveCallback"]
 LossFunction = Callable[[nn.Module, Any], Tensor]
 
 
-class SieveCallback(Callback):
+class SieveCallback(Handle, Callback):
     """Filter what a Lightning module trains on.
 
         module.sieved = SieveCallback(head=heads.SingleLabel())
@@ -138,15 +136,6 @@ class SieveCallback(Callback):
             stacklevel=2,
         )
         return self.loss(losses, batch, sizes)
-
-    def figures(self) -> dict[str, float]:
-        """As `Sieve.figures`; empty before the first batch."""
-        return {} if self.sieve is None else self.sieve.figures()
-
-    @property
-    def insights(self) -> Table:
-        """As `Sieve.insights`; empty before the first batch."""
-        return Record().table() if self.sieve is None else self.sieve.insights
 
     def detach(self) -> None:
         """Filter no more, and leave the trainer: from the next pass on batches come as the loader

@@ -16,7 +16,7 @@ from transformers import (  # noqa: E402
     TrainerCallback,
 )
 
-from benchmarks.tasks import renamed  # noqa: E402
+from benchmarks.jobs import renamed  # noqa: E402
 from finesieve.integrations.transformers import attach as hf  # noqa: E402
 from tests.integrations.transformers.kit import (  # noqa: E402
     OPTIONS,
