@@ -146,8 +146,14 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the system refused or a run of a suite failed, 2 bad input or
-    settings, 128 + signal when interrupted."""
+    """Runs a command; returns its exit status.
+
+    That is 0 for done, 1 if the system refused or a run of a suite failed, 2 for bad input or
+    settings, and 128 + signal when interrupted.
+
+    Args:
+        argv: the words behind `finesieve`; this process's own by default.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         method = asked_for(words)

@@ -22,8 +22,14 @@ _BATCH = 128  # texts a forward pass
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """features: float32[n, d]. tokens: int64[n], as the model saw them, so cut at `limit`.
-    cut: bool[n], texts that are longer than that. limit: tokens."""
+    """Features of texts from a frozen model.
+
+    Args:
+        features: float32[n, d].
+        tokens: int64[n], as the model saw them, so cut at `limit`.
+        cut: bool[n], texts that are longer than that.
+        limit: tokens.
+    """
 
     features: npt.NDArray[np.float32]
     tokens: npt.NDArray[np.int64]
@@ -98,7 +104,7 @@ def embed(
 
 
 def _body(model: nn.Module) -> nn.Module:
-    """The model without its task's head, as Hugging Face's models have it."""
+    """Returns the model without its task's head, as Hugging Face's models have it."""
     inner = unwrapped(model)
     return getattr(inner, "base_model", inner)
 

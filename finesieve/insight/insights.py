@@ -102,7 +102,7 @@ class Insights:
 
     @property
     def issues(self) -> Table:
-        """Rows whose label looks wrong, worst first; `confirmed` is for a person to fill in."""
+        """The rows whose label looks wrong, worst first; `confirmed` is for a person to fill in."""
         judged, data = self.judged, self.data
         places = np.empty(0, dtype=np.int64) if judged is None else judged.issues
         names = [str(name) for name in data.names]
@@ -127,7 +127,8 @@ class Insights:
 
     @property
     def classes(self) -> Table:
-        """One row a class: rows, estimated wrong labels, error, share of the gradient."""
+        """One row for each class: its rows, estimated wrong labels, error, and the share of its
+        gradient that its easiest half carries."""
         data, judged = self.data, self.judged
         if data.labels is None:
             return Table({"class": []})
@@ -360,7 +361,7 @@ def _cell(value: Any) -> Any:
 
 
 def _enough(curve: Curve, n: int) -> str:
-    """The forecast for twice the data, in a sentence."""
+    """Returns the forecast for twice the data, in a sentence."""
     gain = curve.forecast[2.0]
     now = f"Now {curve.now:.1%} of the rows are missed out of sample; "
     if not curve.told:

@@ -86,12 +86,12 @@ def look(
     tell: Callable[[str, float], None] = lambda what, share: None,
     **more: Any,
 ) -> Insights:
-    """As `inspect`, of data that are read already.
+    """Returns what `inspect` does, of data that are read already.
 
     Args:
+        model, tokenizer, data, max_length, folds, pool, seed: as in `inspect`.
         tell: is told what is done, and the share of it.
         more: fields of `Insights` that are known already.
-        model, tokenizer, data, max_length, folds, pool, seed: as there.
     """
     if folds < 2:
         raise ConfigError(f"folds is {folds}; expected 2 or more")
@@ -146,7 +146,7 @@ def look(
 
 
 def _unjudgeable(data: Data, near: Ints, seen: Embedded) -> str:
-    """Why the labels cannot be judged, in a sentence; empty if they can."""
+    """Returns why the labels cannot be judged, in a sentence; empty if they can."""
     if data.labels is None:
         return "There are no labels, so only repeats and lengths were looked at."
     if len(data) < FEWEST:
@@ -170,7 +170,8 @@ def _unjudgeable(data: Data, near: Ints, seen: Embedded) -> str:
 def _contradicting(
     features: npt.NDArray[np.float32], labels: Ints, issues: Ints, suggested: Ints
 ) -> Ints:
-    """For each issue the nearest row, by cosine, among those with the suggested label; else -1."""
+    """Returns for each issue the place of the row nearest to it, by cosine, among those with the
+    suggested label; -1 where there is none, and beyond the first issues."""
     out = np.full(len(issues), -1, dtype=np.int64)
     looked = issues[:_LOOKED_UP]
     unit = torch.from_numpy(features - features.mean(axis=0))
@@ -185,7 +186,12 @@ def _contradicting(
 
 
 def _numbers(given: list[Any], names: Sequence[str] | None) -> tuple[Ints, Sequence[str]]:
-    """Labels as places in a list of names; names by number are kept."""
+    """Returns labels as places in a list of names, int64[n], and the names; names that are given
+    are kept.
+
+    Raises:
+        DataError: for rows without a label, and labels that are none of the names.
+    """
     missing = [i for i, x in enumerate(given) if x is None or x != x or x == ""]
     if missing:
         raise DataError(

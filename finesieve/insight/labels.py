@@ -126,7 +126,8 @@ def confident_wrong(p: Floats, given: Ints) -> float:
 
 
 def _rates(p: Floats, given: Ints, taken: Ints, sure: Floats, prior: float = _PRIOR) -> Floats:
-    """Rates float64[k, k] at which rows of a class (first axis) are given each label."""
+    """Returns the rates float64[k, k] at which rows of a class (first axis) are given each
+    label."""
     k = p.shape[1]
     counts = np.zeros((k, k))
     for one in range(k):
@@ -149,7 +150,7 @@ def _wrong(rates: Floats, counts: Floats | Ints) -> float:
 
 
 def _shares(values: Floats) -> Floats:
-    """Ranks as shares in [0, 1]; the smallest value is 0."""
+    """Returns the ranks of the values as shares, float64[n] in [0, 1]; the smallest value has 0."""
     ranks = np.empty(len(values))
     ranks[np.argsort(values, kind="stable")] = np.arange(len(values))
     shares: Floats = ranks / max(1, len(values) - 1)

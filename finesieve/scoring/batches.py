@@ -36,13 +36,15 @@ def cut_by_length(
     """Cut examples sorted by length into the cheapest batches.
 
     A batch costs `overhead` plus its size times its longest example, in tokens; the sum is the
-    least possible. least[end] = min over first of least[first] + (end - first) * longest[end - 1]
-    + overhead is what the first `end` examples cost, with the last batch beginning at `first`. Many
+    least possible. least[end] = min over first of least[first] + (end - first) * longest[end - 1] +
+    overhead is what the first `end` examples cost, with the last batch beginning at `first`. Many
     ends are worked on at once, again and again until none gets cheaper: as many times as they are
     batches apart, which are few.
 
-    lengths: int[n], ascending. most: examples a batch at the most. budget: padded tokens a batch at
-    the most; an example that is longer is alone.
+    Args:
+        lengths: int[n], ascending.
+        most: examples a batch at the most.
+        budget: padded tokens a batch at the most; an example that is longer is alone.
     """
     longest = np.asarray(lengths, dtype=np.float64)
     n = len(longest)
@@ -82,7 +84,9 @@ def cut_by_length(
 def cut_alike(lengths: npt.NDArray[np.int64], most: int, buckets: list[int]) -> list[slice]:
     """Cut examples sorted by length into batches that are padded to the same of `buckets`.
 
-    lengths: int[n], ascending. most: examples a batch at the most.
+    Args:
+        lengths: int[n], ascending.
+        most: examples a batch at the most.
     """
     ends = [int(e) for e in np.searchsorted(lengths, buckets, side="right")]
     cuts, begin = [], 0
@@ -95,8 +99,10 @@ def cut_alike(lengths: npt.NDArray[np.int64], most: int, buckets: list[int]) -> 
 class Scored(NamedTuple):
     """What scoring m rows gave.
 
-    loss, size: float32[m]. prefix: float[m, length, width], what frozen layers put out, 0 where the
-    text is over; None where the scorer gives nothing of the kind.
+    Args:
+        loss, size: float32[m].
+        prefix: float[m, length, width], what frozen layers put out, 0 where the text is over; None
+            where the scorer gives nothing of the kind.
     """
 
     loss: FloatArray
@@ -127,8 +133,11 @@ class ScoringPass:
     examples are limited, too. A forward that runs out of memory is made again in halves, and half
     of what it tried is the limit from then on.
 
-    most: examples a batch at the most. budget: padded tokens a batch at the most: `room` times
-    those of the largest training batch seen. overhead: see `cut_by_length`.
+    Args:
+        most: examples a batch at the most.
+        budget: padded tokens a batch at the most: `room` times those of the largest training batch
+            seen.
+        overhead: see `cut_by_length`.
     """
 
     def __init__(
@@ -164,7 +173,8 @@ class ScoringPass:
     def __call__(self, rows: Rows, chosen: IntArray) -> Scored:
         """Score the chosen rows, int64[m].
 
-        Raises `ScoreError` if the scorer gives other than one loss and one size per example.
+        Raises:
+            ScoreError: if the scorer gives other than one loss and one size per example.
         """
         with self._ledger.spending("score"):
             out = self._score(rows, chosen)

@@ -137,7 +137,8 @@ def _is_number(value: float) -> bool:
 class HeadFit:
     """Regularised fits of a last layer; parameters are one vector, weight first, then bias.
 
-    found: the layer, its inputs and the targets.
+    Args:
+        found: the layer, its inputs and the targets.
     """
 
     def __init__(self, found: LastLayer) -> None:

@@ -31,8 +31,11 @@ _UNDER_WAY = 16384  # examples handed out before no loss coming back is an error
 class Learning:
     """Teaches the gates and the predictor, and keeps the window that stages are priced by.
 
-    features: None where nobody looks at them. read_ahead: as the sieve has it. record: of all
-    losses. tell: for events.
+    Args:
+        features: None where nobody looks at them.
+        read_ahead: as the sieve has it.
+        record: of all losses.
+        tell: for events.
     """
 
     def __init__(

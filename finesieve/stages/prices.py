@@ -19,9 +19,10 @@ _REMEMBERED = 64  # pools whose costs are kept
 class Prices:
     """Variance x cost of the stages, in units of plain training's. Below 1 a stage pays.
 
-    backward: score all, train on the backward gate's choice. forward: score the forward gate's
-    choice, train on the backward gate's choice of those; one for each share to be scored.
-    Infinite where unknown.
+    Args:
+        backward: score all, train on the backward gate's choice.
+        forward: score the forward gate's choice, train on the backward gate's choice of those; one
+            for each share to be scored. Infinite where unknown.
     """
 
     backward: float

@@ -44,20 +44,27 @@ def compare(
     quiet: bool = False,
     resume: bool = False,
 ) -> list[Record]:
-    """Run every method for every seed, one after another in this process; print one table.
+    """Runs every method for every seed, one after another in this process; prints one table.
 
     Args:
         config: of every run; `method`, `settings` and `seed` are set here.
+        names: of the methods.
+        seeds: how many, from 0 on.
         settings: of the method `finesieve`; other methods run with their defaults.
         output: a new or empty folder that keeps every run's folder and the table.
         equal_time: adds, for each run of finesieve, a random subset of such a share that its total
             seconds come out the same, its learning rate decayed in full over what it sees.
+        quiet: whether to show no progress.
         resume: goes on in the output folder: finished runs are kept, and an interrupted one goes on
             from its checkpoint.
 
-    Returns the records, those of runs that failed included.
-    Raises `ConfigError` and `DataError` for what is wrong with the call or the data, `StateError`
-    for a folder that cannot be gone on with.
+    Returns:
+        The records, those of runs that failed included.
+
+    Raises:
+        ConfigError: for what is wrong with the call.
+        DataError: for what is wrong with the data.
+        StateError: for a folder that cannot be gone on with.
     """
     config = settled(config)
     suite = suite_of(config, names, seeds, settings, equal_time)
@@ -131,7 +138,9 @@ def suite_of(
 def _kept(output: str | None, resume: bool) -> list[Record]:
     """Return the records of an earlier comparison that is gone on with.
 
-    Raises `ConfigError` for a folder in use, `StateError` where there is nothing to go on with.
+    Raises:
+        ConfigError: for a folder in use.
+        StateError: where there is nothing to go on with.
     """
     root = Path(output or "")
     used = output is not None and root.is_dir() and any(root.iterdir())
@@ -236,7 +245,7 @@ class Folders:
         return {**summary, "training_data": self._data.digest, "folder": folder.name}
 
     def tidy(self) -> None:
-        """Leave one folder for each finished run, under the run's name, and no other try."""
+        """Leaves one folder for each finished run, under the run's name, and no other try."""
         for job, tries in self._tries.items():
             record, wanted = self._records.get(job), self._folder(job)
             kept = None if record is None else record.get("folder", wanted.name)

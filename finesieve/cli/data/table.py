@@ -37,9 +37,12 @@ Row = dict[str, Any]
 class Table:
     """Labelled examples.
 
-    pairs: None for single texts. rows: each one's row in the source, counted from 0, without the
-    header. taken: a line that names the columns. notes: what else the user has to know. digest: of
-    all texts and labels of the source.
+    Args:
+        pairs: None for single texts.
+        rows: each one's row in the source, counted from 0, without the header.
+        taken: a line that names the columns.
+        notes: what else the user has to know.
+        digest: of all texts and labels of the source.
     """
 
     name: str
@@ -203,7 +206,11 @@ def _check_text(source: str, number: int, name: str | None, value: Any) -> None:
 
 
 def _without(table: Table, odd: Label, unlabelled: str) -> Table:
-    """The examples that do not have a label which probably stands for a missing one."""
+    """Returns the table without the examples whose label probably stands for a missing one.
+
+    Raises:
+        DataError: with `unlabelled="refuse"`.
+    """
     rows = [row for row, y in zip(table.rows, table.labels, strict=True) if y == odd]
     what = f"{len(rows)} of {len(table)} examples have the label {odd!r} ({_shown(rows)})"
     if unlabelled == "refuse":

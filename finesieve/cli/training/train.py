@@ -60,7 +60,8 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to
 def linear_schedule(
     optimizer: torch.optim.Optimizer, steps: int, warmup: float
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Up over the first `warmup` share, then down to zero."""
+    """Returns a schedule that goes up over the first `warmup` share of the steps, then down to
+    zero."""
     rise = int(warmup * steps)
 
     def factor(step: int) -> float:
@@ -148,7 +149,8 @@ class Run:
         return load_model(c.model, self.data.labels, seed, c.freeze, c.dropout, attention, c.lora)
 
     def _head_start(self, drawn: int) -> int:
-        """Every method has one, of the same size: a random subset's does not shrink with it."""
+        """Returns how many examples the head is fitted to: as many for every method, a random
+        subset included."""
         given = self.config.head_start
         return default_examples(drawn) if given is None else given
 
@@ -169,7 +171,14 @@ class Run:
     # ---- the loop
 
     def train(self, checkpoint_every: float = 600.0) -> None:
-        """All epochs; raises `Interrupted` after writing a checkpoint if a signal comes."""
+        """Trains all epochs.
+
+        Args:
+            checkpoint_every: seconds between two checkpoints.
+
+        Raises:
+            Interrupted: after writing a checkpoint, if a signal comes.
+        """
         self.model.train()
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         last_log = last_checkpoint = start = self.clock()
@@ -245,7 +254,8 @@ class Run:
                     self.method.backward.refer(index, loss.cpu().numpy())  # type: ignore[attr-defined]
 
     def _losses(self, model: nn.Module, batch: Any) -> torch.Tensor:
-        """Cross-entropy float32[n], with gradient where there is one."""
+        """Returns the cross-entropy of each example, float32[n], with gradient where there is
+        one."""
         given = {k: v.to(self.device) for k, v in inputs(batch).items() if k != EXAMPLE}
         labels = given.pop("labels")
         shared = self.prefix.shared(batch) if self.prefix and model is self.model else nullcontext()
@@ -281,7 +291,7 @@ class Run:
     # ---- checkpoints
 
     def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must have in common with the run that takes it up."""
+        """Returns what a checkpoint must have in common with the run that takes it up."""
         return {**self.config.as_dict(), "training data": self.data.digest}
 
     def save(self) -> None:
@@ -310,7 +320,11 @@ class Run:
         )
 
     def resume(self) -> None:
-        """Takes up the checkpoint, if there is one."""
+        """Takes up the folder's checkpoint.
+
+        Raises:
+            StateError: if there is none that fits.
+        """
         assert self.folder is not None
         state = self.folder.load_checkpoint(self._identity())
         try:
@@ -355,7 +369,20 @@ def train(
     quiet: bool = False,
     label: str | None = None,
 ) -> dict[str, Any]:
-    """Run a configuration and return its summary; with `output` everything is written there."""
+    """Runs a configuration and returns its summary.
+
+    Args:
+        config: all settings.
+        output: the folder that everything is written to; None writes nothing.
+        resume: whether the interrupted run in it goes on.
+        data: what is trained on, if it is prepared already.
+        quiet: whether to show no progress.
+        label: how to call the run on the terminal; the method's name by default.
+
+    Raises:
+        Interrupted: after writing a checkpoint, if a signal comes.
+        FinesieveError: for what is wrong with settings, data or a checkpoint.
+    """
     config = settled(config)
     folder = RunFolder(output, resume) if output is not None else None
     live = Live(label or config.method, quiet=quiet)
