@@ -267,6 +267,8 @@ class SieveCallback(Callback):
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Ends the pass under way and so the loader's workers (a hook of Lightning's)."""
         self._pass = None  # ends the loader's workers
+        if self.sieve is not None:
+            self.sieve.finish()
 
     def state_dict(self) -> dict[str, Any]:
         """Of all ranks, since one of them writes the checkpoint; called on all of them."""
