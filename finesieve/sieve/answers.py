@@ -1,4 +1,4 @@
-"""What rows of tokens are like, noted as they are drawn: how long, how many targets, cut or whole."""
+"""What rows of tokens are like, noted as they are drawn: how long, how many targets, whether cut."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def ends_of(model: Any) -> tuple[int, ...]:
     found: set[int] = set()
     for name in ("generation_config", "config"):
         ids = getattr(getattr(model, name, None), "eos_token_id", None)
-        found |= {int(i) for i in (ids if isinstance(ids, (list, tuple)) else [ids]) if i is not None}
+        found |= {
+            int(i) for i in (ids if isinstance(ids, (list, tuple)) else [ids]) if i is not None
+        }
     return tuple(sorted(found))
 
 
@@ -55,8 +57,9 @@ def cut_rows(size: IntArray, whole: np.ndarray[Any, Any]) -> np.ndarray[Any, np.
     """
     if len(size) == 0:
         return np.zeros(0, dtype=np.bool_)
-    full = size == size.max()
-    return full & ~whole & (bool(whole.any()) or np.count_nonzero(full) > 1)
+    full = np.asarray(size == size.max())
+    several = bool(whole.any()) or np.count_nonzero(full) > 1
+    return np.asarray(full & ~whole & several)
 
 
 class Answers:

@@ -1,4 +1,4 @@
-"""Rows of tokens: how long, how many targets, whether they end; from any run of a language model."""
+"""Rows of tokens: how long, how many targets, whether they end; from runs of language models."""
 
 from __future__ import annotations
 
@@ -60,7 +60,11 @@ def test_a_language_models_run_tells_tokens_targets_and_cut_rows(method: str) ->
     recipe = finesieve.Full() if method == "full" else finesieve.Manual({2: 0.3}, cost_ratio=0.2)
     options = finesieve.SieveOptions(id_key="row", pool=16)
     sieve = finesieve.Sieve(model, recipe, total=128, options=options)
-    optimizer, head, examples = torch.optim.SGD(model.parameters(), 0.1), heads.Tokens(shift=True), rows()
+    optimizer, head, examples = (
+        torch.optim.SGD(model.parameters(), 0.1),
+        heads.Tokens(shift=True),
+        rows(),
+    )
     for _ in range(2):
         for batch in sieve(batches(examples)):
             given = {k: batch[k] for k in ("input_ids", "attention_mask")}
