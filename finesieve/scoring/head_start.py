@@ -135,10 +135,11 @@ def _is_number(value: float) -> bool:
 class HeadFit:
     """Regularised fits of a last layer; parameters are one vector, weight first, then bias.
 
-    found: the layer, its inputs and the targets.
+    found: the layer, its inputs and the targets. steps: of L-BFGS at the most.
     """
 
-    def __init__(self, found: LastLayer) -> None:
+    def __init__(self, found: LastLayer, steps: int = 100) -> None:
+        self._steps = steps
         self.layer, self._biased = found.layer, found.layer.bias is not None
         inputs = found.inputs.float()
         rows = inputs.reshape(-1, inputs.shape[-1])
@@ -213,7 +214,7 @@ class HeadFit:
         values.requires_grad_()
         optimizer = torch.optim.LBFGS(
             [values],
-            max_iter=100,
+            max_iter=self._steps,
             tolerance_grad=1e-5,
             tolerance_change=1e-8,
             line_search_fn="strong_wolfe",

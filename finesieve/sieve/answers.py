@@ -1,4 +1,4 @@
-"""What rows of tokens are like, noted as they are drawn: how long, how many targets, whether cut."""
+"""What rows of tokens are like, noted as they are drawn: how long, how many targets, if cut."""
 
 from __future__ import annotations
 

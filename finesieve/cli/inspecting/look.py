@@ -12,14 +12,18 @@ import torch
 
 from finesieve.cli.config import Config
 from finesieve.cli.data.columns import has_label
-from finesieve.cli.data.table import Table, rows_of, table_of
+from finesieve.cli.data.table import Table, label_names, rows_of, table_of
+from finesieve.cli.training.batches import Examples
 from finesieve.cli.training.models import check_length, load_model, load_tokenizer, pick_device
+from finesieve.cli.training.prepare import Prepared
 from finesieve.cli.training.runfiles import EXAMPLES
 from finesieve.cli.training.train import train
 from finesieve.errors import ConfigError
 from finesieve.insight.insights import Data, Insights
 from finesieve.insight.inspecting import FEWEST, look
+from finesieve.insight.visits import Visits
 
+_EVALUATED = 64
 NO_LABEL = "label"  # the column that unlabelled rows are read with
 
 
@@ -50,8 +54,6 @@ def inspect_source(args: argparse.Namespace) -> Insights:
     tell = _Progress(args.quiet)
     if args.model == "none":
         return look(None, None, data, seed=args.seed, tell=tell)
-    name = args.model
-    more: dict[str, npt.NDArray[np.float32]] = {}
     trains = not args.no_train and labelled and len(data) >= FEWEST and len(data.names) > 1
     if trains:
         config = Config(
@@ -66,25 +68,52 @@ def inspect_source(args: argparse.Namespace) -> Insights:
             device=args.device,
             threads=args.threads,
         )
-        train(config, str(folder / "run"), quiet=args.quiet)
-        name = str(folder / "run" / "model")
-        more["first_losses"] = _first_losses(folder / "run" / EXAMPLES, data)
-    tokenizer = load_tokenizer(name)
-    model = load_model(name, list(range(max(2, len(data.names)))), args.seed)
-    check_length(tokenizer, model, args.max_length)
-    found = look(
-        model.to(pick_device(args.device)),
-        tokenizer,
-        data,
-        max_length=args.max_length,
-        folds=args.folds,
-        pool="head" if trains else "auto",
-        seed=args.seed,
-        tell=tell,
-        **more,
-    )
+        prepared, visits = _prepared(table, config), Visits(len(data))
+        train(config, str(folder / "run"), data=prepared, quiet=args.quiet, visits=visits)
+        found = look(
+            visits.model,
+            prepared.tokenizer,
+            data,
+            max_length=args.max_length,
+            folds=args.folds,
+            pool="head",
+            seed=args.seed,
+            visits=visits,
+            tell=tell,
+            first_losses=_first_losses(folder / "run" / EXAMPLES, data),
+        )
+    else:
+        tokenizer = load_tokenizer(args.model)
+        model = load_model(args.model, list(range(max(2, len(data.names)))), args.seed)
+        check_length(tokenizer, model, args.max_length)
+        found = look(
+            model.to(pick_device(args.device)),
+            tokenizer,
+            data,
+            max_length=args.max_length,
+            folds=args.folds,
+            seed=args.seed,
+            tell=tell,
+        )
     tell.end()
     return found
+
+
+def _prepared(table: Table, config: Config) -> Prepared:
+    """All rows, ready for training; a few of them stand for evaluation data, which nobody reads."""
+    labels = label_names(table, [])
+    number, tokenizer = {name: i for i, name in enumerate(labels)}, load_tokenizer(config.model)
+    few = table.take(range(min(len(table), _EVALUATED)))
+    return Prepared(
+        tokenizer,
+        labels,
+        Examples(table, number, tokenizer, config.max_length),
+        np.asarray(table.rows, dtype=np.int64),
+        {"training rows": Examples(few, number, tokenizer, config.max_length)},
+        [],
+        table.digest,
+        {"digest": table.digest, "columns": list(table.columns)},
+    )
 
 
 def _data(source: str, table: Table, labelled: bool) -> Data:
