@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finesieve.insight.curves import Curve, easiest_share
+from finesieve.insight.labels import Judged
 
 if TYPE_CHECKING:
     from finesieve.insight.insights import Insights
@@ -21,12 +22,7 @@ def sentences(found: Insights) -> list[str]:
     if found.answered is not None:
         out += found.answered.sentences()
     if found.judged is not None:
-        wrong = found.judged.wrong
-        out.append(
-            f"About {_count(wrong.value)} of {n:,} labels look wrong "
-            f"({_count(wrong.low)} to {_count(wrong.high)}); the most suspicious are listed "
-            "first."
-        )
+        out.append(_wrong(found.judged, n))
     repeats = found.repeats
     copies = int((found.exact != np.arange(n)).sum())
     near = int((found.near != np.arange(n)).sum()) - copies
@@ -63,6 +59,21 @@ def sentences(found: Insights) -> list[str]:
                 f"{', '.join(small[:8])}{more}."
             )
     return [*out, *found.notes]
+
+
+def _wrong(judged: Judged, n: int) -> str:
+    """How many labels look wrong."""
+    wrong = judged.wrong
+    between = f"{_count(wrong.low)} to {_count(wrong.high)}"
+    if not judged.told:
+        return (
+            f"How many of {n:,} labels are wrong cannot be told ({between}): the model errs on its "
+            "surest rows, too. The most suspicious are listed first."
+        )
+    return (
+        f"About {_count(wrong.value)} of {n:,} labels look wrong ({between}); the most suspicious "
+        "are listed first."
+    )
 
 
 def _count(value: float) -> str:
