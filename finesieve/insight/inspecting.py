@@ -252,12 +252,15 @@ def _contradicting(
     """For each issue the nearest row, by cosine, among those with the suggested label; else -1."""
     out = np.full(len(issues), -1, dtype=np.int64)
     looked = issues[:_LOOKED_UP]
-    unit = torch.from_numpy(features - features.mean(axis=0))
-    unit = nn.functional.normalize(unit, dim=1)
+    middle = features.mean(axis=0)
+
+    def unit(places: Ints) -> torch.Tensor:  # of one class at a time: all would be a copy
+        return nn.functional.normalize(torch.from_numpy(features[places] - middle), dim=1)
+
     for k in np.unique(suggested[looked]):
         mine = np.flatnonzero(suggested[looked] == k)
         other = np.flatnonzero(labels == k)
         if len(other):
-            close = unit[looked[mine]] @ unit[other].T
+            close = unit(looked[mine]) @ unit(other).T
             out[mine] = other[close.argmax(dim=1).numpy()]
     return out

@@ -12,7 +12,9 @@ import torch
 
 from finesieve.cli.config import Config
 from finesieve.cli.data.columns import has_label
-from finesieve.cli.data.table import Table, label_names, rows_of, table_of
+from finesieve.cli.data.streaming import lean_rows
+from finesieve.cli.data.table import Table, label_names, table_of
+from finesieve.cli.inspecting.room import check_room
 from finesieve.cli.training.batches import Examples
 from finesieve.cli.training.models import check_length, load_model, load_tokenizer, pick_device
 from finesieve.cli.training.prepare import Prepared
@@ -40,13 +42,16 @@ def inspect_source(args: argparse.Namespace) -> Insights:
         raise ConfigError(
             f"folds is {args.folds} and max-length {args.max_length}; expected 2 and 1 or more"
         )
-    rows, notes = rows_of(args.train)
+    check_room(args.train, args.model != "none")
+    rows, notes = lean_rows(args.train, args.text, args.text_pair, args.label)
     labelled = args.label is not None or has_label(rows)
     if not labelled:
-        rows = [{**row, NO_LABEL: 0} for row in rows]
+        for row in rows:
+            row[NO_LABEL] = 0
     columns = (args.text, args.text_pair, args.label)
     unlabelled = args.unlabelled if labelled else "keep"
     table = table_of(args.train, rows, notes, *columns, True, unlabelled)
+    del rows  # the table has what is needed of them
     if not args.quiet:
         for note in table.notes:
             print(note, file=sys.stderr)
