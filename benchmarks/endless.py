@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from finesieve import Sieve, inputs, methods, scores
+from finesieve import Sieve, SieveOptions, inputs, methods
 
 VOCABULARY, TOKENS, BATCH = 20_000, 16, 256
 
@@ -77,7 +77,7 @@ def main() -> None:
         cost_ratio=0.2,
         starts={2: 20_000 / args.examples, 3: 60_000 / args.examples},
     )
-    sieve = Sieve(scores.Classification(model), method, total=args.examples, batch_size=128)
+    sieve = Sieve(model, method, total=args.examples, options=SieveOptions(batch_size=128))
     points: list[dict[str, Any]] = []
     start = time.perf_counter()
     for batch in sieve(stream()):

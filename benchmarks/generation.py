@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jobs
 import numpy as np
 import replay
-import tasks
 import torch
 
 from finesieve import heads
@@ -42,9 +42,9 @@ def recorded(name: str, folder: Path) -> dict[str, replay.Stream]:
         lr=1e-3,
     )
     torch.set_num_threads(config.threads)
-    rows = tasks.read(config.train, config.limit, config.seed)
-    job = tasks.sentences(config, rows, [])
-    targets = [sum(x != tasks.IGNORED for x in r["labels"]) for r in job.train]
+    rows = jobs.read(config.train, config.limit, config.seed)
+    job = jobs.sentences(config, rows, [])
+    targets = [sum(x != jobs.IGNORED for x in r["labels"]) for r in job.train]
     head = heads.Tokens(shift=True, per=float(np.mean(targets)))
     optimizer = torch.optim.AdamW(job.model.parameters(), lr=config.lr, fused=True)
     steps = -(-len(job.train) // BATCH)
@@ -83,7 +83,7 @@ def recorded(name: str, folder: Path) -> dict[str, replay.Stream]:
         )
 
     def told(row: dict[str, Any]) -> list[int]:
-        return [x for x in row["labels"] if x != tasks.IGNORED]
+        return [x for x in row["labels"] if x != jobs.IGNORED]
 
     def asked(row: dict[str, Any]) -> list[int]:
         return row["input_ids"][: len(row["input_ids"]) - len(told(row))]

@@ -42,7 +42,7 @@ from transformers import (
 )
 
 import finesieve as fs
-from finesieve import heads, inputs, methods, scores
+from finesieve import heads, inputs, methods
 from finesieve.cli import memory
 from finesieve.cli.training.docstrings import rows
 from finesieve.cli.training.models import load_model, load_tokenizer
@@ -103,10 +103,10 @@ class Hosts:
             None
             if kind == "plain"
             else fs.Sieve(
-                scores.Classification(model),
+                model,
                 gates(kind),
                 total=len(self.data),
-                batch_size=SURVIVORS,
+                options=fs.SieveOptions(batch_size=SURVIVORS),
             )
         )
         begin = time.perf_counter()
@@ -149,9 +149,7 @@ class Hosts:
         model, optimizer, loader = host.prepare(model, adam(model), self.loader())
         stream, steps = None, 0
         if kind != "plain":
-            stream = FilteredLoader(
-                host, loader, scores.Classification(model), gates(kind), batch_size=SURVIVORS
-            )
+            stream = FilteredLoader(host, loader, model, gates(kind), batch_size=SURVIVORS)
         begin = time.perf_counter()
         for batch in stream if stream else loader:
             with host.accumulate(model):
@@ -172,10 +170,10 @@ class Hosts:
             None
             if kind == "plain"
             else fs.Sieve(
-                scores.Classification(model, autocast=host.autocast),
+                model,
                 gates(kind),
                 total=len(self.data),
-                batch_size=SURVIVORS,
+                options=fs.SieveOptions(batch_size=SURVIVORS, autocast=host.autocast),
             )
         )
         begin = time.perf_counter()

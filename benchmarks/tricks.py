@@ -25,10 +25,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jobs
 import numpy as np
 import tasks
 import torch
-from tasks import TEXT, Job, Rows
+from jobs import TEXT, Job, Rows
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import IterableDataset, WeightedRandomSampler
@@ -46,7 +47,7 @@ COMMAND = "python benchmarks/tricks.py --data-dir DATA --output RESULTS"
 
 def classes(config: Config, train: Rows, held_out: Rows) -> Job:
     """The training without a trick: a class a text, dynamic padding."""
-    model, tokenizer = tasks.minilm(
+    model, tokenizer = jobs.minilm(
         "SequenceClassification", config, num_labels=1 + max(r["label"] for r in train)
     )
 
@@ -56,12 +57,8 @@ def classes(config: Config, train: Rows, held_out: Rows) -> Job:
             "labels": row["label"],
         }
 
-    return Job(
-        model,
-        [encoded(r) for r in train],
-        [encoded(r) for r in held_out],
-        lambda rows: tasks.padded(rows, TEXT),
-        tasks.accuracy,
+    return jobs.made(
+        model, encoded, train, held_out, lambda rows: jobs.padded(rows, TEXT), jobs.accuracy
     )
 
 
@@ -138,7 +135,7 @@ def smoothing(config: Config, job: Job) -> None:
 def fixed_padding(config: Config, job: Job) -> None:
     """Every batch of the longest length. The sieve would cut its batches to their longest example:
     kept from it, since that is another trick than leaving examples out."""
-    job.collate = lambda rows: tasks.padded(rows, TEXT, config.max_length)
+    job.collate = lambda rows: jobs.padded(rows, TEXT, config.max_length)
     job.sieve.update(lengths=[config.max_length])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
 import json
@@ -35,15 +36,17 @@ LONGEST = (
     "integrations/transformers/test_ranks.py",
     "integrations/transformers/test_attach.py",
     "integrations/transformers/test_settings.py",
-    "cli/test_bench.py",
-    "cli/test_main.py",
+    "integrations/transformers/test_resume.py",
+    "cli/comparing/test_bench.py",
+    "cli/training/test_run.py",
+    "cli/training/test_settings.py",
     "sieve/test_sieve.py",
     "sieve/test_ranks.py",
     "integrations/lightning/test_lightning.py",
     "integrations/transformers/test_totals.py",
     "integrations/transformers/test_sentence_transformers.py",
     "integrations/transformers/test_trl.py",
-    "scoring/test_head_start.py",
+    "scoring/test_head_start_hosts.py",
 )
 
 
@@ -79,7 +82,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def head_start_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """A head start changes the model before the first step, which tests of all else do not want.
-    Those that are about it (test_head_start.py) have a fixture of this name that does nothing."""
+    Those that are about it have a fixture of this name that does nothing."""
     plain = fs.Sieve.__init__
 
     @functools.wraps(plain)
@@ -151,8 +154,14 @@ def by_hand(seed: int = 0, **settings: Any) -> fs.Method:
 
 
 def small_sieve(total: int = 400, **more: Any) -> fs.Sieve:
-    kind = {"scorer": TableScorer(), "method": by_hand(), "total": total, "pool": 50, "group": 2}
-    return fs.Sieve(**{**kind, **more})
+    """A sieve with small pools over a model that never changes; `more` are arguments of `Sieve`
+    and fields of `SieveOptions`."""
+    fields = {field.name for field in dataclasses.fields(fs.SieveOptions)}
+    options = {name: more.pop(name) for name in fields & set(more)}
+    return fs.Sieve(
+        **{"scorer": TableScorer(), "method": by_hand(), "total": total, **more},
+        options=fs.SieveOptions(**{"pool": 50, "group": 2, **options}),
+    )
 
 
 def train(

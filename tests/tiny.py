@@ -208,3 +208,26 @@ def books(lines: list[str]) -> tuple[list[dict[str, Any]], dict[str, int]]:
     (line,) = (x for x in lines if "Counts(" in x)
     moves, counts = line.split(" Counts(")
     return ast.literal_eval(moves), {k: int(n) for k, n in re.findall(r"(\w+)=(\d+)", counts)}
+
+
+def small_gpt(folder: Path, pad: str | None = None) -> Path:
+    """A decoder with a word tokenizer of its own, with or without a padding token."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedTokenizerFast
+
+    words = ["[UNK]", "<pad>", "the", "a", "of", "_", "returns", "tensor", "matrix"]
+    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]", pad_token=pad)
+    config = GPT2Config(
+        vocab_size=len(words),
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        n_positions=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2ForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

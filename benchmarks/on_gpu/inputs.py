@@ -1,14 +1,15 @@
 """Makes what the check needs where files and packages are at hand, and reads it where they are not.
 
-A folder holds `minilm/` (MiniLM-L6 in half precision, 45 MB) and one `NAME.npz` for each set:
-token ids, the place where each text begins, and labels, for training and for evaluation.
+A folder holds `minilm/` (MiniLM-L6 in half precision, with the words alone that the sets use: 30 to
+45 MB) and one `NAME.npz` for each set: token ids, the place where each text begins, and labels, for
+training and for evaluation.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,44 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-SETS = {  # files of --data-dir: to train on, and to evaluate on
-    "sst2": ("train", ("validation",)),
-    "clickbait": ("train", ("validation", "test")),
-    "snips": ("train", ("validation", "test")),
-}
-LONGEST = 64  # tokens of a text
 Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set in --data-dir.
+
+    folder: its own name by default. evaluated: parts that are evaluated on; "train" is trained on.
+    label: column of the labels that are trained on; evaluated are those of "label". longest: tokens
+    of a text.
+    """
+
+    evaluated: tuple[str, ...] = ("validation", "test")
+    folder: str | None = None
+    label: str = "label"
+    longest: int = 64
+
+
+SETS = {  # those of benchmarks/gpu.py
+    "sst2": Source(("validation",)),
+    "clickbait": Source(),
+    "snips": Source(),
+}
+SUITE = SETS | {  # and those of benchmarks/gpu_suite.py
+    "emotion": Source(),
+    "subj": Source(),
+    "hwu64": Source(),
+    "airline_tweets": Source(),
+    "trec6": Source(("test",)),
+    "hate_offensive": Source(),
+    "banking77": Source(("test",)),
+    "reuters_r8": Source(("test",), longest=256),
+    "cad_nli": Source(longest=96),
+    "ag_news-crowd": Source(("test",), "ag_news_noisy10k", "noisy_label"),
+    "dbpedia14": Source(folder="dbpedia14_14k", longest=96),
+}
+EVALUATED = 4_000  # examples of a set at the most
+_SPECIAL = (0, 100, 101, 102, 103)  # padding, unknown, and the marks of BERT's vocabulary
 
 
 @dataclass(frozen=True)
@@ -67,13 +99,8 @@ class Texts:
         return {key: torch.from_numpy(value) for key, value in columns.items()}
 
 
-def batches(
-    texts: Texts, size: int, device: torch.device, seed: int, group: int = 16
-) -> Iterator[Batch]:
-    """Yields one pass in random order, on the device; `group` batches at a time sorted by length.
-
-    Where the device is a GPU the copies are made from pinned memory and nobody waits for them.
-    """
+def batches(texts: Texts, size: int, seed: int, group: int = 16) -> Iterator[Batch]:
+    """Yields one pass in random order, `group` batches at a time sorted by length."""
     dice = np.random.default_rng(seed)
     order = dice.permutation(len(texts))
     lengths = np.diff(texts.starts)
@@ -82,11 +109,11 @@ def batches(
         rows = rows[np.argsort(lengths[rows], kind="stable")]
         cuts = [rows[i : i + size] for i in range(0, len(rows), size)]
         for i in dice.permutation(len(cuts)):
-            yield placed(texts.batch(cuts[i]), device)
+            yield texts.batch(cuts[i])
 
 
 def placed(batch: Batch, device: torch.device) -> Batch:
-    """Returns the batch on the device."""
+    """Returns the batch on the device; to a GPU from pinned memory, so that nobody waits."""
     if device.type != "cuda":
         return {key: value.to(device) for key, value in batch.items()}
     return {key: value.pin_memory().to(device, non_blocking=True) for key, value in batch.items()}
@@ -101,7 +128,15 @@ def made_up(count: int, longest: int, words: int, seed: int) -> Texts:
     return Texts(tokens, starts, dice.integers(0, 2, count))
 
 
-def prepare(folder: Path, data_dir: Path | None) -> None:
+def flipped(texts: Texts, share: float, classes: int) -> Texts:
+    """Returns the texts, this share of the labels replaced by others, for ever the same."""
+    dice = np.random.default_rng(7)
+    wrong = dice.random(len(texts)) < share
+    other = (texts.labels + dice.integers(1, classes, len(texts))) % classes
+    return Texts(texts.tokens, texts.starts, np.where(wrong, other, texts.labels))
+
+
+def prepare(folder: Path, data_dir: Path | None, sets: Mapping[str, Source] = SETS) -> None:
     """Writes the folder; without `data_dir` one set is made, of docstrings of installed packages.
 
     Needs what `pip install 'finesieve[demo]'` brings.
@@ -111,32 +146,56 @@ def prepare(folder: Path, data_dir: Path | None) -> None:
     from finesieve.cli.training.models import resolve
 
     folder.mkdir(parents=True, exist_ok=True)
-    AutoModel.from_pretrained(resolve("minilm")).half().save_pretrained(folder / "minilm")
     tokenizer = AutoTokenizer.from_pretrained(resolve("minilm"))
-    for name, parts in _rows(data_dir):
-        told = sorted({row["label"] for row in parts[0]})
-        arrays: dict[str, Any] = {"classes": len(told)}
-        for part, rows in zip(("train", "eval"), parts, strict=True):
-            texts = [row["text"] for row in rows]
-            ids = tokenizer(texts, truncation=True, max_length=LONGEST)["input_ids"]
-            arrays[f"{part}_tokens"] = np.concatenate([np.array(x, np.uint16) for x in ids])
-            arrays[f"{part}_starts"] = np.concatenate(([0], np.cumsum([len(x) for x in ids])))
-            arrays[f"{part}_labels"] = np.array([told.index(r["label"]) for r in rows], np.uint8)
+    model = AutoModel.from_pretrained(resolve("minilm")).half()
+    used = np.zeros(model.config.vocab_size, np.bool_)
+    used[list(_SPECIAL)] = True
+    found = {}
+    for name, source, parts in _rows(data_dir, sets):
+        found[name] = _arrays(tokenizer, source, parts)
+        for part in ("train", "eval"):
+            used[found[name][f"{part}_tokens"]] = True
+    place = (np.cumsum(used) - 1).astype(np.uint16)
+    for name, arrays in found.items():
+        for part in ("train", "eval"):
+            arrays[f"{part}_tokens"] = place[arrays[f"{part}_tokens"]]
         np.savez_compressed(folder / f"{name}.npz", **arrays)
+    words = model.get_input_embeddings().weight.detach()[torch.from_numpy(used)]
+    model.resize_token_embeddings(len(words), mean_resizing=False)
+    model.get_input_embeddings().weight.data.copy_(words)
+    model.save_pretrained(folder / "minilm")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    print(f"{folder}: {size / 2**20:.1f} MiB")
+    print(f"{folder}: {len(found)} sets, {len(words):,} words, {size / 2**20:.1f} MiB")
 
 
-def _rows(data_dir: Path | None) -> Iterator[tuple[str, tuple[list[Any], list[Any]]]]:
-    """Each set's name, and its rows to train on and to evaluate on."""
+def _arrays(tokenizer: Any, source: Source, parts: tuple[list[Any], list[Any]]) -> dict[str, Any]:
+    """Tokens, beginnings and labels of a set's rows to train on and to evaluate on."""
+    told = sorted({row["label"] for row in parts[0]})
+    arrays: dict[str, Any] = {"classes": len(told)}
+    for part, rows, label in zip(("train", "eval"), parts, (source.label, "label"), strict=True):
+        texts = [(r["text_a"], r["text_b"]) if "text_a" in r else r["text"] for r in rows]
+        ids = tokenizer(texts, truncation=True, max_length=source.longest)["input_ids"]
+        arrays[f"{part}_tokens"] = np.concatenate([np.array(x, np.uint16) for x in ids])
+        arrays[f"{part}_starts"] = np.concatenate(([0], np.cumsum([len(x) for x in ids])))
+        arrays[f"{part}_labels"] = np.array([told.index(r[label]) for r in rows], np.uint8)
+    return arrays
+
+
+def _rows(
+    data_dir: Path | None, sets: Mapping[str, Source]
+) -> Iterator[tuple[str, Source, tuple[list[Any], list[Any]]]]:
+    """Each set's name and source, its rows to train on, and those to evaluate on."""
     if data_dir is None:
         from finesieve.cli.training import docstrings
 
-        yield "docstrings", (docstrings.rows("train"), docstrings.rows("test"))
+        rows = docstrings.rows("train"), docstrings.rows("test")
+        yield "docstrings", Source(), rows
         return
-    for name, (train, evaluated) in SETS.items():
-        folder = data_dir / name
-        yield name, (_lines(folder, (train,)), _lines(folder, evaluated))
+    for name, source in sets.items():
+        folder = data_dir / (source.folder or name)
+        evaluated = _lines(folder, source.evaluated)
+        some = np.random.default_rng(0).permutation(len(evaluated))[:EVALUATED]
+        yield name, source, (_lines(folder, ("train",)), [evaluated[i] for i in some])
 
 
 def _lines(folder: Path, parts: Iterable[str]) -> list[Any]:
@@ -151,7 +210,7 @@ def _lines(folder: Path, parts: Iterable[str]) -> list[Any]:
 def sets_in(folder: Path) -> list[str]:
     """Returns the names of the sets that the folder holds, in the order in which they are run."""
     found = {file.stem for file in folder.glob("*.npz")}
-    return [x for x in SETS if x in found] + sorted(found - set(SETS))
+    return [x for x in SETS if x in found] + sorted(found - set(SUITE))
 
 
 def read(folder: Path, name: str) -> tuple[Texts, Texts, int]:

@@ -40,7 +40,7 @@ Earlier = dict[str, Record]
 class Scale:
     """How much is done. The full scale is for a GPU; the quick one shows that everything runs."""
 
-    block: int = 50  # steps that plain and filtered training take in turns
+    block: int = 25  # steps that plain and filtered training take in turns
     rounds: int = 8
     examples: int | None = None  # of each set; all by default
     grid: tuple[str, ...] = ("minilm", "12x768", "24x1024")
@@ -48,7 +48,7 @@ class Scale:
     lengths: tuple[int, ...] = (16, 128, 512)
     compiled: tuple[bool, ...] = (False, True)
     pools: int = 12
-    trainer: int = 3_000  # examples of the Trainer's runs
+    trainer: int = 1_200  # examples of the Trainer's runs
     words: int = 50_000  # of the causal model's vocabulary
     longest: int = 512  # tokens of its texts
     causal: tuple[int, int] = (6, 512)  # its layers and width
@@ -137,7 +137,7 @@ class Check:
         scale, times = self.scale, {"plain": list[float](), "sieve": list[float]()}
         loops = {how: Loop(self.model(classes), self.device, self.precision) for how in times}
         sieve = loops["sieve"].sieve(finesieve.Manual({}), len(texts), head_start=0)
-        streams: dict[str, Any] = {how: repeated(texts, 32, self.device) for how in times}
+        streams: dict[str, Any] = {how: repeated(texts, 32) for how in times}
         streams["sieve"] = sieve(streams["sieve"])
         for turn in range(2 * (scale.rounds + 1)):  # the first of each is the warm-up
             how = ("plain", "sieve", "sieve", "plain")[turn % 4]
@@ -172,8 +172,8 @@ class Check:
         """Measures scoring over training of an example, by the sieve and from outside."""
         count = -(-256 * self.scale.pools // size)
         texts = shape(size, longest, count)
-        texts = texts.modulo(SMALL_WORDS) if self.scale.small else texts
-        model = self.model(2) if name == "minilm" else encoder(name)
+        model: Any = self.model(2) if name == "minilm" else encoder(name)
+        texts = texts.modulo(model.config.vocab_size)
         loop = Loop(model, self.device, self.precision, compiled)
         method = finesieve.Manual({2: 0.25}, train=0.25)
         told = trained(loop, texts, size, 0, method, head_start=0)
@@ -191,7 +191,7 @@ class Check:
 
     def _training(self, loop: Loop, texts: Texts, size: int) -> float:
         """Seconds to train on an example, in a plain loop: median of five stretches."""
-        stream, found = repeated(texts, size, self.device), []
+        stream, found = repeated(texts, size), []
         steps = max(2, min(20, len(texts) // size))
         for _ in range(6):
             wait(self.device)
@@ -271,10 +271,12 @@ class Check:
                     data_collator=collate,
                 )
                 host.remove_callback(PrinterCallback)
+                torch.backends.cuda.enable_cudnn_sdp(True)  # as it is for users
                 attached = finesieve.attach(host) if how == "attached" else None
                 begin = time.perf_counter()
                 host.train()
                 wait(self.device)
+                torch.backends.cuda.enable_cudnn_sdp(False)
                 told[how] = {
                     "seconds": time.perf_counter() - begin,
                     "steps": host.state.global_step,

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import finesieve
-from benchmarks.on_gpu.inputs import Batch, Texts, batches, made_up
+from benchmarks.on_gpu.inputs import Batch, Texts, batches, made_up, placed
 
 WORDS = 30_522
 SMALL_WORDS = 500  # of the tiny model, with which nothing is measured
@@ -32,7 +32,10 @@ def wait(device: torch.device) -> None:
 def minilm(folder: Path, classes: int, seed: int) -> nn.Module:
     """Returns MiniLM-L6 with a new head, in float32, without dropout."""
     from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # of the head that is new
+    logging.disable_progress_bar()
     torch.manual_seed(seed)
     model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
         folder / "minilm", num_labels=classes, dtype=torch.float32, **_CALM
@@ -93,7 +96,7 @@ def bare(batch: Batch) -> Batch:
 
 @dataclass
 class Loop:
-    """One training: a model, its optimizer, and a step.
+    """One training: a model, its optimizer, and a step; attention without cuDNN's kernels.
 
     precision: "bf16", "fp16" (with a gradient scaler) or "fp32". compiled: by `torch.compile`.
     head: the task. rate: of AdamW, at the beginning of a linear decay.
@@ -107,6 +110,8 @@ class Loop:
     rate: float = 1e-4
 
     def __post_init__(self) -> None:
+        # Prepared for every shape of a batch, which plain training of short texts would pay, too.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self.model.to(self.device).train()
         self.head = self.head or finesieve.heads.SingleLabel()
         fused = self.device.type == "cuda"
@@ -124,8 +129,9 @@ class Loop:
 
     def step(self, batch: Batch, reduce: Callable[[Any, Any], Any] | None = None) -> None:
         """Makes one optimizer step; `reduce` is the sieve's `loss`, the mean without it."""
+        given = placed(finesieve.inputs(batch), self.device)
         with self.autocast():
-            losses = self.head.losses(self.forward(**bare(batch)), batch)
+            losses = self.head.losses(self.forward(**bare(given)), given)
         loss = losses.mean() if reduce is None else reduce(losses, batch)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
@@ -149,7 +155,7 @@ def trained(
     """
     if loop.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(loop.device)
-    stream: Any = batches(texts, size, loop.device, seed)
+    stream: Any = batches(texts, size, seed)
     plain = -(-len(texts) // size)
     schedule: Any = torch.optim.lr_scheduler.LinearLR(loop.optimizer, 1.0, 0.0, total_iters=plain)
     sieve, reduce = None, None
@@ -185,7 +191,8 @@ def quality(loop: Loop, texts: Texts, classes: int, size: int = 256) -> dict[str
     loop.model.eval()
     found, losses = np.zeros((classes, classes)), 0.0
     with torch.no_grad(), loop.autocast():
-        for batch in batches(texts, size, loop.device, seed=0):
+        for batch in batches(texts, size, seed=0):
+            batch = placed(batch, loop.device)
             logits = loop.model(**bare(batch)).logits.float()
             told = batch["labels"]
             losses += float(nn.functional.cross_entropy(logits, told, reduction="sum"))
@@ -200,11 +207,11 @@ def quality(loop: Loop, texts: Texts, classes: int, size: int = 256) -> dict[str
     }
 
 
-def repeated(texts: Texts, size: int, device: torch.device) -> Iterator[Batch]:
+def repeated(texts: Texts, size: int) -> Iterator[Batch]:
     """Yields batches for ever, the same ones for the same texts."""
     seed = 0
     while True:
-        yield from batches(texts, size, device, seed)
+        yield from batches(texts, size, seed)
         seed += 1
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from finesieve.batches.carry import IDS, WEIGHTS, Ride, TensorBatch, of_kind
+from finesieve.batches.chooser import Chooser
 from finesieve.batches.device import to_device
 from finesieve.batches.padding import Column, Columns, Padding, text_mask
 from finesieve.batches.rows import Rows
@@ -142,39 +142,9 @@ class Codec:
         """Return the chosen rows, in this order, cut to the longest of them: one copy of each."""
         return self.chooser(rows)(index)
 
-    def chooser(self, rows: Rows) -> Callable[[IntArray], Rows]:
-        """Return a function that takes from these rows as `take` does, for many choices from the
-        same rows: what is the same for all of them is found once."""
-        padding = self._padding
-        padding.check_places(rows.columns)
-        texts = padding.texts(rows.columns)
-        plain = text_mask(rows.columns) is not None
-        at = {key: i for i, text in enumerate(texts) for key in text.keys}
-        sources = [(key, column, at.get(key)) for key, column in rows.columns.items()]
-
-        def chosen(index: IntArray) -> Rows:
-            lengths = rows.lengths[index]
-            on_host = torch.from_numpy(index)
-            widths = [
-                int(lengths.max(initial=0))
-                if plain and i == 0
-                else padding.width(text.real[on_host.to(text.mask.device)])
-                for i, text in enumerate(texts)
-            ]
-            columns: dict[Hashable, Column] = {}
-            for key, column, text in sources:
-                if isinstance(column, list):
-                    columns[key] = [column[i] for i in index]
-                    continue
-                if text is not None:
-                    column = padding.inner(column, texts[text].mask.ndim - 1, widths[text])
-                where = (
-                    on_host if column.device.type == "cpu" else to_device(on_host, column.device)
-                )
-                columns[key] = column.index_select(0, where)
-            return Rows(columns, lengths, rows.ids[index], rows.weights[index], rows.spans[index])
-
-        return chosen
+    def chooser(self, rows: Rows) -> Chooser:
+        """Return what takes from these rows as `take` does, for many choices from the same rows."""
+        return Chooser(self._padding, rows)
 
     def place(
         self, rows: Rows, column: Tensor | None, n: int, index: IntArray, part: Tensor
@@ -202,17 +172,20 @@ class Codec:
         inner = self._padding.inner(column, 1, mask.shape[1])
         rows.columns[key] = inner.index_select(0, where)
 
-    def fitted(self, rows: Rows) -> Rows:
-        """The rows padded to one of `lengths`, if there are any; `BatchError` if all are less."""
-        if not self._buckets or len(rows) == 0:
-            return rows
-        texts = self._padding.texts(rows.columns)
+    def fitted(self, columns: Columns) -> Columns:
+        """The columns padded to one of `lengths`, if there are any.
+
+        Raises `BatchError` if all are less.
+        """
+        if not self._buckets or not all(map(len, columns.values())):
+            return columns
+        texts = self._padding.texts(columns)
         if not texts:
             raise BatchError(
                 "lengths=... needs an `attention_mask` in the batches, which says "
                 "what is padding; there is none"
             )
-        columns = dict(rows.columns)
+        columns = dict(columns)
         for text in texts:
             longest = self._padding.width(text.real.reshape(-1, text.mask.shape[-1]))
             width = next((b for b in self._buckets if b >= longest), None)
@@ -226,7 +199,7 @@ class Codec:
                 column = columns[key]
                 assert isinstance(column, Tensor)
                 columns[key] = self._padding.fitted(key, column, text.mask.ndim - 1, width)
-        return replace(rows, columns=columns)
+        return columns
 
     def filler(self, rows: Rows) -> Rows:
         """Two of the rows (one may be too few for a normalisation over the batch), of weight 0 and
@@ -239,7 +212,13 @@ class Codec:
         """One after another, padded to the widest."""
         if len(parts) == 1:
             return parts[0]
-        keys = list(parts[0].columns)
+        keys = parts[0].columns.keys()
+        for part in parts:
+            if part.columns.keys() != keys:
+                raise BatchError(
+                    f"batches with columns {sorted(map(str, part.columns))} and "
+                    f"{sorted(map(str, keys))} came from the same loader: {_ALIKE}"
+                )
         self._padding.check_mask([part.columns for part in parts])
         texts = self._padding.texts(parts[0].columns)
         axes = {key: text.mask.ndim - 1 for text in texts for key in text.keys}
@@ -247,20 +226,14 @@ class Codec:
         axis = 1 if mask is None else mask.ndim - 1  # of columns that no mask speaks of
         columns: dict[Hashable, Column] = {}
         for key in keys:
-            pieces = []
-            for part in parts:
-                if part.columns.keys() != parts[0].columns.keys():
+            pieces = [part.columns[key] for part in parts]
+            kind = kind_of(pieces[0])
+            for piece in pieces:
+                if kind_of(piece) != kind:
                     raise BatchError(
-                        f"batches with columns {sorted(map(str, part.columns))} and "
-                        f"{sorted(map(str, keys))} came from the same loader: {_ALIKE}"
+                        f"column {key!r} is {_told(kind)} in one batch and "
+                        f"{_told(kind_of(piece))} in another: {_ALIKE}"
                     )
-                pieces.append(part.columns[key])
-            if len({_kind(piece) for piece in pieces}) > 1:
-                raise BatchError(
-                    f"column {key!r} is {_kind(pieces[0])} in one batch and "
-                    f"{next(k for p in pieces if (k := _kind(p)) != _kind(pieces[0]))} in another: "
-                    f"{_ALIKE}"
-                )
             if isinstance(pieces[0], list):
                 columns[key] = [x for piece in pieces for x in piece]
             else:
@@ -293,12 +266,12 @@ class Codec:
         """The lengths to pad to; empty if a batch is as long as its longest example."""
         return self._buckets
 
-    def for_model(self, rows: Rows) -> Any:
-        """Return the rows as `bare` does, without the column of ids, which no model expects."""
-        rows = self.fitted(rows)
+    def for_model(self, columns: Columns) -> Any:
+        """Return a batch as `bare` does, without the column of ids, which no model expects."""
+        columns = self.fitted(columns)
         if self._id_key is None or self._form == "tensor":
-            return self._batch(rows.columns)
-        columns = {k: v for k, v in rows.columns.items() if k != self._id_key}
+            return self._batch(columns)
+        columns = {k: v for k, v in columns.items() if k != self._id_key}
         if self._form in ("tuple", "list"):
             columns = dict(enumerate(columns.values()))
         return self._batch(columns)
@@ -306,7 +279,7 @@ class Codec:
     def pack(self, rows: Rows) -> Any:
         """Return the rows as a batch of the loader's form, with ids and weights inside."""
         ids, weights = torch.from_numpy(rows.ids.copy()), torch.from_numpy(rows.weights.copy())
-        columns = self.fitted(rows).columns
+        columns = self.fitted(rows.columns)
         if self._form == "tensor":
             return TensorBatch(self._batch(columns), ids, weights)
         if self._form == "tuple":
@@ -352,12 +325,21 @@ def _is_constant(value: Any) -> bool:
     return value is None or isinstance(value, (str, bool, int, float))
 
 
-def _kind(column: Column) -> str:
-    """Returns what columns of several batches must have in common to be put together."""
-    if isinstance(column, list):
+Kind = tuple[int, bool] | None
+
+
+def kind_of(column: Column) -> Kind:
+    """Returns what columns of several batches must have in common to be put together: how many axes
+    they have, and whether of real numbers; None for a list."""
+    return (column.ndim, column.is_floating_point()) if isinstance(column, Tensor) else None
+
+
+def _told(kind: Kind) -> str:
+    """Returns the kind of a column in words."""
+    if kind is None:
         return "a list"
-    numbers = "real" if column.is_floating_point() else "whole"
-    return f"{numbers} numbers on {column.ndim} axes"
+    axes, real = kind
+    return f"{'real' if real else 'whole'} numbers on {axes} axes"
 
 
 def _whole(column: Column, key: Hashable) -> IntArray:

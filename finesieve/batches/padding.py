@@ -93,7 +93,7 @@ class Padding:
         such a place was seen 0 (-100 for `labels`).
     """
 
-    def __init__(self, values: Mapping[Any, float] | None = None) -> None:
+    def __init__(self, values: Mapping[Any, float] | None) -> None:
         self._given = dict(values or {})
         self._found: dict[Hashable, float] = {}
         self._left = False  # whether padding stands before the text
@@ -106,11 +106,11 @@ class Padding:
         """Learn from a batch of the loader's; real tokens of each example, int64[n]."""
         masks = _masks(columns)
         for key, value in columns.items():
+            if key in self._apart or not isinstance(value, Tensor):
+                continue
             name = _governing(key, masks)
-            if name is not None and key not in self._apart and isinstance(value, Tensor):
-                mask = masks[name]
-                if value.shape[: mask.ndim] != mask.shape:
-                    self._set_apart(key)
+            if name is not None and value.shape[: masks[name].ndim] != masks[name].shape:
+                self._set_apart(key)
         labels = columns.get("labels")
         if (
             isinstance(labels, Tensor)
@@ -133,15 +133,13 @@ class Padding:
                 if isinstance(value, Tensor) and value.ndim > 1:
                     return np.full(n, value.shape[1], dtype=np.int64)
             return np.ones(n, dtype=np.int64)
+        found = [array_of(mask) != 0 for mask in masks.values()]  # read once, on any device
         total = np.zeros(n, dtype=np.int64)
-        whole = True  # no padding anywhere
-        for mask in masks.values():
-            real: npt.NDArray[np.bool_] = array_of(mask) != 0  # read once, on any device
-            whole = whole and bool(real.all())
+        for real in found:
             if real.shape[-1]:
-                total += self._real(real if mask.ndim == 2 else np.asarray(real.any(axis=1)))
+                total += self._real(real if real.ndim == 2 else np.asarray(real.any(axis=1)))
         unknown = any(k not in self._found and k not in self._apart for k in columns)
-        if self._labels is not None or (unknown and not whole):
+        if self._labels is not None or (unknown and not all(real.all() for real in found)):
             for text in self.texts(columns):
                 self._learn(columns, text)
         return total
@@ -161,7 +159,8 @@ class Padding:
 
     def _real(self, real: npt.NDArray[np.bool_]) -> IntArray:
         """Places that each text takes, for bool[n, length]."""
-        if not self._left and (~real[:, 0] & real[:, -1]).any():
+        first = real[:, 0]
+        if not self._left and not first.all() and (~first & real[:, -1]).any():
             self._left = True
         inner = real if self._left else real[:, ::-1]
         return np.asarray(real.shape[1] - inner.argmax(axis=1), dtype=np.int64)

@@ -30,6 +30,7 @@ class Rows:
     weights: FloatArray
     spans: np.ndarray[Any, np.dtype[np.float64]]
     _tokens: int = -1
+    _longest: int = -1
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -40,6 +41,13 @@ class Rows:
         if self._tokens < 0:
             self._tokens = int(self.lengths.sum())
         return self._tokens
+
+    @property
+    def longest(self) -> int:
+        """Real tokens of the longest example, of one at least: looked up once, too."""
+        if self._longest < 0:
+            self._longest = int(self.lengths.max())
+        return self._longest
 
 
 def rows_state(rows: Rows) -> State:

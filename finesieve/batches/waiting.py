@@ -25,12 +25,13 @@ class Holding:
     that the spans of what came out add up to what went in, whatever was dropped.
     """
 
-    def __init__(self, codec: Codec, group: int, seed: int, opened: bool = True) -> None:
+    def __init__(self, codec: Codec, group: int, seed: int, opened: bool) -> None:
         self.opened = opened
         self._codec, self.group = codec, group
         self._dice = Dice(seed, "order of batches")
         self._held: list[Rows] = []
-        self._ready: deque[tuple[Rows, bool]] = deque()  # and whether they passed open gates
+        # Whether they passed open gates, and the examples drawn that they stand for.
+        self._ready: deque[tuple[Rows, bool, float]] = deque()
         self._count = 0  # examples in `_ready`
         self._tokens = {False: 0, True: 0}  # of all held, by whether they passed open gates
         self._idle = 0.0  # examples drawn of which nothing survived yet
@@ -44,7 +45,7 @@ class Holding:
         return self._count + sum(map(len, self._held))
 
     def _all(self) -> Iterator[Rows]:
-        yield from (rows for rows, _ in self._ready)
+        yield from (rows for rows, _, _ in self._ready)
         yield from self._held
 
     def tokens(self, opened: bool) -> int:
@@ -53,7 +54,7 @@ class Holding:
 
     def _line_up(self, rows: Rows, opened: bool) -> None:
         """Make this the last of the batches that are ready."""
-        self._ready.append((rows, opened))
+        self._ready.append((rows, opened, float(rows.spans.sum())))
         self._count += len(rows)
 
     @property
@@ -61,12 +62,12 @@ class Holding:
         """Returns whether a batch is ready."""
         return bool(self._ready)
 
-    def next(self) -> tuple[Rows, bool]:
-        """The next batch, and whether it passed open gates."""
-        rows, opened = self._ready.popleft()
+    def next(self) -> tuple[Rows, bool, float]:
+        """The next batch, whether it passed open gates, and the examples drawn it stands for."""
+        rows, opened, span = self._ready.popleft()
         self._count -= len(rows)
         self._tokens[opened] -= rows.tokens
-        return rows, opened
+        return rows, opened, span
 
     def each(self, change: Callable[[Rows], None]) -> None:
         """Change what is held, in place."""
@@ -75,7 +76,7 @@ class Holding:
 
     def next_span(self) -> float:
         """Examples drawn that the next batch stands for; 0 if there is none."""
-        return float(self._ready[0][0].spans.sum()) if self._ready else 0.0
+        return self._ready[0][2] if self._ready else 0.0
 
     def pass_through(self, rows: Rows) -> None:
         """A batch of the loader's, as it is."""
@@ -115,8 +116,8 @@ class Holding:
         return {
             "dice": self._dice.state_dict(),
             "held": [rows_state(r) for r in self._held],
-            "ready": [rows_state(r) for r, _ in self._ready],
-            "passed": [opened for _, opened in self._ready],
+            "ready": [rows_state(r) for r, _, _ in self._ready],
+            "passed": [opened for _, opened, _ in self._ready],
             "opened": self.opened,
             "idle": self._idle,
         }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import argparse
+from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any
 
@@ -117,3 +118,33 @@ class Config:
         out = asdict(self)
         out["eval"] = list(self.eval)
         return out
+
+
+def config_of(args: argparse.Namespace, **more: Any) -> Config:
+    """Returns the configuration that the arguments of a command say.
+
+    Args:
+        args: every setting of `Config` that is among them is taken; `dropout` and those that may
+            repeat as they were typed.
+        more: settings that are no arguments, or mean something else there.
+
+    Raises:
+        ConfigError: for values out of range.
+    """
+    given = vars(args)
+    values = {one.name: given[one.name] for one in fields(Config) if one.name in given}
+    if "eval" in values:
+        values["eval"] = tuple(values["eval"])
+    if "dropout" in values:
+        values["dropout"] = _rate(values["dropout"])
+    return Config(**{**values, "settings": {}, **more})
+
+
+def _rate(text: str) -> float | None:
+    """Returns a dropout rate as it was typed; None for "model"."""
+    if text == "model":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--dropout {text}; expected a rate or 'model'") from None

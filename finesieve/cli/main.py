@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finesieve.cli.config import Config, check_method
+from finesieve.cli.config import check_method, config_of
 from finesieve.cli.inspecting import command as inspecting
 from finesieve.cli.memory import keep_memory
 from finesieve.cli.options import parser
@@ -27,52 +27,8 @@ from finesieve.errors import ConfigError, FinesieveError, FinesieveWarning, inst
 EXIT_BAD_INPUT = 2
 
 
-def _rate(text: str) -> float | None:
-    if text == "model":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"--dropout {text}; expected a rate or 'model'") from None
-
-
-def config_of(args: argparse.Namespace, **more: Any) -> Config:
-    """Returns the configuration that the arguments say."""
-    same = (
-        "train",
-        "model",
-        "text",
-        "text_pair",
-        "label",
-        "keep_empty",
-        "unlabelled",
-        "limit",
-        "eval_limit",
-        "epochs",
-        "batch_size",
-        "survivor_batch_size",
-        "head_start",
-        "lr",
-        "weight_decay",
-        "warmup",
-        "max_length",
-        "freeze",
-        "lora",
-        "precision",
-        "attention",
-        "device",
-        "threads",
-        "clock",
-    )
-    values = {name: getattr(args, name) for name in same}
-    values["dropout"] = _rate(args.dropout)
-    return Config(eval=tuple(args.eval), **{**values, **more})
-
-
 def _train(args: argparse.Namespace) -> int:
-    config = config_of(
-        args, method=args.method, seed=args.seed, settings=settings_of(args.settings)
-    )
+    config = config_of(args, settings=settings_of(args.settings))
     from finesieve.cli.training.train import Interrupted, train
 
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from finesieve import __version__
+from finesieve.cli import shared
 from finesieve.cli.config import ATTENTION, CLOCKS, METHODS, PRECISIONS
-from finesieve.cli.data.labels import UNLABELLED
 from finesieve.cli.inspecting import command as inspecting
 
 
@@ -32,20 +32,11 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
         help="folder or hub id of any sequence classifier (default: %(default)s, "
         "the encoder from the extra 'demo')",
     )
-    group.add_argument("--text", metavar="COLUMN", help="text column (found by usual names)")
-    group.add_argument("--text-pair", metavar="COLUMN", help="second text, for pairs")
-    group.add_argument("--label", metavar="COLUMN", help="label column (found by usual names)")
+    shared.add_columns(group)
     group.add_argument(
         "--keep-empty",
         action="store_true",
         help="keep rows with an empty text (dropped by default)",
-    )
-    group.add_argument(
-        "--unlabelled",
-        choices=UNLABELLED,
-        default="refuse",
-        help="rows without a label, or with one like nan or -1 that probably says so: refuse them "
-        "(default), drop them, or keep such labels as classes",
     )
     group.add_argument("--limit", type=int, metavar="N", help="train on N random examples only")
     group.add_argument(
@@ -87,13 +78,7 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
         help="share of the stream over which the learning rate rises (default: %(default)s)",
     )
     group.add_argument("--weight-decay", type=float, default=0.01, help="default: %(default)s")
-    group.add_argument(
-        "--max-length",
-        type=int,
-        default=128,
-        metavar="TOKENS",
-        help="longer texts are cut (default: %(default)s)",
-    )
+    shared.add_length(group)
     group.add_argument(
         "--dropout",
         default="0",
@@ -131,8 +116,7 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
         "to 256 tokens, where it trains up to 1.7 times faster; else the model's "
         "own)",
     )
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
-    group.add_argument("--threads", type=int, metavar="N", help="CPU threads of PyTorch")
+    shared.add_device(group)
     group.add_argument(
         "--clock",
         choices=CLOCKS,
@@ -195,11 +179,11 @@ def parser() -> argparse.ArgumentParser:
         default="finesieve",
         help=f"{', '.join(METHODS)}, or module:function of your own (default: %(default)s)",
     )
-    train.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    shared.add_seed(train)
     train.add_argument(
         "--resume", action="store_true", help="go on with the interrupted run in the output folder"
     )
-    train.add_argument("--quiet", action="store_true", help="no progress")
+    shared.add_quiet(train)
     _training_options(train)
 
     compare = commands.add_parser(
@@ -226,7 +210,7 @@ def parser() -> argparse.ArgumentParser:
         help="go on with the interrupted comparison in the output folder; finished runs are kept, "
         "and there may be more methods and seeds than before",
     )
-    compare.add_argument("--quiet", action="store_true", help="no progress")
+    shared.add_quiet(compare)
     _training_options(compare)
 
     bench = commands.add_parser(

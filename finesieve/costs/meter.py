@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finesieve.costs.pace import Pace, launch
+from finesieve.costs.pace import Pace, again, launch
 from finesieve.costs.watch import Step
 
 # Before they are measured, over training an example with gates open, as it was on CPUs:
@@ -16,9 +16,10 @@ COST_RATIO = 0.3  # to score one
 SURVIVOR = 1.2  # to train on one with gates closed, in smaller batches
 _STEP = 1.1  # costs are followed in steps of a tenth
 _UNDER_WAY = 256  # batches that a host may have taken and not trained on
-_FEW, _HALF = 8, 32  # batches after which a launch is measured anew; those of each kind for that
+_HALF = 32  # batches of each kind that a launch is measured by
 _BELIEVED = 3  # times in a row that scoring must be found dearer than training
 _SURE = 16  # batches after which it is clear how fast it goes with gates closed
+_COLD = 1.5  # times what a batch should take now, at which what it took at first is not believed
 _KEPT = (
     "forward",
     "launching",
@@ -88,7 +89,7 @@ class Meter:
         self.paces = {name: Pace() for name in ("open", "closed", "score")}
         self._under_way: deque[Step] = deque(maxlen=_UNDER_WAY)
         self._launch: float | None = None
-        self._asked = 0  # batches trained on when it was measured last
+        self._again = again(0)  # batches trained on from which on it is measured anew
         self._dear = 0  # times in a row that scoring was found to be dearer than training
         self._seen = 0  # scoring forwards that were timed by then
         self._then: tuple[float, float] | None = None  # seconds a token, when gates had closed
@@ -97,6 +98,11 @@ class Meter:
     def ratio(self) -> float:
         """Returns seconds to score a token over seconds to train on one of a survivor."""
         return self.score / self.train
+
+    @property
+    def unscored(self) -> bool:
+        """Whether no scoring forward was timed yet."""
+        return self.paces["score"].count == 0
 
     def draw(self, examples: int, tokens: int) -> None:
         """Count what was taken from the loader."""
@@ -112,9 +118,10 @@ class Meter:
 
     # ---- what was timed
 
-    def begin(self, opened: bool, lengths: Any) -> None:
-        """Note that a batch of texts of these lengths, int[n], goes to the training step."""
-        self._under_way.append(Step.of(self.paces["open" if opened else "closed"], lengths))
+    def begin(self, opened: bool, examples: int, tokens: int, longest: int) -> None:
+        """Note that a batch goes to the training step; its tokens are without padding."""
+        pace = self.paces["open" if opened else "closed"]
+        self._under_way.append(Step.of(pace, examples, tokens, longest))
 
     def trained(self, told: int | None) -> Step | None:
         """Return what was trained on since it was asked last: a host may read batches ahead, or
@@ -140,12 +147,7 @@ class Meter:
         name: "closed" to train on one while gates are closed, or "score". Where gates were closed
             from the start, survivors stand in for plain training.
         """
-        closed = self.paces["closed"].line()
-        plain = self.paces["open"].per_token
-        if plain is not None:
-            plain *= self._drift()
-        elif closed is not None:
-            plain = closed.per_token()
+        closed, plain = self.paces["closed"].line(), self._plain()
         if name == "closed":
             return None if closed is None or plain is None else closed.per_token() / plain
         line = self.paces["score"].line(self.overhead)
@@ -153,12 +155,30 @@ class Meter:
             return None
         return line.per_token(self.forward or line.tokens) / plain
 
+    def _plain(self) -> float | None:
+        """Return the seconds of a token in plain training, as they would be now; None if unknown.
+
+        Where gates closed before the device was warm, while kernels were loaded and chosen, what
+        was measured then is too much by far. A batch is trained on in the same way while gates are
+        closed, so those batches tell what one of the plain size would take.
+        """
+        opened, pace = self.paces["open"].line(self.launch), self.paces["closed"]
+        if opened is None:
+            return pace.per_token
+        found = opened.per_token() * self._drift()
+        closed = pace.line(self.launch)
+        if closed is not None and len(pace.seen) >= _SURE:
+            now = closed.per_token(opened.tokens)
+            if now * _COLD < found:
+                return now
+        return found
+
     @property
     def launch(self) -> float | None:
         """Padded tokens that take as long to train on as a batch takes to launch, if known."""
         opened, closed = self.paces["open"], self.paces["closed"]
-        if (count := opened.count + closed.count) >= self._asked + _FEW:
-            self._asked = count
+        if (count := opened.count + closed.count) >= self._again:
+            self._again = again(count)
             found = launch(opened.seen[-_HALF:] + closed.seen[-_HALF:])
             self._launch = self._launch if found is None else found
         return self._launch
@@ -230,7 +250,7 @@ class Meter:
         self.launching = self._launching()
         found, seen = self.relative("score"), self.paces["score"].count
         if found is None:
-            found = self._guess() if self.scored == 0 else None
+            found = self._guess() if self.unscored else None
         elif found > 1.0 and seen > self._seen:
             # Not to be believed at once: first launches, or another program on the device.
             self._dear += 1

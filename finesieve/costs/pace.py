@@ -48,6 +48,22 @@ class Line(NamedTuple):
         return self.a / (self.a + self.b * self.tokens)
 
 
+def again(count: int) -> int:
+    """Return with which batch what a launch is worth is measured anew, after so many: it costs a
+    tenth of a millisecond. Often at first, while every batch tells more; later once the last ones
+    are all others."""
+    return count + (_FEW if count < 2 * _RECENT else _RECENT)
+
+
+def quantile(values: Array, share: float = 0.5) -> float:
+    """Return the value below which this share of the values lies, linear in between; the median by
+    default. There is one value at least. `numpy.quantile` takes ten times as long for a few."""
+    place = share * (len(values) - 1)
+    low = int(place)
+    two = np.partition(values, (low, min(low + 1, len(values) - 1)))[low : low + 2]
+    return float(two[0] + (two[-1] - two[0]) * (place - low))
+
+
 @cache
 def _pairs(n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """All pairs of n places."""
@@ -68,13 +84,13 @@ def launch(seen: Sequence[Seen]) -> float | None:
     y = np.array([one.seconds / one.batches for one in seen])
     i, j = _pairs(len(x))
     apart = x[j] - x[i]
-    far = np.abs(apart) > _SPREAD * float(np.median(x))
+    far = np.abs(apart) > _SPREAD * quantile(x)
     if np.count_nonzero(far) < len(far) / 8:  # one odd batch would tell a slope of its own noise
         return None
     n = len(x)
     width = _SIGMAS * math.sqrt(n * (n - 1) * (2 * n + 5) / 18) / (n * (n - 1))
-    b = float(np.quantile((y[j] - y[i])[far] / apart[far], min(1.0, 0.5 + width)))
-    a = float(np.median(y - b * x))
+    b = quantile((y[j] - y[i])[far] / apart[far], min(1.0, 0.5 + width))
+    a = quantile(y - b * x)
     if a <= 0.0:
         return 0.0
     return math.inf if b <= 0.0 else a / b
@@ -97,8 +113,9 @@ class Pace:
         self._recent: deque[Seen] = deque(maxlen=_RECENT)
         self._shapes: set[tuple[int, int]] = set()
         self._launch: float | None = None  # as last known
-        self._asked = 0  # batches that had been added by then
-        self._line: tuple[Any, Line | None] = None, None  # the last one, and what it was made for
+        self._again = again(0)  # batches from which on it is measured anew
+        self._lines: dict[float | None, Line | None] = {}  # by what a launch is worth
+        self._made_for = 0, 0  # batches added, and kept, when they were made
 
     def add(
         self,
@@ -138,8 +155,8 @@ class Pace:
 
     def launch(self) -> float | None:
         """Return how many padded tokens take as long as a launch, as last known; None if never."""
-        if self.count >= self._asked + _FEW:  # not with every batch: it costs a tenth of a ms
-            self._asked = self.count
+        if self.count >= self._again:
+            self._again = again(self.count)
             found = launch(self.seen)
             self._launch = self._launch if found is None else found
         return self._launch
@@ -151,21 +168,25 @@ class Pace:
         """
         found = self.launch()
         worth = otherwise if found is None else found
-        made_for = self.count, len(self._recent), worth
-        if self._line[0] != made_for:
-            self._line = made_for, self._fitted(worth)
-        return self._line[1]
+        made_for = self.count, len(self._recent)
+        if self._made_for != made_for:
+            self._made_for, self._lines = made_for, {}
+        if worth not in self._lines:
+            self._lines[worth] = self._fitted(worth)
+        return self._lines[worth]
 
     def _fitted(self, worth: float | None) -> Line | None:
         """Return the line that the last batches are on where a launch is worth so much."""
         seen, every = self.seen[-_LEVEL:], list(self._recent)[-_LEVEL:]
         if not seen:
             return None
-        y, _, padded, n, _ = np.array(seen, dtype=np.float64).T
+        y = np.array([one.seconds for one in seen])
+        padded = np.array([one.padded for one in seen])
+        n = np.array([one.batches for one in seen], dtype=np.float64)
         # In units of a padded token; where a launch is all, the size of a batch is nothing.
         size = n if worth == math.inf else (worth or 0.0) * n + padded
         each = y / size
-        usual = each <= _OUTLIER * float(np.median(each))
+        usual = each <= _OUTLIER * quantile(each)
         if y[usual].sum() <= 0.02 * y.sum():
             usual = np.ones_like(usual)
         unit = float(y[usual].sum() / size[usual].sum())
@@ -193,7 +214,8 @@ class Pace:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes up what `state_dict` returned."""
-        self.count = self._asked = state["count"]
+        self.count = state["count"]
+        self._again = self.count + again(0)
         self._launch = state["launch"]
         self._recent = deque((Seen(*one) for one in state["recent"]), maxlen=_RECENT)
         # Another process launches everything for a first time again.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,10 +26,9 @@ class Step(NamedTuple):
     batches: int = 1
 
     @classmethod
-    def of(cls, pace: Pace, lengths: Any) -> Step:
-        """Return what one batch of texts of these lengths, int[n], is."""
-        longest = int(lengths.max())
-        return cls(pace, int(lengths.sum()), len(lengths) * longest, (len(lengths), longest))
+    def of(cls, pace: Pace, examples: int, tokens: int, longest: int) -> Step:
+        """Return what one batch is; its tokens are without padding."""
+        return cls(pace, tokens, examples * longest, (examples, longest))
 
 
 class _Span(NamedTuple):
@@ -39,6 +37,21 @@ class _Span(NamedTuple):
     last: Any
     step: Step | None
     part: bool  # more of the same step is to come
+
+
+class Spending:
+    """Books on a kind of work what is done inside (see `Watch.spending`)."""
+
+    __slots__ = ("_before", "_on", "_watch")
+
+    def __init__(self, watch: Watch, on: str, before: str | None) -> None:
+        self._watch, self._on, self._before = watch, on, before
+
+    def __enter__(self) -> None:
+        self._watch.turn(self._on)
+
+    def __exit__(self, *error: object) -> None:
+        self._watch.turn(self._before)
 
 
 class Watch:
@@ -98,15 +111,9 @@ class Watch:
         if self._on is not None:
             self.turn(None, part=True)
 
-    @contextmanager
-    def spending(self, on: str) -> Iterator[None]:
+    def spending(self, on: str) -> Spending:
         """Book what is done inside on a kind of work, and what follows as before."""
-        before = self._on
-        self.turn(on)
-        try:
-            yield
-        finally:
-            self.turn(before)
+        return Spending(self, on, self._on)
 
     def read(self, wait: bool = False) -> None:
         """Book the spans that are over on the device; all of them if it is to be waited for."""

@@ -52,7 +52,10 @@ class Dice:
         keep = chances >= 1.0  # not left to the rounding of a sum
         doubtful = order[~keep[order]]
         marks = np.floor(np.cumsum(chances[doubtful]) - self.uniform(1)[0])
-        keep[doubtful] = np.diff(marks, prepend=-1.0) > 0
+        marked = np.empty(len(marks), dtype=np.bool_)
+        marked[:1] = marks[:1] > -1.0
+        np.greater(marks[1:], marks[:-1], out=marked[1:])
+        keep[doubtful] = marked
         return keep
 
     def permutation(self, n: int) -> IntArray:

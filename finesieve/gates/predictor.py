@@ -21,6 +21,7 @@ from finesieve.gates.protocol import Features, FloatArray, Offer, State
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xBF58476D1CE4E5B9)
+_SEVEN, _TWENTY_NINE = np.uint64(7), np.uint64(29)
 
 
 class Predictor(ABC):
@@ -66,21 +67,20 @@ def _slots(
     single = key[:, :m]
     np.multiply(tokens.view(np.uint64), _GOLDEN, out=single)
     if pairs:
-        np.right_shift(single[:, :-1], np.uint64(7), out=key[:, m:])
+        np.right_shift(single[:, :-1], _SEVEN, out=key[:, m:])
         key[:, m:] += single[:, 1:]
-    label = (features.cross.astype(np.uint64) + np.uint64(1)) * _MIX
+    label = (features.cross + 1).view(np.uint64) * _MIX
     key ^= label[:, None]
-    key ^= key >> np.uint64(29)
+    key ^= key >> _TWENTY_NINE
     key *= _MIX
     key >>= np.uint64(64 - bits)
     slots = key.view(np.int64)
-    nothing = tokens < 0
-    if not nothing.any():
-        return slots, np.full(n, m + pairs)
+    nothing = np.empty((n, m + pairs), dtype=np.bool_)
+    alone = np.less(tokens, 0, out=nothing[:, :m])
     if pairs:
-        nothing = np.concatenate((nothing, nothing[:, :-1] | nothing[:, 1:]), axis=1)
+        np.logical_or(alone[:, :-1], alone[:, 1:], out=nothing[:, m:])
     np.copyto(slots, 1 << bits, where=nothing)
-    return slots, m + pairs - np.count_nonzero(nothing, axis=1)
+    return slots, m + pairs - np.add.reduce(nothing, axis=1, dtype=np.int64)
 
 
 class SizeRegression(Predictor):
@@ -92,7 +92,8 @@ class SizeRegression(Predictor):
     with the mean when it was last revealed, found again by its id, if an earlier pass has shown it.
     Another, where examples have several targets each, is the logarithm of how many: the size then
     goes with a power of it, which is learned.
-    Three float32 tables of 2**bits: 12 MiB at the default.
+    Three float32 tables of 2**bits: 12 MiB at the default. Two of them lie interleaved, so that one
+    access to memory, which is what learning waits for, finds both numbers of a slot.
 
     Args:
         bits: log2 of the tables' length, 8 to 26. Ids that agree in so many bits share a memory.
@@ -103,8 +104,8 @@ class SizeRegression(Predictor):
         if not 8 <= bits <= 26:
             raise ConfigError(f"bits is {bits}; expected 8 to 26 (2**bits slots of 12 bytes)")
         self.bits, self.bigrams, self.rate = bits, bigrams, rate
-        self._weight = np.zeros((1 << bits) + 1, dtype=np.float32)
-        self._square = np.zeros((1 << bits) + 1, dtype=np.float32)
+        # Of each slot the weight and the sum of squared gradients.
+        self._table = np.zeros(((1 << bits) + 1, 2), dtype=np.float32)
         self._memory = np.zeros(1 << bits, dtype=np.float32)  # log(size / mean); 0: never seen
         self._recall = self._recall_square = 0.0  # the weight of what is remembered
         self._power = self._power_square = 0.0  # of the number of targets
@@ -117,7 +118,12 @@ class SizeRegression(Predictor):
     @property
     def bytes(self) -> int:
         """Memory of the tables, in bytes: fixed at construction."""
-        return self._weight.nbytes + self._square.nbytes + self._memory.nbytes
+        return self._table.nbytes + self._memory.nbytes
+
+    def _taken(self, slots: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+        """Return the weights and the sums of squared gradients of these slots."""
+        both = self._table.view(np.complex64)[:, 0].take(slots)
+        return both.real, both.imag
 
     def _hashed(self, features: Features) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
         """Return slots, the value of an active feature, and the sum of its weights times that.
@@ -127,7 +133,7 @@ class SizeRegression(Predictor):
         if self._last is None or self._last[0] is not features:
             slots, active = _slots(features, self.bits, self.bigrams)
             scale = (1.0 / np.sqrt(np.maximum(active, 1))).astype(np.float32)
-            self._last = features, slots, scale, self._weight.take(slots).sum(axis=1) * scale
+            self._last = features, slots, scale, self._taken(slots)[0].sum(axis=1) * scale
         return self._last[1:]
 
     def _forward(self, offer: Offer) -> tuple[FloatArray, FloatArray | None, FloatArray]:
@@ -176,10 +182,10 @@ class SizeRegression(Predictor):
         known, longer, predicted = self._forward(offer)
         error = (predicted - size) * np.float32(np.exp(-self._bias))
         flat, step = slots.reshape(-1), np.repeat(error * scale, slots.shape[1])
-        np.add.at(self._square, flat, step * step)
-        np.add.at(self._weight, flat, -self.rate * step / np.sqrt(self._square.take(flat) + 1e-6))
-        self._weight[-1] = 0.0
-        self._square[-1] = 0.0
+        weight, square = self._table.T
+        np.add.at(square, flat, step * step)
+        np.add.at(weight, flat, -self.rate * step / np.sqrt(self._taken(flat)[1] + 1e-6))
+        self._table[-1] = 0.0
         self._last = None  # the weights are others now
         pull = (error * known).astype(np.float64)
         self._recall_square += float((pull * pull).sum())
@@ -189,13 +195,14 @@ class SizeRegression(Predictor):
             self._power_square += float((pull * pull).sum())
             self._power -= self.rate * float(pull.sum()) / math.sqrt(self._power_square + 1e-6)
         relative = np.log(np.maximum(size, 1e-6 * np.exp(self._bias))) - np.float32(self._bias)
-        self._memory[offer.ids & (len(self._memory) - 1)] = np.clip(relative, -4.0, 4.0)
+        relative = np.minimum(np.maximum(relative, -4.0), 4.0)
+        self._memory[offer.ids & (len(self._memory) - 1)] = relative
 
     def state_dict(self) -> State:
         """Returns what `load_state_dict` takes up, as tensors and plain types."""
         return {
-            "weight": torch.from_numpy(self._weight.copy()),
-            "square": torch.from_numpy(self._square.copy()),
+            "weight": torch.from_numpy(self._table[:, 0].copy()),
+            "square": torch.from_numpy(self._table[:, 1].copy()),
             "memory": torch.from_numpy(self._memory.copy()),
             "recall": [self._recall, self._recall_square],
             "power": [self._power, self._power_square, self._usual],
@@ -206,8 +213,7 @@ class SizeRegression(Predictor):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes up what `state_dict` returned."""
         self._last = None
-        self._weight = state["weight"].numpy().copy()
-        self._square = state["square"].numpy().copy()
+        self._table = torch.stack((state["weight"], state["square"]), dim=1).numpy()
         self._memory = state["memory"].numpy().copy()
         self._recall, self._recall_square = state["recall"]
         self._power, self._power_square, self._usual = state["power"]

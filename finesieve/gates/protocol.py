@@ -147,7 +147,7 @@ class Verdict:
                     f"{name}.decide returned probability {p.shape}; expected float32[{n}]"
                 )
             chosen = p[self.keep]
-            if not bool(np.all((chosen > 0) & (chosen <= 1.0))):
+            if len(chosen) and not (chosen.min() > 0 and chosen.max() <= 1.0):
                 raise GateError(f"{name} kept an example with a probability outside (0, 1]")
         return self
 

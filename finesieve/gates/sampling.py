@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,61 @@ def inclusion(sizes: npt.ArrayLike, threshold: float | Array, floor: float = 0.0
     expected number kept no other choice of probabilities has a smaller variance of the sum.
     """
     s = np.asarray(sizes, dtype=np.float64)
-    t = np.broadcast_to(np.asarray(threshold, dtype=np.float64), s.shape)
-    return np.clip(np.divide(s, t, out=np.ones_like(s), where=t > 0), floor, 1.0)
+    t = np.asarray(threshold, dtype=np.float64)
+    where = t > 0
+    p = s / t if where.all() else np.divide(s, t, out=np.ones_like(s), where=where)
+    return np.minimum(np.maximum(p, floor), 1.0)
+
+
+class _Ascending:
+    """Sizes in ascending order, and the sums below each: what both searches for a threshold need.
+
+    At threshold t, examples with s >= t have p = 1, and those with s <= floor * t have p = floor.
+
+    points: thresholds where an example's p reaches 1 or the floor, ascending. weights, linear,
+    square: running sums of w, w s and w s^2, n + 1 of them. All are lists (of whole numbers a
+    range), because a search looks at a few places alone.
+    """
+
+    def __init__(self, sizes: npt.ArrayLike, floor: float, weights: npt.ArrayLike | None) -> None:
+        s = np.asarray(sizes, dtype=np.float64)
+        self.weights: Sequence[float]
+        if weights is None:
+            s = np.sort(s)
+            ws, self.weights, self.total = s, range(len(s) + 1), float(len(s))
+        else:
+            w = np.asarray(weights, dtype=np.float64)
+            order = np.argsort(s)
+            self.total = float(w.sum())
+            s, w = s[order], w[order]
+            ws, self.weights = w * s, _running(w)
+        self.floor, self.linear, self.square = floor, _running(ws), _running(ws * s)
+        points = s[np.searchsorted(s, 0.0, side="right") :]
+        if floor > 0:
+            points = np.concatenate((points, points / floor))
+            points.sort()
+        self._sizes: list[float] = s.tolist()
+        self.points: list[float] = points.tolist()
+
+    def places(self, t: float) -> tuple[int, int]:
+        """Return how many are floored at threshold t, and how many are not certain."""
+        ones = bisect_left(self._sizes, t)
+        return (min(ones, bisect_right(self._sizes, self.floor * t)) if self.floor > 0 else 0), ones
+
+    def first(self, reached: Callable[[float], bool]) -> int:
+        """Return the first point that is `reached`, as all behind it are; their number if none."""
+        return bisect_left(self.points, True, key=reached)
+
+    def inside(self, at: int) -> float:
+        """Return a threshold on the piece that ends in this point: who is where in it is the same
+        all over the piece."""
+        return ((self.points[at - 1] if at else 0.0) + self.points[at]) / 2
+
+
+def _running(values: Array) -> list[float]:
+    """Return 0 and the running sums, n + 1 numbers."""
+    found: list[float] = np.cumsum(values).tolist()
+    return [0.0, *found]
 
 
 def solve_threshold(
@@ -47,44 +102,37 @@ def solve_threshold(
         0.0 (keep all) if the target is not below the total, and the largest threshold of use if
         even the floor keeps more than the target.
     """
-    s = np.asarray(sizes, dtype=np.float64)
-    w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
-    if target >= float(w.sum()):
+    return _solved(_Ascending(sizes, floor, weights), target)
+
+
+def _solved(given: _Ascending, target: float) -> float:
+    """Return what `solve_threshold` does."""
+    points, weights, linear = given.points, given.weights, given.linear
+    if target >= given.total:
         return 0.0
-    order = np.argsort(s)
-    s, w = s[order], w[order]
-    # At threshold t: examples with s >= t have p = 1, those with s <= floor * t have p = floor.
-    total_w = np.concatenate(([0.0], np.cumsum(w)))
-    total_ws = np.concatenate(([0.0], np.cumsum(w * s)))
-    points = s[s > 0]
-    if floor > 0:
-        points = np.concatenate((points, points / floor))
-        points.sort()
-    if len(points) == 0:
+    if not points:
         return float("inf")
 
-    def expected(t: Array) -> tuple[Array, Array, Array, Array]:
-        ones = np.searchsorted(s, t, side="left")
-        low = np.searchsorted(s, floor * t, side="right") if floor > 0 else np.zeros_like(ones)
-        low = np.minimum(low, ones)
-        certain = total_w[-1] - total_w[ones]
-        floored = floor * total_w[low]
-        middle = total_ws[ones] - total_ws[low]
-        return certain + floored + middle / t, certain, floored, middle
+    def parts(t: float) -> tuple[float, float, float]:
+        """What is expected of the certain, of the floored, and t times that of the others."""
+        low, ones = given.places(t)
+        certain = weights[-1] - weights[ones]
+        return certain, given.floor * weights[low], linear[ones] - linear[low]
 
-    few = np.flatnonzero(expected(points)[0] <= target)  # points that keep no more than the target
-    if len(few) == 0:
+    def few(t: float) -> bool:
+        """Whether no more than the target are kept."""
+        certain, floored, middle = parts(t)
+        return certain + floored + middle / t <= target
+
+    at = given.first(few)
+    if at == len(points):
         # Past the largest size every p is s / t.
-        return float(points[-1]) if floor > 0 else float(total_ws[-1] / target)
-    low_i = int(few[0])
-    # Solve on the piece that ends in this point; who is where in it, its middle tells.
-    begin = points[low_i - 1] if low_i else 0.0
-    inside = np.asarray([(begin + points[low_i]) / 2])
-    _, certain, floored, middle = expected(inside)
-    rest = target - float(certain[0]) - float(floored[0])
-    if rest <= 0 or float(middle[0]) <= 0:
-        return float(points[low_i])
-    return float(min(points[low_i], float(middle[0]) / rest))
+        return points[-1] if given.floor > 0 else linear[-1] / target
+    certain, floored, middle = parts(given.inside(at))
+    rest = target - certain - floored
+    if rest <= 0 or middle <= 0:
+        return points[at]
+    return min(points[at], middle / rest)
 
 
 def balanced_threshold(
@@ -115,39 +163,35 @@ def balanced_threshold(
     Returns:
         0.0 (keep all) if no example has a size, and the largest size if scoring is free.
     """
-    if least > 0:
-        free = balanced_threshold(sizes, scoring, floor, weights)
-        return min(free, solve_threshold(sizes, least, floor, weights))
-    s = np.asarray(sizes, dtype=np.float64)
-    w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
-    order = np.argsort(s)
-    s, w = s[order], w[order]
-    points = s[s > 0]
-    if len(points) == 0:
+    given = _Ascending(sizes, floor, weights)
+    free = _balanced(given, scoring)
+    return min(free, _solved(given, least)) if least > 0 else free
+
+
+def _balanced(given: _Ascending, scoring: float) -> float:
+    """Return what `balanced_threshold` does, whatever number that keeps."""
+    points, weights, square, floor = given.points, given.weights, given.square, given.floor
+    if not points:
         return 0.0
-    if floor > 0:
-        points = np.sort(np.concatenate((points, points / floor)))
-    total_w = np.concatenate(([0.0], np.cumsum(w)))
-    total_q = np.concatenate(([0.0], np.cumsum(w * s * s)))
 
-    def sides(t: Array) -> tuple[Array, Array]:
+    def sides(t: float) -> tuple[float, float]:
         """V and K without what both have in common."""
-        ones = np.searchsorted(s, t, side="left")
-        low = np.searchsorted(s, floor * t, side="right") if floor > 0 else np.zeros_like(ones)
-        low = np.minimum(low, ones)
-        v = total_q[-1] - total_q[ones] + (total_q[low] / floor if floor > 0 else 0.0)
-        return v, scoring + total_w[-1] - total_w[ones] + floor * total_w[low]
+        low, ones = given.places(t)
+        v = square[-1] - square[ones] + (square[low] / floor if floor > 0 else 0.0)
+        return v, scoring + weights[-1] - weights[ones] + floor * weights[low]
 
-    v, k = sides(points)
-    above = np.flatnonzero(points * points * k >= v * (1 - 1e-12))  # t^2 K - V rises with t
-    if len(above) == 0:
-        return float(points[-1])
-    at = int(above[0])
-    begin = float(points[at - 1]) if at else 0.0
-    v, k = sides(np.asarray([(begin + points[at]) / 2]))  # the piece that ends in this point
-    if k[0] <= 0:
-        return float(points[at])
-    return float(np.clip(np.sqrt(v[0] / k[0]), begin, points[at]))
+    def above(t: float) -> bool:
+        """Whether t^2 K is no less than V; their difference rises with t."""
+        v, k = sides(t)
+        return t * t * k >= v * (1 - 1e-12)
+
+    at = given.first(above)
+    if at == len(points):
+        return points[-1]
+    v, k = sides(given.inside(at))
+    if k <= 0:
+        return points[at]
+    return min(max(math.sqrt(v / k), points[at - 1] if at else 0.0), points[at])
 
 
 def class_thresholds(
@@ -173,10 +217,13 @@ def class_thresholds(
     """
     s = np.asarray(sizes, dtype=np.float64)
     w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
-    kinds = np.unique(np.asarray(labels), return_inverse=True)[1]
+    kinds = np.asarray(labels)
+    if kinds.dtype.kind != "i" or (len(kinds) and not 0 <= kinds.min() <= kinds.max() < 1024):
+        kinds = np.unique(kinds, return_inverse=True)[1]
     count = np.bincount(kinds, w if drawn is None else np.asarray(drawn, dtype=np.float64))
     total = np.bincount(kinds, w * s)
-    bound = np.where(total > 0, total / (least * count), np.inf)  # no sizes, nothing to starve
+    bound = np.full(len(total), np.inf)  # no sizes, nothing to starve
+    np.divide(total, least * count, out=bound, where=total > 0)
     return np.asarray(bound[kinds])
 
 

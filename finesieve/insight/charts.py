@@ -24,10 +24,10 @@ class Series:
     labels: Sequence[str] = field(default_factory=tuple)
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers from `low` to `high`."""
+def ticks(low: float, high: float) -> list[float]:
+    """Returns round numbers from `low` to `high`, six of them at the most."""
     span = high - low or 1.0
-    rough = span / count
+    rough = span / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
     first = math.ceil(low / step - 1e-9) * step

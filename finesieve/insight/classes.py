@@ -12,7 +12,7 @@ from torch import nn
 
 from finesieve.errors import DataError
 from finesieve.gates.features import IGNORED
-from finesieve.scoring.heads import output_of
+from finesieve.scoring.outputs import output_of
 from finesieve.scoring.scorers import scoring, unwrapped
 
 Ints = npt.NDArray[np.int64]

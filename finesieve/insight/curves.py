@@ -145,15 +145,14 @@ def _power_law(sizes: Ints, values: Floats, spread: Floats, targets: Floats, flo
     return found
 
 
-def easiest_share(sizes: Floats, share: float = 0.5) -> float:
-    """The share of the gradient that the easiest rows carry.
+def easiest_share(sizes: Floats) -> float:
+    """Returns the share of the gradient that the easiest half of the rows carries, 0 to 1.
 
     Args:
         sizes: float[n], norms of the gradient at the logits, out of sample.
-        share: of the rows, those with the smallest norms.
     """
     total = float(sizes.sum())
-    return float(np.sort(sizes)[: int(share * len(sizes))].sum()) / total if total else 0.0
+    return float(np.sort(sizes)[: len(sizes) // 2].sum()) / total if total else 0.0
 
 
 def gradient_sizes(probabilities: Floats, labels: Ints) -> Floats:

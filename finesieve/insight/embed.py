@@ -20,6 +20,7 @@ from finesieve.scoring.scorers import unwrapped
 _TOGETHER = 1024  # texts that are only counted
 _NOTHING = "."  # stands for an empty text, of which some tokenizers make no token at all
 POOLS = ("auto", "mean", "head")
+_BATCH, _ON_GPU = 64, 256  # texts a forward pass, on a CPU and on an accelerator
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,6 @@ def embed(
     pairs: Sequence[str] | None = None,
     *,
     max_length: int = 128,
-    batch_size: int | None = None,
     pool: str = "auto",
     visits: Visits | None = None,
     tell: Callable[[float], None] = lambda share: None,
@@ -65,7 +65,6 @@ def embed(
         tokenizer: its tokenizer.
         texts, pairs: one text an example, or two.
         max_length: tokens; longer texts are cut.
-        batch_size: texts a forward pass; by default 64, and 256 on an accelerator.
         pool: "mean" takes the mean of the last hidden states over a text's tokens; "head" what the
             last linear layer is given; "auto" the latter if that layer came with the checkpoint.
         visits: has features of some texts already, which are not run again.
@@ -95,13 +94,12 @@ def embed(
             )
             tokens[some] = [len(ids) for ids in read["input_ids"]]
         order = order[~visits.met[order]]
-    if batch_size is None:
-        batch_size = 64 if device.type == "cpu" else 256
+    together = _BATCH if device.type == "cpu" else _ON_GPU
     training = model.training
     model.eval()
     try:
-        for start in range(0, len(order), batch_size):
-            index = order[start : start + batch_size]
+        for start in range(0, len(order), together):
+            index = order[start : start + together]
             batch = tokenizer(
                 [texts[i] or _NOTHING for i in index.tolist()],
                 None if pairs is None else [pairs[i] for i in index.tolist()],

@@ -64,7 +64,7 @@ class Heads:
         some = self._some(np.arange(len(labels)), _JUDGED)
         fit = self._fit(some)
         first, second = (torch.arange(start, len(some), 2) for start in (0, 1))
-        _, _, *losses = fit.judge(first, second, STRENGTHS)
+        losses = fit.judge(first, second, STRENGTHS)[-len(STRENGTHS) :]
         self.strength = STRENGTHS[int(np.argmin(losses))]
 
     def _some(self, index: Ints, most: int) -> Ints:

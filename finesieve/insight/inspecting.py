@@ -15,9 +15,10 @@ from finesieve.insight.answers import limit_of, look_at, token_rows
 from finesieve.insight.classes import check_classes, numbered
 from finesieve.insight.columns import column
 from finesieve.insight.curves import gradient_sizes, learning_curve
+from finesieve.insight.data import Data
 from finesieve.insight.embed import Embedded, embed
 from finesieve.insight.folds import Heads, folds_of
-from finesieve.insight.insights import Data, Insights
+from finesieve.insight.insights import Insights
 from finesieve.insight.labels import judge
 from finesieve.insight.repeats import repeats
 from finesieve.insight.visits import Visits

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from finesieve.insight.curves import Curve, easiest_share
+from finesieve.insight.data import Found
 from finesieve.insight.labels import Judged
-
-if TYPE_CHECKING:
-    from finesieve.insight.insights import Insights
+from finesieve.sieve.table import Table
 
 SMALL = 20  # rows: a class with fewer is named as small
 
 
-def sentences(found: Insights) -> list[str]:
-    """Returns what was found, the most useful first, one sentence each."""
+def sentences(found: Found, repeats: Table, texts: Table) -> list[str]:
+    """Returns what was found, the most useful first, one sentence each.
+
+    Args:
+        found: all of it.
+        repeats, texts: tables of `Insights`.
+    """
     data, out = found.data, []
     n = len(data)
     if found.answered is not None:
         out += found.answered.sentences()
     if found.judged is not None:
         out.append(_wrong(found.judged, n))
-    repeats = found.repeats
     copies = int((found.exact != np.arange(n)).sum())
     near = int((found.near != np.arange(n)).sum()) - copies
     conflicts = len({g for g, c in zip(repeats["group"], repeats["conflict"], strict=True) if c})
@@ -43,7 +44,7 @@ def sentences(found: Insights) -> list[str]:
             f"Rows that even a head that was fitted to them gets wrong: "
             f"{int(found.unlearned.sum()):,}."
         )
-    what = found.texts["what"]
+    what = texts["what"]
     if what:
         out.append(
             f"Empty texts: {what.count('empty'):,}; texts longer than the {found.limit} tokens "

@@ -40,14 +40,13 @@ from finesieve.sieve.options import SieveOptions, scorer_of
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.schedule import StreamSchedule
 from finesieve.sieve.sieve import Sieve
-from finesieve.sieve.table import Table
 
 __all__ = ["FilteredLoader"]
 _END = object()
 _MADE: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # accelerator -> loaders filtered so far
 
 
-class FilteredLoader:
+class FilteredLoader(hosts.Handle):
     """A prepared loader, filtered: `for batch in stream:` once an epoch, and
     `accelerator.backward(stream.loss(losses, batch))` for the loss.
 
@@ -72,6 +71,8 @@ class FilteredLoader:
         options: further settings of `Sieve`. `total` counts the examples of this rank alone and is
             needed only where the loader does not tell its length or its batches' size.
     """
+
+    sieve: Sieve
 
     def __init__(
         self,
@@ -152,15 +153,6 @@ class FilteredLoader:
     def passes(self) -> int:
         """Passes over the data completed."""
         return self.sieve.passes
-
-    def figures(self) -> dict[str, float]:
-        """As `Sieve.figures`, for `accelerator.log`."""
-        return self.sieve.figures()
-
-    @property
-    def insights(self) -> Table:
-        """As `Sieve.insights`."""
-        return self.sieve.insights
 
     def detach(self) -> None:
         """As `Sieve.detach`: from the next pass on the loader's batches come as they are."""

@@ -1,4 +1,4 @@
-"""What the adapters of host libraries share: random state, figures for the logs."""
+"""What the adapters of host libraries share: handles, refusals, placing, random state."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ from finesieve.errors import ConfigError
 from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
+from finesieve.sieve.record import Record
 from finesieve.sieve.returns import mark
 from finesieve.sieve.schedule import StreamSchedule
+from finesieve.sieve.sieve import Sieve
+from finesieve.sieve.table import Table
 
 
 def placed(batch: Any, device: torch.device) -> Any:
@@ -78,6 +81,25 @@ def check_method(
             f"method {made.name!r} remembers losses from pass to pass, so it needs "
             "ids that stay the same: give id_key=, the name of a column of them"
         )
+
+
+class Handle:
+    """What the user has of a sieve inside a host, and asks for results.
+
+    Attributes:
+        sieve: of the training under way or done last; None before.
+    """
+
+    sieve: Sieve | None
+
+    def figures(self) -> dict[str, float]:
+        """Returns what `Sieve.figures` does, for logs; nothing before there is a sieve."""
+        return {} if self.sieve is None else self.sieve.figures()
+
+    @property
+    def insights(self) -> Table:
+        """What this run showed of each example: see `Sieve.insights`; empty before training."""
+        return Record().table() if self.sieve is None else self.sieve.insights
 
 
 class Wrapper:

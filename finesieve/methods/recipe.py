@@ -76,8 +76,3 @@ def _check_kind(recipe: str, name: str, kind: str, value: Any) -> None:
             wanted = "a whole number"
     if wanted:
         raise ConfigError(f"setting {name} of {recipe} is {value!r}; expected {wanted}")
-
-
-def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """Returns the values of a recipe's fields by their names."""
-    return {one.name: getattr(recipe, one.name) for one in fields(recipe)}  # type: ignore[arg-type]

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from finesieve.gates.forward import PredictorGate
+from finesieve.gates.predictor import SizeRegression
+from finesieve.gates.protocol import Gate
+from finesieve.gates.sampling import ThresholdSampling
 from finesieve.gates.simple import Open, Random
-from finesieve.methods import default
 from finesieve.methods.method import Method
-from finesieve.methods.recipe import Recipe, default_of, settings_of
+from finesieve.methods.recipe import Recipe, default_of
 from finesieve.stages.automatic import Automatic
 from finesieve.stages.budget import Budget as BudgetPolicy
-from finesieve.stages.policy import Fixed
+from finesieve.stages.budget import check_budget
+from finesieve.stages.policy import Fixed, Stages
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,11 @@ class Adaptive(Recipe):
     least: float = 0.2
     train: float | None = None
     score: float | None = None
-    audit: float = 0.02
+    audit: float = default_of(PredictorGate, "audit")
     floor_forward: float = 0.1
     floor_backward: float = 0.05
     cost_ratio: float | None = None
-    predictor_bits: int = 20
+    predictor_bits: int = default_of(SizeRegression, "bits")
     margin: float = default_of(Automatic, "margin")
     slack: float = default_of(Automatic, "slack")
     warmup: float = default_of(Automatic, "warmup")
@@ -56,7 +60,15 @@ class Adaptive(Recipe):
 
     def build(self, seed: int = 0) -> Method:
         """Returns the method `finesieve` with automatic stages."""
-        return default.finesieve(seed, **settings_of(self))
+        stages = Automatic(
+            margin=self.margin,
+            slack=self.slack,
+            warmup=self.warmup,
+            patience=self.patience,
+            window=self.window,
+            recent=self.recent,
+        )
+        return _ours(self, seed, stages, self.train, self.score, self.least)
 
 
 @dataclass(frozen=True)
@@ -72,19 +84,20 @@ class Budget(Recipe):
     """
 
     share: float
-    audit: float = 0.02
-    floor_forward: float = 0.1
-    floor_backward: float = 0.05
-    cost_ratio: float | None = None
-    predictor_bits: int = 20
+    audit: float = Adaptive.audit
+    floor_forward: float = Adaptive.floor_forward
+    floor_backward: float = Adaptive.floor_backward
+    cost_ratio: float | None = Adaptive.cost_ratio
+    predictor_bits: int = Adaptive.predictor_bits
     margin: float = default_of(BudgetPolicy, "margin")
     patience: int = default_of(BudgetPolicy, "patience")
     window: int = default_of(BudgetPolicy, "window")
 
     def build(self, seed: int = 0) -> Method:
-        """Returns the method `finesieve` with a budget."""
-        settings = settings_of(self)
-        return default.finesieve(seed, budget=settings.pop("share"), **settings)
+        """Returns the method `finesieve` with a budget, spent on a random subset at first."""
+        stages = BudgetPolicy(margin=self.margin, patience=self.patience, window=self.window)
+        subset = Random(check_budget(self.share), seed, systematic=True)
+        return _ours(self, seed, stages, None, None, Adaptive.least, subset)
 
 
 @dataclass(frozen=True)
@@ -100,18 +113,48 @@ class Manual(Recipe):
     """
 
     starts: Mapping[int, float]
-    train: float | None = None
+    train: float | None = Adaptive.train
     score: float = 0.4
-    least: float = 0.2
-    audit: float = 0.02
-    floor_forward: float = 0.1
-    floor_backward: float = 0.05
-    cost_ratio: float | None = None
-    predictor_bits: int = 20
+    least: float = Adaptive.least
+    audit: float = Adaptive.audit
+    floor_forward: float = Adaptive.floor_forward
+    floor_backward: float = Adaptive.floor_backward
+    cost_ratio: float | None = Adaptive.cost_ratio
+    predictor_bits: int = Adaptive.predictor_bits
 
     def build(self, seed: int = 0) -> Method:
         """Returns the method `finesieve` with stages by hand."""
-        return default.finesieve(seed, **settings_of(self))
+        return _ours(self, seed, Fixed(self.starts), self.train, self.score, self.least)
+
+
+def _ours(
+    recipe: Adaptive | Budget | Manual,
+    seed: int,
+    stages: Stages,
+    train: float | None,
+    score: float | None,
+    least: float,
+    opening: Gate | None = None,
+) -> Method:
+    """Returns our method: threshold sampling at both gates, on predicted sizes in the forward one.
+
+    Args:
+        recipe: the settings that all recipes of ours have.
+        seed: of everything that draws random numbers; each gate has dice of its own.
+        stages: when the gates close.
+        train, score, least: as in `Adaptive`.
+        opening: what is trained on in stage 1; everything by default.
+    """
+    rule = ThresholdSampling(score, recipe.floor_forward, seed=2 * seed)
+    forward = PredictorGate(SizeRegression(recipe.predictor_bits), rule, recipe.audit, seed)
+    backward = ThresholdSampling(
+        train,
+        recipe.floor_backward,
+        seed=2 * seed + 1,
+        cost_ratio=recipe.cost_ratio,
+        least=least,
+    )
+    return Method("finesieve", forward, backward, stages, opening or Open(), batch_share=0.5)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from numpy.lib.stride_tricks import as_strided
 from torch import Tensor, nn
 
 from finesieve.batches.codec import Codec
@@ -62,10 +61,12 @@ def cut_by_length(
         own = size * longest[low - 1 : high - 1]
         if most * longest[high - 2] > budget:
             own[(own > budget) & (size > 1)] = np.inf
-        before = as_strided(least[low:], own.shape, least.strides * 2, writeable=False)
-        here = least[low + most : high + most]
+        before: npt.NDArray[np.float64] = np.ndarray(
+            own.shape, np.float64, least, low * least.itemsize, least.strides * 2
+        )
+        here, costs = least[low + most : high + most], np.empty_like(own)
         while True:
-            costs = before + own
+            np.add(before, own, out=costs)
             found = costs.min(axis=0) + overhead
             if (found == here).all():
                 break
@@ -153,7 +154,7 @@ class ScoringPass:
             return
         if self.most is None:
             self.most = max(64, 2 * len(rows))
-        self._largest = max(self._largest, len(rows) * int(rows.lengths.max()))
+        self._largest = max(self._largest, len(rows) * rows.longest)
 
     @property
     def budget(self) -> float:
@@ -176,8 +177,11 @@ class ScoringPass:
         self._meter.scored += tokens
 
     def _lap(self, lengths: npt.NDArray[np.int64]) -> None:
-        """Time the forward over examples of these lengths, which ends here."""
-        self._ledger.watch.turn("score", Step.of(self._meter.paces["score"], lengths))
+        """Time the forward over examples of these lengths, ascending, which ends here."""
+        step = Step.of(
+            self._meter.paces["score"], len(lengths), int(lengths.sum()), int(lengths[-1])
+        )
+        self._ledger.watch.turn("score", step)
 
     def _cuts(self, lengths: npt.NDArray[np.int64]) -> list[slice]:
         assert self.most is not None
@@ -200,7 +204,7 @@ class ScoringPass:
         """
         codec = self._codec
         lengths = rows.lengths[chosen]
-        left, take = np.argsort(lengths, kind="stable"), codec.chooser(rows)
+        left, chooser = np.argsort(lengths, kind="stable"), codec.chooser(rows)
         while len(left):
             for cut in self._cuts(lengths[left]):
                 index = given = left[cut]
@@ -208,7 +212,8 @@ class ScoringPass:
                     assert self.most is not None
                     given = np.pad(index, (0, self.most - len(index)), mode="edge")
                 try:
-                    found = work(codec.for_model(take(chosen[given])), len(given))
+                    columns = chooser.columns(chosen[given], int(lengths[index[-1]]))
+                    found = work(codec.for_model(columns), len(given))
                 except torch.OutOfMemoryError:
                     if len(given) == 1:
                         raise ScoreError(

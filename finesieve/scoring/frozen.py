@@ -47,7 +47,7 @@ class FrozenPrefix:
     """The first `count` layers of a model, frozen and without dropout.
 
         prefix = FrozenPrefix(model, 3)
-        sieve = Sieve(scores.Classification(model, prefix=prefix), total=len(data))
+        sieve = Sieve(model, total=len(data), options=SieveOptions(prefix=prefix))
         for batch in sieve(loader):
             with prefix.shared(batch):
                 logits = model(**inputs(batch)).logits

@@ -9,7 +9,7 @@ selection: plain training can have it, too, and gains as much from it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -22,8 +22,10 @@ EXAMPLES = 512  # that the head is fitted to, by default
 SHARE = 0.05  # of the stream, at the most, by default
 FEWEST = 32  # with less, luck decides whether the fitted head looks better
 STRENGTHS = (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
-# A head counts as trained if the labels' own frequencies leave a tenth more open than it does.
+# A head counts as trained if the best constant prediction leaves a tenth more open than it does.
 _KNOWS = 0.9
+# Multiplications of one fit's step below which a GPU takes longer to launch it than a CPU to do it.
+_LITTLE = 5e7
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def start_head(found: LastLayer | None, mean: Mean = list, wanted: int = EXAMPLE
         return HeadStart(False, reason or "another rank's is left alone", count)
     assert fit is not None
     first, second = (torch.arange(start, count, 2) for start in (0, 1))
-    before, frequencies, *tried = mean(fit.judge(first, second))
+    before, frequencies, nothing, *tried = mean(fit.judge(first, second))
     best = min(range(len(tried)), key=tried.__getitem__)
     numbers = {
         "before": before,
@@ -114,10 +116,10 @@ def start_head(found: LastLayer | None, mean: Mean = list, wanted: int = EXAMPLE
         "frequencies": frequencies,
         "strength": STRENGTHS[best],
     }
-    if before < _KNOWS * frequencies:
+    if before < _KNOWS * min(frequencies, nothing):  # a half may lack a class that the other has
         return HeadStart(
             False,
-            "the head is trained already: its loss is below that of the labels' frequencies",
+            "the head is trained already: its loss is below that of a constant prediction",
             count,
             **numbers,
         )
@@ -142,6 +144,14 @@ class HeadFit:
         self._steps = steps
         self.layer, self._biased = found.layer, found.layer.bias is not None
         inputs = found.inputs.float()
+        # Hundreds of small steps, each of which waits for the one before it.
+        if inputs.numel() * len(found.layer.weight) < _LITTLE:
+            inputs = inputs.cpu()
+        found = replace(
+            found,
+            inputs=inputs,
+            targets={key: value.to(inputs.device) for key, value in found.targets.items()},
+        )
         rows = inputs.reshape(-1, inputs.shape[-1])
         # Without a bias there is nothing that could take the mean back in.
         self._middle = rows.mean(dim=0) if self._biased else torch.zeros_like(rows[0])
@@ -160,17 +170,15 @@ class HeadFit:
         data = self._raw if index is None else self._raw.take(index)
         bias = self.layer.bias
         with torch.no_grad():
-            return float(
-                data.losses(
-                    self.layer.weight.float(), None if bias is None else bias.float()
-                ).mean()
-            )
+            weight = self.layer.weight.to(data.inputs)
+            return float(data.losses(weight, None if bias is None else bias.to(weight)).mean())
 
     def judge(
         self, first: Tensor, second: Tensor, strengths: Sequence[float] = STRENGTHS
     ) -> list[float]:
         """Fits `first` and judges on `second`: mean losses of the head as it is, of the best
-        constant, and of the fitted head for each strength, given from strong to weak."""
+        constant, of no logits at all, and of the fitted head for each strength, given from strong
+        to weak."""
         other = self._data.take(second)
         losses, values = [], None
         for strength in strengths:  # from strong to weak, each from where the last one ended
@@ -179,8 +187,11 @@ class HeadFit:
                 losses.append(float(other.losses(*self._parts(values)).mean()))
         constant = self._minimise(self._data.take(first), None, None)
         with torch.no_grad():
-            frequencies = float(other.losses(*self._parts(constant)).mean())
-        return [self.now(second), frequencies, *losses]
+            constants = [
+                float(other.losses(*self._parts(x)).mean())
+                for x in (constant, torch.zeros_like(constant))
+            ]
+        return [self.now(second), *constants, *losses]
 
     def solve(self, index: Tensor, strength: float) -> Tensor:
         """Returns the parameters fitted to these examples, for the layer's own inputs."""

@@ -7,7 +7,6 @@ output, in closed form: no backward pass. Every formula here is held against aut
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from finesieve.batches.device import to_device
-from finesieve.errors import BatchError, ConfigError, ScoreError
+from finesieve.errors import ConfigError, ScoreError
 from finesieve.gates.features import (
     IGNORED,
     FeatureFunction,
@@ -25,78 +24,12 @@ from finesieve.gates.features import (
     token_features,
 )
 from finesieve.gates.protocol import FloatArray
-
-
-def output_of(outputs: Any, name: str = "logits") -> Any:
-    """Finds an output of a model by its name: a dict's entry or an attribute.
-
-    Of a tuple or list it is the first tensor that is no scalar (a loss may stand before it). What
-    has no output of that name is returned as it is.
-    """
-    if isinstance(outputs, Mapping) and name in outputs:
-        return outputs[name]
-    if isinstance(outputs, (tuple, list)) and not hasattr(outputs, name):
-        return next((x for x in outputs if isinstance(x, Tensor) and x.ndim > 0), outputs)
-    return getattr(outputs, name, outputs)
-
-
-def logits_of(outputs: Any, ndim: int, shape: str, name: str = "logits") -> Tensor:
-    """Returns the logits (see `output_of`); `ScoreError` unless they have `ndim` axes."""
-    logits = output_of(outputs, name)
-    if not isinstance(logits, Tensor) or logits.ndim != ndim:
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        if isinstance(logits, Mapping):
-            found = f"{found} with {sorted(map(str, logits))}"
-        raise ScoreError(
-            f"the model gave {found}; expected {name} {shape}: another head, or "
-            "scores.PerExample, is for this task (kernels that fuse the loss give no logits)"
-        )
-    return logits
-
-
-def target(batch: Any, key: str) -> Tensor:
-    """Returns a column of targets, on the batch's own device."""
-    if not isinstance(batch, Mapping) or key not in batch:
-        have = sorted(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
-        raise BatchError(f"no {key!r} in the batch; it has {have}")
-    return torch.as_tensor(batch[key])
+from finesieve.scoring.outputs import check_classes, in_range, logits_of, output_of, target
 
 
 def _norm(rows: Tensor) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
     return norms
-
-
-def check_classes(labels: Tensor, classes: int, shape: tuple[int, ...], ignored: bool) -> None:
-    """Raises `ScoreError` unless labels are whole numbers of this shape, below the number of
-    classes.
-
-    The values of labels on a device are not looked at, for that would wait for it; what is out of
-    range is to be given a loss that is no number (see `_in_range`).
-    """
-    if tuple(labels.shape) != shape or labels.is_floating_point():
-        each = "a token" if ignored else "an example"
-        raise ScoreError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected whole numbers "
-            f"{shape}, one class {each}. Real numbers are for heads.Regression, rows of 0 and 1 "
-            "for heads.MultiLabel (model.config.problem_type says which, for a Hugging Face model)"
-        )
-    if labels.device.type != "cpu":
-        return
-    real = labels[labels != IGNORED] if ignored else labels
-    if real.numel() and not 0 <= int(real.min()) <= int(real.max()) < classes:
-        raise ScoreError(
-            f"labels go from {int(real.min())} to {int(real.max())}, but the model has {classes} "
-            "classes: unlabelled examples (-100) cannot be scored, and the head must have as many "
-            "outputs as there are classes"
-        )
-
-
-def _in_range(values: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Returns the values, and NaN where a label is none of the classes; float32, of one shape."""
-    if labels.device.type == "cpu":  # `check_classes` has looked
-        return values
-    return values.masked_fill((labels < 0) | (labels >= classes), float("nan"))
 
 
 class Head(ABC):
@@ -182,7 +115,7 @@ class SingleLabel(Head):
             error -= self.smoothing / logits.shape[1]
         at = labels.long().clamp(0, logits.shape[1] - 1).unsqueeze(1)
         error.scatter_add_(1, at, torch.full_like(error[:, :1], self.smoothing - 1.0))
-        size = _in_range(_norm(error), seen, logits.shape[1])
+        size = in_range(_norm(error), seen, logits.shape[1])
         return size if self.class_weights is None else size * self._weights(labels)
 
     def _weights(self, labels: Tensor) -> Tensor:
@@ -380,7 +313,7 @@ class Tokens(Head):
             losses[where], squares[where] = self._each(logits[where], at[part])
         if seen.device.type != "cpu":
             none = labels == IGNORED
-            losses = _in_range(losses, labels, logits.shape[2]).masked_fill(none, 0.0)
+            losses = in_range(losses, labels, logits.shape[2]).masked_fill(none, 0.0)
             squares = squares.masked_fill(none, 0.0)
         return losses.sum(dim=1) / count, squares.sum(dim=1).sqrt() / count
 

@@ -23,8 +23,9 @@ from finesieve.errors import BatchError, ScoreError
 from finesieve.gates.features import FeatureFunction, token_features
 from finesieve.gates.protocol import FloatArray, IntArray
 from finesieve.scoring.frozen import FrozenPrefix
-from finesieve.scoring.heads import Head, SingleLabel, Tokens, output_of
+from finesieve.scoring.heads import Head, SingleLabel, Tokens
 from finesieve.scoring.last_layer import LastLayer, find_last_layer, linear_calls
+from finesieve.scoring.outputs import output_of
 
 SizeFunction = Callable[[FloatArray], FloatArray]
 # A scoring forward holds about one layer at a time where training holds all of them, so it may have
@@ -176,21 +177,28 @@ def scoring(
     and so are the random states, so that a run with scoring draws the same dropout masks as one
     without. The wrapper (DistributedDataParallel) is avoided because its forward takes part in
     collectives, which hang when ranks score different numbers of batches.
+
+    On a CUDA device attention leaves out cuDNN's kernels: they are prepared anew for every shape of
+    a batch, which took 50 ms on an H100, five times what the forward itself did, and nearly every
+    scoring batch has a shape of its own.
     """
     inner = unwrapped(model)
     training = [m for m in inner.modules() if m.training]
     cpu = torch.get_rng_state()
     device = next((p.device for p in inner.parameters()), torch.device("cpu"))
     gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    prepared = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
     for module in training:
         module.training = False
     try:
+        torch.backends.cuda.enable_cudnn_sdp(False)  # of no effect on other devices
         with torch.no_grad(), (autocast or nullcontext)():
             yield inner
     finally:
         # Within an outer autocast, torch before 2.10 keeps the weights that were cast without a
         # gradient, and the next training forward would be given them.
         torch.clear_autocast_cache()
+        torch.backends.cuda.enable_cudnn_sdp(prepared)
         for module in training:
             module.training = True
         torch.set_rng_state(cpu)

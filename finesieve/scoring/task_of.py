@@ -14,14 +14,14 @@ def head_of(model: nn.Module, smoothing: float = 0.0) -> heads.Head:
     """Returns the task of a Hugging Face model, by the name of its class.
 
     Args:
-        model: may be wrapped by PEFT.
+        model: may be compiled, or wrapped by PEFT.
         smoothing: of the labels, in [0, 1).
 
     Raises:
         ConfigError: if the class tells no task, or the task cannot be smoothed.
     """
-    adapted: Any = model
-    inner = adapted.get_base_model() if hasattr(model, "get_base_model") else model
+    adapted: Any = getattr(model, "_orig_mod", model)
+    inner = adapted.get_base_model() if hasattr(adapted, "get_base_model") else adapted
     name, config = type(inner).__name__, getattr(inner, "config", None)
     if name.endswith("ForSequenceClassification"):
         kind = getattr(config, "problem_type", None)

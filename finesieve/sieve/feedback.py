@@ -20,6 +20,7 @@ from finesieve.methods.method import Method
 from finesieve.scoring.scorers import Scorer
 from finesieve.sieve.collapse import CollapseWatch
 from finesieve.sieve.pool import Sifted
+from finesieve.sieve.record import Record
 from finesieve.sieve.returns import Returns
 from finesieve.stages.window import Window
 
@@ -30,7 +31,8 @@ _UNDER_WAY = 16384  # examples handed out before no loss coming back is an error
 class Learning:
     """Teaches the gates and the predictor, and keeps the window that stages are priced by.
 
-    features: None where nobody looks at them. read_ahead: as the sieve has it. tell: for events.
+    features: None where nobody looks at them. read_ahead: as the sieve has it. record: of all
+    losses. tell: for events.
     """
 
     def __init__(
@@ -41,9 +43,10 @@ class Learning:
         features: FeatureFunction | None,
         read_ahead: int,
         ledger: Ledger,
+        record: Record,
         tell: Callable[[dict[str, Any]], None],
     ) -> None:
-        self._method, self._codec = method, codec
+        self._method, self._codec, self._record = method, codec, record
         # A plain function as scorer does not know it.
         self._size_of_loss = getattr(scorer, "size_of_loss", lambda loss: np.maximum(loss, 0))
         self._features, self._ledger, self._tell = features, ledger, tell
@@ -65,7 +68,10 @@ class Learning:
 
     def scored(self, found: Sifted) -> None:
         """What the scoring pass revealed of a pool."""
-        self._learn(replace(found.scored, keep=found.keep), found.audited)
+        known = found.scored
+        if known.loss is not None:
+            self._record.add(known.ids, known.loss, known.size, trained=False)
+        self._learn(replace(known, keep=found.keep), found.audited)
         if found.p is not None or found.scored.loss is None:
             return
         # Gates without weights can bring about collapse: watched on all, or on the audited.
@@ -123,28 +129,22 @@ class Learning:
         """
         if self._returns.waiting < at_least and at_least > 1:
             return
-        for ids, losses, offer in self._returns.collect(wait=at_least == 1):
-            self.bad(int(np.count_nonzero(~np.isfinite(losses))))
+        for ids, losses, offer in self._returns.collect(stage, wait=at_least == 1):
+            if offer is None or offer.n < len(ids):
+                self.bad(_bad(losses))
             size = None if offer is None else offer.size
+            self._record.add(ids, losses, size, trained=True)
             self._tell({"event": "trained", "ids": ids, "loss": losses, "size": size})
             if offer is None:
                 continue
             assert offer.loss is not None
             if size is None:
                 size = self._size_of_loss(offer.loss)
-            offer = Offer(
-                offer.ids,
-                stage,
-                features=offer.features,
-                loss=offer.loss,
-                size=size,
-                probability=offer.probability,
-            )
-            sound = np.flatnonzero(np.isfinite(size))
-            if len(sound) < offer.n:
-                self.bad(offer.n - len(sound))
-                offer = offer.take(sound)
-            self._learn(replace(offer, predicted=self._method.forward.predict(offer)))
+            offer = replace(offer, size=size, predicted=self._method.forward.predict(offer))
+            if bad := _bad(size):
+                self.bad(bad)
+                offer = offer.take(np.flatnonzero(np.isfinite(size)))
+            self._learn(offer)
 
     def _untold(self) -> bool:
         """Whether losses are wanted, and none came back when any loop had trained on some."""
@@ -193,3 +193,9 @@ class Learning:
         """Takes up what `state_dict` returned."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
+
+
+def _bad(values: FloatArray) -> int:
+    """Returns how many are not finite."""
+    finite = np.isfinite(values)
+    return 0 if finite.all() else len(values) - int(np.count_nonzero(finite))

@@ -28,6 +28,7 @@ from finesieve.sieve.answers import Answers
 from finesieve.sieve.feedback import Learning
 from finesieve.sieve.options import SieveOptions, features_of
 from finesieve.sieve.pool import Sifter
+from finesieve.sieve.record import Record
 from finesieve.stages.second_look import SecondLook
 from finesieve.stages.transitions import Transitions
 
@@ -76,7 +77,7 @@ class Flow:
         watch: Watch,
     ) -> None:
         self.method, self._total, self._pool_size = method, total, options.pool
-        self.listeners = list(options.listeners)
+        self.listeners, self.record = list(options.listeners), Record()
         self.counters = Counters()
         self.codec = Codec(options.pad_values, options.id_key, options.lengths)
         self.holding = Holding(self.codec, options.group, seed, method.stages.first == 1)
@@ -90,10 +91,17 @@ class Flow:
             options.scoring_overhead,
         )
         features = features_of(options, method, scorer)
-        self._sifter = Sifter(method, self.codec, self.ledger, self.scoring, features)
+        self._sifter = Sifter(method, self.codec, self.scoring, features)
         self.answers = Answers.of(scorer)
         self.learning = Learning(
-            method, scorer, self.codec, features, options.read_ahead, self.ledger, self.tell
+            method,
+            scorer,
+            self.codec,
+            features,
+            options.read_ahead,
+            self.ledger,
+            self.record,
+            self.tell,
         )
         limits = method.limits
         self.transitions = Transitions(method.stages, self.learning.window, total, limits)
@@ -128,36 +136,39 @@ class Flow:
         for rows in (*self.pool, *others, *([self.filler] if self.filler else [])):
             self.codec.place_like(rows, batch)
 
-    # ---- in
+    # ---- in: all of it is booked as deciding, which is what the loop is at between two batches
+
+    @property
+    def passes(self) -> bool:
+        """Whether the loader's batches go to the training step as they are."""
+        return self.stage == 1 and isinstance(self.method.opening, Open)
 
     def draw(self, batch: Any) -> Rows | None:
         """Takes a batch of the loader's apart and counts it; gives None if it is empty."""
-        with self.ledger.spending("decide"):
-            self.learning.absorb(self.stage, at_least=8)
-            rows = self.codec.unpack(batch, self.meter.drawn)
-            if len(rows) == 0:
-                self.counters.batches_in_pass += 1
-                return None
-            if self.batch_size is None:
-                self.batch_size = self.survivors(len(rows))
-            self.scoring.see(rows)
-            if self.answers is not None:
-                self.answers.see(rows)
-            if self.filler is None:
-                self.filler = self.codec.filler(rows)
-            self._count("drawn", rows)
-            self.meter.draw(len(rows), rows.tokens)
-            self.counters.batches_in_pass += 1
-            if self.loaders is None:
-                self.loaders = len(rows)
-            return rows
+        self.learning.absorb(self.stage, at_least=8)
+        rows = self.codec.unpack(batch, self.meter.drawn)
+        self.counters.batches_in_pass += 1
+        if len(rows) == 0:
+            return None
+        if self.batch_size is None:
+            self.batch_size = self.survivors(len(rows))
+        self.scoring.see(rows)
+        if self.answers is not None:
+            self.answers.see(rows)
+        if self.filler is None:
+            self.filler = self.codec.filler(rows)
+        self._count("drawn", rows)
+        self.meter.draw(len(rows), rows.tokens)
+        if self.loaders is None:
+            self.loaders = len(rows)
+        return rows
 
     def put(self, rows: Rows) -> None:
         """Decides on what was drawn once its pool is full, and holds what survives."""
-        if self.stage == 1 and isinstance(self.method.opening, Open):
-            with self.ledger.spending("decide"):
-                self.learning.expect(rows, self.stage, len(self.holding))
-                self.holding.pass_through(rows)
+        if self.passes:
+            self.learning.expect(rows, self.stage, len(self.holding))
+            self.holding.pass_through(rows)
+            if self.listeners:
                 self.tell({"event": "open", "stage": 1, "ids": rows.ids})
             if self.meter.drawn - self._followed >= self._pool_size:
                 self._follow(rows)
@@ -168,31 +179,28 @@ class Flow:
 
     def _sift(self) -> None:
         """Put the pool through the gates; hold what survives, learn from what was revealed."""
-        ledger, scores = self.ledger, self.method.scores and self.stage > 1
-        with ledger.spending("decide"):
-            rows = self.codec.concat(self.pool)
-            self.pool = []
-            self._follow(rows)
+        scores = self.method.scores and self.stage > 1
+        rows = self.codec.concat(self.pool)
+        self.pool = []
+        self._follow(rows)
         shares = self.transitions.shares
         if self.stage == 1:
             found = self._sifter.opened(rows, shares)
         else:
             found = self._sifter.closed(rows, self.stage, self.meter.ratio, shares)
-        with ledger.spending("decide"):
-            self.learning.bad(len(found.bad))
-            if self.stage == 3:
-                self._count("decided", rows)
-            if self.stage > 1:
-                self.counters.threshold = found.threshold
-            self._count("dropped", rows)
-            self._count("dropped", found.survivors, -1)
-            if self.listeners:
-                self.tell(found.event(scores))
-            if scores:
-                self.learning.scored(found)
-            else:
-                self.learning.expect(found.survivors, self.stage, len(self.holding), found.chances)
-            self.holding.add(found.survivors, len(rows), self._size())
+            self.counters.threshold = found.threshold
+        self.learning.bad(len(found.bad))
+        if self.stage == 3:
+            self._count("decided", rows)
+        self._count("dropped", rows)
+        self._count("dropped", found.survivors, -1)
+        if self.listeners:
+            self.tell(found.event(scores))
+        if scores:
+            self.learning.scored(found)
+        else:
+            self.learning.expect(found.survivors, self.stage, len(self.holding), found.chances)
+        self.holding.add(found.survivors, len(rows), self._size())
 
     def _follow(self, rows: Rows) -> None:
         """Let prices follow what was measured, once a pool. Nothing waits: what the device has not
@@ -204,7 +212,7 @@ class Flow:
         self._followed = meter.drawn
         watch.read()
         each = meter.drawn_tokens / meter.drawn
-        if meter.scored == 0:
+        if meter.unscored:
             # A device that runs behind gets as much at once as it can hold.
             most = self._pool_size if watch.timer.ahead else min(self._pool_size, scoring.most or 1)
             meter.forward = most * each
@@ -222,8 +230,7 @@ class Flow:
         """Decides on what is drawn and releases all survivors, the last batch maybe smaller."""
         if self.pool:
             self._sift()
-        with self.ledger.spending("decide"):
-            self.holding.release(self._size(), everything=True)
+        self.holding.release(self._size(), everything=True)
 
     # ---- out
 
@@ -231,12 +238,11 @@ class Flow:
         """The next batch, and whether it passed open gates; a filler if only others have one."""
         if not self.holding.ready and self.filler is not None:
             return self.filler, self.stage == 1
-        with self.ledger.spending("decide"):
-            rows, opened = self.holding.next()
-            self._count("yielded", rows)
-            self.counters.released += float(rows.spans.sum())
-            self.meter.hand_out(rows.tokens, opened)
-            return rows, opened
+        rows, opened, span = self.holding.next()
+        self._count("yielded", rows)
+        self.counters.released += span
+        self.meter.hand_out(rows.tokens, opened)
+        return rows, opened
 
     def consumed(self) -> float:
         """The share of the stream consumed, 0 to 1; 0 where its length is not known.

@@ -97,7 +97,7 @@ class Loop:
             made += real
             out = flow.codec.pack(rows)
             if real:
-                flow.meter.begin(opened, rows.lengths)
+                flow.meter.begin(opened, len(rows), rows.tokens, rows.longest)
             ledger.watch.turn("train")
             try:
                 yield out
@@ -119,8 +119,8 @@ class Loop:
     def _look_at(self, drawn: Rows) -> None:
         """Notices what would go wrong later; remembers the place."""
         flow = self._flow
-        self.place.note(drawn)
-        if flow.filler is not None:
+        self.place.note(drawn, given=flow.passes)
+        if flow.passes and flow.filler is not None:
             self._rehearsal.see(flow.filler, drawn)
         if self._total is None or flow.meter.drawn <= self._total + (flow.loaders or 0):
             return

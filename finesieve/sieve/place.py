@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from finesieve.batches.padding import Column, Columns
 from finesieve.batches.rows import Rows
 from finesieve.errors import StateError
+from finesieve.gates.protocol import IntArray
 
 _ALIKE = ("mask", "type_ids", "position_ids")  # columns that are much the same in all examples
 _PLACES = 1024, 16  # at which a text, and each axis of an image, is looked at, at the least
@@ -21,8 +23,7 @@ class Place:
     """Keeps a mark for each example of the batch drawn last.
 
     A mark is the example's id where the batches have a column of ids. Else it is a weighted sum of
-    its whole numbers, computed when a state is saved, from a copy of the columns that tell examples
-    apart: of every batch that would cost too much.
+    its whole numbers, computed when a state is saved: of every batch that would cost too much.
 
     by_ids: whether there is a column of ids.
     """
@@ -30,15 +31,24 @@ class Place:
     def __init__(self, by_ids: bool = False) -> None:
         self._by_ids = by_ids
         self._marks: Tensor | None = None  # int64[n]
-        self._drawn: tuple[Tensor, list[Column]] | None = None  # of which there are no marks yet
+        # Lengths and columns of which there are no marks yet.
+        self._drawn: tuple[IntArray, list[Column]] | None = None
 
-    def note(self, rows: Rows) -> None:
-        """Takes a batch as drawn; whoever is given it may change it."""
+    def note(self, rows: Rows, given: bool) -> None:
+        """Takes a batch as drawn.
+
+        Args:
+            rows: the batch.
+            given: whether the training step is given it as it is, and may change it: then what
+                tells its examples apart is copied.
+        """
         if self._by_ids:
             self._marks = torch.from_numpy(rows.ids)
             return
-        columns = [c.clone() if isinstance(c, Tensor) else list(c) for c in _telling(rows.columns)]
-        self._drawn = torch.from_numpy(rows.lengths), columns
+        columns = _telling(rows.columns)
+        if given:
+            columns = [c.clone() if isinstance(c, Tensor) else list(c) for c in columns]
+        self._drawn = rows.lengths, columns
 
     def state(self) -> Tensor | None:
         """Returns the marks, int64[n]; None before the first batch."""
@@ -66,7 +76,7 @@ class Place:
         if self._by_ids:
             now = torch.from_numpy(rows.ids)
         else:
-            now = _marks(torch.from_numpy(rows.lengths), _telling(rows.columns)).cpu()
+            now = _marks(rows.lengths, _telling(rows.columns)).cpu()
         if len(now) == len(before) and float((now == before).float().mean()) >= _SAME:
             return
         raise StateError(
@@ -82,24 +92,31 @@ class Place:
 def _telling(columns: Columns) -> list[Column]:
     """Returns the columns that tell examples apart: the tokens, most often; else all numbers, or
     all words where there are none."""
-    tensors = {k: c for k, c in columns.items() if isinstance(c, Tensor)}
-    whole = {k: c for k, c in tensors.items() if not (c.is_floating_point() or c.is_complex())}
-    for key, column in whole.items():
-        if column.ndim > 1 and not str(key).endswith(_ALIKE):
+    for key, column in columns.items():
+        if _is_whole(column) and column.ndim > 1 and not str(key).endswith(_ALIKE):
             return [_thinned(column)]
-    found = (whole or tensors or columns).values()
-    return [_thinned(c) if isinstance(c, Tensor) else c for c in found]
+    tensors = [c for c in columns.values() if isinstance(c, Tensor)]
+    numbers = [c for c in tensors if _is_whole(c)] or tensors
+    return [_thinned(c) for c in numbers] or list(columns.values())
+
+
+def _is_whole(column: Column) -> TypeGuard[Tensor]:
+    """Returns whether this is a tensor of whole numbers."""
+    return isinstance(column, Tensor) and not (column.is_floating_point() or column.is_complex())
 
 
 def _thinned(column: Tensor) -> Tensor:
     """Returns a view of the numbers of each example, thinned out evenly where they are many."""
     least = _PLACES[column.ndim > 2]
-    return column[(slice(None), *(slice(None, None, max(1, n // least)) for n in column.shape[1:]))]
+    steps = [max(1, n // least) for n in column.shape[1:]]
+    if all(step == 1 for step in steps):
+        return column
+    return column[(slice(None), *(slice(None, None, step) for step in steps))]
 
 
-def _marks(lengths: Tensor, columns: Iterable[Column]) -> Tensor:
+def _marks(lengths: IntArray, columns: Iterable[Column]) -> Tensor:
     """Returns int64[n], equal for equal examples and, but for rare chance, for no others."""
-    marks = lengths.clone()
+    marks = torch.from_numpy(lengths.copy())
     for column in columns:
         if isinstance(column, Tensor):
             numbers = column.float().view(torch.int32) if column.is_floating_point() else column

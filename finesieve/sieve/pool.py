@@ -11,7 +11,6 @@ import numpy as np
 from finesieve.batches.carry import PREFIX
 from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows
-from finesieve.costs.ledger import Ledger
 from finesieve.gates.features import FeatureFunction
 from finesieve.gates.protocol import BoolArray, FloatArray, IntArray, Offer
 from finesieve.methods.method import Method
@@ -77,99 +76,90 @@ class Sifter:
         self,
         method: Method,
         codec: Codec,
-        ledger: Ledger,
         score: Scoring,
         features: FeatureFunction | None,
     ) -> None:
-        self._method, self._codec, self._ledger = method, codec, ledger
+        self._method, self._codec = method, codec
         self._features, self._score = features, score
 
-    def _offer(self, rows: Rows, stage: int) -> Offer:
-        offer = Offer(rows.ids, stage, drawn=len(rows))
-        if self._features is None:
-            return offer
-        return replace(offer, features=self._features(self._codec.bare(rows)))
+    def _offer(self, rows: Rows, stage: int, share: float | None = None) -> Offer:
+        seen = self._features and self._features(self._codec.bare(rows))
+        return Offer(rows.ids, stage, drawn=len(rows), features=seen, share=share)
 
     def opened(self, rows: Rows, shares: Shares) -> Sifted:
         """What the opening gate leaves of the pool, unscored: stage 1."""
         gate = self._method.opening
-        with self._ledger.spending("decide"):
-            offer = replace(self._offer(rows, 1), share=shares.opening)
-            verdict = gate.decide(offer).check(offer.n, gate)
-            passed, q = np.flatnonzero(verdict.keep), verdict.probability
-            survivors = self._codec.take(rows, passed)
-            weights = after_opening(q, passed)
-            if weights is not None:
-                survivors.weights = weights
-            everyone = np.arange(len(passed))
-            return Sifted(
-                offer,
-                offer.take(passed),
-                survivors,
-                q,
-                None,
-                passed,
-                everyone,
-                _NONE,
-                np.ones(len(passed), np.bool_),
-                None,
-                None,
-            )
+        offer = self._offer(rows, 1, shares.opening)
+        verdict = gate.decide(offer).check(offer.n, gate)
+        passed, q = np.flatnonzero(verdict.keep), verdict.probability
+        survivors = self._codec.take(rows, passed)
+        weights = after_opening(q, passed)
+        if weights is not None:
+            survivors.weights = weights
+        everyone = np.arange(len(passed))
+        return Sifted(
+            offer,
+            offer.take(passed),
+            survivors,
+            q,
+            None,
+            passed,
+            everyone,
+            _NONE,
+            np.ones(len(passed), np.bool_),
+            None,
+            None,
+        )
 
     def closed(self, rows: Rows, stage: int, cost_ratio: float, shares: Shares) -> Sifted:
         """Through the forward gate in stage 3, the scoring pass and the backward gate."""
         forward, backward = self._method.forward, self._method.backward
-        with self._ledger.spending("decide"):
-            offer = self._offer(rows, stage)
-            if offer.features is not None:
-                offer = replace(offer, predicted=forward.predict(offer))
-            first = None
-            if stage == 3:
-                asked = replace(offer, share=shares.score)
-                first = forward.decide(asked).check(offer.n, forward)
-            q = first.probability if first else None
-            # Up to the end rows are chosen by their places in the pool, and only survivors copied.
-            if first is None:
-                passed, scored = np.arange(offer.n, dtype=np.int64), offer
-            else:
-                passed = np.flatnonzero(first.keep)
-                scored = offer.take(passed)
-            scored = replace(
-                scored,
-                drawn=offer.n,
-                cost_ratio=cost_ratio,
-                share=shares.train,
-                probability=None if q is None else q[passed],
-            )
-        bad, prefix = _NONE, None
-        good: IntArray | None = None  # those of the scored whose losses are finite; None: all
+        offer = self._offer(rows, stage)
+        if offer.features is not None:
+            offer = replace(offer, predicted=forward.predict(offer))
+        # Up to the end rows are chosen by their places in the pool, and only survivors are copied.
+        passed, scored = np.arange(offer.n, dtype=np.int64), offer
+        first = q = None
+        if stage == 3:
+            first = forward.decide(replace(offer, share=shares.score)).check(offer.n, forward)
+            q, passed = first.probability, np.flatnonzero(first.keep)
+            scored = offer.take(passed)
+        loss = size = prefix = None
         if self._method.scores:
             loss, size, prefix = self._score(rows, passed)
-            with self._ledger.spending("decide"):
-                finite = np.isfinite(loss) & np.isfinite(size)
-                scored = replace(scored, loss=loss, size=size)
-                if not finite.all():
-                    good, bad = np.flatnonzero(finite), passed[~finite]
-                    passed, scored = passed[good], scored.take(good)
-        with self._ledger.spending("decide"):
-            second = backward.decide(scored).check(scored.n, backward)
-            kept, p = np.flatnonzero(second.keep), second.probability
-            survivors = self._codec.take(rows, passed[kept])
-            if prefix is not None:
-                at = kept if good is None else good[kept]
-                self._codec.add_placed(survivors, PREFIX, prefix, at)
-            survivors.weights = after_gates(q, p, passed, kept, offer.n)
-            audited = None if first is None or first.audited is None else first.audited[passed]
-            return Sifted(
-                offer,
-                scored,
-                survivors,
-                q,
-                p,
-                passed,
-                kept,
-                bad,
-                second.keep,
-                audited,
-                second.threshold,
-            )
+        scored = replace(
+            scored,
+            probability=None if q is None else q[passed],
+            loss=loss,
+            size=size,
+            cost_ratio=cost_ratio,
+            share=shares.train,
+        )
+        bad = _NONE
+        good: IntArray | None = None  # those of the scored whose losses are finite; None: all
+        if loss is not None and size is not None:
+            finite = np.isfinite(loss) & np.isfinite(size)
+            if not finite.all():
+                good, bad = np.flatnonzero(finite), passed[~finite]
+                passed, scored = passed[good], scored.take(good)
+        second = backward.decide(scored).check(scored.n, backward)
+        kept, p = np.flatnonzero(second.keep), second.probability
+        survivors = self._codec.take(rows, passed[kept])
+        if prefix is not None:
+            at = kept if good is None else good[kept]
+            self._codec.add_placed(survivors, PREFIX, prefix, at)
+        survivors.weights = after_gates(q, p, passed, kept, offer.n)
+        audited = None if first is None or first.audited is None else first.audited[passed]
+        return Sifted(
+            offer,
+            scored,
+            survivors,
+            q,
+            p,
+            passed,
+            kept,
+            bad,
+            second.keep,
+            audited,
+            second.threshold,
+        )

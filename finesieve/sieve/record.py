@@ -14,21 +14,22 @@ from finesieve.sieve.table import Table
 
 MOST = 2_000_000  # observations kept, the newest: 17 bytes each
 _TOGETHER = 4096  # observations that are kept in one array: a small one has a hundred bytes besides
-_KINDS = np.int64, np.float32, np.float32, np.bool_  # of the columns
 _LOG = logging.getLogger("finesieve")
 
-Part = tuple[IntArray, FloatArray, FloatArray, BoolArray]
+# Ids, losses, gradient norms if they were measured, and whether the examples were trained on then.
+Part = tuple[IntArray, FloatArray, FloatArray | None, bool]
+Columns = tuple[IntArray, FloatArray, FloatArray, BoolArray]
 
 
 class Record:
-    """A listener of the sieve that keeps what was observed of each example.
+    """Keeps what was observed of each example; can be a listener of a sieve, too.
 
     most: observations to keep; older ones are forgotten, so that an endless stream can be recorded.
     """
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._parts: deque[Part] = deque()
+        self._parts: deque[Columns] = deque()
         self._new: list[Part] = []  # not put together yet
         self._held = self._waiting = 0  # observations, of all and of the new parts
 
@@ -36,21 +37,28 @@ class Record:
         """Takes in an event of the sieve."""
         if event["event"] == "trained":
             ids, loss = event["ids"], event["loss"]
-            self._add(ids, loss, event.get("size"), True)
+            self.add(ids, loss, event.get("size"), True)
         elif event["event"] == "pool":
             known = np.flatnonzero(event["scored"] & ~event["kept_out"])
-            self._add(event["ids"][known], event["loss"][known], event["size"][known], False)
+            self.add(event["ids"][known], event["loss"][known], event["size"][known], False)
 
-    def _add(self, ids: IntArray, loss: FloatArray, size: FloatArray | None, trained: bool) -> None:
+    def add(self, ids: IntArray, loss: FloatArray, size: FloatArray | None, trained: bool) -> None:
+        """Takes in observations.
+
+        Args:
+            ids: int64[n].
+            loss: float32[n].
+            size: float32[n], the gradient norms; None where they were not measured.
+            trained: whether the examples were trained on, or only scored.
+        """
         if len(ids) == 0:
             return
-        size = np.full(len(ids), np.nan, dtype=np.float32) if size is None else size
-        self._new.append((ids, loss, size, np.full(len(ids), trained)))
+        self._new.append((ids, loss, size, trained))
         self._held += len(ids)
         self._waiting += len(ids)
         if self._waiting >= min(_TOGETHER, self._most // 8):
             # Copied, also lest a view keep all the losses alive that it is one of.
-            self._parts.append(_joined(self._new))
+            self._parts.append(_columns(self._new))
             self._new, self._waiting = [], 0
         while self._held > self._most and len(self._parts) > 1:
             self._held -= len(self._parts.popleft()[0])
@@ -58,7 +66,10 @@ class Record:
     def history(self) -> Table:
         """Returns every observation in order: `id`, `loss`, `gradient_norm` (NaN where it was not
         measured), and `trained`, whether the example was trained on then or only scored."""
-        ids, loss, size, trained = _joined([*self._parts, *self._new])
+        ids, loss, size, trained = (
+            np.concatenate(columns)
+            for columns in zip(*self._parts, _columns(self._new), strict=True)
+        )
         return Table({"id": ids, "loss": loss, "gradient_norm": size, "trained": trained})
 
     def table(self) -> Table:
@@ -86,14 +97,21 @@ class Record:
         )
 
 
-def _joined(parts: list[Part]) -> Part:
-    """Returns the parts one after another, column by column."""
-    columns = (
-        np.concatenate([np.empty(0, kind), *(part[i] for part in parts)])
-        for i, kind in enumerate(_KINDS)
+def _columns(parts: list[Part]) -> Columns:
+    """Returns the parts one after another, column by column; a norm that is not known is NaN."""
+    counts = [len(ids) for ids, _, _, _ in parts]
+    size = np.full(sum(counts), np.nan, dtype=np.float32)
+    end = 0
+    for count, (_, _, known, _) in zip(counts, parts, strict=True):
+        end += count
+        if known is not None:
+            size[end - count : end] = known
+    return (
+        np.concatenate([np.empty(0, np.int64), *(ids for ids, _, _, _ in parts)]),
+        np.concatenate([np.empty(0, np.float32), *(loss for _, loss, _, _ in parts)]),
+        size,
+        np.repeat(np.array([trained for *_, trained in parts], dtype=np.bool_), counts),
     )
-    ids, loss, size, trained = columns
-    return ids, loss, size, trained
 
 
 class Spikes:

@@ -8,16 +8,15 @@ batches that differ are put together as soon as they come, and the result is thr
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from finesieve.batches.codec import Codec
+from finesieve.batches.codec import Codec, Kind, kind_of
 from finesieve.batches.rows import Rows
 
-Form = frozenset[tuple[Hashable, Any]]
+Form = frozenset[tuple[Hashable, Kind]]
 
 
 class Rehearsal:
@@ -47,11 +46,10 @@ class Rehearsal:
         """
         if not self._wanted or first is rows:
             return
-        form, width = _form(rows), _width(rows)
-        begun = bool(self._forms)
-        if not begun:
-            self._forms, self._width = {_form(first)}, width
-        other_width = self._width is not None and width != self._width
+        form = _form(rows)
+        if not self._forms:
+            self._forms, self._width = {_form(first)}, _width(rows)
+        other_width = self._width is not None and _width(rows) != self._width
         if form in self._forms and not other_width:
             return
         self._forms.add(form)
@@ -63,10 +61,7 @@ class Rehearsal:
 
 def _form(rows: Rows) -> Form:
     """Returns what batches must have in common, column by column."""
-    return frozenset(
-        (key, (c.ndim, c.is_floating_point()) if isinstance(c, Tensor) else None)
-        for key, c in rows.columns.items()
-    )
+    return frozenset((key, kind_of(column)) for key, column in rows.columns.items())
 
 
 def _width(rows: Rows) -> list[torch.Size]:

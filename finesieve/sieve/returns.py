@@ -212,11 +212,14 @@ class Returns:
             self._sent = None
         return taken
 
-    def collect(self, wait: bool = True) -> Iterator[tuple[IntArray, FloatArray, Offer | None]]:
+    def collect(
+        self, stage: int = 1, wait: bool = True
+    ) -> Iterator[tuple[IntArray, FloatArray, Offer | None]]:
         """Yield for each batch its ids, its losses, and an offer of those that were expected and
         finite (None if there are none).
 
-        wait: whether to wait for losses that a device may still be working on.
+        stage: of the offers. wait: whether to wait for losses that a device may still be working
+            on.
         """
         given = [
             (array_of(ids), array_of(loss if loss.dtype == torch.float32 else loss.float()), size)
@@ -225,7 +228,7 @@ class Returns:
         given = [
             one for one in given if len(one[0]) > 2 or one[0].max(initial=-1) >= 0
         ]  # no filler
-        while given and (found := self._next(*given[0])):
+        while given and (found := self._next(stage, *given[0])):
             del given[0]
             yield found
         if not given:
@@ -253,7 +256,7 @@ class Returns:
                 loss,
                 Offer(
                     own if whole else own[used],
-                    1,
+                    stage,
                     features=features,
                     probability=probability,
                     loss=loss if whole else loss[used],
@@ -262,7 +265,7 @@ class Returns:
             )
 
     def _next(
-        self, ids: IntArray, loss: FloatArray, size: Tensor | None
+        self, stage: int, ids: IntArray, loss: FloatArray, size: Tensor | None
     ) -> tuple[IntArray, FloatArray, Offer | None] | None:
         """Return what `collect` yields for a batch that came back as it went out, before all later
         ones: then nothing has to be looked up. None for any other batch."""
@@ -279,7 +282,7 @@ class Returns:
             loss,
             Offer(
                 ids,
-                1,
+                stage,
                 features=chunk.features,
                 probability=chunk.probability,
                 loss=loss,

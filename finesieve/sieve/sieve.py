@@ -105,8 +105,6 @@ class Sieve:
         self._beginning = Beginning(
             self.method, head_start, total, flow.codec, flow.scoring, flow.ledger, flow.tell
         )
-        self._record = Record()
-        flow.listeners.append(self._record)
         self._loop = Loop(flow, self._beginning, self._together, total)
         self.rates = RateWatch()  # a host that answers for the learning rate says so
         self._save_texts = given.save_texts
@@ -327,13 +325,13 @@ class Sieve:
         """What this run showed of each example (`Record.table`), and of rows of tokens also
         `Answers.columns`; ids are those of `id_key`, or places in the stream. Ask for
         `to_pandas()`, `to_polars()` or `to_arrow()` of it."""
-        table, answers = self._record.table(), self._flow.answers
+        table, answers = self.record.table(), self._flow.answers
         return table if answers is None else Table({**table, **answers.columns(table["id"])})
 
     @property
     def record(self) -> Record:
         """Every loss and gradient norm over time. It is not part of the saved state."""
-        return self._record
+        return self._flow.record
 
     @property
     def threshold(self) -> float | None:

@@ -14,24 +14,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finesieve.costs.meter import COST_RATIO, SURVIVOR, Work
+from finesieve.costs.meter import Work
 from finesieve.errors import ConfigError, check_share
 from finesieve.gates.protocol import Limits
 from finesieve.stages.window import Window
-
-_NO_WORK, _NO_LIMITS = Work(), Limits()
 
 
 @dataclass(frozen=True, slots=True)
 class GateLimits:
     """The settings of a method's gates. The gates own them; policies ask here."""
 
-    opening: Limits = _NO_LIMITS
-    forward: Limits = _NO_LIMITS
-    backward: Limits = _NO_LIMITS
-
-
-_OF_NO_GATES = GateLimits()
+    opening: Limits
+    forward: Limits
+    backward: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +38,7 @@ class View:
         share: of the stream drawn, 0 to 1 (NaN if the total is unknown).
         since: examples revealed since the last move.
         passes: completed passes over the data.
+        window: the last examples whose losses are known.
         costs: to score a token, and to train on one with gates closed, over plain training's, as
             measured.
         work: what was done so far.
@@ -54,9 +50,9 @@ class View:
     since: int
     passes: int
     window: Window
-    costs: tuple[float, float] = (COST_RATIO, SURVIVOR)
-    work: Work = _NO_WORK
-    limits: GateLimits = _OF_NO_GATES
+    costs: tuple[float, float]
+    work: Work
+    limits: GateLimits
 
 
 Move = tuple[int, str]  # the new stage, and the reason

@@ -24,7 +24,10 @@ def test_multiple_choice_is_padded_along_its_length(left: bool) -> None:
             ids[i, c, where], mask[i, c, where] = text, 1
             texts[at + i, c] = text.tolist()
         batches.append({"input_ids": ids, "attention_mask": mask, "labels": torch.arange(8) % 3})
-    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=32, group=2)
+    sieve = fs.Sieve(
+        method=fs.methods.registry.build("random", share=0.5),
+        options=fs.SieveOptions(pool=32, group=2),
+    )
     seen = 0
     for batch in sieve(batches):
         real = batch["attention_mask"] == 1
@@ -56,7 +59,10 @@ def test_several_texts_have_a_width_each(left: bool) -> None:
                 texts[at + i, name] = text.tolist()
             batch |= {f"{name}input_ids": ids, f"{name}attention_mask": mask}
         batches.append(batch)
-    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=32, group=2)
+    sieve = fs.Sieve(
+        method=fs.methods.registry.build("random", share=0.5),
+        options=fs.SieveOptions(pool=32, group=2),
+    )
     seen = 0
     for batch in sieve(batches):
         assert batch["a_modality"] == "text"
@@ -93,7 +99,7 @@ def test_targets_have_a_width_of_their_own() -> None:
         )
     method = fs.methods.registry.build("random", share=0.5)
     seen = 0
-    for batch in fs.Sieve(method=method, pool=32, group=2)(batches):
+    for batch in fs.Sieve(method=method, options=fs.SieveOptions(pool=32, group=2))(batches):
         real = batch["labels"] != -100
         assert real.any(dim=0)[-1]
         assert batch["decoder_input_ids"].shape == real.shape
@@ -104,7 +110,10 @@ def test_targets_have_a_width_of_their_own() -> None:
     assert seen > 30
     kept = ("input_ids", "attention_mask")
     fixed = [{"labels": torch.full((8, 11), -100), **{k: b[k] for k in kept}} for b in batches]
-    assert {b["labels"].shape[1] for b in fs.Sieve(method=method, pool=32)(fixed)} == {11}
+    assert {
+        b["labels"].shape[1]
+        for b in fs.Sieve(method=method, options=fs.SieveOptions(pool=32))(fixed)
+    } == {11}
 
 
 @pytest.mark.parametrize("cut", [True, False])
@@ -129,7 +138,10 @@ def test_targets_as_wide_as_the_input_are_still_another_text(cut: bool) -> None:
                 "decoder_input_ids": labels.clamp(min=0),
             }
         )
-    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=32, group=2)
+    sieve = fs.Sieve(
+        method=fs.methods.registry.build("random", share=0.5),
+        options=fs.SieveOptions(pool=32, group=2),
+    )
     seen = 0
     for batch in sieve(batches):
         assert batch["decoder_input_ids"].shape == batch["labels"].shape
@@ -145,7 +157,10 @@ def test_labels_that_go_with_the_input_stay_with_it() -> None:
     """Copied from the input, padding and all: one value there is padding."""
     ids = torch.tensor([[5, 6, 7, 0, 0], [5, 6, 0, 0, 0], [5, 8, 9, 0, 0], [4, 0, 0, 0, 0]])
     batch = {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": ids.clone()}
-    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.6), pool=16, group=1)
+    sieve = fs.Sieve(
+        method=fs.methods.registry.build("random", share=0.6),
+        options=fs.SieveOptions(pool=16, group=1),
+    )
     for found in sieve([batch] * 12):
         assert found["labels"].equal(found["input_ids"])
         assert found["labels"].shape[1] <= 3
@@ -159,12 +174,14 @@ def test_positions_behind_padding_are_refused() -> None:
         "start_positions": torch.tensor([3, 2]),
         "end_positions": torch.tensor([4, 3]),
     }
-    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=8)
+    sieve = fs.Sieve(
+        method=fs.methods.registry.build("random", share=0.5), options=fs.SieveOptions(pool=8)
+    )
     with pytest.raises(fs.BatchError, match=r"end_positions, start_positions count places from"):
         list(sieve([batch] * 8))
     right = {k: v.flip(1) if v.ndim == 2 else v for k, v in batch.items()}
     method = fs.methods.registry.build("random", share=0.5)
-    assert list(fs.Sieve(method=method, pool=8)([right] * 8))
+    assert list(fs.Sieve(method=method, options=fs.SieveOptions(pool=8))([right] * 8))
 
 
 def test_a_value_a_class_is_no_value_a_token() -> None:
@@ -178,7 +195,10 @@ def test_a_value_a_class_is_no_value_a_token() -> None:
         batches.append(
             {"input_ids": 5 * mask.long(), "attention_mask": mask.long(), "labels": labels}
         )
-    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=16, group=1)
+    sieve = fs.Sieve(
+        method=fs.methods.registry.build("random", share=0.5),
+        options=fs.SieveOptions(pool=16, group=1),
+    )
     seen = 0
     for batch in sieve(batches):
         assert batch["input_ids"].shape[1] <= 8

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from finesieve import Sieve, methods
+from finesieve import Sieve, SieveOptions, methods
 from finesieve.scoring.batches import cut_by_length
 from finesieve.scoring.scorers import Scores
 
@@ -104,9 +104,14 @@ def zeros(batch):
     ],
 )
 def test_survivors_batches_are_the_methods_share_of_the_loaders(method, total, size):
-    sieve = Sieve(zeros, methods.registry.build(method), total=total)
+    sieve = Sieve(scorer=zeros, method=methods.registry.build(method), total=total)
     next(iter(sieve(batches(640, 32))))
     assert sieve._flow.batch_size == size
-    given = Sieve(zeros, methods.registry.build(method), total=8000, batch_size=7)
+    given = Sieve(
+        scorer=zeros,
+        method=methods.registry.build(method),
+        total=8000,
+        options=SieveOptions(batch_size=7),
+    )
     next(iter(given(batches(640, 32))))
     assert given._flow.batch_size == 7

@@ -21,7 +21,7 @@ from finesieve.cli.comparing.groups import RIVAL
 from finesieve.cli.comparing.suite import Files, read_suite
 from finesieve.cli.config import Config
 from finesieve.cli.results import read_all
-from tests.cli.test_statistics import record
+from tests.cli.comparing.suites import record
 from tests.tiny import bert, tokenizer
 
 pytest.importorskip("accelerate")
@@ -97,7 +97,7 @@ def run(tricks: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     hf_attach = hf.attach
     monkeypatch.setattr(hf, "attach", attach)
-    monkeypatch.setattr(tricks.tasks, "minilm", tiny)
+    monkeypatch.setattr(tricks.jobs, "minilm", tiny)
 
     def ran(trick: str, **arguments: Any) -> Any:
         more = {"freeze": arguments.pop("freeze")} if "freeze" in arguments else {}
@@ -251,7 +251,7 @@ def test_compiled_batches_are_of_few_lengths(run: Any) -> None:
 def test_a_worker_is_told_its_trick(
     tricks: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tricks.tasks, "minilm", tiny)
+    monkeypatch.setattr(tricks.jobs, "minilm", tiny)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
     spec, out = tmp_path / "spec", tmp_path / "out"
     given = config(data, "smoothing", tmp_path, method="full", settings={})

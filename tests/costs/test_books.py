@@ -50,7 +50,10 @@ def test_every_second_is_booked_where_it_was_spent(name: str) -> None:
 
     method = fs.methods.registry.build(name, **SETTINGS.get(name, {}))
     sieve = fs.Sieve(
-        Scorer(), method, total=3000, pool=128, features=slow_features, clock=lambda: now[0]
+        scorer=Scorer(),
+        method=method,
+        total=3000,
+        options=fs.SieveOptions(pool=128, features=slow_features, clock=lambda: now[0]),
     )
     for batch in sieve(loader()):
         spend("train", STEP + TRAIN * float(batch["attention_mask"].sum()))
@@ -112,7 +115,13 @@ def test_the_clock_is_read_where_the_kind_of_work_changes(
         return float(asked[0])
 
     method = fs.methods.registry.build("finesieve", 0, starts=starts, cost_ratio=0.3, train=0.5)
-    sieve = fs.Sieve(scorer=TableScorer(), method=method, total=1600, head_start=0, clock=clock)
+    sieve = fs.Sieve(
+        scorer=TableScorer(),
+        method=method,
+        total=1600,
+        head_start=0,
+        options=fs.SieveOptions(clock=clock),
+    )
     for batch in sieve(make_batches(1600)):
         sieve.loss(torch.ones(len(batch["labels"])), batch)
     assert asked[0] <= most * 1600 / 8 + 20

@@ -15,7 +15,7 @@ from tests.conftest import TableScorer, make_batches
 
 def timed(meter: Meter, name: str, seconds: float) -> None:
     """Enough batches of ten tokens to be a measurement."""
-    for _ in range(12):
+    for _ in range(20):  # the first of which are not believed
         meter.paces[name].add(10 * seconds, 10)
 
 
@@ -82,7 +82,9 @@ def test_nothing_flows_back_from_the_ledger() -> None:
                 return super().__call__(batch)
 
         method = fs.Budget(0.2, predictor_bits=12, margin=0.1)
-        sieve = fs.Sieve(Slow(), method, total=4000, clock=lambda: now[0])
+        sieve = fs.Sieve(
+            scorer=Slow(), method=method, total=4000, options=fs.SieveOptions(clock=lambda: now[0])
+        )
         made: list[Any] = []
         for batch in sieve(make_batches(4000)):
             now[0] += float(batch["attention_mask"].sum())
@@ -105,8 +107,8 @@ def test_nothing_flows_back_from_the_ledger() -> None:
 
 def test_the_meter_agrees_with_the_ledger() -> None:
     sieve = fs.Sieve(
-        TableScorer(),
-        fs.methods.registry.build(
+        scorer=TableScorer(),
+        method=fs.methods.registry.build(
             "finesieve", 0, predictor_bits=12, starts={2: 0.2, 3: 0.5}, cost_ratio=0.2
         ),
         total=2000,
@@ -137,9 +139,9 @@ def test_scoring_dearer_than_training_is_not_believed_at_once() -> None:
 
 
 def test_batches_taken_ahead_and_those_that_nobody_tells_of() -> None:
-    meter, lengths = Meter(), np.array([3, 5])
+    meter = Meter()
     for _ in range(3):
-        meter.begin(True, lengths)
+        meter.begin(True, examples=2, tokens=8, longest=5)
     waiting, both = meter.trained(0), meter.trained(2)
     assert waiting is not None
     assert waiting.batches == 0
@@ -151,7 +153,7 @@ def test_batches_taken_ahead_and_those_that_nobody_tells_of() -> None:
     assert last.batches == 1
     assert meter.trained(1) is None
     for _ in range(70):
-        meter.begin(True, lengths)
+        meter.begin(True, examples=2, tokens=8, longest=5)
     never = meter.trained(None)
     assert never is not None
     assert never.batches == 1
@@ -171,3 +173,26 @@ def test_what_smaller_batches_cost_follows_from_what_a_launch_takes() -> None:
     again = Meter()
     again.load_state_dict(meter.state_dict())
     assert (again.launching, again.score) == (meter.launching, meter.score)
+
+
+def test_what_was_measured_on_a_cold_device_is_not_believed() -> None:
+    meter = Meter()
+    timed(meter, "open", 5.0)
+    timed(meter, "score", 0.1)
+    timed(meter, "closed", 1.2)  # the same work, now that kernels are loaded
+    assert meter.relative("closed") == pytest.approx(1.0)
+    assert meter.relative("score") == pytest.approx(0.1 / 1.2)
+    warm = Meter()
+    timed(warm, "open", 1.0)
+    timed(warm, "closed", 0.8)  # texts of other lengths, say
+    assert warm.relative("closed") == pytest.approx(0.8)
+
+
+def test_examples_of_a_head_start_leave_the_price_of_scoring_a_guess() -> None:
+    meter = Meter()
+    meter.scored = 512  # none of those forwards was timed
+    for padded in (200, 400) * 8:  # a launch is worth a hundred thousand tokens
+        meter.paces["open"].add(0.1 + 1e-6 * padded, padded, padded=padded)
+    meter.forward = 3000.0
+    meter.follow(opened=True)
+    assert meter.score < 0.05 < COST_RATIO

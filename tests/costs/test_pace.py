@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from finesieve.costs.pace import Pace, launch
+from finesieve.costs.pace import Pace, again, launch, quantile
 
 SIZES = np.random.default_rng(1).integers(50, 400, 200)
 
@@ -102,3 +102,21 @@ def test_hosts_that_never_tell_what_they_trained_on(at_once: int) -> None:
     for i in range(400):
         pace.add(at_once * 1.0 if i % at_once == at_once - 1 else 1e-5, 10)
     assert pace.per_token == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 64])
+def test_quantiles_are_those_of_numpy(n: int) -> None:
+    values = np.random.default_rng(n).normal(size=n)
+    for share in (0.0, 0.25, 0.5, 0.62, 1.0):
+        assert quantile(values, share) == pytest.approx(float(np.quantile(values, share)))
+    assert quantile(values) == pytest.approx(float(np.median(values)))
+
+
+def test_a_launch_is_measured_often_at_first_and_seldom_later() -> None:
+    """It takes a tenth of a millisecond, and hardly changes once a hundred batches were seen."""
+    counts, count = [], 0
+    while count < 2048:
+        count = again(count)
+        counts.append(count)
+    assert counts[:3] == [8, 16, 24]
+    assert np.diff(counts[-4:]).tolist() == [64, 64, 64]

@@ -11,6 +11,7 @@ from finesieve.gates.protocol import Features, Offer
 from finesieve.gates.sampling import (
     ThresholdSampling,
     balanced_threshold,
+    class_thresholds,
     inclusion,
     solve_threshold,
 )
@@ -198,3 +199,16 @@ def test_auc_against_scikit_learn() -> None:
         score = np.round(y * 0.5 + dice.random(200), 1)  # with ties
         w = dice.uniform(0.5, 4, 200)
         assert auc(score, y, w) == pytest.approx(roc_auc_score(y, score, sample_weight=w))
+
+
+@pytest.mark.parametrize("other", [[-100, 2, 5000], [0, 7, 3], [0.1, 0.2, 0.3]])
+def test_classes_go_by_any_numbers(other: list[float]) -> None:
+    """Small whole numbers are counted as they are, all others are numbered first."""
+    dice = np.random.default_rng(0)
+    sizes, kinds = dice.lognormal(0, 1, 60), dice.integers(0, 3, 60)
+    sizes[kinds == 1] = 0.0  # a class without sizes has nothing to starve
+    by_hand = np.where(kinds == 1, np.inf, 0.0)
+    for kind in (0, 2):
+        by_hand[kinds == kind] = sizes[kinds == kind].mean() / 0.2
+    found = class_thresholds(sizes, np.array(other)[kinds], 0.2)
+    assert found == pytest.approx(by_hand)

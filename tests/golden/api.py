@@ -41,8 +41,9 @@ def make_sieve(model: nn.Module, method: Any, **settings: Any) -> Any:
         method: from `build_method`.
         settings: of the sieve: `total`, `pool`, `group`, `batch_size`, `seed`, and so on.
     """
-    settings = {**PLAIN, "clock": _stopped, **settings}
-    return fs.Sieve(fs.scores.Classification(model), method, **settings)
+    own = {name: settings.pop(name) for name in ("total", "head_start", "seed") if name in settings}
+    options = fs.SieveOptions(**{"clock": _stopped, **settings})
+    return fs.Sieve(model, method, head=fs.heads.SingleLabel(), options=options, **{**PLAIN, **own})
 
 
 def token_features(tokens: Any, labels: Any, mask: Any) -> Any:
@@ -150,9 +151,8 @@ def filter_accelerate(
     """Return a prepared data loader of Accelerate's, filtered: iterate over it once an epoch."""
     from finesieve.integrations.accelerate import FilteredLoader
 
-    scorer = fs.scores.Classification(model)
-    settings = {**PLAIN, **settings}
-    return FilteredLoader(accelerator, loader, scorer, method, epochs=epochs, **settings)
+    settings = {**PLAIN, "head": fs.heads.SingleLabel(), **settings}
+    return FilteredLoader(accelerator, loader, model, method, epochs=epochs, **settings)
 
 
 def drive_accelerate(stream: Any, schedule: Any) -> Any:

@@ -60,12 +60,13 @@ def test_what_was_met_last_before_it_was_trained_on_is_kept() -> None:
     assert visits.features[~early] == pytest.approx(expected[~early], abs=1e-5)
 
 
-def test_texts_that_were_met_are_not_run_again() -> None:
+def test_texts_that_were_met_are_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "_BATCH", 1)
     texts, visits, words = ["w1 w2", "w3 w4 w5", "w6"], Visits(3), tiny.tokenizer()
     visits.features, visits.met[1] = np.full((3, 16), 7.0, dtype=np.float32), True
     model, runs = tiny.bert(), []
     model.register_forward_hook(lambda *_: runs.append(1))
-    found = embed(model, words, texts, batch_size=1, pool="head", visits=visits)
+    found = embed(model, words, texts, pool="head", visits=visits)
     assert len(runs) == 2
     assert (found.features[1] == 7.0).all()
     assert not (found.features[[0, 2]] == 7.0).any()

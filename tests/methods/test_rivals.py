@@ -103,7 +103,12 @@ def test_infobatch_leaves_out_a_share_of_the_easy_and_weighs_the_rest_of_them() 
 def passes(method: Method, count: int) -> tuple[fs.Sieve, list[np.ndarray]]:
     """Ids yielded in each pass over 400 examples with ids of their own; the loss of an example
     is its first token."""
-    sieve = fs.Sieve(TableScorer(), method, total=400 * count, pool=100, id_key="example")
+    sieve = fs.Sieve(
+        scorer=TableScorer(),
+        method=method,
+        total=400 * count,
+        options=fs.SieveOptions(pool=100, id_key="example"),
+    )
     batches = make_batches(400)
     for i, batch in enumerate(batches):
         batch["example"] = np.arange(len(batch["labels"])) + i * len(batches[0]["labels"])
@@ -160,7 +165,9 @@ def test_rho_loss_goes_by_the_reducible_part() -> None:
 def test_the_authors_scripts_train_on_single_examples_in_stage_3() -> None:
     method = methods.registry.build("authors", warmup=0.1, window=100, log_loss=9.0)
     assert method.schedule_by == "steps"
-    sieve = fs.Sieve(TableScorer(), method, total=3000, pool=100)
+    sieve = fs.Sieve(
+        scorer=TableScorer(), method=method, total=3000, options=fs.SieveOptions(pool=100)
+    )
     sizes: dict[int, set[int]] = {1: set(), 2: set(), 3: set()}
     for batch in sieve(make_batches(3000)):
         sizes[sieve.stage].add(len(batch["labels"]))

@@ -89,12 +89,10 @@ def run(
     """A pass with gates that close; with `stop` up to that step, returning what was saved."""
     data = batches(left=left)
     sieve = fs.Sieve(
-        scores.Classification(net, prefix=prefix),
+        net,
         by_hand(),
         total=640,
-        batch_size=8,
-        pool=64,
-        group=2,
+        options=fs.SieveOptions(batch_size=8, pool=64, group=2, prefix=prefix),
     )
     trained = [p for p in net.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=3e-3)
@@ -208,7 +206,10 @@ def test_survivors_of_a_budgets_first_stage_go_out_before_any_are_scored() -> No
     prefix = FrozenPrefix(net, 2)
     method = methods.registry.build("finesieve", 0, budget=0.4, predictor_bits=10)
     sieve = fs.Sieve(
-        scores.Classification(net, prefix=prefix), method, total=640, batch_size=8, pool=64, group=3
+        net,
+        method,
+        total=640,
+        options=fs.SieveOptions(batch_size=8, pool=64, group=3, prefix=prefix),
     )
     carried = []
     for batch in sieve(batches()):
@@ -261,10 +262,10 @@ def test_what_cannot_be_shared_is_refused() -> None:
     net = model()
     bare = [{k: v for k, v in b.items() if k != "attention_mask"} for b in batches()]
     sieve = fs.Sieve(
-        scores.Classification(net, prefix=FrozenPrefix(net, 2)),
+        net,
         by_hand(starts={2: 0.1}),
         total=640,
-        pool=64,
+        options=fs.SieveOptions(pool=64, prefix=FrozenPrefix(net, 2)),
     )
     with pytest.raises(BatchError, match="attention_mask"):
         list(sieve(bare))

@@ -1,26 +1,24 @@
-"""The head start: what is fitted, how well, when it is left alone, and in every host."""
+"""The head start in the stream: when it comes, when it is left alone, on several ranks."""
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 from torch.nn import functional as F
 
 import finesieve as fs
 from finesieve import heads, methods, scores
-from finesieve.scoring.head_start import STRENGTHS, HeadStart, start_head
+from finesieve.scoring.head_start import HeadStart, start_head
 from finesieve.scoring.last_layer import LastLayer
-from tests.conftest import Bag, arguments, by_hand, ids_of, make_batches, train
+from finesieve.scoring.task_of import default_head, head_of
+from tests.conftest import Bag, by_hand, ids_of, make_batches, train
+from tests.scoring.kit import Given, layer
 
 
 @pytest.fixture(autouse=True)
@@ -28,186 +26,14 @@ def head_start_off() -> None:
     """Here it is on."""
 
 
-class Given(nn.Module):
-    """A linear head on features that come with the batch; `reads` of them make each prediction."""
-
-    def __init__(self, width: int, out: int, bias: bool = True) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.body = nn.Linear(width, width)
-        self.head = nn.Linear(width, out, bias=bias)
-        nn.init.eye_(self.body.weight)
-        nn.init.zeros_(self.body.bias)
-
-    def forward(self, x: Tensor) -> Any:
-        return SimpleNamespace(logits=self.head(self.body(x)))
-
-
-def layer(out: int = 3, n: int = 200, seed: int = 0, bias: bool = True) -> tuple[Given, LastLayer]:
-    """Classes that follow from noisy features, whose mean and scale are far from 0 and 1."""
-    dice = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, out, (n,), generator=dice)
-    x = 3.0 * F.one_hot(labels, 12).float() + torch.randn(n, 12, generator=dice)
-    model = Given(12, out, bias)
-    batch = {"x": 5.0 + 0.1 * x, "labels": labels}
-    found = scores.Task(model, heads.SingleLabel()).last_layer(batch)
-    assert found is not None
-    return model, found
-
-
-# ---- the fit
-
-
-def test_the_fit_is_multinomial_logistic_regression() -> None:
-    linear = pytest.importorskip("sklearn.linear_model")
-    model, found = layer()
-    came = start_head(found)
-    assert came.fitted, came
-    x = found.inputs[:, 0].numpy()
-    scale = float(np.sqrt(((x - x.mean(0)) ** 2).sum(1).mean()))
-    # Theirs: C times the sum of the losses + |W|^2 / 2, on the same centred and scaled inputs.
-    twin = linear.LogisticRegression(C=1.0 / (came.strength * len(x)), max_iter=5000, tol=1e-8)
-    twin.fit((x - x.mean(0)) / scale, found.targets["labels"].numpy())
-    theirs = twin.predict_proba((x - x.mean(0)) / scale)
-    ours = F.linear(found.inputs[:, 0], model.head.weight, model.head.bias).softmax(1)
-    assert np.abs(ours.detach().numpy() - theirs).max() < 2e-3
-
-
-def test_its_strength_is_the_best_for_examples_that_it_did_not_see() -> None:
-    _, found = layer()
-    came = start_head(found)
-    assert came.strength in STRENGTHS
-    assert came.after < 0.7 * came.frequencies < 0.9 * came.before
-    assert came.frequencies == pytest.approx(np.log(3), abs=0.05)
-    # Labels that the inputs say nothing of: strongly regularised or left alone, never fitted well.
-    _, noise = layer()
-    shuffled = torch.randperm(200, generator=torch.Generator().manual_seed(1))
-    noise.targets["labels"] = noise.targets["labels"][shuffled]
-    came = start_head(noise)
-    assert not came.fitted or came.strength >= 0.03
-
-
-def test_without_a_bias_there_is_no_constant_to_take_the_mean_back_in() -> None:
-    model, found = layer(bias=False)
-    before = found.losses(model.head.weight, None).mean()
-    assert start_head(found).fitted
-    assert found.losses(model.head.weight, None).mean() < 0.8 * before
-
-
-def tasks() -> Iterator[Any]:
-    """Task, model, batch: targets that follow from the features in each task's own way."""
-    dice = torch.Generator().manual_seed(0)
-    x = torch.randn(160, 8, generator=dice)
-    mix = torch.randn(8, 4, generator=dice)
-    classes, values = (x @ mix).argmax(1), x @ mix
-    yield "single label", heads.SingleLabel(), 4, {"x": x, "labels": classes}
-    weights = torch.tensor([1.0, 4.0, 1.0, 1.0])
-    weighed = heads.SingleLabel(class_weights=weights)
-    yield "class weights", weighed, 4, {"x": x, "labels": classes}
-    yield "smoothed", heads.SingleLabel(smoothing=0.2), 4, {"x": x, "labels": classes}
-    yield "multi-label", heads.MultiLabel(), 4, {"x": x, "labels": (values > 0).float()}
-    yield "regression", heads.Regression(), 1, {"x": x, "labels": values[:, 0] + 7.0}
-    long = torch.randn(160, 5, 8, generator=dice)
-    each = (long @ mix).argmax(2)
-    each[:, 3:] = -100
-    yield "tokens", heads.Tokens(), 4, {"x": long, "labels": each}
-    choice = (long @ mix)[:, :, 0].argmax(1)
-    yield "choice", heads.Choice(), 1, {"x": long, "labels": choice}
-
-
-@pytest.mark.parametrize(
-    ("head", "out", "batch"), [t[1:] for t in tasks()], ids=[t[0] for t in tasks()]
-)
-def test_every_task_is_fitted_with_its_own_loss(head: heads.Head, out: int, batch: Any) -> None:
-    class Chosen(Given):
-        def forward(self, x: Tensor) -> Any:
-            logits = super().forward(x).logits
-            return SimpleNamespace(
-                logits=logits.squeeze(2) if isinstance(head, heads.Choice) else logits
-            )
-
-    model = Chosen(8, out)
-    task = scores.Task(model, head)
-    before = float(task(batch).loss.mean())
-    found = task.last_layer(batch)
-    assert found is not None
-    assert found.layer is model.head
-    # The layer's loss, computed from its inputs, is the model's.
-    alike = found.losses(model.head.weight, model.head.bias)
-    assert torch.allclose(alike, torch.from_numpy(task(batch).loss), atol=1e-5)
-    came = start_head(found)
-    assert came.fitted, came
-    assert task(batch).loss.mean() < 0.75 * before
-    # And it is a minimum of that very loss: every class weight and smoothing counts.
-    losses = found.losses(model.head.weight, model.head.bias).mean()
-    losses.backward()
-    inputs = found.inputs.reshape(-1, 8)
-    scale = (inputs - inputs.mean(0)).square().sum(1).mean()
-    pull = came.strength * scale * model.head.weight.detach()
-    assert torch.allclose(model.head.weight.grad, -pull, atol=2e-3 * float(losses.detach()) + 1e-4)
-
-
-def test_batches_of_other_lengths_are_padded_with_places_that_do_not_count() -> None:
-    model = Given(8, 4)
-    head = heads.Tokens()
-    dice = torch.Generator().manual_seed(3)
-    mix = torch.randn(8, 4, generator=dice)
-    batches = []
-    for width in (2, 7, 4, 5):
-        x = torch.randn(32, width, 8, generator=dice)
-        mask = torch.ones(32, width, dtype=torch.long)
-        batches.append({"x": x, "labels": (x @ mix).argmax(2), "attention_mask": mask})
-
-    class Masked(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = model
-
-        def forward(self, x: Tensor, attention_mask: Tensor) -> Any:
-            return self.inner(x)
-
-    sieve = fs.Sieve(scores.Task(Masked(), head), "selective-backprop", total=128, head_start=128)
-    next(iter(sieve(batches)))
-    assert sieve.head_start is not None
-    assert sieve.head_start.fitted, sieve.head_start
-    right = torch.cat([(model(b["x"]).logits.argmax(2) == b["labels"]).flatten() for b in batches])
-    assert right.float().mean() > 0.85
-
-
-def test_decoders_that_classify_are_read_at_one_place_of_each_text() -> None:
-    transformers = pytest.importorskip("transformers")
-    torch.manual_seed(0)
-    net = transformers.GPT2ForSequenceClassification(
-        transformers.GPT2Config(
-            vocab_size=60,
-            n_positions=32,
-            n_embd=16,
-            n_layer=1,
-            n_head=2,
-            num_labels=3,
-            pad_token_id=0,
-            bos_token_id=1,
-            eos_token_id=1,
-        )
-    ).eval()
-    batch = {"input_ids": torch.randint(2, 60, (8, 9)), "labels": torch.arange(8) % 3}
-    batch["input_ids"][3:, 6:] = 0
-    batch["attention_mask"] = (batch["input_ids"] != 0).long()
-    found = scores.Task(net, heads.SingleLabel()).last_layer(batch)
-    assert found is not None
-    assert found.layer is net.score
-    with torch.no_grad():
-        logits = net(**{k: v for k, v in batch.items() if k != "labels"}).logits
-    assert torch.allclose(net.score(found.inputs[:, 0]), logits, atol=1e-6)
-
-
 # ---- in the stream
 
 
 def stream(n: int = 4000, **more: Any) -> tuple[fs.Sieve, Bag, list[Any]]:
     model, batches = Bag(dropout=0.0), make_batches(n, batch=16)
-    kind = {"method": by_hand(), "total": n, "pool": 50, "group": 2, **more}
-    return fs.Sieve(scores.Classification(model), **kind), model, batches
+    options = fs.SieveOptions(pool=50, group=2, listeners=more.pop("listeners", ()))
+    kind = {"method": by_hand(), "total": n, "options": options, **more}
+    return fs.Sieve(model, **kind), model, batches
 
 
 def loss_of(model: Bag, batches: list[Any]) -> float:
@@ -292,8 +118,8 @@ def test_a_number_that_is_none(value: Any) -> None:
 
 def test_in_bf16() -> None:
     model, batches = Bag(dropout=0.0), make_batches(2000)
-    half = scores.Classification(model, autocast=lambda: torch.autocast("cpu", torch.bfloat16))
-    sieve = fs.Sieve(half, by_hand(), total=2000)
+    half = fs.SieveOptions(autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    sieve = fs.Sieve(model, by_hand(), total=2000, options=half)
     before = loss_of(model, batches[20:])
     next(iter(sieve(batches)))
     assert sieve.head_start is not None
@@ -315,7 +141,7 @@ def test_a_head_that_was_trained_is_never_touched() -> None:
         optimizer.step()
         optimizer.zero_grad()
     before = model.head.weight.detach().clone()
-    sieve = fs.Sieve(scores.Classification(model), by_hand(), total=4000)
+    sieve = fs.Sieve(model, by_hand(), total=4000)
     next(iter(sieve(batches)))
     assert sieve.head_start is not None
     assert not sieve.head_start.fitted
@@ -336,7 +162,7 @@ def test_a_head_that_came_with_the_checkpoint_is_never_touched(tmp_path: Path) -
     ]
     for folder, fitted in (("whole", False), ("body", True)):
         net = transformers.BertForSequenceClassification.from_pretrained(tmp_path / folder)
-        sieve = fs.Sieve(scores.Classification(net), by_hand(), total=800, head_start=64)
+        sieve = fs.Sieve(net, by_hand(), total=800, head_start=64)
         next(iter(sieve(batches)))
         assert sieve.head_start is not None
         assert ("came with the checkpoint" in sieve.head_start.reason) == (not fitted)
@@ -368,7 +194,7 @@ def test_language_models_have_no_such_head_and_nothing_is_run() -> None:
         }
         for i in range(0, 800, 8)
     ]
-    sieve = fs.Sieve(task, by_hand(), total=800, head_start=64)
+    sieve = fs.Sieve(scorer=task, method=by_hand(), total=800, head_start=64)
     next(iter(sieve(batches)))
     assert sieve.head_start is not None
     assert "no last linear layer" in sieve.head_start.reason
@@ -378,7 +204,9 @@ def test_language_models_have_no_such_head_and_nothing_is_run() -> None:
 
 def test_a_scorer_that_is_a_plain_function_has_no_head_to_fit() -> None:
     model, batches = Bag(dropout=0.0), make_batches(800)
-    sieve = fs.Sieve(lambda batch: scores.Classification(model)(batch), by_hand(), total=800)
+    sieve = fs.Sieve(
+        scorer=lambda batch: scores.Classification(model)(batch), method=by_hand(), total=800
+    )
     next(iter(sieve(batches)))
     assert sieve.head_start is not None
     assert not sieve.head_start.fitted
@@ -485,188 +313,25 @@ def test_ranks_leave_it_alone_together() -> None:
     assert [came.fitted for came in both([few, first])] == [False, False]
 
 
-# ---- hosts
+def test_a_class_that_one_half_lacks_does_not_make_a_new_head_look_trained() -> None:
+    """The frequencies of a half without some classes are worse than no prediction at all."""
+    dice = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 40, (280,), generator=dice)
+    x = F.one_hot(labels, 40).float() + 0.1 * torch.randn(280, 40, generator=dice)
+    model = Given(40, 40)
+    found = scores.Task(model, heads.SingleLabel()).last_layer({"x": x, "labels": labels})
+    came = start_head(found)
+    assert came.frequencies > 1.1 * np.log(40)
+    assert came.fitted, came
 
 
-def fitted(sieve: fs.Sieve | None, examples: int | None = None) -> bool:
-    assert sieve is not None
-    came = sieve.head_start
-    assert came is not None
-    assert examples is None or came.examples == examples
-    return came.fitted
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT asks transformers by an old name
-@pytest.mark.parametrize("lora", [False, True])
-def test_trainer(tmp_path: Path, lora: bool) -> None:
-    pytest.importorskip("transformers")
-    from finesieve.integrations.transformers import attach as hf
-    from tests.integrations.transformers import kit as hf_kit
-
-    net: Any = hf_kit.model()
-    if lora:
-        peft = pytest.importorskip("peft")
-        net = peft.get_peft_model(
-            net,
-            peft.LoraConfig(
-                task_type="SEQ_CLS", r=2, target_modules=["query"], modules_to_save=["classifier"]
-            ),
-        )
-    host = hf_kit.trainer(
-        tmp_path, net, data=hf_kit.Data(400), num_train_epochs=1, learning_rate=1e-9
-    )
-    head = next(
-        m
-        for n, m in net.named_modules()
-        if n.endswith("classifier.modules_to_save.default" if lora else "classifier")
-    )
-    before = head.weight.detach().clone()
-    attached = hf.attach(host, hf_kit.closed(), **hf_kit.OPTIONS, head_start=128)
-    host.train()
-    assert fitted(attached.sieve, 128)
-    assert (head.weight - before).abs().max() > 0.01  # the rate is next to nothing
-
-
-def test_trainer_full(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
-    from finesieve.integrations.transformers import attach as hf
-    from tests.integrations.transformers import kit as hf_kit
-
-    def run(**more: Any) -> Any:
-        host = hf_kit.trainer(tmp_path, data=hf_kit.Data(400), num_train_epochs=1)
-        attached = hf.attach(host, "full", **more)
-        host.train()
-        return host, attached
-
-    host, attached = run()
-    assert attached.sieve.head_start is None
-    plain = hf_kit.trainer(tmp_path, data=hf_kit.Data(400), num_train_epochs=1)
-    plain.train()
-    assert hf_kit.same(hf_kit.weights(host), hf_kit.weights(plain))
-    host, attached = run(head_start=64)
-    assert fitted(attached.sieve, 64)
-    assert not hf_kit.same(hf_kit.weights(host), hf_kit.weights(plain))
-    assert host.state.global_step == plain.state.global_step
-
-
-def test_trainer_resumed_in_mid_pass(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
-    from finesieve.integrations.transformers import attach as hf
-    from tests.integrations.transformers import kit as hf_kit
-
-    def run(folder: Path, resume: Any = None, **more: Any) -> Any:
-        host = hf_kit.trainer(
-            folder,
-            data=hf_kit.Data(400),
-            num_train_epochs=1,
-            save_strategy="steps",
-            save_steps=5,
-            **more,
-        )
-        hf.attach(host, hf_kit.closed(), **hf_kit.OPTIONS, head_start=64)
-        host.train(resume_from_checkpoint=resume)
-        return hf_kit.weights(host)
-
-    whole = run(tmp_path / "a")
-    assert hf_kit.same(run(tmp_path / "b", str(tmp_path / "a" / "checkpoint-5")), whole)
-
-
-@pytest.mark.parametrize("total", [None, 600])
-def test_accelerate(total: int | None) -> None:
-    pytest.importorskip("accelerate")
-    from accelerate import Accelerator
-    from torch.utils.data import DataLoader
-
-    from finesieve.integrations.accelerate import FilteredLoader
-    from tests.integrations.accelerate.ranks import collate, rows
-
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
-    model = Bag(dropout=0.0)
-    loader = DataLoader(rows(600), batch_size=8, collate_fn=collate)
-    net, loader, optimizer = accelerator.prepare(
-        model, loader, torch.optim.SGD(model.parameters(), lr=0.01)
-    )
-    filtered = FilteredLoader(
-        accelerator,
-        loader,
-        scores.Classification(net),
-        by_hand(),
-        pool=50,
-        group=2,
-        head_start=10_000,
-        **({} if total is None else {"total": total}),
-    )
-    synced = []
-    for batch in filtered:
-        with accelerator.accumulate(net):
-            given = fs.inputs(batch)
-            labels = given.pop("labels")
-            losses = F.cross_entropy(net(**given), labels, reduction="none")
-            accelerator.backward(filtered.loss(losses, batch))
-            optimizer.step()
-            optimizer.zero_grad()
-            synced.append(accelerator.sync_gradients)
-    assert fitted(filtered.sieve, 600)  # the loader ended long before the first batch was drawn
-    # Each step has its four batches but the last: the end was not thought to be near too early.
-    steps = [i for i, last in enumerate(synced) if last]
-    assert all(b - a == 4 for a, b in zip([-1, *steps], steps[:-1], strict=False))
-    assert synced[-1]
-
-
-@pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
-@pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated")
-def test_lightning(tmp_path: Path) -> None:
-    pytest.importorskip("lightning")
-    from tests.integrations.lightning import kit
-
-    callback = kit.sieved(head_start=128)
-    module = kit.Classifier(callback)
-    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=1e-9)
-    before = module.bag.head.weight.detach().clone()
-    host = kit.trainer(tmp_path, callback, max_epochs=1)
-    host.fit(module, callback(kit.loader()))
-    assert fitted(callback.sieve, 128)
-    assert (module.bag.head.weight - before).abs().max() > 0.02
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize(
-    ("examples", "more"),
-    [
-        (0, ()),  # a twentieth of the 480 are too few, so none is looked at
-        (None, ("--limit", "32", "--head-start", "0")),
-        (80, ("--limit", "280", "--head-start", "80", "--method", "random", "--freeze", "4")),
-        (40, ("--limit", "48", "--head-start", "40", "--method", "full", "--lora", "2")),
-    ],
-    ids=["default", "off", "random, frozen layers", "full, LoRA"],
-)
-def test_command_line(
-    files: Path, tmp_path: Path, examples: int | None, more: tuple[str, ...]
-) -> None:
-    if "--lora" in more:
-        pytest.importorskip("peft")
-    from finesieve.cli.main import main
-
-    assert main(arguments(files, tmp_path / "run", "--eval-limit", "16", *more)) == 0
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    found = summary["head_start"]
-    if examples is None:
-        assert found is None
-        assert summary["examples"]["scored"] == 0
-        return
-    assert found["fitted"] == (examples > 0)
-    assert found["fitted"] or "too few" in found["reason"]
-    assert found["examples"] == examples
-    assert (summary["seconds"]["score"] > 0) == (examples > 0)
-    events = map(json.loads, (tmp_path / "run" / "run.jsonl").read_text().splitlines())
-    told = [e["fitted"] for e in events if e["event"] == "head_start"]
-    assert told == [found["fitted"]]
-
-
-def test_names_of_methods_say_who_had_it() -> None:
-    from finesieve.cli.comparing.tables import titled
-
-    had = {"head_start": {"fitted": True}}
-    assert titled("full", [{}, {"head_start": None}]) == "full"
-    assert titled("full", [had, had]) == "full, fitted head"
-    assert titled("random", [had, {}]) == "random, fitted head in 1 of 2"
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
+def test_a_compiled_model_tells_its_task() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+        intermediate_size=8, problem_type="multi_label_classification",
+    )  # fmt: skip
+    model = transformers.BertForSequenceClassification(config)
+    assert isinstance(head_of(torch.compile(model)), heads.MultiLabel)
+    assert isinstance(default_head(torch.compile(model)), heads.MultiLabel)

@@ -98,6 +98,16 @@ def test_any_task_by_one_function() -> None:
         fs.scores.PerExample(model, lambda net, b: 0.5)((x, y))
 
 
+def test_attention_prepares_nothing_for_the_shapes_of_scoring_alone() -> None:
+    model = nn.Linear(2, 2)
+    for before in (True, False):
+        torch.backends.cuda.enable_cudnn_sdp(before)
+        with scoring(model):
+            assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.cudnn_sdp_enabled() == before
+    torch.backends.cuda.enable_cudnn_sdp(True)
+
+
 def test_wrong_models_are_named() -> None:
     batch = make_batches(8)[0]
     with pytest.raises(fs.BatchError, match="no 'gold' in the batch"):
@@ -132,7 +142,9 @@ def test_the_head_says_what_the_predictor_looks_at() -> None:
         for _ in range(20)
     ]
     method = fs.methods.registry.build("finesieve", 0, starts={2: 0.1, 3: 0.3}, predictor_bits=10)
-    sieve = fs.Sieve(fs.scores.Task(Choosing(), fs.heads.Choice()), method, total=160, pool=32)
+    sieve = fs.Sieve(
+        Choosing(), method, total=160, head=fs.heads.Choice(), options=fs.SieveOptions(pool=32)
+    )
     for batch in sieve(batches):
         sieve.loss(torch.rand(len(batch["labels"])), batch)
     assert sieve.stage == 3

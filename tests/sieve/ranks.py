@@ -1,4 +1,4 @@
-"""Run by test_agreement.py in two processes: unequal streams, one process group."""
+"""Run by test_ranks.py in two processes: unequal streams, one process group."""
 
 from __future__ import annotations
 
@@ -42,12 +42,10 @@ def main(rank: int, store: str, method: str) -> None:
     }[method]
     method = "finesieve" if method == "budget" else method
     sieve = fs.Sieve(
-        fs.scores.Classification(model),
+        model,
         fs.methods.registry.build(method, rank, **settings),
         total=n,
-        pool=100,
-        group=2,
-        agreement=Ranks(),
+        options=fs.SieveOptions(pool=100, group=2, agreement=Ranks()),
     )
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=300)
     schedule = fs.StreamSchedule(decay, 300, lambda: sieve.progress)

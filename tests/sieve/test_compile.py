@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve import methods, scores
+from finesieve import methods
 from finesieve.batches.carry import inputs
 from finesieve.errors import BatchError, ConfigError
 from finesieve.scoring.batches import cut_alike
@@ -51,7 +51,10 @@ def run(net: Any, **options: Any) -> tuple[fs.Sieve, set[tuple[int, ...]], list[
     )
     data = batches(left=options.pop("left", False))
     sieve = fs.Sieve(
-        scores.Classification(net), method, total=960, batch_size=8, pool=64, group=2, **options
+        net,
+        method,
+        total=960,
+        options=fs.SieveOptions(batch_size=8, pool=64, group=2, **options),
     )
     optimizer = torch.optim.SGD(net.parameters(), lr=0.3)
     shapes = set()
@@ -128,9 +131,9 @@ def test_batches_are_cut_at_the_lengths() -> None:
 
 def test_lengths_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match="lengths is"):
-        fs.Sieve(method="full", lengths=[0, 8])
+        fs.Sieve(method="full", options=fs.SieveOptions(lengths=[0, 8]))
     with pytest.raises(BatchError, match=r"has 25 tokens, .*\[8, 16\]"):
         run(Net(), lengths=[16, 8])
     bare = [{"input_ids": b["input_ids"]} for b in batches(1)]
     with pytest.raises(BatchError, match="attention_mask"):
-        list(fs.Sieve(method="full", lengths=[32])(bare))
+        list(fs.Sieve(method="full", options=fs.SieveOptions(lengths=[32]))(bare))

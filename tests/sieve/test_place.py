@@ -58,7 +58,7 @@ def test_another_order_is_refused(form: Callable[[Any], Any]) -> None:
     batches = [form(batch) for batch in BATCHES]
 
     def fresh() -> fs.Sieve:
-        return fs.Sieve(method=method, total=160, pool=24, group=1)
+        return fs.Sieve(method=method, total=160, options=fs.SieveOptions(pool=24, group=1))
 
     first = fresh()
     stream = first(batches)
@@ -121,7 +121,7 @@ def test_of_images_a_few_places_are_remembered() -> None:
     batches = [{"pixels": x, "target": x[:, 0, 0, 0]} for x in images]
     codec, place = Codec(), Place()
     first, second = (codec.unpack(batch, 0) for batch in batches[:2])
-    place.note(first)
+    place.note(first, given=True)
     assert place._drawn is not None
     _, kept = place._drawn
     numbers = sum(column.numel() for column in kept if isinstance(column, torch.Tensor))
@@ -169,3 +169,29 @@ def test_a_longer_run_goes_on_and_a_shorter_one_is_refused() -> None:
         assert second.ledger.examples.drawn == 320
     with pytest.raises(fs.StateError, match="may be longer, with more epochs, and not shorter"):
         small_sieve(total=160).load_state_dict(second.state_dict())
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_only_what_the_training_step_is_given_is_copied(given: bool) -> None:
+    batch, codec, place = dict(BATCHES[0]), Codec(), Place()
+    rows = codec.unpack(batch, 0)
+    place.note(rows, given)
+    assert place._drawn is not None
+    (kept,) = place._drawn[1]
+    assert (kept is batch["input_ids"]) == (not given)
+
+
+@pytest.mark.parametrize("starts", [{}, {2: 0.0}])
+def test_a_step_that_changes_its_batch_does_not_change_the_place(starts: dict[int, float]) -> None:
+    """Words are masked in place, say: a resumed pass finds the batch as the loader had it."""
+    method = fs.methods.registry.build("finesieve", starts=starts)
+    first = small_sieve(total=640, method=method, pool=32)
+    for i, batch in enumerate(first([{k: v.clone() for k, v in b.items()} for b in BATCHES])):
+        batch["input_ids"][:] = 3
+        if i == 2:
+            break
+    state = first.state_dict()
+    method = fs.methods.registry.build("finesieve", starts=starts)
+    second = small_sieve(total=640, method=method, pool=32)
+    second.load_state_dict(state)
+    assert list(second(BATCHES))

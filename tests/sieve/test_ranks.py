@@ -91,7 +91,9 @@ class Longer:
 
 def test_a_rank_with_nothing_left_yields_fillers() -> None:
     whole = list(fs.Sieve(method="full")(make_batches(40)))
-    sieve = fs.Sieve(method="full", total=40, agreement=Longer(len(whole) + 3))
+    sieve = fs.Sieve(
+        method="full", total=40, options=fs.SieveOptions(agreement=Longer(len(whole) + 3))
+    )
     found = []
     for batch in sieve(make_batches(40)):
         sieve.loss(torch.ones(len(batch["labels"])), batch)
@@ -114,19 +116,21 @@ def test_a_rank_with_nothing_left_yields_fillers() -> None:
 
 def test_fillers_after_resuming_at_the_end_of_the_data() -> None:
     batches = make_batches(40)
-    sieve = fs.Sieve(method="full", total=40, agreement=Longer(len(batches) + 2))
+    sieve = fs.Sieve(
+        method="full", total=40, options=fs.SieveOptions(agreement=Longer(len(batches) + 2))
+    )
     stream = sieve(batches)
     for _ in batches:
         next(stream)
     state = sieve.state_dict()
-    again = fs.Sieve(method="full", total=40, agreement=Longer(2))
+    again = fs.Sieve(method="full", total=40, options=fs.SieveOptions(agreement=Longer(2)))
     again.load_state_dict(state)
     assert [fs.is_filler(b) for b in again(batches)] == [True, True]
 
 
 def test_a_rank_without_any_data_is_an_error_on_all() -> None:
     for batches in ([], make_batches(40)):
-        sieve = fs.Sieve(method="full", total=40, agreement=Empty())
+        sieve = fs.Sieve(method="full", total=40, options=fs.SieveOptions(agreement=Empty()))
         with pytest.raises(fs.BatchError, match="a rank's part of the data has no example"):
             next(sieve(batches))
 

@@ -17,7 +17,7 @@ def run(change: Callable[[int, Any], Any], method: Any = None, **options: Any) -
     made = 0
     method = method or fs.methods.registry.build("random", share=0.5, starts={})
     batches = [change(i, dict(batch)) for i, batch in enumerate(make_batches(80))]
-    sieve = fs.Sieve(method=method, pool=32, group=2, **options)
+    sieve = fs.Sieve(method=method, options=fs.SieveOptions(pool=32, group=2, **options))
     try:
         for _ in sieve(batches):
             made += 1
@@ -109,7 +109,7 @@ def test_lengths_that_no_example_fits_are_refused_when_one_comes(opening: fs.Met
 def test_the_rehearsal_leaves_no_trace(opening: fs.Method) -> None:
     batches = make_batches(80)
     before = torch.get_rng_state()
-    sieve = fs.Sieve(method=opening, pool=32, group=2)
+    sieve = fs.Sieve(method=opening, options=fs.SieveOptions(pool=32, group=2))
     for given, batch in zip(batches, sieve(batches), strict=True):
         assert all(torch.equal(given[k], batch[k]) for k in given)
     assert sieve.ledger.examples.drawn == sieve.ledger.examples.yielded == 80
@@ -132,7 +132,10 @@ def test_a_dict_in_a_batch_is_refused_with_advice_that_can_be_followed(opening: 
 
 @pytest.mark.parametrize("value", ["text", True, 7, None])
 def test_what_is_the_same_in_all_batches_rides_along(value: Any, opening: fs.Method) -> None:
-    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=32, group=2)
+    sieve = fs.Sieve(
+        method=fs.methods.registry.build("random", share=0.5),
+        options=fs.SieveOptions(pool=32, group=2),
+    )
     for batch in sieve([{**b, "how": value} for b in make_batches(80)]):
         assert batch["how"] is value
     with pytest.raises(fs.BatchError, match="it must be the same in all, or a list of n"):
@@ -150,7 +153,10 @@ def test_a_column_as_wide_as_the_texts_is_left_alone(kind: str) -> None:
         made = torch.rand(8, 12, generator=dice)
         features.append(made if kind == "numbers" else (made * 10).long())
         batches.append({**wide, "features": features[-1], "labels": batch["labels"]})
-    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=32, group=4)
+    sieve = fs.Sieve(
+        method=fs.methods.registry.build("random", share=0.5),
+        options=fs.SieveOptions(pool=32, group=4),
+    )
     everything, widths = torch.cat(features), set()
     for batch in sieve(batches):
         assert torch.equal(batch["features"], everything[batch["sieve_ids"]])
@@ -168,6 +174,9 @@ def test_positions_are_of_the_tokens_whatever_stands_where_there_is_no_text() ->
         }
         for b in make_batches(160)
     ]
-    sieve = fs.Sieve(method=fs.methods.registry.build("random", share=0.5), pool=32, group=2)
+    sieve = fs.Sieve(
+        method=fs.methods.registry.build("random", share=0.5),
+        options=fs.SieveOptions(pool=32, group=2),
+    )
     for batch in sieve(batches):
         assert batch["position_ids"].shape == batch["input_ids"].shape

@@ -62,7 +62,7 @@ def test_resume_at_any_cut_gives_the_same_batches_to_the_bit(
                 else by_hand()
             )
         )
-        sieve = fs.Sieve(fs.scores.Classification(model), method, total=640, pool=50, group=2)
+        sieve = fs.Sieve(model, method, total=640, options=fs.SieveOptions(pool=50, group=2))
         return sieve, model, torch.optim.Adam(model.parameters(), lr=0.05)
 
     sieve, model, optimizer = fresh()
@@ -200,7 +200,7 @@ def test_what_a_host_read_ahead_comes_first(form: str) -> None:
 
     def fresh() -> fs.Sieve:
         method = fs.methods.registry.build("random", 0, share=0.5)
-        return fs.Sieve(None, method, total=160, pool=30, group=1)
+        return fs.Sieve(method=method, total=160, options=fs.SieveOptions(pool=30, group=1))
 
     def plain(batch: Any) -> list[Any]:
         ids, weights = ride(batch)
@@ -279,10 +279,10 @@ class Part:
 
 
 def test_a_gate_whose_parts_hold_each_other_is_described() -> None:
-    state = fs.Sieve(None, fs.Method("mine", Knows(), fs.Open(), fs.Fixed({3: 0.0}))).state_dict()
+    state = fs.Sieve(method=fs.Method("mine", Knows(), fs.Open(), fs.Fixed({3: 0.0}))).state_dict()
     told = state["fingerprint"]["forward"]
     assert "itself=Knows," in told
     assert told.count("share=0.5") == 4  # each of the two parts, and in it the other one
-    other = fs.Sieve(None, fs.Method("mine", Knows(0.4), fs.Open(), fs.Fixed({3: 0.0})))
+    other = fs.Sieve(method=fs.Method("mine", Knows(0.4), fs.Open(), fs.Fixed({3: 0.0})))
     with pytest.raises(fs.StateError, match=r"share=0\.5"):
         other.load_state_dict(state)

@@ -38,7 +38,12 @@ def test_any_shape_is_fully_decayed_at_the_end_of_a_filtered_stream(shape: str) 
     method = fs.methods.registry.build(
         "finesieve", train=0.2, starts={2: 0.1, 3: 0.3}, predictor_bits=8
     )
-    sieve = fs.Sieve(TableScorer(), method, total=800, pool=50, group=1, batch_size=8)
+    sieve = fs.Sieve(
+        scorer=TableScorer(),
+        method=method,
+        total=800,
+        options=fs.SieveOptions(pool=50, group=1, batch_size=8),
+    )
     schedule = fs.StreamSchedule(inner, steps, lambda: sieve.progress)
     rates, count = [], 0
     for _ in sieve(make_batches(800)):
@@ -103,8 +108,8 @@ def loop(make: Any, *, passes: int = 1, how: str = "step", size: int = 4, **more
     optimizer = torch.optim.SGD([parameter], lr=1.0)
     schedule = make(optimizer)
     sieve = fs.Sieve(
-        TableScorer(),
         **{
+            "scorer": TableScorer(),
             "method": by_hand(),
             "total": 400 * passes,
             "options": fs.SieveOptions(pool=50, group=2, batch_size=size),

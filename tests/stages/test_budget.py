@@ -17,6 +17,7 @@ from finesieve.stages.budget import Budget
 from finesieve.stages.policy import OWN, GateLimits, View
 from finesieve.stages.window import Window
 from tests.conftest import TableScorer, make_batches
+from tests.stages.kit import view
 from tests.stages.test_stages import Flat, feed
 
 N = 9000
@@ -31,7 +32,7 @@ def method(budget: float, **settings: Any) -> fs.Method:
 @pytest.mark.parametrize("budget", [0.1, 0.25, 0.6])
 @pytest.mark.parametrize("scorer", [TableScorer, Flat])
 def test_a_budget_is_met_by_count(budget: float, scorer: Any) -> None:
-    sieve = fs.Sieve(scorer(), method(budget, cost_ratio=0.2, margin=0.1), total=N)
+    sieve = fs.Sieve(scorer=scorer(), method=method(budget, cost_ratio=0.2, margin=0.1), total=N)
     if scorer is TableScorer:
         feed(sieve, make_batches(N))
     else:
@@ -52,7 +53,7 @@ def test_a_budget_is_met_by_count(budget: float, scorer: Any) -> None:
 
 
 def test_a_random_share_is_spread_over_the_stream_and_weighs_alike() -> None:
-    sieve = fs.Sieve(Flat(), method(0.2, cost_ratio=0.2), total=N)
+    sieve = fs.Sieve(scorer=Flat(), method=method(0.2, cost_ratio=0.2), total=N)
     at, ids = [], []
     for batch in sieve(make_batches(N)):
         assert torch.equal(batch["sieve_weights"], torch.ones(len(batch["labels"])))
@@ -71,7 +72,7 @@ def test_gates_stay_open_unless_choosing_has_half_the_variance(
     more: dict[str, float], stages: list[int]
 ) -> None:
     """At 0.68 of the variance: fewer steps would cost more than that is worth."""
-    sieve = fs.Sieve(TableScorer(), method(0.1, cost_ratio=0.2, **more), total=N)
+    sieve = fs.Sieve(scorer=TableScorer(), method=method(0.1, cost_ratio=0.2, **more), total=N)
     feed(sieve, make_batches(N))
     assert [m["stage"] for m in sieve.moves] == stages
 
@@ -90,7 +91,7 @@ class Vanishing(TableScorer):
 
 def test_it_goes_back_to_a_random_share_when_choosing_does_not_pay() -> None:
     scorer = Vanishing()
-    sieve = fs.Sieve(scorer, method(0.3, cost_ratio=0.4, margin=0.1), total=2 * N)
+    sieve = fs.Sieve(scorer=scorer, method=method(0.3, cost_ratio=0.4, margin=0.1), total=2 * N)
     for batch in sieve(make_batches(2 * N)):
         losses = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
         sieve.loss(torch.full_like(losses, 0.7) if scorer.later else losses, batch)
@@ -103,7 +104,7 @@ def test_it_goes_back_to_a_random_share_when_choosing_does_not_pay() -> None:
 def test_what_waits_when_gates_move_is_booked_as_it_was_made() -> None:
     """A random share's batches that go out after gates closed weigh 1 and are of the loader's size:
     they count for what plain training costs, not for what survivors cost."""
-    sieve = fs.Sieve(TableScorer(), method(0.3, cost_ratio=0.2, margin=0.1), total=N)
+    sieve = fs.Sieve(scorer=TableScorer(), method=method(0.3, cost_ratio=0.2, margin=0.1), total=N)
     opened = late = 0
     for batch in sieve(make_batches(N)):
         weights = fs.batches.carry.ride(batch).weights
@@ -140,7 +141,12 @@ class Scoring(TableScorer):
 @pytest.mark.parametrize("budget", [0.2, 0.5])
 def test_a_budget_is_met_by_the_clock(budget: float) -> None:
     world = World()
-    sieve = fs.Sieve(Scoring(world), method(budget, margin=0.1), total=N, clock=world)
+    sieve = fs.Sieve(
+        scorer=Scoring(world),
+        method=method(budget, margin=0.1),
+        total=N,
+        options=fs.SieveOptions(clock=world),
+    )
     batches = make_batches(N)
     plain, before = float(sum(int(b["attention_mask"].sum()) for b in batches)), 0
     for step, batch in enumerate(sieve(batches)):
@@ -170,15 +176,16 @@ def test_of_the_ways_to_spend_it_the_one_of_least_variance() -> None:
             fs.ThresholdSampling(None, 0.02, cost_ratio=0.15),
         )
         stages, limits = Budget(), GateLimits(*(gate.limits() for gate in gates))
-        view = View(1, 0.1, 2000, 0, window, work=Work(open=100, whole=1000.0), limits=limits)
-        found = stages.next(1, stages.evidence(view), OWN).shares
+        done = Work(open=100, whole=1000.0)
+        seen = view(1, 0.1, 2000, window, work=done, limits=limits)
+        found = stages.next(1, stages.evidence(seen), OWN).shares
         assert found.score is not None
         assert found.train is not None
         # 0.1 of 0.3 is spent, 0.9 of the stream is left
         assert found.opening == pytest.approx(0.2 / 0.9)
         assert found.train + 0.15 * found.score == pytest.approx(0.2 / 0.9)
         # With the gates closed and before the next decision only what is left changes.
-        late = replace(view, stage=3, since=1, work=Work(open=120, whole=1000.0))
+        late = replace(seen, stage=3, since=1, work=Work(open=120, whole=1000.0))
         after = stages.next(3, stages.evidence(late), found)
         assert after.move is None
         assert after.shares.score == found.score
@@ -223,10 +230,10 @@ def test_what_cannot_be_a_budget_is_refused() -> None:
         method(-0.1)
     unbounded = replace(method(0.3), opening=fs.Open())
     with pytest.raises(fs.ConfigError, match=r"budget is 1\.0.*opening=Random\(0\.2\)"):
-        list(fs.Sieve(TableScorer(), unbounded, total=64)(make_batches(64)))
+        list(fs.Sieve(scorer=TableScorer(), method=unbounded, total=64)(make_batches(64)))
     with pytest.raises(fs.ConfigError, match="leave out train, score and starts"):
         method(0.3, train=0.1)
-    sieve = fs.Sieve(TableScorer(), method(0.3))
+    sieve = fs.Sieve(scorer=TableScorer(), method=method(0.3))
     with pytest.raises(fs.ConfigError, match="give the sieve its length, `total`"):
         list(sieve(make_batches(64)))
 
@@ -250,7 +257,9 @@ def test_the_savings_that_are_logged_pay_for_dear_survivors() -> None:
         score=0.4,
         starts={2: 0.1, 3: 0.1},
     )
-    sieve = fs.Sieve(Scoring(world), given, total=N, clock=world)
+    sieve = fs.Sieve(
+        scorer=Scoring(world), method=given, total=N, options=fs.SieveOptions(clock=world)
+    )
     for batch in sieve(make_batches(N)):
         world.now += int(batch["attention_mask"].sum()) * (1.0 if sieve.stage == 1 else 2.0)
         sieve.loss(torch.ones(len(batch["labels"])), batch)
@@ -263,7 +272,12 @@ def test_the_savings_that_are_logged_pay_for_dear_survivors() -> None:
 def test_what_a_random_share_leaves_out_is_told() -> None:
     """Every example has its record, also those that are neither scored nor trained on."""
     events: list[dict[str, Any]] = []
-    sieve = fs.Sieve(Flat(), method(0.2, cost_ratio=0.2), total=2000, listeners=[events.append])
+    sieve = fs.Sieve(
+        scorer=Flat(),
+        method=method(0.2, cost_ratio=0.2),
+        total=2000,
+        options=fs.SieveOptions(listeners=[events.append]),
+    )
     for batch in sieve(make_batches(2000)):
         sieve.loss(torch.full((len(batch["labels"]),), 0.7), batch)
     pools = [e for e in events if e["event"] == "pool"]
@@ -285,7 +299,12 @@ def test_an_opening_gate_may_keep_some_likelier_than_others() -> None:
         dice = np.random.default_rng(0)
 
     kind = fs.methods.registry.build("finesieve", 0, starts={2: 0.9}, predictor_bits=10)
-    sieve = fs.Sieve(TableScorer(), replace(kind, opening=Halves()), total=20000, pool=200)
+    sieve = fs.Sieve(
+        scorer=TableScorer(),
+        method=replace(kind, opening=Halves()),
+        total=20000,
+        options=fs.SieveOptions(pool=200),
+    )
     even = odd = 0.0
     for batch in sieve(make_batches(20000)):
         if sieve.stage > 1:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from finesieve.stages import Fixed, GateLimits, Work
+from finesieve.stages import Fixed, Work
 from finesieve.stages.second_look import SecondLook
 from finesieve.stages.transitions import Transitions
 from finesieve.stages.window import Window
+from tests.stages.kit import NO_LIMITS
 
 
 def looks(cost: float, until: int = 200_000) -> list[int]:
@@ -32,7 +33,7 @@ def test_intervals_grow_and_a_look_takes_a_hundredth_of_them() -> None:
 
 
 def test_survivors_come_whole_where_launches_are_most_of_a_step() -> None:
-    transitions = Transitions(Fixed({}), Window(), 100, GateLimits())
+    transitions = Transitions(Fixed({}), Window(), 100, NO_LIMITS)
     whole = []
     for smaller in (1.0, 1.4, 1.6, 1.4, 1.2, 1.4):
         numbers = transitions.evidence(1, 0, (0.3, 1.2), Work, smaller)

@@ -9,9 +9,10 @@ import pytest
 
 import finesieve as fs
 from finesieve.gates.protocol import Limits
-from finesieve.stages.policy import OWN, Decision, GateLimits, Shares, View
+from finesieve.stages.policy import OWN, Decision, Shares, View
 from finesieve.stages.window import Window
 from tests.conftest import TableScorer, make_batches
+from tests.stages.kit import limits, view
 from tests.stages.test_stages import feed
 
 
@@ -32,14 +33,14 @@ def test_a_forward_gate_with_a_share_of_its_own_keeps_it() -> None:
     window = Window(64)
     size = np.random.default_rng(0).lognormal(0, 2, 64).astype(np.float32)
     window.add(fs.Offer(np.arange(64), loss=size, size=size, predicted=size))
-    view = View(2, 0.5, 64, 0, window)
-    free = policy.evidence(view)
-    limits = GateLimits(forward=Limits(share=0.35))
-    bound = policy.evidence(replace(view, limits=limits))
+    seen = view(2, 0.5, 64, window)
+    free = policy.evidence(seen)
+    own = limits(forward=Limits(share=0.35))
+    bound = policy.evidence(replace(seen, limits=own))
     assert bound == [*free[:3], free[3 + policy.SHARES.index(0.35)]]
     assert policy.next(2, bound, OWN).shares == OWN
     assert policy.next(2, free, OWN).shares.score in policy.SHARES
-    early = replace(view, since=63, limits=limits)
+    early = replace(seen, since=63, limits=own)
     assert len(policy.evidence(early)) == len(bound)
 
 
@@ -49,7 +50,7 @@ def test_the_first_stage_lasts_a_pool_and_later_ones_the_patience() -> None:
     size = np.random.default_rng(0).lognormal(0, 2, 256).astype(np.float32)
 
     def ready(stage: int, since: int) -> bool:
-        return policy.evidence(View(stage, 0.5, since, 0, window))[0] == 1.0
+        return policy.evidence(view(stage, 0.5, since, window))[0] == 1.0
 
     window.add(fs.Offer(np.arange(255), loss=size[1:], size=size[1:]))
     assert not ready(1, 255)
@@ -73,8 +74,8 @@ def test_classes_are_priced_with_what_they_keep_at_least() -> None:
         window.add(
             fs.Offer(np.arange(64), features=features, size=size.astype(np.float32), loss=size)
         )
-        limits = GateLimits(backward=Limits(least=0.5, floor=0.02))
-        prices.append(policy.evidence(View(2, 0.5, 64, 0, window, limits=limits))[2])
+        own = limits(backward=Limits(least=0.5, floor=0.02))
+        prices.append(policy.evidence(view(2, 0.5, 64, window, limits=own))[2])
     assert prices[1] > prices[0] * 1.01
 
 
@@ -87,8 +88,8 @@ def test_prices_go_by_the_settings_of_the_gates() -> None:
     window.add(fs.Offer(np.arange(64), loss=size, size=size, predicted=dice.permutation(size)))
 
     def prices(forward: Limits, backward: Limits) -> list[float]:
-        limits = GateLimits(forward=forward, backward=backward)
-        return policy.evidence(View(2, 0.5, 64, 0, window, limits=limits))[2:]
+        own = limits(forward=forward, backward=backward)
+        return policy.evidence(view(2, 0.5, 64, window, limits=own))[2:]
 
     gate = fs.PredictorGate(fs.SizeRegression(8), fs.ThresholdSampling(0.4, 0.1), 0.05)
     assert gate.limits() == Limits(share=0.4, floor=0.1, audit=0.05)
@@ -130,7 +131,9 @@ def test_gates_keep_the_shares_that_a_policy_decides_on() -> None:
     names = ("forward", "backward", "opening")
     forward, backward, opening = map(Watching, names)
     method = fs.Method("steps", forward, backward, Steps(), opening)
-    sieve = fs.Sieve(TableScorer(), method, total=1000, pool=50, group=2)
+    sieve = fs.Sieve(
+        scorer=TableScorer(), method=method, total=1000, options=fs.SieveOptions(pool=50, group=2)
+    )
     feed(sieve, make_batches(1000))
     # The first pools are decided on before the policy was asked for the first time.
     shares = [share for name, share in asked if name == "opening"]
@@ -139,7 +142,12 @@ def test_gates_keep_the_shares_that_a_policy_decides_on() -> None:
     assert first < len(shares) / 2
     assert {share for name, share in asked if name == "forward"} == {0.5}
     assert {share for name, share in asked if name == "backward"} == {0.125}
-    twin = fs.Sieve(TableScorer(), replace(method, stages=Steps()), total=1000, pool=50, group=2)
+    twin = fs.Sieve(
+        scorer=TableScorer(),
+        method=replace(method, stages=Steps()),
+        total=1000,
+        options=fs.SieveOptions(pool=50, group=2),
+    )
     twin.load_state_dict(sieve.state_dict())
     assert twin._flow.transitions.shares == Shares(score=0.5, train=0.125)
 

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 import finesieve as fs
 from finesieve.scoring.scorers import Scores
-from finesieve.stages.policy import OWN, Decision, GateLimits, View
+from finesieve.stages.policy import OWN, Decision, View
 from finesieve.stages.window import Window
 from tests.conftest import Bag, TableScorer, make_batches
+from tests.stages.kit import limits, view
 
 
 def feed(sieve: fs.Sieve, batches: Any) -> None:
@@ -31,7 +32,9 @@ def auto(**settings: Any) -> fs.Method:
 
 
 def test_concentrated_and_predictable_sizes_reach_stage_3_by_themselves() -> None:
-    sieve = fs.Sieve(TableScorer(), auto(), total=8000, pool=200)
+    sieve = fs.Sieve(
+        scorer=TableScorer(), method=auto(), total=8000, options=fs.SieveOptions(pool=200)
+    )
     feed(sieve, make_batches(8000))
     assert [m["stage"] for m in sieve.moves][:3] == [1, 2, 3]
     assert "concentrated enough" in sieve.moves[1]["reason"]
@@ -51,7 +54,7 @@ class Flat(TableScorer):
 
 
 def test_equal_sizes_keep_the_gates_open() -> None:
-    sieve = fs.Sieve(Flat(), auto(), total=4000)
+    sieve = fs.Sieve(scorer=Flat(), method=auto(), total=4000)
     for batch in sieve(make_batches(4000)):
         sieve.loss(torch.full((len(batch["labels"]),), 0.7), batch)
     assert sieve.stage == 1
@@ -79,7 +82,7 @@ def test_a_predictor_that_cannot_tell_stays_out() -> None:
     scorer = Unpredictable()
     # A cheap scoring pass: then nothing is won by scoring fewer.
     method = auto(cost_ratio=0.02, score=0.4, train=0.2)
-    sieve = fs.Sieve(scorer, method, total=6000, pool=200)
+    sieve = fs.Sieve(scorer=scorer, method=method, total=6000, options=fs.SieveOptions(pool=200))
     for batch in sieve(make_batches(6000)):
         sieve.loss(torch.from_numpy(scorer.sizes(len(batch["labels"]))), batch)
     assert {m["stage"] for m in sieve.moves} == {1, 2}
@@ -103,7 +106,10 @@ class Turning(TableScorer):
 def test_the_way_back_when_the_predictor_degrades() -> None:
     scorer = Turning()
     sieve = fs.Sieve(
-        scorer, auto(score=0.3, audit=0.05, cost_ratio=0.6), total=16000, pool=200, group=16
+        scorer=scorer,
+        method=auto(score=0.3, audit=0.05, cost_ratio=0.6),
+        total=16000,
+        options=fs.SieveOptions(pool=200, group=16),
     )
     batches = make_batches(16000)
     for i, batch in enumerate(sieve(batches)):
@@ -130,7 +136,9 @@ def test_stages_by_hand() -> None:
         fs.Fixed({2: 0.5, 3: 0.2})
     with pytest.raises(fs.ConfigError, match="expected stages 2 and 3"):
         fs.Fixed({1: 0.5})
-    sieve = fs.Sieve(TableScorer(), fs.methods.registry.build("finesieve", starts={2: 0.1}))
+    sieve = fs.Sieve(
+        scorer=TableScorer(), method=fs.methods.registry.build("finesieve", starts={2: 0.1})
+    )
     with pytest.raises(fs.ConfigError, match="`total`"):
         list(sieve(make_batches(40)))
     with pytest.raises(fs.ConfigError, match=r"no setting .margin."):
@@ -142,27 +150,29 @@ def test_the_papers_rule() -> None:
     window = Window(4)
     offer = fs.Offer(np.arange(4), loss=np.ones(4, np.float32), size=np.ones(4, np.float32))
 
-    def move(view: View) -> Any:
-        return paper.next(view.stage, paper.evidence(view), OWN).move
+    def move(seen: View) -> Any:
+        return paper.next(seen.stage, paper.evidence(seen), OWN).move
 
-    assert move(View(1, 0.05, 0, 0, window)) is None
+    assert move(view(1, 0.05, 0, window)) is None
     window.add(offer)
-    assert move(View(1, 0.1, 4, 0, window))[0] == 2
+    assert move(view(1, 0.1, 4, window))[0] == 2
     keep = np.asarray([True, True, False, False])
     bad = np.asarray([0.5, 0.5, 0.5, 0.5], np.float32)
     window.add(replace(offer, keep=keep, predicted=bad))
-    assert move(View(2, 0.2, 4, 0, window)) is None
+    assert move(view(2, 0.2, 4, window)) is None
     good = np.asarray([0.9, 0.9, 0.1, 0.1], np.float32)
     window.add(replace(offer, keep=keep, predicted=good))
-    assert move(View(2, 0.2, 3, 0, window)) is None  # window not full
-    assert move(View(2, 0.2, 4, 0, window))[0] == 3
+    assert move(view(2, 0.2, 3, window)) is None  # window not full
+    assert move(view(2, 0.2, 4, window))[0] == 3
     assert paper.next(2, [0.5, float("inf"), 1.0, 1.0], OWN) == Decision((3, "second pass"))
     assert paper.next(3, [0.9, 9.0, 1.0, 1.0], OWN) == Decision()  # no way back
 
 
 def test_paper_method_end_to_end() -> None:
     method = fs.methods.registry.build("paper", warmup=0.1, window=200, log_loss=0.65)
-    sieve = fs.Sieve(TableScorer(), method, total=4000, pool=100)
+    sieve = fs.Sieve(
+        scorer=TableScorer(), method=method, total=4000, options=fs.SieveOptions(pool=100)
+    )
     feed(sieve, make_batches(4000))
     assert [m["stage"] for m in sieve.moves] == [1, 2, 3]
     losses = (torch.cat([b["input_ids"][:, 0] for b in make_batches(400)]) / 100 + 0.01) ** 3 * 2
@@ -174,7 +184,9 @@ def test_records_have_the_threshold_and_the_audit() -> None:
     method = fs.methods.registry.build(
         "finesieve", predictor_bits=12, starts={2: 0.0, 3: 0.3}, audit=0.2, cost_ratio=0.2
     )
-    sieve = fs.Sieve(TableScorer(), method, total=3000, pool=200)
+    sieve = fs.Sieve(
+        scorer=TableScorer(), method=method, total=3000, options=fs.SieveOptions(pool=200)
+    )
     assert sieve.threshold is None
     events = []
     sieve._flow.listeners.append(events.append)
@@ -196,7 +208,7 @@ def collapse_run(method: fs.Method, lr: float) -> tuple[fs.Sieve, list[str]]:
     model = Bag(dropout=0.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     sieve = fs.Sieve(
-        fs.scores.Classification(model), method, total=24000, pool=100, group=2, batch_size=8
+        model, method, total=24000, options=fs.SieveOptions(pool=100, group=2, batch_size=8)
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -271,7 +283,12 @@ def test_the_sieve_follows_the_measured_cost_ratio_in_coarse_steps() -> None:
             return fs.Verdict(offer.size > 0.1)
 
     method = fs.Method("watching", fs.Open(), Watching(), fs.Fixed({2: 0.0}))
-    sieve = fs.Sieve(Slow(), method, total=4000, pool=200, clock=lambda: now[0])
+    sieve = fs.Sieve(
+        scorer=Slow(),
+        method=method,
+        total=4000,
+        options=fs.SieveOptions(pool=200, clock=lambda: now[0]),
+    )
     for batch in sieve(make_batches(4000)):
         now[0] += float(batch["attention_mask"].sum())
         sieve.loss(torch.zeros(len(batch["labels"]), requires_grad=True), batch)
@@ -294,7 +311,7 @@ class Rising(TableScorer):
 @pytest.mark.parametrize("audit", [0.3, 0.0])
 def test_collapse_is_noticed_in_stage_3_too_on_the_audited(audit: float) -> None:
     method = fs.methods.registry.build("paper", warmup=0.05, window=100, log_loss=9.0, audit=audit)
-    sieve = fs.Sieve(Rising(), method, total=20000, pool=100)
+    sieve = fs.Sieve(scorer=Rising(), method=method, total=20000, options=fs.SieveOptions(pool=100))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         feed(sieve, make_batches(20000))
@@ -304,7 +321,10 @@ def test_collapse_is_noticed_in_stage_3_too_on_the_audited(audit: float) -> None
 
 def test_without_a_scoring_pass_training_losses_teach_with_their_probability() -> None:
     gate = fs.PredictorGate(fs.SizeRegression(12), fs.ThresholdSampling(0.4, 0.1))
-    sieve = fs.Sieve(method=fs.Method("forward", gate, fs.Open(), fs.Fixed({3: 0.0})), pool=100)
+    sieve = fs.Sieve(
+        method=fs.Method("forward", gate, fs.Open(), fs.Fixed({3: 0.0})),
+        options=fs.SieveOptions(pool=100),
+    )
     feed(sieve, make_batches(8000))
     assert sieve.ledger.examples.scored == 0
     assert 0.3 < sieve.ledger.examples.yielded / 8000 < 0.5
@@ -329,7 +349,12 @@ def test_gates_open_again_when_survivors_turn_out_too_dear(dearer: float) -> Non
     method = fs.methods.registry.build(
         "finesieve", predictor_bits=14, patience=300, warmup=0.0, train=0.5
     )
-    sieve = fs.Sieve(Timed(), method, total=8000, pool=200, clock=lambda: now[0])
+    sieve = fs.Sieve(
+        scorer=Timed(),
+        method=method,
+        total=8000,
+        options=fs.SieveOptions(pool=200, clock=lambda: now[0]),
+    )
     for batch in sieve(make_batches(8000)):
         each = 1.0 if bool((batch["sieve_weights"] == 1).all()) else dearer
         now[0] += each * float(batch["attention_mask"].sum())
@@ -360,7 +385,12 @@ def test_scoring_is_measured_before_gates_may_open_again() -> None:
             return Scores(found.loss**2, found.loss**2)
 
     method = fs.methods.registry.build("finesieve", predictor_bits=14, warmup=0.0, train=0.3)
-    sieve = fs.Sieve(Timed(), method, total=20000, clock=lambda: now[0], group=2)
+    sieve = fs.Sieve(
+        scorer=Timed(),
+        method=method,
+        total=20000,
+        options=fs.SieveOptions(clock=lambda: now[0], group=2),
+    )
     for batch in sieve(make_batches(20000)):
         each = 1.0 if sieve.stage == 1 else 1.2
         now[0] += each * float(batch["attention_mask"].sum())
@@ -373,16 +403,15 @@ def test_scoring_is_measured_before_gates_may_open_again() -> None:
             break
     assert sieve.stage == 2
     assert sieve.costs == pytest.approx((0.4, 1.2), rel=0.06)
-    view = View(
+    over = view(  # when the patience is over
         2,
         0.5,
         1024,
-        0,
         sieve.window,
-        sieve.costs,  # when the patience is over
-        limits=GateLimits(backward=sieve.method.backward.limits()),
+        costs=sieve.costs,
+        limits=limits(backward=sieve.method.backward.limits()),
     )
-    price = sieve.method.stages.evidence(view)[2]
+    price = sieve.method.stages.evidence(over)[2]
     size = sieve.window.column("size")[-1024:]
     p = np.concatenate(
         [  # the gates decide on 256 at a time

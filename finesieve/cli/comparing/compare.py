@@ -169,9 +169,7 @@ class Folders:
         kept: records of an interrupted comparison in that folder.
     """
 
-    def __init__(
-        self, root: Path, data: Prepared, quiet: bool, kept: Sequence[Record] = ()
-    ) -> None:
+    def __init__(self, root: Path, data: Prepared, quiet: bool, kept: Sequence[Record]) -> None:
         self.root, self._data, self._quiet, self._kept = root, data, quiet, kept
         self._records: dict[Job, Record] = {}
         self._tries: dict[Job, list[Path]] = {}

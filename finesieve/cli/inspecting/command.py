@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from finesieve.cli.data.labels import UNLABELLED
+from finesieve.cli import shared
 
 
 def add_commands(commands: Any) -> None:
@@ -30,21 +30,12 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="leave the model as it is and fit heads to its features: much faster",
     )
-    look.add_argument("--text", metavar="COLUMN", help="text column (found by usual names)")
-    look.add_argument("--text-pair", metavar="COLUMN", help="second text, for pairs")
-    look.add_argument("--label", metavar="COLUMN", help="label column (found by usual names)")
-    look.add_argument(
-        "--unlabelled",
-        choices=UNLABELLED,
-        default="refuse",
-        help="as in `finesieve train` (default: %(default)s)",
-    )
-    look.add_argument("--max-length", type=int, default=128, help="tokens (default: %(default)s)")
+    shared.add_columns(look)
+    shared.add_length(look)
     look.add_argument("--folds", type=int, default=5, help="default: %(default)s")
-    look.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    look.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
-    look.add_argument("--threads", type=int, metavar="N", help="CPU threads of PyTorch")
-    look.add_argument("--quiet", action="store_true", help="no progress")
+    shared.add_seed(look)
+    shared.add_device(look)
+    shared.add_quiet(look)
     clean = commands.add_parser(
         "clean",
         help="write the data without the rows that a person confirmed as wrong",

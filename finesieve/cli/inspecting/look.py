@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from finesieve.cli.config import Config
+from finesieve.cli.config import Config, config_of
 from finesieve.cli.data.columns import has_label
 from finesieve.cli.data.streaming import lean_rows
 from finesieve.cli.data.table import Table, label_names, table_of
@@ -21,7 +21,8 @@ from finesieve.cli.training.prepare import Prepared
 from finesieve.cli.training.runfiles import EXAMPLES
 from finesieve.cli.training.train import train
 from finesieve.errors import ConfigError
-from finesieve.insight.insights import Data, Insights
+from finesieve.insight.data import Data
+from finesieve.insight.insights import Insights
 from finesieve.insight.inspecting import FEWEST, look
 from finesieve.insight.visits import Visits
 
@@ -61,18 +62,7 @@ def inspect_source(args: argparse.Namespace) -> Insights:
         return look(None, None, data, seed=args.seed, tell=tell)
     trains = not args.no_train and labelled and len(data) >= FEWEST and len(data.names) > 1
     if trains:
-        config = Config(
-            train=args.train,
-            model=args.model,
-            text=args.text,
-            text_pair=args.text_pair,
-            label=args.label,
-            unlabelled=args.unlabelled,
-            max_length=args.max_length,
-            seed=args.seed,
-            device=args.device,
-            threads=args.threads,
-        )
+        config = config_of(args)
         prepared, visits = _prepared(table, config), Visits(len(data))
         train(config, str(folder / "run"), data=prepared, quiet=args.quiet, visits=visits)
         found = look(
@@ -90,7 +80,7 @@ def inspect_source(args: argparse.Namespace) -> Insights:
     else:
         tokenizer = load_tokenizer(args.model)
         model = load_model(args.model, list(range(max(2, len(data.names)))), args.seed)
-        check_length(tokenizer, model, args.max_length)
+        check_length(model, args.max_length)
         found = look(
             model.to(pick_device(args.device)),
             tokenizer,

@@ -241,8 +241,8 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def check_length(tokenizer: Any, model: nn.Module, max_length: int) -> None:
-    """`DataError` if the model has no positions for this many tokens."""
+def check_length(model: nn.Module, max_length: int) -> None:
+    """Raises `DataError` if the model has no positions for this many tokens."""
     most = getattr(model.config, "max_position_embeddings", None)
     for name, module in model.named_modules():
         # RoBERTa and its kin count positions from behind the padding's.

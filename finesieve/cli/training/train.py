@@ -94,7 +94,7 @@ class Run:
             )
         self.clock = time.process_time if config.clock == "processor" else time.perf_counter
         model = self._load(config.seed)
-        check_length(data.tokenizer, model, config.max_length)
+        check_length(model, config.max_length)
         if getattr(model.config, "pad_token_id", None) is None:
             model.config.pad_token_id = data.tokenizer.pad_token_id
         self.model = model.to(self.device)

@@ -2,11 +2,6 @@
 
 Only Lightning's public hooks are used. Evaluation is never filtered. Fabric needs nothing from
 here: its loop is the user's own, see `docs/how-to/lightning.md`.
-
-Lightning reads a loader without a length one batch ahead, to know the last batch of an epoch
-when it has it (the optimizer steps then, and evaluation follows). No length that could be given
-would be right, so the look-ahead stays, and this module keeps what was yielded until it is trained
-on: it goes into the checkpoint, and the schedule follows the batch trained on, not the one ahead.
 """
 
 from __future__ import annotations
@@ -14,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,10 +26,11 @@ except ImportError as error:
 
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
-from finesieve.integrations.common import Driven, check_method, examples, sized
+from finesieve.integrations.common import Driven, Handle, check_method, examples, sized
 from finesieve.integrations.lightning.checks import check, check_sampler, not_wrapped
-from finesieve.integrations.lightning.order import generator_of, repeated, samplers
+from finesieve.integrations.lightning.order import generator_of
 from finesieve.integrations.lightning.prepared import Prepared
+from finesieve.integrations.lightning.stream import Stream
 from finesieve.integrations.lightning.watch import LossWatch
 from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
@@ -44,15 +39,13 @@ from finesieve.scoring import heads
 from finesieve.scoring.scorers import SIZE_ALONE, PerExample, SizeFunction, Task, check_losses
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
-from finesieve.sieve.record import Record
 from finesieve.sieve.sieve import Sieve
-from finesieve.sieve.table import Table
 
 __all__ = ["SieveCallback"]
 LossFunction = Callable[[nn.Module, Any], Tensor]
 
 
-class SieveCallback(Callback):
+class SieveCallback(Handle, Callback):
     """Filter what a Lightning module trains on.
 
         module.sieved = SieveCallback(head=heads.SingleLabel())
@@ -112,12 +105,8 @@ class SieveCallback(Callback):
 
     def _begin(self) -> None:
         self.sieve = None
-        self._pass: Iterator[Any] | None = None
-        # Yielded and not trained on yet, with the progress that each brings.
-        self._out: deque[tuple[Any, float]] = deque()
-        self._progress = 0.0
+        self._stream = Stream()
         self._watch = LossWatch()
-        self._order: Tensor | None = None  # random state with which the pass began
         self._saved: Mapping[str, Any] | None = None
 
     # ---- for the user's script
@@ -147,15 +136,6 @@ class SieveCallback(Callback):
             stacklevel=2,
         )
         return self.loss(losses, batch, sizes)
-
-    def figures(self) -> dict[str, float]:
-        """As `Sieve.figures`; empty before the first batch."""
-        return {} if self.sieve is None else self.sieve.figures()
-
-    @property
-    def insights(self) -> Table:
-        """As `Sieve.insights`; empty before the first batch."""
-        return Record().table() if self.sieve is None else self.sieve.insights
 
     def detach(self) -> None:
         """Filter no more, and leave the trainer: from the next pass on batches come as the loader
@@ -194,7 +174,7 @@ class SieveCallback(Callback):
         self._asked()
         if self._total() is None:
             raise ConfigError("progress needs the stream's length: give SieveCallback(total=...)")
-        return self._progress
+        return self._stream.progress
 
     def schedule(self, scheduler: Any, steps: int | None = None) -> dict[str, Any]:
         """For `configure_optimizers` to return: the scheduler, stepped with the optimizer.
@@ -239,18 +219,16 @@ class SieveCallback(Callback):
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Notes how far the stream is with this batch (a hook of Lightning's)."""
-        if self._out:
-            self._progress = self._out[0][1]
+        self._stream.begin_step()
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Checks the step that was made, and logs (a hook of Lightning's)."""
-        if self._out:
-            self._out.popleft()  # before a checkpoint is saved: those callbacks come last
-            if self._wants_losses:
-                parts, automatic = trainer.accumulate_grad_batches, pl_module.automatic_optimization
-                self._watch.end(outputs, parts, automatic)
+        # Before a checkpoint is saved: those callbacks come last.
+        if self._stream.end_step() and self._wants_losses:
+            parts, automatic = trainer.accumulate_grad_batches, pl_module.automatic_optimization
+            self._watch.end(outputs, parts, automatic)
         # Told every time they would cost a millisecond a batch, and Lightning writes few of them.
         # It counts this step or the next, by whether batches are accumulated.
         every, step = trainer.log_every_n_steps, trainer.global_step
@@ -266,7 +244,7 @@ class SieveCallback(Callback):
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Ends the pass under way and so the loader's workers (a hook of Lightning's)."""
-        self._pass = None  # ends the loader's workers
+        self._stream.close()
         if self.sieve is not None:
             self.sieve.finish()
 
@@ -274,10 +252,10 @@ class SieveCallback(Callback):
         """Of all ranks, since one of them writes the checkpoint; called on all of them."""
         if self.sieve is None:
             return {}
-        order = self._order
+        order = self._stream.order
         if order is None:
             order = generator_of(self._loader).get_state()
-        own = {"sieve": self.sieve.state_dict([batch for batch, _ in self._out]), "order": order}
+        own = {"sieve": self.sieve.state_dict(self._stream.ahead), "order": order}
         states = [own]
         if self._trainer.world_size > 1:
             states = [own] * self._trainer.world_size
@@ -355,7 +333,7 @@ class SieveCallback(Callback):
                 )
             own = ranks[trainer.global_rank]
             sieve.load_state_dict(own["sieve"], trainer.strategy.root_device)
-            self._order = own["order"]
+            self._stream.order = own["order"]
         return sieve
 
     def batches(self, loader: Any) -> Iterator[Any]:
@@ -365,37 +343,9 @@ class SieveCallback(Callback):
         if self.sieve is None:
             check_sampler(self._trainer, loader)
             self.sieve = self._built()
-        left = list(self._out)  # of an epoch that was cut short; its pass goes on
-        for batch, _ in left:
-            yield copy.copy(batch)
-        while True:
-            fresh, empty = self._pass is None, True
-            if fresh and not left:
-                if self.sieve.passes >= (self._passes() or math.inf):
-                    return  # resumed at the very end: Lightning looks a batch ahead all the same
-                self._pass = self._one_pass(self.sieve, loader)
-            for batch in self._pass or ():
-                empty = False
-                progress = self.sieve.progress if self._total() else 0.0
-                self._out.append((batch, progress))
-                yield copy.copy(batch)  # the step may take it apart
-            counted = isinstance(self._trainer.limit_train_batches, int)
-            if not counted or (fresh and empty and not left):
-                self._pass = None
-                return
-            self._pass, left = None, []
-
-    def _one_pass(self, sieve: Sieve, loader: Any) -> Iterator[Any]:
-        for part in (loader, *samplers(loader)):
-            if hasattr(part, "set_epoch"):
-                part.set_epoch(sieve.passes)
-        generator, resumed = generator_of(loader), self._order
-        if resumed is None:
-            self._order = generator.get_state()
-            yield from sieve(loader)
-        else:
-            yield from sieve(repeated(loader, generator, resumed))
-        self._order = None
+        counted = isinstance(self._trainer.limit_train_batches, int)
+        most, follows = self._passes() or math.inf, bool(self._total())
+        yield from self._stream.epoch(self.sieve, loader, most, counted, follows)
 
 
 def attach(trainer: Any, method: Recipe | Method | str | None = None, **options: Any) -> Any:

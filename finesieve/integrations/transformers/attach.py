@@ -55,9 +55,7 @@ from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.scorers import SIZE_ALONE, Scorer, SizeFunction
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
-from finesieve.sieve.record import Record
 from finesieve.sieve.sieve import Sieve
-from finesieve.sieve.table import Table
 
 __all__ = ["Attached", "attach", "head_of"]
 HOOKS = (
@@ -122,8 +120,8 @@ def attach(
     return attached
 
 
-class Attached:
-    """What `attach` returns. sieve: of the training under way or done last; `None` before."""
+class Attached(hosts.Handle):
+    """What `attach` returns; its `sieve` is that of the training under way or done last."""
 
     def __init__(
         self,
@@ -330,16 +328,6 @@ class Attached:
             self._loss.scale.check()
 
     # ---- parts
-
-    def figures(self) -> dict[str, float]:
-        """Stage; shares trained on and scored of what was drawn; savings in training cost."""
-        assert self.sieve is not None
-        return self.sieve.figures()
-
-    @property
-    def insights(self) -> Table:
-        """What this run showed of each example: see `Sieve.insights`. Empty before training."""
-        return Record().table() if self.sieve is None else self.sieve.insights
 
     def detach(self) -> None:
         """Give the trainer back as it was: its own methods, without the sieve's callback."""

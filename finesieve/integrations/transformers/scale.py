@@ -19,7 +19,9 @@ from finesieve.integrations.common import Most
 from finesieve.scoring import heads
 
 _ROUNDING = 2e-5  # relative, of a loss that is computed in float32
-_NOTHING = 2e-6  # a difference that is rounding, however small the loss
+# A difference that is rounding, however small the loss: it is a difference of numbers as large as
+# logits, and of 100 two kernels may make twice 1e-5.
+_NOTHING = 2e-5
 
 
 class LossScale:

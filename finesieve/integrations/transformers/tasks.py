@@ -19,7 +19,7 @@ from finesieve.scoring.task_of import decoder_needs_targets, head_of
 __all__ = ["TokensPerExample", "decoder_needs_targets", "find_head", "head_of", "scorer_of"]
 
 LossFunction = Callable[[nn.Module, Any], Tensor]
-_MOVED = 1.25  # ratio of averages that is more than chance, of some hundred texts
+_WINDOW, _MOVED = 256, 1.25  # ratio of averages of so many texts that is more than chance
 
 
 def find_head(trainer: Any, given: heads.Head | None, sft: bool) -> heads.Head:
@@ -89,11 +89,16 @@ class TokensPerExample:
     this number as `per`, the mean over examples is the trainer's objective. Taken over all
     examples drawn while the gates are open, `least` at the least; then it stays as it is, so that
     the sizes of examples can be compared. Where texts grow longer or shorter in the course of the
-    data (a curriculum), so that the latest `window` examples have another average by a quarter or
+    data (a curriculum), so that the latest 256 examples have another average by a quarter or
     more, it becomes theirs: the trainer's mean is over the tokens of the batch at hand.
 
-    all_labels: the trainer divides by all labels of a text, also the first, which is no target.
-    aligned: the labels are about the text's own tokens, and not another text's (a decoder's).
+    Args:
+        head: its `per` is set.
+        all_labels: whether the trainer divides by all labels of a text, also by the first, which is
+            no target.
+        aligned: whether the labels are about the text's own tokens, and not about another text's (a
+            decoder's).
+        least: examples that are counted at least.
     """
 
     def __init__(
@@ -102,9 +107,8 @@ class TokensPerExample:
         all_labels: bool = False,
         aligned: bool = False,
         least: int = 1024,
-        window: int = 256,
     ) -> None:
-        self.head, self._aligned, self._least, self._window = head, aligned, least, window
+        self.head, self._aligned, self._least = head, aligned, least
         self._count = (heads.Tokens() if all_labels else head).count
         self._tokens, self._examples = 0, 0
         self._latest = [0, 0]  # tokens and examples, since the average was looked at
@@ -130,7 +134,7 @@ class TokensPerExample:
             self._set()
             return
         self._latest = [self._latest[0] + tokens, self._latest[1] + len(labels)]
-        if self._latest[1] >= self._window:
+        if self._latest[1] >= _WINDOW:
             ratio = max(1, self._latest[0]) / self._latest[1] / (self.head.per or 1.0)
             if not 1.0 / _MOVED <= ratio <= _MOVED:
                 self._tokens, self._examples = self._latest

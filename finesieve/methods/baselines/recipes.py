@@ -30,11 +30,11 @@ class Paper(Recipe):
         window: scored examples over which the log-loss is taken.
     """
 
-    warmup: float = 0.05
-    log_loss: float = 0.6
-    history: int = 128
-    audit: float = 0.02
-    vocabulary: int = 32768
+    warmup: float = default_of(ouyang.Paper, "warmup")
+    log_loss: float = default_of(ouyang.Paper, "log_loss")
+    history: int = default_of(ouyang.LossThreshold, "window")
+    audit: float = default_of(PredictorGate, "audit")
+    vocabulary: int = default_of(NaiveBayes, "vocabulary")
     window: int = default_of(ouyang.Paper, "window")
 
     def build(self, seed: int = 0) -> Method:
@@ -62,11 +62,11 @@ class Authors(Recipe):
         warmup, log_loss, history, vocabulary, window: as in `Paper`.
     """
 
-    warmup: float = 0.05
-    log_loss: float = 0.6
-    history: int = 128
-    vocabulary: int = 32768
-    window: int = default_of(ouyang.Paper, "window")
+    warmup: float = Paper.warmup
+    log_loss: float = Paper.log_loss
+    history: int = Paper.history
+    vocabulary: int = Paper.vocabulary
+    window: int = Paper.window
 
     def build(self, seed: int = 0) -> Method:
         """Returns the method `authors`."""
@@ -111,8 +111,8 @@ class SelectiveBackprop(Recipe):
         warmup: share of the stream before the gate closes, in [0, 1].
     """
 
-    beta: float = 2.0
-    window: int = 1024
+    beta: float = default_of(loss_rules.SelectiveBackprop, "beta")
+    window: int = default_of(loss_rules.SelectiveBackprop, "window")
     warmup: float = 0.02
 
     def build(self, seed: int = 0) -> Method:
@@ -152,7 +152,7 @@ class LossSampling(Recipe):
     """
 
     train: float = 0.3
-    floor: float = 0.05
+    floor: float = default_of(loss_rules.LossSampling, "floor")
     warmup: float = 0.05
 
     def build(self, seed: int = 0) -> Method:
@@ -171,8 +171,8 @@ class InfoBatch(Recipe):
         until: share of the stream from which on everything is trained on again.
     """
 
-    share: float = 0.5
-    until: float = 0.875
+    share: float = default_of(infobatch.InfoBatch, "share")
+    until: float = default_of(infobatch.Annealed, "until")
 
     def build(self, seed: int = 0) -> Method:
         """Returns the method `infobatch`."""
@@ -193,7 +193,7 @@ class RhoLoss(Recipe):
         warmup: share of the stream before the gate closes, in [0, 1].
     """
 
-    train: float = 0.3
+    train: float = default_of(rho_loss.Reducible, "share")
     holdout: float = 0.2
     warmup: float = 0.05
 

@@ -124,7 +124,7 @@ class Run:
             self.stream = FilteredLoader(
                 accelerator,
                 loader,
-                fs.scores.Classification(net),
+                net,
                 method,
                 epochs=epochs,
                 **(options or OPTIONS),

@@ -74,12 +74,11 @@ def test_a_prepared_schedule_that_nobody_drives_is_noticed_once() -> None:
     model, optimizer, loader, decay = accelerator.prepare(
         model, optimizer, DataLoader(rows(80), 8, collate_fn=collate), decay
     )
-    scorer = fs.scores.Classification(model)
-    stream = FilteredLoader(accelerator, loader, scorer, closed(starts={}), epochs=2)
+    stream = FilteredLoader(accelerator, loader, model, closed(starts={}), epochs=2)
     with pytest.warns(fs.errors.FinesieveWarning, match=r"decay = stream\.schedule\(decay\)"):
         next(iter(stream))
     next(iter(stream))  # once is enough; warnings are errors in the tests
-    stream = FilteredLoader(accelerator, loader, scorer, closed(starts={}), epochs=2)
+    stream = FilteredLoader(accelerator, loader, model, closed(starts={}), epochs=2)
     stream.schedule(decay)
     next(iter(stream))
     next(iter(FilteredLoader(accelerator, loader, method="full")))
@@ -297,6 +296,16 @@ def test_lengths() -> None:
     assert stream.sieve.progress == 1.0
 
 
+def test_a_scorer_in_the_models_place_is_the_old_way() -> None:
+    accelerator = fresh()
+    loader = accelerator.prepare(DataLoader(rows(20), 8, collate_fn=collate))
+    scorer = TableScorer()
+    with pytest.warns(DeprecationWarning, match=r"use .*scorer=scorer"):
+        stream = FilteredLoader(accelerator, loader, scorer, closed(starts={2: 0.0}))
+    assert sum(len(batch["labels"]) for batch in stream) < 20
+    assert sum(scorer.calls) == 20
+
+
 class Inside(nn.Module):
     """A model with DistributedDataParallel where no unwrapping finds it."""
 
@@ -309,7 +318,7 @@ def test_what_cannot_be_served_is_refused_at_once(monkeypatch: pytest.MonkeyPatc
     accelerator = fresh()
     bare = DataLoader(rows(20), 8, collate_fn=collate)
     loader = accelerator.prepare(bare)
-    model = fs.scores.Classification(Bag())
+    model = Bag()
     with pytest.raises(fs.ConfigError, match=r"a Bag; expected an accelerate\.Accelerator"):
         FilteredLoader(Bag(), loader, model)
     with pytest.raises(fs.ConfigError, match=r"a DataLoader; expected .*accelerator\.prepare"):
@@ -327,12 +336,12 @@ def test_what_cannot_be_served_is_refused_at_once(monkeypatch: pytest.MonkeyPatc
     fake = object.__new__(nn.parallel.DistributedDataParallel)  # needs no process group so
     nn.Module.__init__(fake)
     fake.module = Bag()
-    FilteredLoader(accelerator, loader, fs.scores.Classification(fake))
+    FilteredLoader(accelerator, loader, fake)
     compiled = nn.Module()
     compiled._orig_mod = fake
-    FilteredLoader(accelerator, loader, fs.scores.Classification(compiled))
+    FilteredLoader(accelerator, loader, compiled)
     with pytest.raises(fs.ConfigError, match="has DistributedDataParallel inside"):
-        FilteredLoader(accelerator, loader, fs.scores.Classification(Inside(fake)))
+        FilteredLoader(accelerator, loader, Inside(fake))
     for kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "XLA"):
         with monkeypatch.context() as patch:
             patch.setattr(type(accelerator), "distributed_type", kind)

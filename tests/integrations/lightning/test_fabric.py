@@ -26,8 +26,8 @@ def fabric_run(folder: Path, stop: int | None, ckpt: bool = False, **more: Any) 
     bag = Bag(dropout=0.0)
     model, optimizer = fabric.setup(bag, torch.optim.AdamW(bag.parameters(), 0.01))
     data = fabric.setup_dataloaders(loader())
-    scorer = fs.scores.Classification(model.module, autocast=fabric.autocast)
-    sieve = fs.Sieve(scorer, closed(), total=2 * N, pool=48, group=2)
+    options = fs.SieveOptions(pool=48, group=2, autocast=fabric.autocast)
+    sieve = fs.Sieve(model.module, closed(), total=2 * N, options=options)
     state = {"model": model, "optimizer": optimizer, "sieve": sieve}
     if ckpt:
         fabric.load(folder / "state.ckpt", state)
@@ -70,8 +70,9 @@ def test_off_or_never_closing_is_the_plain_loop_to_the_bit(method: str) -> None:
         bag = Bag(dropout=0.2)
         model, optimizer = fabric.setup(bag, torch.optim.AdamW(bag.parameters(), 0.01))
         data = fabric.setup_dataloaders(loader())
-        scorer = fs.scores.Classification(model.module, autocast=fabric.autocast)
-        sieve = fs.Sieve(scorer, never() if method == "open" else method, total=N)
+        options = fs.SieveOptions(autocast=fabric.autocast)
+        chosen = never() if method == "open" else method
+        sieve = fs.Sieve(model.module, chosen, total=N, options=options)
         for batch in sieve(data) if sieved else data:
             bare = fs.inputs(batch)
             logits = model(bare["input_ids"], bare["attention_mask"])

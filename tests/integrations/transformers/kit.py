@@ -16,8 +16,22 @@ from transformers import (
     TrainingArguments,
 )
 
-import finesieve as fs
-from finesieve import methods
+from tests.tiny import OPTIONS, closed, same
+
+__all__ = [
+    "COMMON",
+    "OPTIONS",
+    "TRL",
+    "Data",
+    "closed",
+    "collate",
+    "model",
+    "same",
+    "squared",
+    "texts",
+    "trainer",
+    "weights",
+]
 
 SMALL = {
     "vocab_size": 60,
@@ -27,6 +41,18 @@ SMALL = {
     "intermediate_size": 16,
     "max_position_embeddings": 40,
 }
+# Of every host's training arguments here; and what TRL's need besides.
+COMMON: dict[str, Any] = {
+    "per_device_train_batch_size": 8,
+    "num_train_epochs": 2,
+    "learning_rate": 3e-3,
+    "gradient_accumulation_steps": 2,
+    "report_to": [],
+    "disable_tqdm": True,
+    "logging_steps": 5,
+    "use_cpu": True,
+}
+TRL = {**COMMON, "bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}
 
 
 @functools.cache
@@ -86,15 +112,8 @@ def model(classes: int = 2, seed: int = 0, **more: Any) -> BertForSequenceClassi
 
 def trainer(folder: Path, net: nn.Module | None = None, data: Any = None, **args: Any) -> Trainer:
     options: dict[str, Any] = {
-        "per_device_train_batch_size": 8,
-        "num_train_epochs": 2,
-        "learning_rate": 3e-3,
-        "gradient_accumulation_steps": 2,
+        **COMMON,
         "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "logging_steps": 5,
-        "use_cpu": True,
         "warmup_steps": 3,
         "remove_unused_columns": False,
         **args,
@@ -110,24 +129,8 @@ def trainer(folder: Path, net: nn.Module | None = None, data: Any = None, **args
     )
 
 
-def closed(**settings: Any) -> fs.Method:
-    """Ours, with gates that close early and by hand; the clock decides nothing."""
-    return methods.registry.build(
-        "finesieve",
-        0,
-        **{"train": 0.3, "score": 0.6, "starts": {2: 0.15, 3: 0.4}, "cost_ratio": 0.2, **settings},
-    )
-
-
-OPTIONS = {"pool": 32, "group": 2}
-
-
 def weights(host: Trainer) -> list[Tensor]:
     return [p.detach().clone() for p in host.model.parameters()]
-
-
-def same(a: list[Tensor], b: list[Tensor]) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def squared(net: nn.Module, batch: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""The Trainer with a sieve attached: off it changes nothing, on it filters, resumes, logs."""
+"""The Trainer with a sieve attached: off it changes nothing, on it filters and logs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import finesieve as fs
 from finesieve import methods
@@ -19,14 +18,10 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from transformers import (  # noqa: E402
-    BertConfig,
-    BertForSequenceClassification,
     Trainer,
     TrainerCallback,
-    TrainingArguments,
 )
 
-from benchmarks.tasks import renamed  # noqa: E402
 from finesieve.batches.carry import WEIGHTS  # noqa: E402
 from finesieve.costs import watch  # noqa: E402
 from finesieve.costs.timer import ProgramTimer  # noqa: E402
@@ -34,11 +29,7 @@ from finesieve.integrations import common as hosts  # noqa: E402
 from finesieve.integrations.transformers import attach as hf  # noqa: E402
 from tests.integrations.transformers.kit import (  # noqa: E402
     OPTIONS,
-    SMALL,
-    Data,
     closed,
-    collate,
-    model,
     same,
     trainer,
     weights,
@@ -86,7 +77,9 @@ def test_gates_that_never_close_train_like_the_host(tmp_path: Path, schedule: st
     kind, before = type(sieved), dict(vars(Trainer))
     attached = hf.attach(sieved, closed(starts={}))
     assert (type(sieved), dict(vars(Trainer))) == (kind, before)
+    assert attached.figures() == {}  # nothing is known before training
     sieved.train()
+    assert attached.figures()["sieve_trained"] == 1.0
     assert attached.sieve is not None
     assert attached.sieve.stage == 1
     assert same(weights(plain), weights(sieved))
@@ -168,89 +161,6 @@ def test_every_optimizer_step_has_all_its_accumulated_batches(tmp_path: Path) ->
     assert 0 < len(fillers) < 8
 
 
-class Ends(TrainerCallback):
-    """The steps with which passes ended."""
-
-    def __init__(self) -> None:
-        self.steps: list[str] = []
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
-        self.steps.append(str(state.global_step))
-
-
-@pytest.mark.parametrize("more", [{}, {"max_steps": 14}])
-def test_resuming_from_the_last_step_of_a_pass(tmp_path: Path, more: dict[str, Any]) -> None:
-    """Nothing is left of that pass: the next one follows."""
-    ends = Ends()
-    more = {"save_strategy": "steps", "save_steps": 1, "gradient_accumulation_steps": 1, **more}
-    more["data"] = Data(120)
-    method = closed() if "max_steps" not in more else methods.registry.build("random", 0, share=0.5)
-    whole = trainer(tmp_path, callbacks=[ends], **more)
-    hf.attach(whole, method, **OPTIONS)
-    whole.train()
-    again = trainer(tmp_path, model(seed=9), **more)
-    attached = hf.attach(again, method, **OPTIONS)
-    again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{ends.steps[0]}"))
-    assert attached.sieve is not None
-    assert attached.sieve.passes >= 1
-    assert again.state.global_step == whole.state.global_step
-    assert same(weights(whole), weights(again))
-
-
-@pytest.mark.parametrize("at", ["4", "14"])
-def test_resuming_ends_at_the_same_weights(tmp_path: Path, at: str) -> None:
-    """From the first pass and from the second; the trainer miscounts the passes."""
-    more = {"save_strategy": "steps", "save_steps": 2}
-    whole = trainer(tmp_path / "a", **more)
-    hf.attach(whole, closed(), **OPTIONS)
-    whole.train()
-    again = trainer(tmp_path / "a", model(seed=9), **more)
-    attached = hf.attach(again, closed(), **OPTIONS)
-    again.train(resume_from_checkpoint=str(tmp_path / "a" / f"checkpoint-{at}"))
-    assert same(weights(whole), weights(again))
-    assert whole.state.global_step == again.state.global_step
-    assert attached.sieve is not None
-    assert attached.sieve.passes == 2
-    assert (tmp_path / "a" / f"checkpoint-{whole.state.global_step}").exists()
-    (tmp_path / "a" / "checkpoint-4" / "finesieve-rank0.pt").unlink()
-    bare = trainer(tmp_path / "a", **more)
-    hf.attach(bare, closed(), **OPTIONS)
-    with pytest.raises(fs.StateError, match="saved without a sieve"):
-        bare.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-4"))
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        renamed(train_sampling_strategy="group_by_length"),
-        {"accelerator_config": {"use_seedable_sampler": False}},
-    ],
-)
-def test_resuming_a_pass_whose_order_is_drawn_when_it_begins(
-    tmp_path: Path, args: dict[str, Any]
-) -> None:
-    more = {"save_strategy": "steps", "save_steps": 2, "data": Data(160), **args}
-    whole = trainer(tmp_path, **more)
-    hf.attach(whole, closed(), **OPTIONS)
-    whole.train()
-    for at in (2, 12):
-        again = trainer(tmp_path, model(seed=9), **more)
-        hf.attach(again, closed(), **OPTIONS)
-        again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{at}"))
-        assert same(weights(whole), weights(again))
-
-
-@pytest.mark.parametrize("at", [4, 30])
-def test_switched_off_it_resumes_as_the_host(tmp_path: Path, at: int) -> None:
-    more = {"save_strategy": "steps", "save_steps": 2}
-    trainer(tmp_path, **more).train()
-    plain, sieved = (trainer(tmp_path, model(seed=9), **more) for _ in range(2))
-    hf.attach(sieved, "full")
-    for host in (plain, sieved):
-        host.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{at}"))
-    assert same(weights(plain), weights(sieved))
-
-
 def test_the_pace_counts_every_example_drawn(tmp_path: Path) -> None:
     """Also of a resumed run, which draws the rest."""
     more = {"save_strategy": "steps", "save_steps": 5}
@@ -283,22 +193,6 @@ def test_max_steps_are_made(tmp_path: Path) -> None:
     assert attached.sieve is not None
     assert attached.sieve.passes >= 3
     assert watch.rates[-1] == 0.0  # the trainer's own schedule
-
-
-def test_training_again_starts_anew(tmp_path: Path) -> None:
-    """Also where the method was given as an object, whose gates learn."""
-    host = trainer(tmp_path, num_train_epochs=1, learning_rate=0.0)
-    method = closed()
-    attached = hf.attach(host, method, **OPTIONS)
-    made = []
-    for _ in range(2):
-        host.train()
-        assert attached.sieve is not None
-        made.append((attached.sieve, attached.sieve.ledger.examples, host.state.global_step))
-    assert made[0][0] is not made[1][0]
-    assert made[0][1:] == made[1][1:]
-    before, after = closed().forward.state_dict(), method.forward.state_dict()
-    assert str(before["predictor"]) == str(after["predictor"])  # it has learned nothing
 
 
 def test_what_the_last_step_is_evaluated_and_saved_for(tmp_path: Path) -> None:
@@ -378,109 +272,6 @@ def test_evaluation_is_no_training_time(
     spent = attached.sieve.ledger.seconds["train"]
     made = parts * host.state.global_step
     assert made - 2 * parts <= spent <= made
-
-
-@pytest.mark.parametrize(("parts", "said"), [(1, r"3\.00"), (4, r"3\.00")])
-def test_a_loss_of_the_models_own_is_noticed(tmp_path: Path, parts: int, said: str) -> None:
-    """Class weights in the model's forward, say: gates would go by another loss."""
-
-    class WeighingForSequenceClassification(BertForSequenceClassification):
-        def forward(self, *given: Any, **named: Any) -> Any:
-            named.pop("num_items_in_batch", None)  # transformers 4 gives it for the `**named` here
-            out = super().forward(*given, **named)
-            if out.loss is not None:
-                out.loss = 3.0 * out.loss
-            return out
-
-    torch.manual_seed(0)
-    net = WeighingForSequenceClassification(BertConfig(**SMALL))
-    host = trainer(tmp_path, net, gradient_accumulation_steps=parts)
-    hf.attach(host, closed(), **OPTIONS)
-    with pytest.raises(fs.ConfigError, match=f"loss is {said} times that of SingleLabel"):
-        host.train()
-
-
-class Weighing(Trainer):
-    """Class weights as people write them."""
-
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        labels = inputs.pop("labels")
-        outputs = model(**inputs)
-        each = F.cross_entropy(outputs.logits, labels, reduction="none")
-        loss = (each * CLASS_WEIGHTS[labels]).mean()
-        return (loss, outputs) if return_outputs else loss
-
-
-CLASS_WEIGHTS = torch.tensor([1.0, 3.0])
-
-
-def test_a_head_that_is_given_is_trained_on_throughout(tmp_path: Path) -> None:
-    """Class weights in the head: with gates open the loss is what a trainer of one's own has, and
-    its function for the loss of a batch is replaced."""
-    args: dict[str, Any] = {
-        "per_device_train_batch_size": 8,
-        "num_train_epochs": 1,
-        "learning_rate": 3e-3,
-        "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "remove_unused_columns": False,
-        "lr_scheduler_type": "constant",
-    }
-    own = Weighing(
-        model(),
-        TrainingArguments(str(tmp_path), **args),
-        data_collator=collate,
-        train_dataset=Data(304),
-    )
-    own.train()
-    weighing = fs.heads.SingleLabel(class_weights=CLASS_WEIGHTS)
-    for start, more in (
-        (closed(starts={}), {}),
-        (closed(starts={}), {"compute_loss_func": lambda *given, **named: None}),
-    ):
-        host = Trainer(
-            model(),
-            TrainingArguments(str(tmp_path), **args),
-            data_collator=collate,
-            train_dataset=Data(304),
-            **more,
-        )
-        hf.attach(host, start, head=weighing)
-        host.train()
-        for a, b in zip(weights(own), weights(host), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-    host = Trainer(
-        model(),
-        TrainingArguments(str(tmp_path), **args),
-        data_collator=collate,
-        train_dataset=Data(304),
-    )
-    attached = hf.attach(host, closed(), head=weighing, **OPTIONS)
-    host.train()
-    assert attached.sieve is not None
-    assert attached.sieve.stage == 3
-
-
-@pytest.mark.parametrize("share", [0.3, 0.4])
-def test_a_random_subset_trains_on_the_head_that_is_given(tmp_path: Path, share: float) -> None:
-    """However its weights, which are all alike, come out in floating point."""
-    ends = []
-    for head in (fs.heads.SingleLabel(class_weights=torch.tensor([1.0, 30.0])), None):
-        host = trainer(tmp_path, lr_scheduler_type="constant", gradient_accumulation_steps=1)
-        method = methods.registry.build("random", 0, share=share)
-        attached = hf.attach(host, method, head=head, **OPTIONS)
-        host.train()
-        assert attached.sieve is not None
-        # From a few steps on, all are said to be of the class of the heavy weight.
-        batch = collate(Data(300).rows)
-        del batch["labels"]
-        with torch.no_grad():
-            ends.append(float((host.model(**batch).logits.argmax(-1) == 1).float().mean()))
-    assert ends[0] > ends[1] + 0.2
 
 
 def test_a_schedule_made_before_training(tmp_path: Path) -> None:

@@ -31,7 +31,6 @@ from transformers import (  # noqa: E402
 )
 
 from finesieve.integrations.transformers import attach as hf  # noqa: E402
-from finesieve.scoring.scorers import Classification  # noqa: E402
 
 
 def adapted(name: str, seed: int = 0, frozen: int = 0) -> Any:
@@ -238,7 +237,7 @@ def test_a_plain_loop() -> None:
     )
     frozen = {k: v.detach().clone() for k, v in model.named_parameters() if not v.requires_grad}
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    sieve = fs.Sieve(Classification(model), closed(), total=400, pool=50, group=2)
+    sieve = fs.Sieve(model, closed(), total=400, options=fs.SieveOptions(pool=50, group=2))
     losses = []
     model.train()
     for batch in sieve(make_batches(400)):

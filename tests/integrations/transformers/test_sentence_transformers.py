@@ -43,19 +43,9 @@ from sentence_transformers.sentence_transformer import losses, modules  # noqa: 
 
 from finesieve.gates.features import text_features, token_features  # noqa: E402
 from finesieve.integrations.transformers import attach as hf  # noqa: E402
+from tests.integrations.transformers.kit import COMMON  # noqa: E402
 
-ARGS: dict[str, Any] = {
-    "per_device_train_batch_size": 8,
-    "num_train_epochs": 2,
-    "learning_rate": 3e-3,
-    "gradient_accumulation_steps": 2,
-    "save_strategy": "no",
-    "report_to": [],
-    "disable_tqdm": True,
-    "logging_steps": 5,
-    "use_cpu": True,
-    "dataloader_pin_memory": False,
-}
+ARGS = {**COMMON, "save_strategy": "no", "dataloader_pin_memory": False}
 
 
 @pytest.fixture(scope="module")

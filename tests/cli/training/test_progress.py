@@ -13,8 +13,9 @@ import finesieve as fs
 from finesieve.cli.main import main
 from finesieve.cli.training.progress import line, snapshot, why_open
 from finesieve.methods.registry import build
-from finesieve.stages.policy import GateLimits, View
+from finesieve.stages.policy import View
 from tests.conftest import Bag, arguments, make_batches, small_sieve, train
+from tests.stages.kit import NO_LIMITS
 
 
 def reason(method: fs.Method) -> str:
@@ -76,7 +77,7 @@ def test_the_price_that_is_told_is_the_policys_own() -> None:
     assert (limits.backward.least, limits.backward.floor) == (0.6, 0.3)
     view = View(1, 1.0, 400, 1, sieve.window, sieve.costs, sieve.work(), limits)
     prices = policy.evidence(view)[2:]
-    without = policy.evidence(replace(view, limits=GateLimits()))[2:]
+    without = policy.evidence(replace(view, limits=NO_LIMITS))[2:]
     assert f"{min(prices):.2f}" != f"{min(without):.2f}"  # so that the next line can fail
     assert f"would have cost {min(prices):.2f} of plain training" in why_open(sieve, policy)
 

@@ -12,6 +12,7 @@ from finesieve.cli.comparing.statistics import compare_runs, overall, paired, t_
 from finesieve.cli.comparing.tables import table
 from finesieve.cli.comparing.verdict import verdict, words
 from finesieve.cli.results import pack_examples, unpack_examples
+from tests.cli.comparing.suites import record
 
 
 @pytest.mark.parametrize(("df", "value"), [(1, 12.706), (2, 4.303), (10, 2.228), (1e6, 1.960)])
@@ -40,22 +41,6 @@ def test_intervals_shrink_with_seeds_and_examples() -> None:
     dice = np.random.default_rng(1)
     few, many = (paired(dice.standard_normal((s, n))) for s, n in ((3, 50), (12, 5000)))
     assert few.high - few.low > 3 * (many.high - many.low)
-
-
-def record(name: str, seed: int, loss: Any, **more: Any) -> dict[str, Any]:
-    right = np.asarray(loss) < 0.7
-    return {
-        "role": "claim",
-        "set": more.pop("set", "one"),
-        "name": name,
-        "seed": seed,
-        "eval_examples": pack_examples(loss, right),
-        "stages": [{}, {}],
-        "eval": {"loss": float(np.mean(loss)), "accuracy": float(right.mean()), "n": len(right)},
-        "seconds": {"total": 10.0},
-        "examples": {"drawn": 100, "trained": 30, "scored": 40},
-        **more,
-    }
 
 
 def test_pairs_are_of_the_same_seed() -> None:

@@ -21,7 +21,7 @@ from finesieve.cli.report.report import report
 from finesieve.cli.report.texts import texts_of
 from finesieve.cli.results import write_record
 from finesieve.insight import charts
-from tests.cli.test_statistics import record
+from tests.cli.comparing.suites import record
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 

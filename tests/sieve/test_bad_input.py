@@ -1,0 +1,112 @@
+"""What cannot be trained on: losses, labels and batches that are wrong, named with their mend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import finesieve as fs
+from finesieve.scoring.scorers import Scores
+from tests.conftest import Bag, TableScorer, ids_of, make_batches
+
+
+def test_a_mean_loss_is_named() -> None:
+    sieve = fs.Sieve(method="full")
+    batch = next(iter(sieve(make_batches(8))))
+    with pytest.raises(fs.ScoreError, match="reduction='none'"):
+        sieve.loss(torch.tensor(0.3), batch)
+    with pytest.raises(fs.ScoreError, match="all dimensions but the first"):
+        sieve.loss(torch.zeros(8, 4), batch)
+    with pytest.raises(fs.BatchError, match="did not come from a sieve"):
+        sieve.loss(torch.zeros(8), make_batches(8)[0])
+
+
+class SomeNan(TableScorer):
+    """NaN for tokens above a limit."""
+
+    def __init__(self, above: int) -> None:
+        super().__init__()
+        self.above = above
+
+    def __call__(self, batch: Any) -> Scores:
+        scores = super().__call__(batch)
+        bad = (batch["input_ids"][:, 0] > self.above).numpy()
+        return Scores(np.where(bad, np.nan, scores.loss), np.where(bad, np.inf, scores.size))
+
+
+def test_scored_nans_are_kept_out_and_counted() -> None:
+    batches = make_batches(400)
+    events: list[Any] = []
+    method = fs.methods.registry.build("finesieve", starts={2: 0.0})
+    sieve = fs.Sieve(
+        scorer=SomeNan(96),
+        method=method,
+        total=400,
+        options=fs.SieveOptions(pool=50, group=1, listeners=[events.append]),
+    )
+    seen = ids_of(list(sieve(batches)))
+    tokens = torch.cat([b["input_ids"][:, 0] for b in batches])
+    bad = int((tokens > 96).sum())
+    assert 0 < bad <= 32
+    assert sieve.ledger.examples.bad == bad
+    assert not (tokens[seen] > 96).any()
+    assert sum(e["kept_out"].sum() for e in events if e["event"] == "pool") == bad
+
+
+def test_many_nans_stop_the_run() -> None:
+    method = fs.methods.registry.build("finesieve", starts={2: 0.0})
+    sieve = fs.Sieve(scorer=SomeNan(50), method=method, total=400)
+    with pytest.raises(fs.ScoreError, match=r"had a loss that is NaN or infinite.*more than 1 %"):
+        list(sieve(make_batches(400)))
+
+
+def test_an_infinite_training_loss_leaves_the_rest_of_its_batch_intact() -> None:
+    sieve = fs.Sieve(method="full")
+    batch = next(iter(sieve(make_batches(4, batch=4))))
+    losses = torch.tensor([1.0, float("inf"), 3.0, float("nan")], requires_grad=True)
+    reduced = sieve.loss(losses, batch)
+    assert reduced.item() == pytest.approx(2.0)
+    reduced.backward()
+    assert losses.grad.tolist() == [0.5, 0.0, 0.5, 0.0]
+
+
+def test_bad_batches() -> None:
+    with pytest.raises(fs.BatchError, match="without a batch dimension"):
+        list(fs.Sieve(method="full")([{"x": torch.zeros(3), "flag": torch.tensor(True)}]))
+    with pytest.raises(fs.BatchError, match=r"'y' is a ndarray; expected a tensor .*make it one"):
+        list(fs.Sieve(method="full")([{"x": torch.zeros(3), "y": np.zeros(3)}]))
+    with pytest.raises(fs.BatchError, match="'y' has 2 rows, but others have 3"):
+        list(fs.Sieve(method="full")([{"x": torch.zeros(3), "y": torch.zeros(2)}]))
+    with pytest.raises(fs.BatchError, match="single examples"):
+        list(fs.Sieve(method="full")([3]))
+    with pytest.raises(fs.BatchError, match="a dict before and a tuple now"):
+        list(fs.Sieve(method="full")([{"x": torch.zeros(3)}, (torch.zeros(3),)]))
+    ragged = [(torch.ones(2, 3),), (torch.ones(2, 5),)]
+    random = fs.methods.registry.build("random", share=0.9)
+    with pytest.raises(fs.BatchError, match=r"give pad_values=\{0: \.\.\.\}"):
+        list(fs.Sieve(method=random, options=fs.SieveOptions(pool=4))(ragged))
+    padded = list(
+        fs.Sieve(method=random, options=fs.SieveOptions(pool=4, pad_values={0: 7}, group=1))(ragged)
+    )
+    assert sum((b[0] == 7).sum().item() for b in padded) > 0
+
+
+def test_a_method_that_scores_needs_a_scorer() -> None:
+    with pytest.raises(fs.ConfigError, match="give the sieve the model"):
+        fs.Sieve(method="finesieve")
+    with pytest.raises(fs.ConfigError, match="pool is 0"):
+        fs.Sieve(method="full", options=fs.SieveOptions(pool=0))
+
+
+def test_labels_that_cannot_be_scored_are_named() -> None:
+    scorer = fs.scores.Classification(Bag())
+    batch = make_batches(8)[0]
+    with pytest.raises(fs.ScoreError, match="go from -100 to"):
+        scorer(dict(batch, labels=torch.full((8,), -100)))
+    with pytest.raises(fs.ScoreError, match="the model has 2 classes"):
+        scorer(dict(batch, labels=torch.full((8,), 5)))
+    with pytest.raises(fs.ScoreError, match="one class an example"):
+        scorer(dict(batch, labels=torch.rand(8)))
