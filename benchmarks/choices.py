@@ -179,7 +179,7 @@ BOUND = sampling.class_thresholds
 
 def no_bound(sizes: Any, *_: Any, **__: Any) -> Any:
     """Stands for `class_thresholds` where no class keeps a share of its own."""
-    return np.full(len(sizes), np.inf)
+    return np.full(np.shape(sizes), np.inf)
 
 
 @dataclass(frozen=True)

@@ -18,41 +18,65 @@ Array = npt.NDArray[np.float64]
 
 
 def inclusion(sizes: npt.ArrayLike, threshold: float | Array, floor: float = 0.0) -> Array:
-    """Returns p = min(1, max(size / threshold, floor)), float64 of the shape of `sizes`.
+    """Returns p = min(1, max(size / threshold, floor)), float64 of the shape of both together.
 
     Threshold sampling: Duffield, Lund & Thorup, "Learn more, sample less", 2005. For a given
     expected number kept no other choice of probabilities has a smaller variance of the sum.
     """
     s = np.asarray(sizes, dtype=np.float64)
     t = np.asarray(threshold, dtype=np.float64)
-    where = t > 0
-    p = s / t if where.all() else np.divide(s, t, out=np.ones_like(s), where=where)
+    if (t > 0).all():
+        p = s / t
+    else:
+        p = np.ones(np.broadcast_shapes(s.shape, t.shape))
+        np.divide(s, t, out=p, where=t > 0)
     return np.minimum(np.maximum(p, floor), 1.0)
 
 
-class _Ascending:
-    """Sizes in ascending order, and the sums below each: what both searches for a threshold need.
+class Ascending:
+    """Sizes in ascending order, and the sums below each: what searches for thresholds need.
 
     At threshold t, examples with s >= t have p = 1, and those with s <= floor * t have p = floor.
 
-    points: thresholds where an example's p reaches 1 or the floor, ascending. weights, linear,
-    square: running sums of w, w s and w s^2, n + 1 of them. All are lists (of whole numbers a
-    range), because a search looks at a few places alone.
+    points: thresholds where an example's p reaches 1 or the floor, ascending. total: of all
+    weights. weights, linear, square: running sums of w, w s and w s^2, n + 1 of them. All are
+    sequences of plain numbers, because a search looks at a few places alone.
+
+    Args:
+        sizes: [n], non-negative and finite.
+        floor: the least probability.
+        weights: [n], how many examples each stands for (1 by default).
     """
 
-    def __init__(self, sizes: npt.ArrayLike, floor: float, weights: npt.ArrayLike | None) -> None:
+    def __init__(
+        self, sizes: npt.ArrayLike, floor: float, weights: npt.ArrayLike | None = None
+    ) -> None:
         s = np.asarray(sizes, dtype=np.float64)
-        self.weights: Sequence[float]
         if weights is None:
-            s = np.sort(s)
-            ws, self.weights, self.total = s, range(len(s) + 1), float(len(s))
+            self._take(np.sort(s), None, floor, float(len(s)))
         else:
             w = np.asarray(weights, dtype=np.float64)
             order = np.argsort(s)
-            self.total = float(w.sum())
-            s, w = s[order], w[order]
-            ws, self.weights = w * s, _running(w)
-        self.floor, self.linear, self.square = floor, _running(ws), _running(ws * s)
+            self._take(s[order], w[order], floor, float(w.sum()))
+
+    @classmethod
+    def rows(cls, sizes: Array, floor: float, weights: Array) -> list[Ascending]:
+        """Returns one for each row of sizes and weights, [k, n] both: sorted all at once."""
+        order = np.argsort(sizes, axis=1)
+        s, w = np.take_along_axis(sizes, order, 1), np.take_along_axis(weights, order, 1)
+        made = []
+        for own, its, total in zip(s, w, weights.sum(axis=1).tolist(), strict=True):
+            one = cls.__new__(cls)
+            one._take(own, its, floor, total)
+            made.append(one)
+        return made
+
+    def _take(self, s: Array, w: Array | None, floor: float, total: float) -> None:
+        """Take sizes in ascending order and their weights."""
+        ws = s if w is None else w * s
+        self.floor, self.total = floor, total
+        self.weights: Sequence[float] = range(len(s) + 1) if w is None else _running(w)
+        self.linear, self.square = _running(ws), _running(ws * s)
         points = s[np.searchsorted(s, 0.0, side="right") :]
         if floor > 0:
             points = np.concatenate((points, points / floor))
@@ -60,19 +84,75 @@ class _Ascending:
         self._sizes: list[float] = s.tolist()
         self.points: list[float] = points.tolist()
 
-    def places(self, t: float) -> tuple[int, int]:
+    def _places(self, t: float) -> tuple[int, int]:
         """Return how many are floored at threshold t, and how many are not certain."""
         ones = bisect_left(self._sizes, t)
         return (min(ones, bisect_right(self._sizes, self.floor * t)) if self.floor > 0 else 0), ones
 
-    def first(self, reached: Callable[[float], bool]) -> int:
+    def _first(self, reached: Callable[[float], bool]) -> int:
         """Return the first point that is `reached`, as all behind it are; their number if none."""
         return bisect_left(self.points, True, key=reached)
 
-    def inside(self, at: int) -> float:
+    def _inside(self, at: int) -> float:
         """Return a threshold on the piece that ends in this point: who is where in it is the same
         all over the piece."""
         return ((self.points[at - 1] if at else 0.0) + self.points[at]) / 2
+
+    def solve(self, target: float) -> float:
+        """Returns what `solve_threshold` does."""
+        points, weights, linear = self.points, self.weights, self.linear
+        if target >= self.total:
+            return 0.0
+        if not points:
+            return float("inf")
+
+        def parts(t: float) -> tuple[float, float, float]:
+            """What is expected of the certain, of the floored, and t times that of the others."""
+            low, ones = self._places(t)
+            certain = weights[-1] - weights[ones]
+            return certain, self.floor * weights[low], linear[ones] - linear[low]
+
+        def few(t: float) -> bool:
+            """Whether no more than the target are kept."""
+            certain, floored, middle = parts(t)
+            return certain + floored + middle / t <= target
+
+        at = self._first(few)
+        if at == len(points):
+            # Past the largest size every p is s / t.
+            return points[-1] if self.floor > 0 else linear[-1] / target
+        certain, floored, middle = parts(self._inside(at))
+        rest = target - certain - floored
+        if rest <= 0 or middle <= 0:
+            return points[at]
+        return min(points[at], middle / rest)
+
+    def balance(self, scoring: float, least: float = 0.0) -> float:
+        """Returns what `balanced_threshold` does."""
+        points, weights, square, floor = self.points, self.weights, self.square, self.floor
+        if not points:
+            return 0.0
+
+        def sides(t: float) -> tuple[float, float]:
+            """V and K without what both have in common."""
+            low, ones = self._places(t)
+            v = square[-1] - square[ones] + (square[low] / floor if floor > 0 else 0.0)
+            return v, scoring + weights[-1] - weights[ones] + floor * weights[low]
+
+        def above(t: float) -> bool:
+            """Whether t^2 K is no less than V; their difference rises with t."""
+            v, k = sides(t)
+            return t * t * k >= v * (1 - 1e-12)
+
+        at = self._first(above)
+        if at == len(points):
+            free = points[-1]
+        else:
+            v, k = sides(self._inside(at))
+            free = points[at]
+            if k > 0:
+                free = min(max(math.sqrt(v / k), points[at - 1] if at else 0.0), free)
+        return min(free, self.solve(least)) if least > 0 else free
 
 
 def _running(values: Array) -> list[float]:
@@ -102,37 +182,7 @@ def solve_threshold(
         0.0 (keep all) if the target is not below the total, and the largest threshold of use if
         even the floor keeps more than the target.
     """
-    return _solved(_Ascending(sizes, floor, weights), target)
-
-
-def _solved(given: _Ascending, target: float) -> float:
-    """Return what `solve_threshold` does."""
-    points, weights, linear = given.points, given.weights, given.linear
-    if target >= given.total:
-        return 0.0
-    if not points:
-        return float("inf")
-
-    def parts(t: float) -> tuple[float, float, float]:
-        """What is expected of the certain, of the floored, and t times that of the others."""
-        low, ones = given.places(t)
-        certain = weights[-1] - weights[ones]
-        return certain, given.floor * weights[low], linear[ones] - linear[low]
-
-    def few(t: float) -> bool:
-        """Whether no more than the target are kept."""
-        certain, floored, middle = parts(t)
-        return certain + floored + middle / t <= target
-
-    at = given.first(few)
-    if at == len(points):
-        # Past the largest size every p is s / t.
-        return points[-1] if given.floor > 0 else linear[-1] / target
-    certain, floored, middle = parts(given.inside(at))
-    rest = target - certain - floored
-    if rest <= 0 or middle <= 0:
-        return points[at]
-    return min(points[at], middle / rest)
+    return Ascending(sizes, floor, weights).solve(target)
 
 
 def balanced_threshold(
@@ -163,35 +213,7 @@ def balanced_threshold(
     Returns:
         0.0 (keep all) if no example has a size, and the largest size if scoring is free.
     """
-    given = _Ascending(sizes, floor, weights)
-    free = _balanced(given, scoring)
-    return min(free, _solved(given, least)) if least > 0 else free
-
-
-def _balanced(given: _Ascending, scoring: float) -> float:
-    """Return what `balanced_threshold` does, whatever number that keeps."""
-    points, weights, square, floor = given.points, given.weights, given.square, given.floor
-    if not points:
-        return 0.0
-
-    def sides(t: float) -> tuple[float, float]:
-        """V and K without what both have in common."""
-        low, ones = given.places(t)
-        v = square[-1] - square[ones] + (square[low] / floor if floor > 0 else 0.0)
-        return v, scoring + weights[-1] - weights[ones] + floor * weights[low]
-
-    def above(t: float) -> bool:
-        """Whether t^2 K is no less than V; their difference rises with t."""
-        v, k = sides(t)
-        return t * t * k >= v * (1 - 1e-12)
-
-    at = given.first(above)
-    if at == len(points):
-        return points[-1]
-    v, k = sides(given.inside(at))
-    if k <= 0:
-        return points[at]
-    return min(max(math.sqrt(v / k), points[at - 1] if at else 0.0), points[at])
+    return Ascending(sizes, floor, weights).balance(scoring, least)
 
 
 def class_thresholds(
@@ -201,7 +223,8 @@ def class_thresholds(
     weights: npt.ArrayLike | None = None,
     drawn: npt.ArrayLike | None = None,
 ) -> Array:
-    """Returns float64[n], the highest threshold that does not starve an example's class.
+    """Returns float64 of the shape of `sizes`, the highest threshold that does not starve an
+    example's class.
 
     It is the mean size of the class over `least`, so that of every class the share `least` is kept
     in expectation (a little less where some of its examples are certain). Under one threshold for
@@ -209,10 +232,10 @@ def class_thresholds(
     from a few examples of large weight.
 
     Args:
-        sizes: [n], non-negative and finite.
+        sizes: [n], or [k, n] for k ways to weigh the same examples; non-negative and finite.
         labels: int[n].
         least: share of each class, in (0, 1].
-        weights: [n], how often each is expected to be here (1 by default).
+        weights: of the shape of `sizes`, how often each is expected to be here (1 by default).
         drawn: [n], how many of the stream's examples each stands for (as `weights` by default).
     """
     s = np.asarray(sizes, dtype=np.float64)
@@ -220,10 +243,13 @@ def class_thresholds(
     kinds = np.asarray(labels)
     if kinds.dtype.kind != "i" or (len(kinds) and not 0 <= kinds.min() <= kinds.max() < 1024):
         kinds = np.unique(kinds, return_inverse=True)[1]
-    count = np.bincount(kinds, w if drawn is None else np.asarray(drawn, dtype=np.float64))
-    total = np.bincount(kinds, w * s)
-    bound = np.full(len(total), np.inf)  # no sizes, nothing to starve
-    np.divide(total, least * count, out=bound, where=total > 0)
+    if s.ndim > 1:  # as if each row had classes of its own
+        kinds = kinds + np.arange(len(s))[:, None] * (1 + int(kinds.max(initial=0)))
+    count = np.broadcast_to(w if drawn is None else np.asarray(drawn, dtype=np.float64), s.shape)
+    counts = np.bincount(kinds.ravel(), count.ravel())
+    totals = np.bincount(kinds.ravel(), (w * s).ravel())
+    bound = np.full(len(totals), np.inf)  # no sizes, nothing to starve
+    np.divide(totals, least * counts, out=bound, where=totals > 0)
     return np.asarray(bound[kinds])
 
 

@@ -88,6 +88,8 @@ class Automatic(Stages):
             least=backward.least,
             labels=window.column("label")[recent],
             pool=POOL,
+            memo=window.memo,
+            first=window.revealed + recent.start,
         )
         return [
             1.0,

@@ -6,7 +6,7 @@ import numpy as np
 
 from finesieve.errors import ConfigError, check_share
 from finesieve.stages.policy import Decision, Shares, Stages, View
-from finesieve.stages.prices import POOL, stage_prices
+from finesieve.stages.prices import POOL, Known, Rules
 
 
 def check_budget(share: float | None) -> float:
@@ -67,28 +67,26 @@ class Budget(Stages):
         rate = min(1.0, max(self.LEAST, left / rest))
         if view.since < self.patience or rest <= self.END:
             return [0.0, rate, score, train, *(0.0 for _ in self.SHARES)]
-        recent = slice(-min(len(view.window), view.since), None)
-        size, predicted = (view.window.column(x)[recent] for x in ("size", "predicted"))
-
-        def variance(share: float) -> float:
-            if score * share + train * self.LEAST > rate:
-                return float("inf")  # scoring alone would take all
-            trained, ratio = self._train(share, rate, score, train), score / train
-            price = stage_prices(
-                size,
-                predicted,
-                view.window.weights[recent],
-                cost_ratio=ratio,
-                train=trained,
-                score=[share],
-                floors=(forward.floor, backward.floor),
-                audit=forward.audit,
-                pool=POOL,
-            ).forward[0]
-            cost = ratio * (forward.audit + (1 - forward.audit) * share) + trained
-            return price / cost * rate
-
-        return [1.0, rate, score, train, *map(variance, self.SHARES)]
+        window, recent = view.window, slice(-min(len(view.window), view.since), None)
+        known = Known(
+            window.column("size")[recent],
+            window.weights[recent],
+            window.column("predicted")[recent],
+        )
+        ratio = score / train
+        rules = Rules(ratio, (forward.floor, backward.floor), forward.audit)
+        # Of the others scoring alone would take all.
+        shares = [x for x in self.SHARES if not score * x + train * self.LEAST > rate]
+        trained = [self._train(x, rate, score, train) for x in shares]
+        found = dict.fromkeys(self.SHARES, float("inf"))
+        if shares and known.foreseen and known.size.any():
+            prices = known.price(
+                [one.scoring_some(rules, shares, trained) for one in known.pools(POOL)]
+            )
+            for share, its, price in zip(shares, trained, prices, strict=True):
+                cost = ratio * (forward.audit + (1 - forward.audit) * share) + its
+                found[share] = price / cost * rate
+        return [1.0, rate, score, train, *found.values()]
 
     def _train(self, share: float, rate: float, score: float, train: float) -> float:
         """Share trained on that `rate` leaves when `share` is scored."""

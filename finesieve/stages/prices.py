@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from finesieve.gates.sampling import (
-    Array,
-    balanced_threshold,
-    class_thresholds,
-    inclusion,
-    solve_threshold,
-)
+from finesieve.gates.sampling import Array, Ascending, class_thresholds, inclusion
 
 POOL = 256  # examples that gates decide on at a time, where policies replay them
+_REMEMBERED = 64  # pools whose costs are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +28,114 @@ class Prices:
     forward: list[float]
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the replayed gates go by.
+
+    Args:
+        cost_ratio: seconds to score an example over seconds to train on one.
+        floors: least probability at the forward and at the backward gate.
+        audit: share that passes the forward gate whatever is predicted.
+        least: share trained on at least, of all and of each label, where no share is given.
+    """
+
+    cost_ratio: float
+    floors: tuple[float, float]
+    audit: float = 0.0
+    least: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Examples whose sizes are known, in the order in which gates would decide on them.
+
+    For a pool of n: plain training costs n T and has the gradient variance sum(s^2) / n^2 (up to
+    a constant). With probabilities q_i to be scored and p_i to be trained on once scored it costs
+    sum(q) F + sum(q p) T and has the variance sum(s^2 / (q p)) / n^2.
+
+    Args:
+        size: float64[n].
+        weights: float64[n], how many examples each stands for.
+        predicted: float64[n], NaN where nothing was predicted; None where nothing ever is.
+        labels: [n], of which `Rules.least` holds for each; None: it holds for all together alone.
+    """
+
+    size: Array
+    weights: Array
+    predicted: Array | None = None
+    labels: npt.NDArray[Any] | None = None
+
+    def pools(self, n: int) -> list[Known]:
+        """Returns these examples as the gates would have them, n at a time."""
+        cuts = [slice(i, i + n) for i in range(0, len(self.size), n)]
+        return [
+            Known(
+                self.size[at],
+                self.weights[at],
+                None if self.predicted is None else self.predicted[at],
+                None if self.labels is None else self.labels[at],
+            )
+            for at in cuts
+        ]
+
+    @property
+    def foreseen(self) -> bool:
+        """Whether all of them were predicted."""
+        return self.predicted is not None and bool(np.isfinite(self.predicted).all())
+
+    def scoring_all(self, rules: Rules, train: float | None) -> Array:
+        """Returns the cost and the variance, float64[1, 2], where all of this pool are scored."""
+        return self._costs(np.ones((1, len(self.size))), rules, [train])
+
+    def scoring_some(
+        self, rules: Rules, score: Sequence[float], train: Sequence[float | None]
+    ) -> Array:
+        """Returns the cost and the variance, float64[k, 2], of this pool for each share to be
+        scored, with the share to be trained on that goes with it."""
+        assert self.predicted is not None
+        total = float(self.weights.sum())
+        known = Ascending(self.predicted, rules.floors[0], self.weights)
+        thresholds = np.array([known.solve(share * total) for share in score])
+        chances = inclusion(self.predicted, thresholds[:, None], rules.floors[0])
+        return self._costs(rules.audit + (1 - rules.audit) * chances, rules, train)
+
+    def _costs(self, q: Array, rules: Rules, train: Sequence[float | None]) -> Array:
+        """Return cost and variance, float64[k, 2], with these probabilities to be scored, [k, n]:
+        all at once, since policies ask for many after every pool."""
+        s, w, floor = self.size, self.weights, rules.floors[1]
+        q = np.maximum(q, 1e-12)  # without floor and audit something may never be scored
+        total, sizes, weights = float(w.sum()), s / q, w * q
+        scoring = (weights.sum(axis=1) * rules.cost_ratio).tolist()
+        free = np.array([share is None for share in train])
+        thresholds = np.array(
+            [
+                row.balance(cost, rules.least * total)
+                if share is None
+                else row.solve(share * total)
+                for row, cost, share in zip(
+                    Ascending.rows(sizes, floor, weights), scoring, train, strict=True
+                )
+            ]
+        )[:, None]
+        if free.any() and rules.least > 0 and self.labels is not None:
+            starving = class_thresholds(sizes, self.labels, rules.least, weights, w)
+            thresholds = np.where(free[:, None], np.minimum(thresholds, starving), thresholds)
+        p = inclusion(sizes, thresholds, floor)
+        some = s > 0  # what has no gradient adds no variance, whatever its probability
+        whole, parts = w * s * s, q * p
+        if not some.all():
+            whole, parts = whole[some], np.compress(some, parts, axis=1)
+        return np.stack((scoring + (weights * p).sum(axis=1), (whole / parts).sum(axis=1)), axis=1)
+
+    def price(self, pools: Sequence[Array]) -> list[float]:
+        """Returns variance x cost in units of plain training's, k numbers, from what `scoring_all`
+        or `scoring_some` found of each pool of these examples."""
+        plain = float((self.weights * self.size * self.size).sum())
+        cost, variance = np.sum(pools, axis=0).T
+        found: list[float] = (cost / self.weights.sum() * variance / plain).tolist()
+        return found
+
+
 def stage_prices(
     size: npt.ArrayLike,
     predicted: npt.ArrayLike | None,
@@ -47,59 +149,51 @@ def stage_prices(
     least: float = 0.0,
     labels: npt.NDArray[Any] | None = None,
     pool: int | None = None,
+    memo: dict[Any, Array] | None = None,
+    first: int = 0,
 ) -> Prices:
     """Replay the gates over known sizes and price what they would do.
 
-    For a pool of n: plain training costs n T and has the gradient variance sum(s^2) / n^2 (up to
-    a constant). With probabilities q_i to be scored and p_i to be trained on once scored it costs
-    sum(q) F + sum(q p) T and has the variance sum(s^2 / (q p)) / n^2.
-
-    size, predicted: [n]. weights: [n], how many examples each stands for. train: share of the
-    stream trained on; None: what balances variance and cost, but no less than `least`. score:
-    shares of the stream to consider for scoring. cost_ratio: F / T. floors: least probability at
-    the (forward, backward) gate. labels: of the examples: `least` holds
-    for each class. pool: examples that the gates decide on at a time, in order: sizes
-    fall while a model learns, and what differs between pools is nothing that a gate can use; all
-    at once by default.
+    Args:
+        size: [n], of the examples in order (see `Known`).
+        predicted: [n]; None, or NaN somewhere: only the backward gate has a price.
+        weights: [n], how many examples each stands for (1 by default).
+        train: share of the stream trained on; None: what balances variance and cost, but no less
+            than `least`.
+        score: shares of the stream to consider for scoring.
+        cost_ratio: as `floors`, `audit` and `least` see `Rules`.
+        labels: of the examples: `least` holds for each class.
+        pool: examples that the gates decide on at a time: sizes fall while a model learns, and what
+            differs between pools is nothing that a gate can use; all at once by default.
+        memo: keeps what was found of each pool, for the next call: most pools were priced before.
+        first: the number of the first example, by which a pool is known again.
     """
     s = np.asarray(size, dtype=np.float64)
     w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
+    foreseen = None if predicted is None else np.asarray(predicted, dtype=np.float64)
+    known = Known(s, w, foreseen, labels)
+    rules = Rules(cost_ratio, floors, audit, least)
     unknown = [float("inf")] * len(score)
-    plain = float((w * s * s).sum())
-    if len(s) == 0 or plain <= 0:
+    if not float((w * s * s).sum()) > 0:
         return Prices(float("inf"), unknown)
-    cuts = [slice(i, i + pool) for i in range(0, len(s), pool)] if pool else [slice(None)]
+    pools, memo = known.pools(pool or len(s)), {} if memo is None else memo
+    while len(memo) > _REMEMBERED:
+        del memo[next(iter(memo))]  # the oldest
 
-    def cost_and_variance(q: Array, at: slice) -> Array:
-        s_, w_ = s[at], w[at]
-        q = np.maximum(q, 1e-12)  # without floor and audit something may never be scored
-        total, scoring = float(w_.sum()), float((w_ * q).sum()) * cost_ratio
-        if train is None:
-            threshold = balanced_threshold(s_ / q, scoring, floors[1], w_ * q, least * total)
-        else:
-            threshold = solve_threshold(s_ / q, train * total, floors[1], w_ * q)
-        bound: float | Array = threshold
-        if train is None and least > 0 and labels is not None:
-            starving = class_thresholds(s_ / q, labels[at], least, w_ * q, w_)
-            bound = np.minimum(threshold, starving)
-        p = inclusion(s_ / q, bound, floors[1])
-        some = s_ > 0  # what has no gradient adds no variance, whatever its probability
-        variance = float(((w_ * s_ * s_)[some] / (q * p)[some]).sum())
-        return np.array([scoring + float((w_ * q * p).sum()), variance])
+    def found(shares: tuple[float, ...]) -> list[float]:
+        """Return prices for these shares to be scored; without any, where all are."""
+        each, at = [], first
+        for one in pools:
+            key = at, len(one.size), rules, train, shares
+            if key not in memo:
+                memo[key] = (
+                    one.scoring_some(rules, shares, [train] * len(shares))
+                    if shares
+                    else one.scoring_all(rules, train)
+                )
+            each.append(memo[key])
+            at += len(one.size)
+        return known.price(each)
 
-    def price(chances: Callable[[slice], Array]) -> float:
-        cost, variance = np.sum([cost_and_variance(chances(at), at) for at in cuts], axis=0)
-        return float(cost / w.sum() * variance / plain)
-
-    backward = price(lambda at: np.ones_like(s[at]))
-    if predicted is None:
-        return Prices(backward, unknown)
-    foreseen = np.asarray(predicted, dtype=np.float64)
-    if not np.isfinite(foreseen).all():
-        return Prices(backward, unknown)
-
-    def passing(share: float, at: slice) -> Array:
-        threshold = solve_threshold(foreseen[at], share * float(w[at].sum()), floors[0], w[at])
-        return audit + (1 - audit) * inclusion(foreseen[at], threshold, floors[0])
-
-    return Prices(backward, [price(partial(passing, share)) for share in score])
+    (backward,) = found(())
+    return Prices(backward, found(tuple(score)) if known.foreseen else unknown)

@@ -35,6 +35,8 @@ def auc(score: npt.ArrayLike, positive: npt.ArrayLike, weights: npt.ArrayLike) -
 class Window:
     """The last `length` examples whose loss was revealed, with what had been foreseen of them.
 
+    revealed: how many there ever were. memo: what a policy found of some of them, by their numbers.
+
     Each weighs 1 / probability of having been revealed, so that the window speaks for the whole
     stream also in stage 3.
     """
@@ -47,6 +49,7 @@ class Window:
         self._table = np.empty((len(_COLUMNS), 2 * length), dtype=np.float64)
         self._end = 0  # columns of the table that are filled
         self.revealed = 0
+        self.memo: dict[Any, Array] = {}
 
     def add(self, offer: Offer, audited: BoolArray | None = None) -> None:
         """Take in an offer with loss and size; what is unknown is NaN, the probability 1, the
@@ -135,6 +138,7 @@ class Window:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes up what `state_dict` returned."""
+        self.memo.clear()
         self._end = len(state["data"]["loss"])
         for row, name in zip(self._table, _COLUMNS, strict=True):
             row[: self._end] = state["data"][name].numpy()
