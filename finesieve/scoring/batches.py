@@ -328,7 +328,10 @@ class ScoringPass:
         prefix: Tensor | None = None
         places: list[IntArray] = []
         answers: list[Scores | Launched] = []
+        note = getattr(self._scorer, "note", None)  # a plain function has none
         for index, _, found in self._each(rows, chosen, self._launched):
+            if note is not None:
+                note(rows.ids[chosen[index]])
             places.append(index)
             answers.append(found)
             if found.prefix is not None:

@@ -139,9 +139,11 @@ class HeadFit:
 
     Args:
         found: the layer, its inputs and the targets.
+        steps: of L-BFGS at the most.
     """
 
-    def __init__(self, found: LastLayer) -> None:
+    def __init__(self, found: LastLayer, steps: int = 100) -> None:
+        self._steps = steps
         self.layer, self._biased = found.layer, found.layer.bias is not None
         inputs = found.inputs.float()
         # Hundreds of small steps, each of which waits for the one before it.
@@ -231,7 +233,7 @@ class HeadFit:
         values.requires_grad_()
         optimizer = torch.optim.LBFGS(
             [values],
-            max_iter=100,
+            max_iter=self._steps,
             tolerance_grad=1e-5,
             tolerance_change=1e-8,
             line_search_fn="strong_wolfe",

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from finesieve.batches.device import to_device
 from finesieve.errors import BatchError, ScoreError
 from finesieve.gates.features import FeatureFunction, token_features
-from finesieve.gates.protocol import FloatArray
+from finesieve.gates.protocol import FloatArray, IntArray
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.heads import Head, SingleLabel, Tokens
 from finesieve.scoring.last_layer import LastLayer, find_last_layer, linear_calls
@@ -114,6 +114,10 @@ class Scorer(ABC):
         """Scores a batch as `__call__` does, and need not wait for the device: the sieve reads the
         scores of a whole pool at once."""
         return self(batch)
+
+    def note(self, ids: IntArray) -> None:  # noqa: B027 - most need not know
+        """Is told which examples the last answer was about, in a scoring pass: the first len(ids)
+        of its rows, int64[n]."""
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
         """Returns the sizes that go with training losses, float32[n], where only the losses are

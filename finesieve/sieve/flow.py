@@ -24,6 +24,7 @@ from finesieve.gates.simple import Open
 from finesieve.methods.method import Method
 from finesieve.scoring.batches import ScoringPass
 from finesieve.scoring.scorers import Scorer
+from finesieve.sieve.answers import Answers
 from finesieve.sieve.feedback import Learning
 from finesieve.sieve.options import SieveOptions, features_of
 from finesieve.sieve.pool import Sifter
@@ -94,6 +95,7 @@ class Flow:
         )
         features = features_of(options, method, scorer)
         self._sifter = Sifter(method, self.codec, self.scoring, features)
+        self.answers = Answers.of(scorer)
         self.learning = Learning(
             method,
             scorer,
@@ -154,6 +156,8 @@ class Flow:
         if self.batch_size is None:
             self.batch_size = self.survivors(len(rows))
         self.scoring.see(rows)
+        if self.answers is not None:
+            self.answers.see(rows)
         if self.filler is None:
             self.filler = self.codec.filler(rows)
         self._count("drawn", rows)

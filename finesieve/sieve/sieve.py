@@ -212,6 +212,10 @@ class Sieve:
             sizes = check_losses(sizes, len(ids), "the training step").detach()
         self._flow.learning.give(ids, losses.detach(), sizes)
 
+    def finish(self) -> None:
+        """Takes in the losses that came back last, for a host that leaves a pass before its end."""
+        self._flow.learning.absorb(self.stage)
+
     def filler(self) -> Any:
         """Returns a batch of one or two examples of weight 0 and no id (-1), for a host that has to
         complete a step: `loss` makes 0 of its losses.
@@ -334,9 +338,11 @@ class Sieve:
 
     @property
     def insights(self) -> Table:
-        """What this run showed of each example (`Record.table`); ids are those of `id_key`, or
-        places in the stream. Ask for `to_pandas()`, `to_polars()` or `to_arrow()` of it."""
-        return self.record.table()
+        """What this run showed of each example (`Record.table`), and of rows of tokens also
+        `Answers.columns`; ids are those of `id_key`, or places in the stream. Ask for
+        `to_pandas()`, `to_polars()` or `to_arrow()` of it."""
+        table, answers = self.record.table(), self._flow.answers
+        return table if answers is None else Table({**table, **answers.columns(table["id"])})
 
     @property
     def record(self) -> Record:

@@ -30,7 +30,8 @@ class TrainedLoss:
         sft: whether the trainer is TRL's `SFTTrainer`, which keeps metrics while it computes its
             loss.
         own: whether the user gave the loss, by `head` or `losses`.
-        watches: whether the method learns from losses.
+        watches: whether the method learns from losses, or somebody else looks at them.
+        compares: whether the head's loss must be the trainer's own.
     """
 
     def __init__(
@@ -43,9 +44,11 @@ class TrainedLoss:
         sft: bool,
         own: bool,
         watches: bool,
+        compares: bool = True,
     ) -> None:
         self._trainer, self._host, self._head, self._losses = trainer, host, head, losses
         self._sft, self._own, self._watches = sft, own, watches
+        self._compares = compares
         self.scale = LossScale(trainer, head)
 
     def __call__(
@@ -79,7 +82,8 @@ class TrainedLoss:
         loss, outputs = self._hosts(model, inputs, items)
         if self._head is not None and self._watches:
             each, sizes = self._head.both(outputs, targets)
-            self.scale.compare(loss, each, targets, items)
+            if self._compares:
+                self.scale.compare(loss, each, targets, items)
             sieve.observe(each, _riding(carried), sizes)
         return loss, outputs
 
