@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -81,8 +81,7 @@ class Ascending:
         if floor > 0:
             points = np.concatenate((points, points / floor))
             points.sort()
-        self._sizes: list[float] = s.tolist()
-        self.points: list[float] = points.tolist()
+        self._sizes, self.points = _numbers(s), _numbers(points)
 
     def _places(self, t: float) -> tuple[int, int]:
         """Return how many are floored at threshold t, and how many are not certain."""
@@ -155,10 +154,16 @@ class Ascending:
         return min(free, self.solve(least)) if least > 0 else free
 
 
-def _running(values: Array) -> list[float]:
+def _numbers(values: Array) -> Sequence[float]:
+    """Return the same values as plain numbers, each made when it is asked for."""
+    return cast("Sequence[float]", np.ascontiguousarray(values).data)
+
+
+def _running(values: Array) -> Sequence[float]:
     """Return 0 and the running sums, n + 1 numbers."""
-    found: list[float] = np.cumsum(values).tolist()
-    return [0.0, *found]
+    found = np.zeros(len(values) + 1)
+    np.cumsum(values, out=found[1:])
+    return _numbers(found)
 
 
 def solve_threshold(

@@ -175,7 +175,7 @@ class Sieve:
         # A filler's losses on a device are told as others are, and left out for their ids of -1.
         if losses.shape[0] <= 2 and weights.is_cpu and is_filler(batch):
             return 0.0 * losses.nan_to_num(0.0, 0.0, 0.0).sum()
-        self.observe(losses, batch, sizes)
+        self._give(ids, losses, sizes)
         return weighted_mean(losses, weights)
 
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
@@ -195,7 +195,9 @@ class Sieve:
                 follow from the losses.
         """
         ids, _ = ride(batch)
-        losses = check_losses(losses, len(ids), "the training step")
+        self._give(ids, check_losses(losses, len(ids), "the training step"), sizes)
+
+    def _give(self, ids: Tensor, losses: Tensor, sizes: Tensor | None) -> None:
         if sizes is not None:
             sizes = check_losses(sizes, len(ids), "the training step").detach()
         self._flow.learning.give(ids, losses.detach(), sizes)
