@@ -156,7 +156,7 @@ class Sieve:
         In expectation it is the mean loss over the pool drawn that the batch came from; a pool of
         which more survives gets more batches.
 
-        Losses that are not finite are left out of the mean, counted and reported. If the model's
+        Losses that are not finite add nothing to it; they are counted and reported. If the model's
         own outputs were NaN or infinite there, the gradient is NaN all the same (0 * NaN): check
         the norm that `clip_grad_norm_` returns before stepping, as `finesieve train` does.
 
