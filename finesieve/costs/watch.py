@@ -30,7 +30,14 @@ class Step(NamedTuple):
 
     @classmethod
     def of(cls, pace: Pace, examples: int, tokens: int, longest: int) -> Step:
-        """Return what one batch is; its tokens are without padding."""
+        """Returns a step of one batch of texts.
+
+        Args:
+            pace: of the kind of work.
+            examples: texts in the batch.
+            tokens: of all of them, without padding.
+            longest: tokens of the longest, to which the others are padded.
+        """
         return cls(pace, tokens, examples * longest, (examples, longest))
 
 
@@ -104,7 +111,7 @@ class Watch:
         self._aside = 0.0  # seconds of the program's clock, of the span under way
 
     def locate(self) -> None:
-        """Look where the work is done: a model may have been moved since."""
+        """Looks where the work is done: a model may have been moved since."""
         if self._given or (found := list(self._ask())) == self._devices:
             return
         self.read(wait=True)
@@ -113,10 +120,13 @@ class Watch:
             self._since = self.timer.mark()
 
     def turn(self, to: str | None, step: Step | None = None, *, part: bool = False) -> None:
-        """From here on the time is `to`'s; None: nobody's.
+        """Ends the span under way; from here on the time is of another kind of work.
 
-        step: what was done in the span that ends here. part: the step is not over, and what
-            follows, up to the next batch, is none of it.
+        Args:
+            to: the kind; None for time that is booked nowhere.
+            step: what was done in the span that ends here.
+            part: whether the step is not over, and what follows, up to the next batch, is none of
+                it.
         """
         if to == self._on and step is None:
             return
@@ -128,12 +138,13 @@ class Watch:
         self._on, self._since = to, now
 
     def pause(self) -> None:
-        """Training stands still until the next batch is asked for: the host evaluates, saves."""
+        """Books nothing until the next batch is asked for: training stands still, the host
+        evaluates or saves."""
         if self._on is not None:
             self.turn(None, part=True)
 
     def spending(self, on: str) -> Spending | Aside:
-        """Book what is done inside on a kind of work, and what follows as before.
+        """Books the time that passes inside on a kind of work, and what follows as before.
 
         Waiting for data is no work of a device that runs ahead: of the time that it stood still, as
         much goes to the data as the program waited for them, without marks of its own.
@@ -143,11 +154,15 @@ class Watch:
         return Spending(self, on, self._on)
 
     def waited(self, seconds: float) -> None:
-        """Note that the program waited for data, in the span under way."""
+        """Notes that the program waited for data, in the span under way."""
         self._aside += seconds
 
     def read(self, wait: bool = False) -> None:
-        """Book the spans that are over on the device; all of them if it is to be waited for."""
+        """Books the spans that are over on the device.
+
+        Args:
+            wait: whether to wait for the device, and so to book all of them.
+        """
         queue, timer = self._queue, self.timer
         while queue and (wait or timer.reached(queue[0].last)):
             span = queue.popleft()
