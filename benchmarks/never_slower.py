@@ -47,7 +47,7 @@ class Side:
     def _plain(self) -> Iterator[float]:
         """A loop as anybody writes it; the share of the stream after each step. Its rate goes by
         examples, as the sieve's does, so that the last, smaller batch is no difference."""
-        run, loader = self.run, self.run._loader(0)
+        run, loader = self.run, self.run.loader(0)
         shape, seen = linear_schedule(run.optimizer, len(loader), run.config.warmup), 0
         schedule = StreamSchedule(shape, len(loader), lambda: seen / len(run.data.train))
         for batch in loader:
@@ -60,7 +60,7 @@ class Side:
             yield seen / len(run.data.train)
 
     def _sieved(self) -> Iterator[float]:
-        for batch in self.run.sieve(self.run._loader(0)):
+        for batch in self.run.sieve(self.run.loader(0)):
             self.run._step(batch)
             yield self.run.sieve.progress
 

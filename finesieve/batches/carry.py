@@ -25,7 +25,8 @@ class Ride(NamedTuple):
 
 
 class TensorBatch(NamedTuple):
-    """A batch whose loader yields a single tensor."""
+    """A batch of a loader that yields single tensors: the tensor, ids int64[n], weights
+    float32[n]."""
 
     input: Tensor
     ids: Tensor
@@ -46,7 +47,7 @@ def of_kind(kind: type[Any], columns: dict[Any, Any]) -> Mapping[Any, Any]:
 
 
 def inputs(batch: Any) -> Any:
-    """The batch as the loader made it, without what rides along.
+    """Returns the batch as the loader made it, without what rides along.
 
     A mapping comes back as a mapping, a tuple as a tuple, a `TensorBatch` as its tensor. What was
     not made by a sieve comes back as it is.
@@ -67,7 +68,7 @@ def inputs(batch: Any) -> Any:
 
 
 def rides(batch: Any) -> bool:
-    """Whether the batch carries ids and weights: a sieve made it."""
+    """Returns whether the batch carries ids and weights: a sieve made it."""
     if isinstance(batch, Mapping):
         return IDS in batch and WEIGHTS in batch
     last = batch[-1] if isinstance(batch, (tuple, list)) and batch else None
@@ -75,7 +76,11 @@ def rides(batch: Any) -> bool:
 
 
 def ride(batch: Any) -> Ride:
-    """Ids and weights of a batch that a sieve made; `BatchError` for any other."""
+    """Returns the ids int64[n] and weights float32[n] of a batch that a sieve made.
+
+    Raises:
+        BatchError: for any other batch.
+    """
     if isinstance(batch, TensorBatch):
         return Ride(batch.ids, batch.weights)
     if isinstance(batch, Mapping) and IDS in batch and WEIGHTS in batch:

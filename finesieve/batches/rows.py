@@ -51,7 +51,7 @@ class Rows:
 
 
 def rows_state(rows: Rows) -> State:
-    """Returns rows as tensors and plain types."""
+    """Returns rows as tensors and plain types, on the CPU."""
     return {
         "columns": {
             k: c.cpu() if isinstance(c, Tensor) else list(c) for k, c in rows.columns.items()
@@ -64,7 +64,11 @@ def rows_state(rows: Rows) -> State:
 
 
 def rows_from_state(state: Mapping[str, Any], device: torch.device | str = "cpu") -> Rows:
-    """device: where the loader's batches are."""
+    """Returns the rows that `rows_state` wrote.
+
+    Args:
+        device: where the loader's batches are; all tensors are put there.
+    """
     columns = state["columns"].items()
     return Rows(
         {k: c.to(device, copy=True) if isinstance(c, Tensor) else list(c) for k, c in columns},

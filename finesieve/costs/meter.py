@@ -44,17 +44,19 @@ class Work:
     whole: float = 0.0
 
     def spent(self, score: float, train: float, of: float | None = None) -> float:
-        """Return the share of plain training's cost that this work took.
+        """Returns the share of plain training's cost that this work took.
 
-        score, train: to score a token, and to train on one with gates closed, over plain
-            training's. of: the tokens of plain training; those of the whole stream by default.
+        Args:
+            score: cost to score a token, over plain training's cost of one.
+            train: cost to train on a token with gates closed, likewise.
+            of: the tokens of plain training; those of the whole stream by default.
         """
         done = self.open + train * self.closed + score * self.scored
         return done / max(1.0, self.whole if of is None else of)
 
 
 def followed(value: float, found: float | None, step: float) -> float:
-    """Round the measured cost `found` to a power of `step`.
+    """Rounds the measured cost `found` to a power of `step`.
 
     Returns `value` unless the measured cost is further than one step from it, so that the noise of
     a clock does not change decisions; also where nothing is measured yet (None).
@@ -110,7 +112,11 @@ class Meter:
         self.drawn_tokens += tokens
 
     def hand_out(self, tokens: int, opened: bool) -> None:
-        """Count a batch that goes to the training step; opened: it passed open gates."""
+        """Counts a batch that goes to the training step.
+
+        Args:
+            opened: whether it passed open gates.
+        """
         if opened:
             self.opened += tokens
         else:
@@ -203,16 +209,16 @@ class Meter:
         return self.launching if line is None or worth is None else line.launching
 
     def _guess(self) -> float:
-        """What scoring should cost before it is measured: as on CPUs by compute, and by the number
-        of launches, since many examples go into one forward."""
+        """Returns what scoring should cost before it is measured: as on CPUs by compute, and by the
+        number of launches, since many examples go into one forward."""
         line = self.paces["open"].line(self.launch)
         if line is None or self.forward <= line.tokens:
             return COST_RATIO
         return COST_RATIO * line.per_token(self.forward) / line.per_token()
 
     def _drift(self) -> float:
-        """How much slower everything became since the gates were closed: plain training, which is
-        not timed meanwhile, did so too. What scoring and training have in common."""
+        """Returns how much slower everything became since the gates were closed: plain training,
+        which is not timed meanwhile, did so too. It is what scoring and training have in common."""
         if self._then is None:
             return 1.0
         now = [self.paces[name].per_token for name in ("score", "closed")]
@@ -222,7 +228,7 @@ class Meter:
         return max(slower) if len(slower) == 2 and max(slower) < 1.0 else 1.0
 
     def moved(self, opened: bool) -> None:
-        """Gates were opened, or closed: from here on what that changes is measured anew."""
+        """Forgets what is measured anew once gates were opened, or closed."""
         self._then = None
         for name in ("score",) if opened else ("score", "closed"):
             self.paces[name].forget()

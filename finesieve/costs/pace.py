@@ -21,7 +21,8 @@ Array = npt.NDArray[np.float64]
 
 
 class Seen(NamedTuple):
-    """What batches took. new: whether the last was of a shape that was not met before."""
+    """What batches took: seconds, tokens, tokens with padding, and how many batches they were;
+    `new` says whether the last was of a shape that was not met before."""
 
     seconds: float
     tokens: float
@@ -66,7 +67,7 @@ def quantile(values: Array, share: float = 0.5) -> float:
 
 @cache
 def _pairs(n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """All pairs of n places."""
+    """Returns the places of all pairs of n, first and second, int64 each."""
     return np.triu_indices(n, 1)
 
 
@@ -143,7 +144,7 @@ class Pace:
             self._recent.append(one)
 
     def forget(self) -> None:
-        """Measure anew how fast it goes; what a launch is worth stays as it was."""
+        """Forgets how fast it goes, to measure it anew; what a launch is worth stays as it was."""
         self.launch()
         self._recent.clear()
 
@@ -200,7 +201,7 @@ class Pace:
 
     @property
     def per_token(self) -> float | None:
-        """Seconds; None before there is a measurement."""
+        """Seconds that a token takes in the usual batches; None before there is a measurement."""
         line = self.line()
         return None if line is None else line.per_token()
 

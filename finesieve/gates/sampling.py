@@ -194,20 +194,21 @@ def solve_threshold(
     floor: float = 0.0,
     weights: npt.ArrayLike | None = None,
 ) -> float:
-    """The threshold at which `inclusion` keeps `target` examples in expectation.
+    """Returns the threshold at which `inclusion` keeps `target` examples in expectation.
 
     Exact: between two neighbouring sizes (as thresholds: where an example's p reaches 1, or the
     floor) the expected number is linear in 1 / threshold, so the right piece is found by a search
     over sorted break points and then solved in closed form.
 
     Args:
-        sizes: [n], non-negative and finite.
+        sizes: float[n], non-negative and finite.
         target: expected number kept, sum of weights * p.
-        weights: [n], how many examples each stands for (1 by default).
+        floor: least probability, in [0, 1].
+        weights: float[n], how many examples each stands for (1 by default).
 
     Returns:
         0.0 (keep all) if the target is not below the total, and the largest threshold of use if
-        even the floor keeps more than the target.
+            even the floor keeps more than the target.
     """
     return Ascending.one(sizes, floor, weights).solve(target)
 
@@ -219,22 +220,23 @@ def balanced_threshold(
     weights: npt.ArrayLike | None = None,
     least: float = 0.0,
 ) -> float:
-    """The threshold at which variance x cost is least.
+    """Returns the threshold at which variance x cost is least.
 
     With p = `inclusion(sizes, t, floor)` the variance is V = sum(w size^2 / p) and the cost, in
-    training steps of one example, K = scoring + sum(w p). d(V K)/dt = 0 where t^2 = V / K, and
-    what lies between the floor and 1 adds t * sum(w size) to both sides of t^2 K = V, so that
-    without a floor
+    training steps of one example, K = scoring + sum(w p). d(V K)/dt = 0 where t^2 = V / K, and what
+    lies between the floor and 1 adds t * sum(w size) to both sides of t^2 K = V, so that without a
+    floor
 
         sum over size >= t of w ((size / t)^2 - 1)  =  scoring:
 
     the more scoring has cost already, the more is trained on.
 
     Args:
-        sizes: [n], non-negative and finite.
+        sizes: float[n], non-negative and finite.
         scoring: what their scoring cost, in training steps of one example (number scored x cost
             ratio).
-        weights: [n], how many examples each stands for.
+        floor: least probability, in [0, 1].
+        weights: float[n], how many examples each stands for.
         least: expected number kept at least: the threshold is lowered until it is.
 
     Returns:
@@ -324,7 +326,12 @@ class ThresholdSampling(Gate):
         self._dice = Dice(seed, "threshold sampling")
 
     def decide(self, offer: Offer) -> Verdict:
-        """Decides which of the offered examples go on (see `Gate.decide`)."""
+        """Keeps each example with the probability that `inclusion` gives its size, at the threshold
+        of the share asked for, else at the one of least variance x cost.
+
+        Raises:
+            GateError: for an offer without sizes.
+        """
         sizes = np.asarray(offer.need("size", self), dtype=np.float64)
         if offer.probability is not None:
             sizes = sizes / offer.probability
@@ -350,7 +357,7 @@ class ThresholdSampling(Gate):
         return Verdict(keep, p, threshold=threshold)
 
     def limits(self) -> Limits:
-        """Returns the floors and shares that policies price this gate with."""
+        """Returns the gate's share, least share and floor, and the cost ratio that it was told."""
         return Limits(self.share, self.least, self.floor, cost_ratio=self.cost_ratio)
 
     def state_dict(self) -> State:

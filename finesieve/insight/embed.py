@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from finesieve.errors import ConfigError
+from finesieve.insight.visits import Visits
 from finesieve.scoring.last_layer import find_last_layer, linear_calls
 from finesieve.scoring.scorers import unwrapped
 
+_TOGETHER = 1024  # texts that are only counted
 _NOTHING = "."  # stands for an empty text, of which some tokenizers make no token at all
 POOLS = ("auto", "mean", "head")
-_BATCH = 128  # texts a forward pass
+_BATCH, _ON_GPU = 64, 256  # texts a forward pass, on a CPU and on an accelerator
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,16 @@ class Embedded:
     limit: int
 
 
+def fast(device: torch.device) -> AbstractContextManager[Any]:
+    """Returns the context in which a forward is fastest: bf16 where the processor or the GPU has
+    instructions for it. The features' cosines with those of float32 are above 0.999."""
+    if device.type == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16) if able else nullcontext()
+
+
 @torch.inference_mode()
 def embed(
     model: nn.Module,
@@ -40,9 +53,12 @@ def embed(
     *,
     max_length: int = 128,
     pool: str = "auto",
+    visits: Visits | None = None,
     tell: Callable[[float], None] = lambda share: None,
 ) -> Embedded:
     """Runs every text through the model once, in eval mode, and returns its features.
+
+    In bf16 where that is fast (`fast`); a model's own precision is the best elsewhere.
 
     Args:
         model: a Hugging Face model, or a module that is called as `model(**batch)`.
@@ -51,6 +67,7 @@ def embed(
         max_length: tokens; longer texts are cut.
         pool: "mean" takes the mean of the last hidden states over a text's tokens; "head" what the
             last linear layer is given; "auto" the latter if that layer came with the checkpoint.
+        visits: has features of some texts already, which are not run again.
         tell: is told the share that is done.
 
     Raises:
@@ -65,11 +82,24 @@ def embed(
     order = np.argsort(size, kind="stable")
     features: npt.NDArray[np.float32] | None = None
     tokens = np.zeros(len(texts), dtype=np.int64)
+    if visits is not None and visits.features is not None:
+        features, there = visits.features, np.flatnonzero(visits.met)
+        for start in range(0, len(there), _TOGETHER):
+            some = there[start : start + _TOGETHER].tolist()
+            read = tokenizer(
+                [texts[i] or _NOTHING for i in some],
+                None if pairs is None else [pairs[i] for i in some],
+                truncation=True,
+                max_length=max_length,
+            )
+            tokens[some] = [len(ids) for ids in read["input_ids"]]
+        order = order[~visits.met[order]]
+    together = _BATCH if device.type == "cpu" else _ON_GPU
     training = model.training
     model.eval()
     try:
-        for start in range(0, len(order), _BATCH):
-            index = order[start : start + _BATCH]
+        for start in range(0, len(order), together):
+            index = order[start : start + together]
             batch = tokenizer(
                 [texts[i] or _NOTHING for i in index.tolist()],
                 None if pairs is None else [pairs[i] for i in index.tolist()],
@@ -82,7 +112,8 @@ def embed(
             given = {key: value.to(device) for key, value in batch.items()}
             if pool == "auto":
                 pool = _pool_of(model, given)
-            found = (_pooled if pool == "mean" else _before_head)(model, given)
+            with fast(device):
+                found = (_pooled if pool == "mean" else _before_head)(model, given)
             if features is None:
                 features = np.empty((len(texts), found.shape[1]), dtype=np.float32)
             features[index] = found.float().cpu().numpy()

@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 STRENGTHS = (0.03, 0.003, 3e-4, 3e-5)
 MOST = 20_000  # examples that one head is fitted to: more cost time and change little
+_STEPS = 30  # of a fit: more take their time, and learn labels by heart
 _JUDGED = 4_000  # examples by which the strength is chosen
 
 
@@ -63,7 +64,7 @@ class Heads:
         some = self._some(np.arange(len(labels)), _JUDGED)
         fit = self._fit(some)
         first, second = (torch.arange(start, len(some), 2) for start in (0, 1))
-        _, _, *losses = fit.judge(first, second, STRENGTHS)
+        losses = fit.judge(first, second, STRENGTHS)[-len(STRENGTHS) :]
         self.strength = STRENGTHS[int(np.argmin(losses))]
 
     def _some(self, index: Ints, most: int) -> Ints:
@@ -77,7 +78,7 @@ class Heads:
         nn.init.zeros_(layer.bias)
         inputs = torch.from_numpy(self._features[index]).unsqueeze(1)
         targets = {"labels": torch.from_numpy(self._labels[index])}
-        return HeadFit(LastLayer(layer, inputs, SingleLabel(), targets, (self._classes,)))
+        return HeadFit(LastLayer(layer, inputs, SingleLabel(), targets, (self._classes,)), _STEPS)
 
     def fitted(self, index: Ints) -> Callable[[Ints], Floats]:
         """Fits a head to these examples (to `MOST` of them, by chance, at the most).

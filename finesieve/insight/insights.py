@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from finesieve.errors import ConfigError
-from finesieve.insight.curves import Curve, easiest_share
-from finesieve.insight.labels import Judged
+from finesieve.insight.curves import easiest_share
+from finesieve.insight.data import Found
 from finesieve.insight.page import page
+from finesieve.insight.sentences import sentences
 from finesieve.sieve.table import Table
 
 Ints = npt.NDArray[np.int64]
@@ -25,78 +25,12 @@ ISSUES, EXAMPLES, LABELS, PROBABILITIES, PAGE = (
     "pred_probs.npy",
     "insights.html",
 )
-SMALL = 20  # rows: a class with fewer is named as small
 HARD = 100  # rows listed as the hardest
 
 
 @dataclass(frozen=True)
-class Data:
-    """The rows that were looked at.
-
-    Attributes:
-        name: of the source.
-        texts: n texts; pairs: the second ones, or None.
-        labels: int64[n], places in `names`; None if there are no labels.
-        names: of the classes.
-        rows: int64[n], each one's row in the source, from 0.
-        ids: the rows' own ids, if the source has them.
-    """
-
-    name: str
-    texts: Sequence[str]
-    pairs: Sequence[str] | None
-    labels: Ints | None
-    names: Sequence[str]
-    rows: Ints
-    ids: Sequence[Any] | None = None
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def text(self, i: int) -> str:
-        """Returns the text of one row, both parts where there are two."""
-        return self.texts[i] if self.pairs is None else f"{self.texts[i]} || {self.pairs[i]}"
-
-    def label(self, i: int) -> str:
-        """Returns the name of one row's label."""
-        return "" if self.labels is None else str(self.names[self.labels[i]])
-
-
-@dataclass(frozen=True)
-class Insights:
-    """What `finesieve.inspect` returns.
-
-    Attributes:
-        data: the rows.
-        exact, near: int64[n], for each row the place of the first of its group of repeats.
-        tokens: int64[n] as the model saw them, or None without a model; `cut`: bool[n], longer.
-        limit: tokens that the model was shown of a text.
-        probabilities: float32[n, k] out of sample, or None where labels could not be judged.
-        judged: the labels' judgement. sizes: float64[n], gradient norms at the logits.
-        contradicting: int64[m], for each of `judged.issues` the nearest row that has the suggested
-            label, -1 if there is none.
-        unlearned: bool[n], rows that a head gets wrong that was fitted to them as well.
-        curve: error by the number of rows.
-        first_losses: float[n] of a training run, before the row was trained on, if there was one.
-        notes: what was left out, and why.
-        how: how the rows were judged, in a sentence.
-    """
-
-    data: Data
-    exact: Ints
-    near: Ints
-    tokens: Ints | None = None
-    cut: npt.NDArray[np.bool_] | None = None
-    limit: int = 0
-    probabilities: npt.NDArray[np.float32] | None = None
-    judged: Judged | None = None
-    sizes: npt.NDArray[np.float64] | None = None
-    contradicting: Ints | None = None
-    unlearned: npt.NDArray[np.bool_] | None = None
-    curve: Curve | None = None
-    first_losses: npt.NDArray[np.float32] | None = None
-    notes: Sequence[str] = field(default_factory=tuple)
-    how: str = ""
+class Insights(Found):
+    """What `finesieve.inspect` returns: what was found, as tables, sentences, a page, exports."""
 
     # ---- tables
 
@@ -193,9 +127,42 @@ class Insights:
         )
 
     @property
+    def answers(self) -> Table:
+        """A language model's rows without a target, cut, or without an end, in this order."""
+        found, data = self.answered, self.data
+        if found is None:
+            return Table({"row": []})
+        places = [(name, i) for name, rows in found.troubles.items() for i in np.flatnonzero(rows)]
+        if found.whole is not None and not found.whole.any():  # said once, for all of them
+            places = [(name, i) for name, i in places if name != "no end"]
+        at = np.asarray([i for _, i in places], dtype=np.int64)
+        return Table(
+            {
+                "row": data.rows[at].tolist(),
+                "what": [name for name, _ in places],
+                "tokens": found.tokens[at].tolist(),
+                "targets": found.targets[at].tolist(),
+                "loss": found.losses[at].tolist(),
+                "text": [data.text(i) for i in at.tolist()],
+            }
+        )
+
+    @property
     def hard(self) -> Table:
-        """Rows with the largest gradient that are no label issues, the hardest first."""
+        """Rows with the largest gradient that are no label issues, the hardest first; a language
+        model's by their loss."""
         data, judged = self.data, self.judged
+        if self.answered is not None:
+            at = np.argsort(-self.answered.losses, kind="stable")[:HARD]
+            return Table(
+                {
+                    "row": data.rows[at].tolist(),
+                    "loss": self.answered.losses[at].tolist(),
+                    "tokens": self.answered.tokens[at].tolist(),
+                    "targets": self.answered.targets[at].tolist(),
+                    "text": [data.text(i) for i in at.tolist()],
+                }
+            )
         if judged is None or self.sizes is None:
             return Table({"row": []})
         left = np.ones(len(data), dtype=bool)
@@ -252,6 +219,16 @@ class Insights:
             columns["first_loss"] = self.first_losses
         if self.tokens is not None and self.cut is not None:
             columns |= {"tokens": self.tokens, "cut": self.cut}
+        if self.answered is not None:
+            columns |= {
+                "tokens": self.answered.tokens,
+                "targets": self.answered.targets,
+                "loss": self.answered.losses,
+                "gradient_norm": self.answered.sizes,
+                "cut": self.answered.cut,
+            }
+            if self.answered.whole is not None:
+                columns["ended"] = self.answered.whole
         columns |= {"repeats_row": data.rows[self.near], "copies_row": data.rows[self.exact]}
         return Table(columns)
 
@@ -263,53 +240,7 @@ class Insights:
 
     def sentences(self) -> list[str]:
         """Returns what was found, the most useful first, one sentence each."""
-        data, out = self.data, []
-        n = len(data)
-        if self.judged is not None:
-            wrong = self.judged.wrong
-            out.append(
-                f"About {_count(wrong.value)} of {n:,} labels look wrong "
-                f"({_count(wrong.low)} to {_count(wrong.high)}); the most suspicious are listed "
-                "first."
-            )
-        repeats = self.repeats
-        copies = int((self.exact != np.arange(n)).sum())
-        near = int((self.near != np.arange(n)).sum()) - copies
-        conflicts = len(
-            {g for g, c in zip(repeats["group"], repeats["conflict"], strict=True) if c}
-        )
-        out.append(
-            f"Copies of another row: {copies:,}; near copies: {near:,}"
-            + (f". Groups of them in which labels disagree: {conflicts:,}." if conflicts else ".")
-        )
-        if self.sizes is not None:
-            out.append(
-                f"The easiest half of the rows carries {easiest_share(self.sizes):.0%} of the "
-                "gradient."
-            )
-        if self.curve is not None:
-            out.append(_enough(self.curve, n))
-        if self.unlearned is not None:
-            out.append(
-                f"Rows that even a head that was fitted to them gets wrong: "
-                f"{int(self.unlearned.sum()):,}."
-            )
-        what = self.texts["what"]
-        if what:
-            out.append(
-                f"Empty texts: {what.count('empty'):,}; texts longer than the {self.limit} tokens "
-                f"that the model was shown: {what.count('cut'):,}."
-            )
-        if data.labels is not None:
-            counts = np.bincount(data.labels, minlength=len(data.names))
-            small = [str(data.names[k]) for k in np.flatnonzero(counts < SMALL).tolist()]
-            if small:
-                more = ", ..." if len(small) > 8 else ""
-                out.append(
-                    f"Classes with fewer than {SMALL} rows, too few to judge their labels by: "
-                    f"{', '.join(small[:8])}{more}."
-                )
-        return [*out, *self.notes]
+        return sentences(self, self.repeats, self.texts)
 
     # ---- export
 
@@ -341,7 +272,7 @@ class Insights:
 
     def to_html(self, path: str | Path | None = None) -> str:
         """Returns the page, one self-contained HTML document; written to `path`, if given."""
-        names = ("issues", "confusion", "classes", "repeats", "hard", "texts")
+        names = ("issues", "answers", "confusion", "classes", "repeats", "hard", "texts")
         tables = {name: getattr(self, name) for name in names}
         made = page(self.data.name, self.sentences(), self.how, tables, self.curve, self.sizes)
         if path is not None:
@@ -349,25 +280,7 @@ class Insights:
         return made
 
 
-def _count(value: float) -> str:
-    return f"{round(value):,}"
-
-
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.4f}"
     return "" if value is None else value
-
-
-def _enough(curve: Curve, n: int) -> str:
-    """The forecast for twice the data, in a sentence."""
-    gain = curve.forecast[2.0]
-    now = f"Now {curve.now:.1%} of the rows are missed out of sample; "
-    if not curve.told:
-        return now + "whether more data would help cannot be told from these."
-    value, low, high = -100 * gain.value, -100 * gain.high, -100 * gain.low
-    if high < 0.5:
-        return now + f"another {n:,} rows would change that by less than half a point."
-    return now + (
-        f"another {n:,} rows would lower that by {value:.1f} points ({low:.1f} to {high:.1f})."
-    )

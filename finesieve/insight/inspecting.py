@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,19 @@ import torch
 from torch import nn
 
 from finesieve.errors import ConfigError, DataError
+from finesieve.insight.answers import limit_of, look_at, token_rows
+from finesieve.insight.classes import check_classes, numbered
+from finesieve.insight.columns import column
 from finesieve.insight.curves import gradient_sizes, learning_curve
+from finesieve.insight.data import Data
 from finesieve.insight.embed import Embedded, embed
 from finesieve.insight.folds import Heads, folds_of
-from finesieve.insight.insights import Data, Insights
+from finesieve.insight.insights import Insights
 from finesieve.insight.labels import judge
 from finesieve.insight.repeats import repeats
+from finesieve.insight.visits import Visits
+from finesieve.scoring.heads import Tokens
+from finesieve.scoring.task_of import head_of
 
 Ints = npt.NDArray[np.int64]
 FEWEST = 100  # rows below which labels are not judged
@@ -32,7 +39,7 @@ def inspect(
     text_pair: str | None = None,
     label: str | None = "label",
     names: Sequence[str] | None = None,
-    max_length: int = 128,
+    max_length: int | None = None,
     folds: int = 5,
     pool: str = "auto",
     seed: int = 0,
@@ -42,14 +49,18 @@ def inspect(
     Nothing is trained but small heads: each text goes through the model once, and heads are
     fitted to its features, so that each row is judged by one that has not seen it.
 
+    A causal language model's rows are looked over otherwise: how many of a row's tokens are
+    targets, which rows have none, are cut or have no end, and what the loss of each is.
+
     Args:
         model: a Hugging Face model, trained on the data or not; None finds repeats alone.
         dataset: columns by name (a mapping of lists, a `datasets.Dataset`, a data frame), or rows,
-            each a mapping.
+            each a mapping. For a language model see `finesieve.insight.answers.token_rows`.
         tokenizer: the model's.
         text, text_pair, label: names of columns; `label=None` if there are no labels.
         names: of the classes, where labels are whole numbers.
-        max_length: tokens that the model is shown of a text.
+        max_length: tokens that the model is shown of a text: 128 by default, and of a language
+            model's row 1,024, or as many as it has positions.
         folds: of the cross-fitting.
         pool: what the features are, see `finesieve.insight.embed.embed`.
         seed: of all that is drawn by chance.
@@ -59,19 +70,61 @@ def inspect(
 
     Raises:
         ConfigError: for settings that contradict each other.
-        DataError: for columns that are not there, or rows without a label.
+        DataError: for columns that are not there, rows without a label, or labels that are none of
+            the model's classes.
     """
     if model is not None and tokenizer is None:
         raise ConfigError("a model needs its tokenizer: inspect(model, dataset, tokenizer=...)")
-    texts = [str(x) if x is not None else "" for x in _column(dataset, text)]
-    pairs = None if text_pair is None else [str(x or "") for x in _column(dataset, text_pair)]
-    given = None if label is None else list(_column(dataset, label))
+    if model is not None and _writes(model):
+        return look_at_answers(
+            model, tokenizer, dataset, text=text, max_length=max_length, seed=seed
+        )
+    texts = [str(x) if x is not None else "" for x in column(dataset, text)]
+    pairs = None if text_pair is None else [str(x or "") for x in column(dataset, text_pair)]
+    given = None if label is None else list(column(dataset, label))
     if not texts:
         raise DataError("the data set is empty: expected a row per example")
     rows = np.arange(len(texts))
-    numbers, found = (None, ()) if given is None else _numbers(given, names)
+    numbers, found = (None, ()) if given is None else numbered(given, names)
+    if model is not None and given is not None:
+        check_classes(model, tokenizer, texts, given)
     data = Data("", texts, pairs, numbers, found, rows)
+    max_length = 128 if max_length is None else max_length
     return look(model, tokenizer, data, max_length=max_length, folds=folds, pool=pool, seed=seed)
+
+
+def look_at_answers(
+    model: nn.Module,
+    tokenizer: Any,
+    dataset: Any,
+    *,
+    name: str = "",
+    text: str = "text",
+    max_length: int | None = None,
+    seed: int = 0,
+    tell: Callable[[str, float], None] = lambda what, share: None,
+) -> Insights:
+    """As `inspect`, of a causal language model's rows.
+
+    Args:
+        name: of the source.
+        tell: is told what is done, and the share of it.
+        model, tokenizer, dataset, text, max_length, seed: as there.
+    """
+    limit = limit_of(model, max_length)
+    rows = token_rows(dataset, tokenizer, limit, text)
+    data = Data(name, rows.texts, rows.answers, None, (), np.arange(len(rows.ids)))
+    tell("repeats", 0.0)
+    exact, near = repeats([data.text(i) for i in range(len(data))], seed)
+    answered = look_at(model, rows, limit, lambda share: tell("texts", share))
+    return Insights(
+        data,
+        exact,
+        near,
+        sizes=answered.sizes,
+        answered=answered,
+        how="Losses are the model's as it is: nothing was trained.",
+    )
 
 
 def look(
@@ -83,12 +136,14 @@ def look(
     folds: int = 5,
     pool: str = "auto",
     seed: int = 0,
+    visits: Visits | None = None,
     tell: Callable[[str, float], None] = lambda what, share: None,
     **more: Any,
 ) -> Insights:
     """As `inspect`, of data that are read already.
 
     Args:
+        visits: features from a training run, of rows that need not be looked at again.
         tell: is told what is done, and the share of it.
         more: fields of `Insights` that are known already.
         model, tokenizer, data, max_length, folds, pool, seed: as there.
@@ -114,6 +169,7 @@ def look(
         data.pairs,
         max_length=max_length,
         pool=pool,
+        visits=visits,
         tell=lambda share: tell("texts", share),
     )
     known = {"tokens": seen.tokens, "cut": seen.cut, "limit": seen.limit, **more}
@@ -139,10 +195,34 @@ def look(
         unlearned=heads.fitted(everything)(everything).argmax(axis=1) != labels,
         curve=learning_curve(heads, labels, p.astype(np.float64), seed),
         notes=notes,
-        how=f"Every row was judged by a head on the frozen model's features that was fitted to the "
-        f"other rows ({folds} folds; copies of a text share a fold).",
+        how=_how(folds, visits),
         **known,
     )
+
+
+def _how(folds: int, visits: Visits | None) -> str:
+    """How the rows were judged, in a sentence or two."""
+    of = "the model's features" if visits is not None else "the frozen model's features"
+    told = (
+        f"Every row was judged by a head on {of} that was fitted to the other rows ({folds} folds; "
+        "copies of a text share a fold)."
+    )
+    if visits is None:
+        return told
+    return told + (
+        f" The features of {visits.met.mean():.0%} of the rows are those that the model gave them "
+        "in training, before it was trained on them; the others, met too early or not at all, were "
+        "looked at again at the end."
+    )
+
+
+def _writes(model: nn.Module) -> bool:
+    """Whether it is a causal language model."""
+    try:
+        head = head_of(model)
+    except ConfigError:
+        return False
+    return isinstance(head, Tokens) and head.shift
 
 
 def _unjudgeable(data: Data, near: Ints, seen: Embedded) -> str:
@@ -173,56 +253,15 @@ def _contradicting(
     """For each issue the nearest row, by cosine, among those with the suggested label; else -1."""
     out = np.full(len(issues), -1, dtype=np.int64)
     looked = issues[:_LOOKED_UP]
-    unit = torch.from_numpy(features - features.mean(axis=0))
-    unit = nn.functional.normalize(unit, dim=1)
+    middle = features.mean(axis=0)
+
+    def unit(places: Ints) -> torch.Tensor:  # of one class at a time: all would be a copy
+        return nn.functional.normalize(torch.from_numpy(features[places] - middle), dim=1)
+
     for k in np.unique(suggested[looked]):
         mine = np.flatnonzero(suggested[looked] == k)
         other = np.flatnonzero(labels == k)
         if len(other):
-            close = unit[looked[mine]] @ unit[other].T
+            close = unit(looked[mine]) @ unit(other).T
             out[mine] = other[close.argmax(dim=1).numpy()]
-    return out
-
-
-def _numbers(given: list[Any], names: Sequence[str] | None) -> tuple[Ints, Sequence[str]]:
-    """Labels as places in a list of names; names by number are kept."""
-    missing = [i for i, x in enumerate(given) if x is None or x != x or x == ""]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(given)} rows have no label (rows {missing[:5]}, counted from "
-            "0): remove them, or give label=None to look at repeats and lengths alone"
-        )
-    if names is not None:
-        strange = sorted({str(x) for x in given if not _is_place(x, len(names))})
-        if strange:
-            raise DataError(
-                f"labels {', '.join(strange[:5])} are none of 0 to {len(names) - 1}, the places in "
-                "names"
-            )
-        return np.asarray([int(x) for x in given]), names
-    known = sorted(set(given), key=lambda x: (isinstance(x, str), x))
-    place = {name: i for i, name in enumerate(known)}
-    return np.asarray([place[x] for x in given], dtype=np.int64), [str(x) for x in known]
-
-
-def _is_place(x: Any, many: int) -> bool:
-    return isinstance(x, (int, np.integer)) and 0 <= int(x) < many
-
-
-def _column(dataset: Any, name: str) -> Iterable[Any]:
-    have = getattr(dataset, "column_names", None)
-    if have is None:
-        have = getattr(dataset, "columns", None)  # of a data frame
-    if have is None and isinstance(dataset, Mapping):
-        have = list(dataset)
-    if have is not None:
-        if name not in list(have):
-            raise DataError(f"no column {name!r}; there are {', '.join(map(repr, have))}")
-        values: Iterable[Any] = dataset[name]
-        return values
-    out = []
-    for i, row in enumerate(dataset):
-        if not isinstance(row, Mapping) or name not in row:
-            raise DataError(f"row {i} has no {name!r}: expected a mapping with that key")
-        out.append(row[name])
     return out

@@ -59,6 +59,13 @@ def page(
             "rows out.",
             tables["issues"],
         ),
+        _section(
+            "answers",
+            "Rows to look at before training",
+            "Nothing is learned from a row without a target. Where one is cut, or ends without an "
+            "end-of-sequence token, the model learns to break off, or not to stop.",
+            tables["answers"],
+        ),
         _section("confusion", "Which labels are mixed up", "", tables["confusion"]),
         _section("classes", "Class by class", "", tables["classes"]),
         _section(
@@ -72,7 +79,7 @@ def page(
         _section(
             "hard",
             "The hardest rows",
-            "Large gradients, and yet not among the labels that look wrong.",
+            "Large losses or gradients, and yet not among the rows above.",
             tables["hard"],
         ),
         _section("texts", "Empty and cut texts", "", tables["texts"]),

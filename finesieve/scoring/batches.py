@@ -44,7 +44,7 @@ class Scored(NamedTuple):
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Restores the random states of the process and of its GPUs."""
+    """Restores the random states of the process and of its GPUs on leaving."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     gpus = torch.cuda.get_rng_state_all() if on_gpu else []
@@ -96,7 +96,7 @@ class ScoringPass:
 
     @property
     def budget(self) -> float:
-        """Padded tokens a forward at the most."""
+        """Padded tokens a forward may have at the most."""
         return min(self._room * self._largest, self._failed / 2)
 
     def __call__(self, rows: Rows, chosen: IntArray) -> Scored:
@@ -115,7 +115,8 @@ class ScoringPass:
         self._meter.scored += tokens
 
     def _lap(self, lengths: npt.NDArray[np.int64]) -> None:
-        """Time the forward over examples of these lengths, ascending, which ends here."""
+        """Books and times the forward over examples of these lengths, int[n], ascending, that ends
+        here."""
         step = Step.of(
             self._meter.paces["score"], len(lengths), int(lengths.sum()), int(lengths[-1])
         )
@@ -178,9 +179,10 @@ class ScoringPass:
             torch.cuda.empty_cache()
 
     def last_layer(self, rows: Rows) -> LastLayer | None:
-        """What the last linear layer is given for these rows, in the order of their lengths.
+        """Returns what the last linear layer is given for these rows, in the order of their
+        lengths.
 
-        Returns None where the scorer knows of no such layer, and only the first batch's where the
+        That is None where the scorer knows of no such layer, and only the first batch's where the
         layer may not be fitted. Fewer rows than given are run where their inputs would take more
         than 256 MB.
         """
@@ -234,7 +236,11 @@ class ScoringPass:
             self._read([answer for _, answer in found], [n for n, _ in found])
 
     def _launched(self, batch: Any, count: int) -> Scores | Launched:
-        """The scorer's answer for a batch of `count` examples; `ScoreError` for a wrong shape."""
+        """Returns the scorer's answer for a batch of `count` examples.
+
+        Raises:
+            ScoreError: for losses or sizes that are not one for each.
+        """
         assert self._scorer is not None
         found = launcher(self._scorer)(batch)
         size = found.loss if found.size is None else found.size
@@ -250,7 +256,10 @@ class ScoringPass:
         prefix: Tensor | None = None
         places: list[IntArray] = []
         answers: list[Scores | Launched] = []
+        note = getattr(self._scorer, "note", None)  # a plain function has none
         for index, _, found in self._each(rows, chosen, self._launched):
+            if note is not None:
+                note(rows.ids[chosen[index]])
             places.append(index)
             answers.append(found)
             if found.prefix is not None:
@@ -289,7 +298,8 @@ class ScoringPass:
     # ---- state
 
     def state_dict(self) -> State:
-        """Returns what forwards are cut by."""
+        """Returns what forwards are cut by: the sizes of batches, and where memory was not
+        enough."""
         return {
             "most": self.most,
             "largest": self._largest,
@@ -298,6 +308,6 @@ class ScoringPass:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` saved."""
+        """Takes up what `state_dict` returned."""
         self.most, self._largest = state["most"], state["largest"]
         self._room, self._failed = state["room"], state["failed"]

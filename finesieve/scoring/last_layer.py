@@ -40,7 +40,7 @@ class LastLayer:
         return len(self.inputs)
 
     def take(self, index: Tensor) -> LastLayer:
-        """Returns the chosen examples, int64[m]."""
+        """Returns the same of the chosen examples, by their places int64[m]."""
         targets = {key: value[index.to(value.device)] for key, value in self.targets.items()}
         inputs = self.inputs[index.to(self.inputs.device)]
         return LastLayer(self.layer, inputs, self.head, targets, self.shape)
@@ -78,7 +78,7 @@ def joined(parts: Sequence[LastLayer]) -> LastLayer:
 
 @contextmanager
 def linear_calls(model: nn.Module) -> Iterator[deque[tuple[nn.Linear, Tensor, Tensor]]]:
-    """Inside, the last few calls of linear layers are remembered: layer, input, output."""
+    """Yields the last few calls of linear layers made inside, each as layer, input and output."""
     calls: deque[tuple[nn.Linear, Tensor, Tensor]] = deque(maxlen=_LAST)
 
     def remember(layer: nn.Module, given: tuple[Any, ...], out: Any) -> None:

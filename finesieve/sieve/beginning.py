@@ -89,7 +89,7 @@ class Beginning:
         return chain(self._again(batches, sizes), iterator)
 
     def _again(self, batches: list[Any], sizes: list[int]) -> Iterator[Any]:
-        """The batches that were looked at, each let go as it is drawn."""
+        """Yields the batches that were looked at, each let go as it is drawn."""
         batches.reverse()
         for size in sizes:
             self.undrawn -= size

@@ -24,6 +24,7 @@ from finesieve.gates.simple import Open
 from finesieve.methods.method import Method
 from finesieve.scoring.batches import ScoringPass
 from finesieve.scoring.scorers import Scorer
+from finesieve.sieve.answers import Answers
 from finesieve.sieve.feedback import Learning
 from finesieve.sieve.options import SieveOptions, features_of
 from finesieve.sieve.pool import Sifter
@@ -91,6 +92,7 @@ class Flow:
         )
         features = features_of(options, method, scorer)
         self._sifter = Sifter(method, self.codec, self.scoring, features)
+        self.answers = Answers.of(scorer)
         self.learning = Learning(
             method,
             scorer,
@@ -142,7 +144,7 @@ class Flow:
         return self.stage == 1 and isinstance(self.method.opening, Open)
 
     def draw(self, batch: Any) -> Rows | None:
-        """Takes a batch of the loader's apart and counts it; gives None if it is empty."""
+        """Takes a batch of the loader's apart and counts it; returns None if it is empty."""
         self.learning.absorb(self.stage, at_least=8)
         rows = self.codec.unpack(batch, self.meter.drawn)
         self.counters.batches_in_pass += 1
@@ -151,6 +153,8 @@ class Flow:
         if self.batch_size is None:
             self.batch_size = self.survivors(len(rows))
         self.scoring.see(rows)
+        if self.answers is not None:
+            self.answers.see(rows)
         if self.filler is None:
             self.filler = self.codec.filler(rows)
         self._count("drawn", rows)
@@ -231,7 +235,8 @@ class Flow:
     # ---- out
 
     def next(self) -> tuple[Rows, bool]:
-        """The next batch, and whether it passed open gates; a filler if only others have one."""
+        """Takes out the next batch; returns it, and whether it passed open gates. It is a filler if
+        only other ranks have one left."""
         if not self.holding.ready and self.filler is not None:
             return self.filler, self.stage == 1
         rows, opened, span = self.holding.next()
@@ -241,7 +246,7 @@ class Flow:
         return rows, opened
 
     def consumed(self) -> float:
-        """The share of the stream consumed, 0 to 1; 0 where its length is not known.
+        """Returns the share of the stream consumed, 0 to 1; 0 where its length is not known.
 
         The batch that comes next counts: the learning rate is for the step after it.
         """
@@ -258,7 +263,7 @@ class Flow:
     # ---- sizes and stages
 
     def survivors(self, loaders: int) -> int:
-        """Survivors a batch, given the examples in the loader's batches."""
+        """Returns how many survivors a batch has, given the examples in the loader's batches."""
         if self.batch_size is not None:
             return self.batch_size
         if self._total is not None and self._total * _TYPICAL_SHARE / loaders >= _ENOUGH_STEPS:
@@ -273,7 +278,7 @@ class Flow:
         return self.meter.smaller(min(1.0, self.batch_size / self.loaders))
 
     def _size(self) -> int:
-        """Survivors a batch in this stage."""
+        """Returns how many survivors a batch has in this stage."""
         usual = self.loaders if self.stage == 1 or self.transitions.whole else self.batch_size
         return self.method.batches.get(self.stage, usual or 1)
 

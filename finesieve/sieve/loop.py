@@ -109,7 +109,7 @@ class Loop:
         flow.counters.passes += 1
 
     def may_exceed_total(self) -> None:
-        """More examples than `total` are no reason to warn."""
+        """Takes more examples than `total` for no reason to warn, from now on."""
         self._total = None
 
     def check_place(self, batch: Any) -> None:
@@ -117,7 +117,7 @@ class Loop:
         self.place.check(self._flow.codec.unpack(batch, 0), self._flow.counters.batches_in_pass)
 
     def _look_at(self, drawn: Rows) -> None:
-        """Notices what would go wrong later; remembers the place."""
+        """Remembers the place, and warns of what would go wrong later."""
         flow = self._flow
         self.place.note(drawn, given=flow.passes)
         if flow.passes and flow.filler is not None:
@@ -160,7 +160,8 @@ class Loop:
         return chain(first, iterator)
 
     def _agree(self) -> bool:
-        """Once per batch: has any rank one? And with the averages, is it time to move?"""
+        """Settles with the other ranks, once a batch, whether any has one left; moves to another
+        stage if their averages say so. Returns whether any has."""
         flow = self._flow
         costs = flow.meter.score, flow.meter.train
         evidence = flow.transitions.evidence(

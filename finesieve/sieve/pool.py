@@ -52,7 +52,11 @@ class Sifted:
         return None if self.q is None else self.q[self.passed][self.kept]
 
     def event(self, scores: bool) -> dict[str, Any]:
-        """For listeners. scores: whether the method has a scoring pass, and it was made."""
+        """Returns the event for listeners.
+
+        Args:
+            scores: whether the method has a scoring pass, and it was made.
+        """
         return pool_event(
             self.offer,
             self.q,
@@ -87,7 +91,7 @@ class Sifter:
         return Offer(rows.ids, stage, drawn=len(rows), features=seen, share=share)
 
     def opened(self, rows: Rows, shares: Shares) -> Sifted:
-        """What the opening gate leaves of the pool, unscored: stage 1."""
+        """Puts a pool of stage 1 through the opening gate, unscored."""
         gate = self._method.opening
         offer = self._offer(rows, 1, shares.opening)
         verdict = gate.decide(offer).check(offer.n, gate)
@@ -112,7 +116,8 @@ class Sifter:
         )
 
     def closed(self, rows: Rows, stage: int, cost_ratio: float, shares: Shares) -> Sifted:
-        """Through the forward gate in stage 3, the scoring pass and the backward gate."""
+        """Puts a pool through the forward gate (in stage 3), the scoring pass and the backward
+        gate."""
         forward, backward = self._method.forward, self._method.backward
         offer = self._offer(rows, stage)
         if offer.features is not None:

@@ -15,7 +15,7 @@ class Agreement(Protocol):
     """
 
     def mean(self, values: list[float]) -> list[float]:
-        """The mean over ranks, place by place. All ranks give lists of the same length."""
+        """Returns the mean over ranks, place by place. All ranks give lists of the same length."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from finesieve.sieve.table import Table
 
 MOST = 2_000_000  # observations kept, the newest: 17 bytes each
 _TOGETHER = 4096  # observations that are kept in one array: a small one has a hundred bytes besides
+_LOG = logging.getLogger("finesieve")
 
 # Ids, losses, gradient norms if they were measured, and whether the examples were trained on then.
 Part = tuple[IntArray, FloatArray, FloatArray | None, bool]
@@ -116,7 +118,8 @@ class Spikes:
     """A listener that reports the examples behind a spike of the training loss.
 
     Args:
-        tell: is called with the ids of the batch, the largest loss first, and their losses.
+        tell: is called with the ids of the batch, the largest loss first, and their losses; by
+            default a warning of Python's `logging` names the first five.
         times: a spike is a mean loss so many times as high above the median of the batches before
             it as these were scattered around it (median absolute deviation, scaled to a normal
             distribution's standard deviation).
@@ -124,9 +127,12 @@ class Spikes:
     """
 
     def __init__(
-        self, tell: Callable[[IntArray, FloatArray], None], times: float = 6.0, batches: int = 64
+        self,
+        tell: Callable[[IntArray, FloatArray], None] | None = None,
+        times: float = 6.0,
+        batches: int = 64,
     ) -> None:
-        self._tell, self._times = tell, times
+        self._tell, self._times = tell or _logged, times
         self._means: deque[float] = deque(maxlen=batches)
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -143,3 +149,15 @@ class Spikes:
                 self._tell(event["ids"][order], loss[order])
         if np.isfinite(mean):
             self._means.append(mean)
+
+
+def _logged(ids: IntArray, losses: FloatArray) -> None:
+    """Warns of a spike, by way of `logging`."""
+    first = ", ".join(f"{i} ({x:.3g})" for i, x in zip(ids[:5].tolist(), losses[:5], strict=False))
+    _LOG.warning(
+        "the training loss has a spike: its batch of %d has the mean %.3g; examples with the "
+        "largest losses: %s",
+        len(ids),
+        float(losses.mean()),
+        first,
+    )

@@ -116,7 +116,7 @@ class Returns:
         self._ever = False  # whether any loss ever came back
 
     def __len__(self) -> int:
-        """Examples that are out."""
+        """Returns how many examples are out."""
         return self._out
 
     def crowded(self, n: int, held: int) -> bool:

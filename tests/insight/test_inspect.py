@@ -68,7 +68,9 @@ def test_the_flipped_rows_are_the_issues(found: Insights) -> None:
     for record in issues.records():  # the contradicting row has the suggested label
         assert found.data.label(record["contradicting_row"]) == record["suggested"]
     assert sum(found.confusion["rows"]) == issues.rows
-    assert found.sentences()[0].startswith("About 1")
+    assert found.judged is not None
+    assert found.judged.wrong.low <= 12 <= found.judged.wrong.high
+    assert found.sentences()[0].startswith("About ")
     assert found.repeats["row"] == [397, 399]
 
 
@@ -166,6 +168,29 @@ def test_bad_input_is_named_at_once() -> None:
         looked([{"label": 1}])
 
 
+def test_labels_outside_the_models_classes_are_refused_before_anything_is_run() -> None:
+    data, words = rows(), tiny.tokenizer()
+
+    def refused(model: Any, labels: list[Any], message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            finesieve.inspect(model, {**data, "label": labels}, tokenizer=words)
+
+    counted, odd = [y + 1 for y in data["label"]], [*data["label"][:-2], 5, 7]
+    refused(tiny.bert(), counted, r"none of the model's 2 classes: 2 .*probably count from 1: sub")
+    refused(tiny.bert(), odd, r"2 of 400 rows .*5, 7 \(rows \[398, 399\].*num_labels=8")
+    refused(tiny.bert(), [*data["label"][:-1], -1], "A negative label often says that a row has")
+    refused(Bag(), odd, r"2 of 400 rows have labels that are none of the model's 2 classes")
+    refused(tiny.bert(), [f"c{i % 3}" for i in range(400)], "expected 2 different ones")
+    named = tiny.bert()
+    named.config.id2label = {0: "bad", 1: "good"}
+    refused(
+        named, ["good", "fine"] * 200, r"classes: fine .*expected bad, good\. .*spelt otherwise"
+    )
+    refused(tiny.bert(), [-100, *data["label"][1:]], "1 of 400 rows have no label")
+    found = finesieve.inspect(named, {**data, "label": ["good", "bad"] * 200}, tokenizer=words)
+    assert found.data.names == ["bad", "good"]
+
+
 def test_cut_texts_are_those_longer_than_the_limit() -> None:
     data = rows()
     data["text"][5] = " ".join(["w1"] * 16)  # fills the limit exactly
@@ -175,8 +200,12 @@ def test_cut_texts_are_those_longer_than_the_limit() -> None:
     assert found.texts["what"] == ["cut"]
 
 
-def test_a_model_without_a_trained_head_is_read_by_the_mean_of_its_states() -> None:
+def test_a_model_without_a_trained_head_is_read_by_the_mean_of_its_states(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from finesieve.insight.embed import embed
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
 
     texts = ["w1 w2 w3", "w4", "w5 w6"]
     model, words = tiny.bert(), tiny.tokenizer()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import finesieve as fs
+from finesieve.sieve.record import Spikes
 from tests.conftest import Bag
 
 
@@ -66,3 +70,60 @@ def test_what_is_no_trainer() -> None:
         fs.attach(Accelerator(cpu=True))
     with pytest.raises(fs.ConfigError, match="a str; expected a Trainer of transformers, TRL or"):
         fs.attach("trainer")
+
+
+@pytest.mark.parametrize("method", [fs.Full(), fs.Manual({2: 0.3}, cost_ratio=0.2)])
+def test_a_spike_in_a_trainer_names_its_row(tmp_path: Path, method: fs.Full | fs.Manual) -> None:
+    pytest.importorskip("transformers")
+    from tests.integrations.transformers import kit
+
+    def host() -> Any:
+        data = kit.Data(300, lambda i, ids: int(i == 250), row=lambda i, ids: i)
+        net = kit.model()
+        with torch.no_grad():  # sure of label 0, which all rows but one have
+            net.classifier.weight.zero_()
+            net.classifier.bias.copy_(torch.tensor([9.0, 0.0]))
+        args = {"learning_rate": 0.0, "gradient_accumulation_steps": 1, "warmup_steps": 0}
+        return kit.trainer(tmp_path, net, data, **args)
+
+    told: list[int] = []
+    trainer = host()
+    spikes = Spikes(lambda ids, losses: told.append(int(ids[0])))
+    attached = fs.attach(trainer, method, id_key="row", listeners=[spikes], head_start=0)
+    trainer.train()
+    assert told
+    assert set(told) == {250}
+    assert attached.insights["id"].tolist() == list(range(300))
+
+
+def test_who_only_looks_changes_nothing_in_a_trainer(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from tests.integrations.transformers import kit
+
+    plain = kit.trainer(tmp_path, num_train_epochs=1)
+    plain.train()
+    host = kit.trainer(tmp_path, num_train_epochs=1)
+    attached = fs.attach(host, "full", listeners=[lambda event: None])
+    host.train()
+    assert kit.same(kit.weights(host), kit.weights(plain))
+    assert attached.insights["trained"].tolist() == [1] * 300
+
+
+def test_spikes_hear_of_every_batch_in_lightning_and_accelerate(tmp_path: Path) -> None:
+    pytest.importorskip("lightning")
+    pytest.importorskip("accelerate")
+    from tests.integrations.accelerate.ranks import OPTIONS, Run, closed
+    from tests.integrations.lightning import kit
+
+    told: list[int] = []
+    always = Spikes(lambda ids, losses: told.append(len(ids)), times=-1e9)  # whatever the loss is
+    sieved = kit.sieved(kit.never(), listeners=[always])
+    host = kit.trainer(tmp_path, sieved, max_epochs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's hints
+        host.fit(kit.Classifier(sieved), sieved(kit.loader()))
+    assert told == [kit.SIZE] * (kit.N // kit.SIZE - 16)  # the first are what others are held to
+    told.clear()
+    run = Run(closed(starts={}), epochs=1, n=160, options={**OPTIONS, "listeners": [always]})
+    assert told == [8] * 20  # it has its median already
+    assert run.stream.insights["times"].tolist() == [1] * 160

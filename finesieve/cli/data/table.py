@@ -28,6 +28,7 @@ from finesieve.cli.data.labels import (
 from finesieve.errors import DataError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_TOGETHER = 65_536
 _TWICE = re.compile("â€[™œ\x9d“”¦]|Ã[©¨¤¶¼±]")  # UTF-8 read as Windows-1252, and written again
 
 Row = dict[str, Any]
@@ -184,9 +185,24 @@ def _checked(
             f"{source}: {broken} texts have letters like â€™ or Ã©: UTF-8 that was read in another "
             "encoding and saved again"
         )
-    content = json.dumps([table.texts, table.pairs, table.labels, table.rows]).encode()
-    table.digest = hashlib.sha1(content).hexdigest()
+    table.digest = _digest(table.texts, table.pairs, table.labels, table.rows)
     return table
+
+
+def _digest(*columns: list[Any] | None) -> str:
+    """The digest of the columns as one JSON array, of which little is in memory at a time."""
+    digest = hashlib.sha1(b"[")
+    for i, column in enumerate(columns):
+        digest.update(b", " if i else b"")
+        if column is None:
+            digest.update(b"null")
+            continue
+        for start in range(0, max(1, len(column)), _TOGETHER):
+            part = json.dumps(column[start : start + _TOGETHER])[1:-1]
+            digest.update(f"{', ' if start else '['}{part}".encode())
+        digest.update(b"]")
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def _check_text(source: str, number: int, name: str | None, value: Any) -> None:

@@ -10,16 +10,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from finesieve.cli.config import config_of
+from finesieve.cli.config import Config, config_of
 from finesieve.cli.data.columns import has_label
-from finesieve.cli.data.table import Table, rows_of, table_of
+from finesieve.cli.data.streaming import lean_rows
+from finesieve.cli.data.table import Table, label_names, table_of
+from finesieve.cli.inspecting.room import check_room
+from finesieve.cli.training.batches import Examples
 from finesieve.cli.training.models import check_length, load_model, load_tokenizer, pick_device
+from finesieve.cli.training.prepare import Prepared
 from finesieve.cli.training.runfiles import EXAMPLES
 from finesieve.cli.training.train import train
 from finesieve.errors import ConfigError
-from finesieve.insight.insights import Data, Insights
+from finesieve.insight.data import Data
+from finesieve.insight.insights import Insights
 from finesieve.insight.inspecting import FEWEST, look
+from finesieve.insight.visits import Visits
 
+_EVALUATED = 64
 NO_LABEL = "label"  # the column that unlabelled rows are read with
 
 
@@ -36,13 +43,16 @@ def inspect_source(args: argparse.Namespace) -> Insights:
         raise ConfigError(
             f"folds is {args.folds} and max-length {args.max_length}; expected 2 and 1 or more"
         )
-    rows, notes = rows_of(args.train)
+    check_room(args.train, args.model != "none")
+    rows, notes = lean_rows(args.train, args.text, args.text_pair, args.label)
     labelled = args.label is not None or has_label(rows)
     if not labelled:
-        rows = [{**row, NO_LABEL: 0} for row in rows]
+        for row in rows:
+            row[NO_LABEL] = 0
     columns = (args.text, args.text_pair, args.label)
     unlabelled = args.unlabelled if labelled else "keep"
     table = table_of(args.train, rows, notes, *columns, True, unlabelled)
+    del rows  # the table has what is needed of them
     if not args.quiet:
         for note in table.notes:
             print(note, file=sys.stderr)
@@ -50,30 +60,55 @@ def inspect_source(args: argparse.Namespace) -> Insights:
     tell = _Progress(args.quiet)
     if args.model == "none":
         return look(None, None, data, seed=args.seed, tell=tell)
-    name = args.model
-    more: dict[str, npt.NDArray[np.float32]] = {}
     trains = not args.no_train and labelled and len(data) >= FEWEST and len(data.names) > 1
     if trains:
         config = config_of(args)
-        train(config, str(folder / "run"), quiet=args.quiet)
-        name = str(folder / "run" / "model")
-        more["first_losses"] = _first_losses(folder / "run" / EXAMPLES, data)
-    tokenizer = load_tokenizer(name)
-    model = load_model(name, list(range(max(2, len(data.names)))), args.seed)
-    check_length(model, args.max_length)
-    found = look(
-        model.to(pick_device(args.device)),
-        tokenizer,
-        data,
-        max_length=args.max_length,
-        folds=args.folds,
-        pool="head" if trains else "auto",
-        seed=args.seed,
-        tell=tell,
-        **more,
-    )
+        prepared, visits = _prepared(table, config), Visits(len(data))
+        train(config, str(folder / "run"), data=prepared, quiet=args.quiet, visits=visits)
+        found = look(
+            visits.model,
+            prepared.tokenizer,
+            data,
+            max_length=args.max_length,
+            folds=args.folds,
+            pool="head",
+            seed=args.seed,
+            visits=visits,
+            tell=tell,
+            first_losses=_first_losses(folder / "run" / EXAMPLES, data),
+        )
+    else:
+        tokenizer = load_tokenizer(args.model)
+        model = load_model(args.model, list(range(max(2, len(data.names)))), args.seed)
+        check_length(model, args.max_length)
+        found = look(
+            model.to(pick_device(args.device)),
+            tokenizer,
+            data,
+            max_length=args.max_length,
+            folds=args.folds,
+            seed=args.seed,
+            tell=tell,
+        )
     tell.end()
     return found
+
+
+def _prepared(table: Table, config: Config) -> Prepared:
+    """All rows, ready for training; a few of them stand for evaluation data, which nobody reads."""
+    labels = label_names(table, [])
+    number, tokenizer = {name: i for i, name in enumerate(labels)}, load_tokenizer(config.model)
+    few = table.take(range(min(len(table), _EVALUATED)))
+    return Prepared(
+        tokenizer,
+        labels,
+        Examples(table, number, tokenizer, config.max_length),
+        np.asarray(table.rows, dtype=np.int64),
+        {"training rows": Examples(few, number, tokenizer, config.max_length)},
+        [],
+        table.digest,
+        {"digest": table.digest, "columns": list(table.columns)},
+    )
 
 
 def _data(source: str, table: Table, labelled: bool) -> Data:

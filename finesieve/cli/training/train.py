@@ -39,6 +39,7 @@ from finesieve.cli.training.progress import (
 from finesieve.cli.training.runfiles import ExampleLog, RunFolder
 from finesieve.cli.training.summary import summary_of, versions
 from finesieve.errors import ConfigError, StateError
+from finesieve.insight.visits import Visits
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.head_start import default_examples
 from finesieve.scoring.scorers import Classification
@@ -74,8 +75,16 @@ def linear_schedule(
 class Run:
     """The training loop around a sieve; interruptible and resumable between any two steps."""
 
-    def __init__(self, config: Config, data: Prepared, folder: RunFolder | None, live: Live):
+    def __init__(
+        self,
+        config: Config,
+        data: Prepared,
+        folder: RunFolder | None,
+        live: Live,
+        visits: Visits | None = None,
+    ):
         self.config, self.data, self.folder, self.live = config, data, folder, live
+        self.visits = visits
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self.device = pick_device(config.device)
@@ -113,7 +122,9 @@ class Run:
         shares = config.freeze > 0 and config.dropout == 0.0 and method.scores
         self.prefix = FrozenPrefix(self.model, config.freeze) if shares else None
         self.sieve = Sieve.of_host(
-            Classification(self.model, autocast=self.autocast, prefix=self.prefix),
+            (Classification if visits is None else visits.scorer)(
+                self.model, autocast=self.autocast, prefix=self.prefix
+            ),
             method,
             total=self.total,
             batch_size=config.survivor_batch_size,
@@ -179,7 +190,7 @@ class Run:
                 self._refer()
             for epoch in range(self.sieve.passes, self.config.epochs):
                 self.log.epoch = epoch
-                for batch in self.sieve(self._loader(epoch)):
+                for batch in self.sieve(self.loader(epoch)):
                     self._step(batch)
                     now = self.clock()
                     self.elapsed = before + now - start
@@ -207,7 +218,8 @@ class Run:
                 signal.signal(number, handler)
             self.live.close()
 
-    def _loader(self, epoch: int) -> Loader:
+    def loader(self, epoch: int) -> Loader:
+        """Returns the loader of an epoch, the same each time it is asked for."""
         c, some = self.config, self.some
         if self.subset is not None:
             dice = np.random.default_rng([c.seed, 80, epoch])
@@ -255,6 +267,8 @@ class Run:
 
     def _step(self, batch: Any) -> None:
         losses = self._losses(self.model, batch)
+        if self.visits is not None:
+            self.visits.note(batch[EXAMPLE].numpy())
         mean = self.sieve.loss(losses, batch)
         mean.backward()  # type: ignore[no-untyped-call]
         found = mean.detach()
@@ -338,7 +352,7 @@ class Run:
         """Evaluate, and write everything that the run leaves behind."""
         summary = summary_of(self)
         if self.folder:
-            orders = [self._loader(epoch).order for epoch in range(self.config.epochs)]
+            orders = [self.loader(epoch).order for epoch in range(self.config.epochs)]
             self.folder.write_examples(self.log.columns(self.data.rows, orders))
             self.folder.save_model(self.model, self.data.tokenizer)
             self.folder.log({"event": "end", **{k: summary[k] for k in ("seconds", "eval")}})
@@ -354,8 +368,12 @@ def train(
     data: Prepared | None = None,
     quiet: bool = False,
     label: str | None = None,
+    visits: Visits | None = None,
 ) -> dict[str, Any]:
-    """Run a configuration and return its summary; with `output` everything is written there."""
+    """Run a configuration and return its summary; with `output` everything is written there.
+
+    visits: keeps the features of the examples that are met.
+    """
     config = settled(config)
     folder = RunFolder(output, resume) if output is not None else None
     live = Live(label or config.method, quiet=quiet)
@@ -365,7 +383,7 @@ def train(
         data = prepare(config)
         for note in data.notes:  # also with `quiet`: they are no progress
             live.say(note) if not quiet else print(note, file=sys.stderr)
-    run = Run(config, data, folder, live)
+    run = Run(config, data, folder, live, visits)
     if resume:
         run.resume()
         live.say(f"resumed at {run.sieve.progress:.0%} of the stream")
@@ -375,6 +393,8 @@ def train(
             folder.log({"event": "start", "config": config.as_dict(), "versions": versions()})
             folder.log({"event": "stage", **run.sieve.moves[0]})
     run.train()
+    if visits is not None:
+        visits.end(run.loader(0).order)
     if folder:
         run.save()  # what follows can be interrupted too; resuming then goes on from here
     for text in told_of_end(run.sieve, method):

@@ -245,6 +245,8 @@ class SieveCallback(Handle, Callback):
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Ends the pass under way and so the loader's workers (a hook of Lightning's)."""
         self._stream.close()
+        if self.sieve is not None:
+            self.sieve.finish()
 
     def state_dict(self) -> dict[str, Any]:
         """Of all ranks, since one of them writes the checkpoint; called on all of them."""

@@ -102,6 +102,8 @@ def attach(
         size: beside `losses`, the size of the gradient that goes with a loss, float[n] -> float[n];
             the loss itself by default (see `scores.PerExample`).
         features: what the predictor looks at; the head's own by default.
+        listeners: called with every event. With them, or with `head`, a method that looks at no
+            losses (`Full()`, say) is watched too, for `insights`.
         prefix: frozen first layers of the trainer's model, run once an example: training begins
             with what they put out in the scoring pass.
         options: further settings of `Sieve`, e.g. `batch_size` (survivors a batch; by default half
@@ -161,7 +163,8 @@ class Attached(hosts.Handle):
                 wrong += hf_refusals.unshared(trainer, prefix, losses is not None)
             if wrong:
                 raise ConfigError("the sieve cannot be attached: " + "; ".join(wrong))
-        if losses is None and (self.filters or options.get("head_start")):
+        looked_at = head is not None or bool(listeners)
+        if losses is None and (self.filters or looked_at or options.get("head_start")):
             self.head = find_head(trainer, head, self._sft)
         taken = sorted({"clock", "agreement", "scorer"} & options.keys())
         if taken:
@@ -185,7 +188,8 @@ class Attached(hosts.Handle):
             sft=self._sft,
             # A loss of the user's choice is trained on with gates open too: one objective.
             own=self.filters and (losses is not None or (head is not None and not self._sft)),
-            watches=made.scores or made.learns,
+            watches=made.scores or made.learns or looked_at,
+            compares=self.filters,
         )
         self._finer = 1  # batches of survivors that make up one of the loader's
 

@@ -91,6 +91,8 @@ class FilteredLoader(hosts.Wrapper):
         if self._under_way is not None:
             self._under_way.close()
             self._under_way = None
+            if self._attached.sieve is not None:
+                self._attached.sieve.finish()
 
     def _pass(self, sieve: Sieve) -> Generator[Any, None, None]:
         """One pass through the sieve.

@@ -27,7 +27,8 @@ class TrainedLoss:
     head, losses: as in `attach`; one of them is there.
     sft: whether the trainer is TRL's `SFTTrainer`, which keeps metrics while it computes its loss.
     own: whether the user gave the loss, by `head` or `losses`.
-    watches: whether the method learns from losses.
+    watches: whether the method learns from losses, or somebody else looks at them.
+    compares: whether the head's loss must be the trainer's own.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class TrainedLoss:
         sft: bool,
         own: bool,
         watches: bool,
+        compares: bool = True,
     ) -> None:
         self._trainer, self._host, self._head, self._losses = trainer, host, head, losses
         self._sft, self._own, self._watches = sft, own, watches
+        self._compares = compares
         self.scale = LossScale(trainer, head)
 
     def __call__(
@@ -68,7 +71,8 @@ class TrainedLoss:
         loss, outputs = self._hosts(model, inputs, items)
         if self._head is not None and self._watches:
             each, sizes = self._head.both(outputs, targets)
-            self.scale.compare(loss, each, targets, items)
+            if self._compares:
+                self.scale.compare(loss, each, targets, items)
             sieve.observe(each, _riding(carried), sizes)
         return loss, outputs
 

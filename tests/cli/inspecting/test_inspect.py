@@ -45,7 +45,7 @@ def test_from_data_to_confirmed_issues_to_clean_data(
     data, out = write(tmp_path / "data.jsonl"), tmp_path / "out"
     options = [] if trains else ["--no-train"]
     assert inspected(data, out, "--model", model, "--max-length", "16", *options) == 0
-    assert "labels look wrong" in capsys.readouterr().out
+    assert "most suspicious are listed first" in capsys.readouterr().out
     import pyarrow.parquet as pq
 
     examples = pq.read_table(out / "examples.parquet").to_pydict()

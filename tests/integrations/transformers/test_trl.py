@@ -364,3 +364,19 @@ def test_switched_off_it_is_the_host_to_the_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("example", "rel"), [("sft.py", 0.0), ("preferences.py", 1e-4)])
 def test_the_example_has_one_line_more(tmp_path: Path, example: str, rel: float) -> None:
     runs_with_one_line_more(example, tmp_path, rel=rel)
+
+
+def test_insights_tell_what_a_row_of_sft_is_like(tmp_path: Path) -> None:
+    data = texts(120, prompts=True)
+    trainer = sft(tmp_path, data, num_train_epochs=1, max_length=12, completion_only_loss=True)
+    attached = fs.attach(trainer, fs.Manual({2: 0.3}, cost_ratio=0.2), **OPTIONS)
+    trainer.train()
+    found = attached.insights
+    rows = list(trainer.train_dataset)  # cut, masked and without those that are masked as a whole
+    assert sorted(found["tokens"]) == sorted(len(row["input_ids"]) for row in rows)
+    targets = [sum(y != -100 for y in row["labels"]) for row in rows]
+    assert sorted(found["targets"]) == sorted(targets)
+    whole = sum(row["input_ids"][-1] == tokenizer().eos_token_id for row in rows)
+    assert 0 < whole < len(rows)
+    assert found["ended"].sum() == whole
+    assert found["cut"].sum() == len(rows) - whole  # TRL has put an end behind each text

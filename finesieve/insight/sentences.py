@@ -1,0 +1,95 @@
+"""What was found in a data set, in sentences, the most useful first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from finesieve.insight.curves import Curve, easiest_share
+from finesieve.insight.data import Found
+from finesieve.insight.labels import Judged
+from finesieve.sieve.table import Table
+
+SMALL = 20  # rows: a class with fewer is named as small
+
+
+def sentences(found: Found, repeats: Table, texts: Table) -> list[str]:
+    """Returns what was found, the most useful first, one sentence each.
+
+    Args:
+        found: all of it.
+        repeats, texts: tables of `Insights`.
+    """
+    data, out = found.data, []
+    n = len(data)
+    if found.answered is not None:
+        out += found.answered.sentences()
+    if found.judged is not None:
+        out.append(_wrong(found.judged, n))
+    copies = int((found.exact != np.arange(n)).sum())
+    near = int((found.near != np.arange(n)).sum()) - copies
+    conflicts = len({g for g, c in zip(repeats["group"], repeats["conflict"], strict=True) if c})
+    out.append(
+        f"Copies of another row: {copies:,}; near copies: {near:,}"
+        + (f". Groups of them in which labels disagree: {conflicts:,}." if conflicts else ".")
+    )
+    if found.sizes is not None:
+        out.append(
+            f"The easiest half of the rows carries {easiest_share(found.sizes):.0%} of the "
+            "gradient."
+        )
+    if found.curve is not None:
+        out.append(_enough(found.curve, n))
+    if found.unlearned is not None:
+        out.append(
+            f"Rows that even a head that was fitted to them gets wrong: "
+            f"{int(found.unlearned.sum()):,}."
+        )
+    what = texts["what"]
+    if what:
+        out.append(
+            f"Empty texts: {what.count('empty'):,}; texts longer than the {found.limit} tokens "
+            f"that the model was shown: {what.count('cut'):,}."
+        )
+    if data.labels is not None:
+        counts = np.bincount(data.labels, minlength=len(data.names))
+        small = [str(data.names[k]) for k in np.flatnonzero(counts < SMALL).tolist()]
+        if small:
+            more = ", ..." if len(small) > 8 else ""
+            out.append(
+                f"Classes with fewer than {SMALL} rows, too few to judge their labels by: "
+                f"{', '.join(small[:8])}{more}."
+            )
+    return [*out, *found.notes]
+
+
+def _wrong(judged: Judged, n: int) -> str:
+    """How many labels look wrong."""
+    wrong = judged.wrong
+    between = f"{_count(wrong.low)} to {_count(wrong.high)}"
+    if not judged.told:
+        return (
+            f"How many of {n:,} labels are wrong cannot be told ({between}): the model errs on its "
+            "surest rows, too. The most suspicious are listed first."
+        )
+    return (
+        f"About {_count(wrong.value)} of {n:,} labels look wrong ({between}); the most suspicious "
+        "are listed first."
+    )
+
+
+def _count(value: float) -> str:
+    return f"{round(value):,}"
+
+
+def _enough(curve: Curve, n: int) -> str:
+    """The forecast for twice the data, in a sentence."""
+    gain = curve.forecast[2.0]
+    now = f"Now {curve.now:.1%} of the rows are missed out of sample; "
+    if not curve.told:
+        return now + "whether more data would help cannot be told from these."
+    value, low, high = -100 * gain.value, -100 * gain.high, -100 * gain.low
+    if high < 0.5:
+        return now + f"another {n:,} rows would change that by less than half a point."
+    return now + (
+        f"another {n:,} rows would lower that by {value:.1f} points ({low:.1f} to {high:.1f})."
+    )

@@ -1,0 +1,99 @@
+"""Features that a model gave examples while it was trained, before it was trained on each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from finesieve.gates.protocol import IntArray
+from finesieve.scoring.last_layer import LastLayer
+from finesieve.scoring.scorers import Classification
+
+EARLY = 0.2  # of the stream, by a model too poor to go by: these rows are looked at again
+_TOGETHER = 64  # batches that are read from a device at once
+
+
+class Visits:
+    """Keeps what the last layer of a model was given for each example, the newest time.
+
+    In an epoch an example is met once to be scored and maybe once to be trained on, each time by
+    parameters that have not seen it. So a head fitted to other examples' features judges it out of
+    sample, as after cross-validation of the whole model, and for nothing.
+
+    Args:
+        many: examples there are.
+    """
+
+    def __init__(self, many: int) -> None:
+        self.features: npt.NDArray[np.float32] | None = None
+        self.met = np.zeros(many, dtype=np.bool_)
+        self.model: Any = None
+        self._given: Tensor | None = None
+        self._new: list[tuple[IntArray, Tensor]] = []
+        self._hook: Any = None
+
+    def scorer(self, model: nn.Module, **settings: Any) -> Classification:
+        """Returns the scoring pass of a classifier, which is followed from now on."""
+        self.model = model
+        return _Followed(self, model, **settings)
+
+    def follow(self, found: LastLayer | None) -> None:
+        """Takes note of what this layer is given, from now on."""
+        if found is None or self._hook is not None:
+            return
+
+        def keep(layer: nn.Module, given: tuple[Any, ...]) -> None:
+            self._given = given[0].detach() if given[0].ndim == 2 else None
+
+        self._hook = found.layer.register_forward_pre_hook(keep)
+
+    def note(self, ids: IntArray) -> None:
+        """Says which examples the last forward was about, the first len(ids) of its rows."""
+        if self._given is None:
+            return
+        self._new.append((ids, self._given[: len(ids)].clone()))
+        self._given = None
+        if len(self._new) >= _TOGETHER:
+            self._read()
+
+    def _read(self) -> None:
+        if not self._new:
+            return
+        ids = np.concatenate([ids for ids, _ in self._new])
+        found = torch.cat([given.float() for _, given in self._new]).cpu().numpy()
+        if self.features is None:
+            self.features = np.zeros((len(self.met), found.shape[1]), dtype=np.float32)
+        self.features[ids] = found  # of several the last one stays
+        self.met[ids] = True
+        self._new = []
+
+    def end(self, order: IntArray) -> None:
+        """Forgets the rows that were met too early, and takes note of no more.
+
+        Args:
+            order: int64[n], the examples as they were drawn.
+        """
+        self._read()
+        self.met[order[: int(EARLY * len(order))]] = False
+        if self._hook is not None:
+            self._hook.remove()
+
+
+class _Followed(Classification):
+    """The scoring pass, whose examples are taken note of."""
+
+    def __init__(self, visits: Visits, model: nn.Module, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        self._visits = visits
+
+    def last_layer(self, batch: Any) -> LastLayer | None:
+        found = super().last_layer(batch)
+        self._visits.follow(found)
+        return found
+
+    def note(self, ids: IntArray) -> None:
+        self._visits.note(ids)

@@ -1,0 +1,119 @@
+"""Large files are read row by row, and refused at once where memory would not do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finesieve.cli.data import streaming
+from finesieve.cli.data.streaming import lean_rows, rows_in
+from finesieve.cli.data.table import _digest, rows_of
+from finesieve.cli.inspecting import room
+from finesieve.cli.main import main
+from finesieve.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def _few_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "_FIRST", 10)
+
+
+def examples(n: int = 50) -> list[dict[str, Any]]:
+    return [
+        {"text": f"text {i} \u2028 of some words", "label": f"c{i % 2}", "more": [i]}
+        for i in range(n)
+    ]
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_only_the_needed_columns_stay(tmp_path: Path) -> None:
+    source = lines(tmp_path / "a.jsonl", examples())
+    whole, _ = rows_of(source)
+    found, notes = lean_rows(source, None, None, None)
+    assert notes == []
+    assert found[:10] == whole[:10]
+    assert found[10:] == [{k: row[k] for k in ("text", "label")} for row in whole[10:]]
+    assert found[40]["label"] is found[0]["label"]  # one string for all
+    named, _ = lean_rows(source, "text", None, "more")
+    assert named[20] == {"text": whole[20]["text"], "more": [20]}
+
+
+def test_parquet_is_read_likewise(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist(examples()), path)
+    found, _ = lean_rows(str(path), None, None, None)
+    assert [row["text"] for row in found] == [row["text"] for row in examples()]
+    assert set(found[30]) == {"text", "label"}
+    assert rows_in(str(path)) == 50
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(examples(3)),  # an array
+        json.dumps({"text": ["a", "b"], "label": [0, 1]}),  # an object of columns
+    ],
+)
+def test_what_is_no_plain_json_lines_is_read_as_a_whole(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(content, encoding="utf-8")
+    assert lean_rows(str(path), None, None, None)[0] == rows_of(str(path))[0]
+
+
+def test_complaints_are_those_of_the_whole_reader(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(examples(1)[0]) + "\n{broken\n")
+    with pytest.raises(DataError, match=r"a\.jsonl, line 2: broken JSON"):
+        lean_rows(str(path), None, None, None)
+    path.write_bytes('{"text": "caf\u00e9", "label": 1}\n'.encode("latin-1"))
+    with pytest.raises(DataError, match="line 1: byte 0xe9 is not UTF-8"):
+        lean_rows(str(path), None, None, None)
+    with pytest.raises(DataError, match="no file"):
+        lean_rows(str(tmp_path / "b.jsonl"), None, None, None)
+
+
+def test_the_number_of_rows_is_told_by_the_files_size(tmp_path: Path) -> None:
+    source = lines(tmp_path / "a.jsonl", examples(1000))
+    assert rows_in(source) == pytest.approx(1000, rel=0.1)
+    assert rows_in(str(tmp_path / "none.jsonl")) is None
+    assert rows_in("a/hub-id") is None
+
+
+def test_digests_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finesieve.cli.data.table._TOGETHER", 3)
+    columns: list[Any] = [["a", "\u00e9"] * 4, None, [0, 1] * 4, []]
+    assert _digest(*columns) == hashlib.sha1(json.dumps(columns).encode()).hexdigest()
+
+
+def test_more_rows_than_fit_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = lines(tmp_path / "a.jsonl", examples(2000))
+    monkeypatch.setattr(room, "free", lambda: room.BASE + 500_000)
+    monkeypatch.setattr("finesieve.cli.inspecting.look.lean_rows", None)  # is not come to
+    arguments = ["inspect", source, "--output", str(tmp_path / "out"), "--model"]
+    assert main([*arguments, "none"]) != 0
+    said = capsys.readouterr().err
+    assert "about 2,1" in said
+    assert "0.5 kB a row" in said
+    assert "give it 1,0" in said
+    assert main([*arguments, "minilm"]) != 0
+    assert "--model none" in capsys.readouterr().err
+
+
+def test_what_fits_is_not_refused(tmp_path: Path) -> None:
+    source = lines(tmp_path / "a.jsonl", examples(2000))
+    found = room.expected(source, model=False)
+    assert found is not None
+    assert (room.free() or 0) > found[1]
+    room.check_room(source, model=True)
+    room.check_room("a/hub-id", model=True)
