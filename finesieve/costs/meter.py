@@ -147,6 +147,8 @@ class Meter:
         count = min(told, waiting)
         if count == 0:
             return self._under_way[0]._replace(batches=0) if waiting else None
+        if count == 1:
+            return self._under_way.popleft()
         steps = [self._under_way.popleft() for _ in range(count)]
         tokens = sum(step.tokens for step in steps)
         padded = sum(step.padded for step in steps)

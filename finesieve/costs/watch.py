@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +11,8 @@ import torch
 
 from finesieve.costs.pace import Pace
 from finesieve.costs.timer import ProgramTimer, Timer, timer_on
+
+DATA = "data"  # the kind of work that waits for the loader
 
 
 class Step(NamedTuple):
@@ -45,6 +48,7 @@ class _Span(NamedTuple):
     last: Any
     step: Step | None
     part: bool  # more of the same step is to come
+    aside: float = 0.0  # seconds in which the host waited for data
 
 
 class Spending:
@@ -60,6 +64,21 @@ class Spending:
 
     def __exit__(self, *error: object) -> None:
         self._watch.turn(self._before)
+
+
+class Aside:
+    """Books on the data what the program waits inside (see `Watch.spending`)."""
+
+    __slots__ = ("_begin", "_watch")
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def __enter__(self) -> None:
+        self._begin = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self._watch.waited(time.perf_counter() - self._begin)
 
 
 class Watch:
@@ -89,6 +108,7 @@ class Watch:
         self._on: str | None = None
         self._since: Any = None
         self._part = 0.0  # seconds of a step that was interrupted
+        self._aside = 0.0  # seconds of the program's clock, of the span under way
 
     def locate(self) -> None:
         """Looks where the work is done: a model may have been moved since."""
@@ -113,7 +133,8 @@ class Watch:
         now = self.timer.mark()
         if self._on is not None or step is not None:
             first = now if self._on is None else self._since
-            self._queue.append(_Span(self._on or "train", first, now, step, part))
+            self._queue.append(_Span(self._on or "train", first, now, step, part, self._aside))
+            self._aside = 0.0
         self._on, self._since = to, now
 
     def pause(self) -> None:
@@ -122,9 +143,19 @@ class Watch:
         if self._on is not None:
             self.turn(None, part=True)
 
-    def spending(self, on: str) -> Spending:
-        """Books the time that passes inside on a kind of work, and what follows as before."""
+    def spending(self, on: str) -> Spending | Aside:
+        """Books the time that passes inside on a kind of work, and what follows as before.
+
+        Waiting for data is no work of a device that runs ahead: of the time that it stood still, as
+        much goes to the data as the program waited for them, without marks of its own.
+        """
+        if on == DATA and self._on is not None and self.timer.ahead:
+            return Aside(self)
         return Spending(self, on, self._on)
+
+    def waited(self, seconds: float) -> None:
+        """Notes that the program waited for data, in the span under way."""
+        self._aside += seconds
 
     def read(self, wait: bool = False) -> None:
         """Books the spans that are over on the device.
@@ -137,7 +168,10 @@ class Watch:
             span = queue.popleft()
             took, step = timer.between(span.first, span.last), span.step
             if took > 0.0:  # a clock that was set back, or a device that was lost, says nothing
-                self.seconds[span.on] += took
+                aside = min(took, span.aside)
+                self.seconds[span.on] += took - aside
+                if aside:
+                    self.seconds[DATA] += aside
             if span.part or (step is not None and step.batches == 0):
                 self._part += took
             elif step is not None:

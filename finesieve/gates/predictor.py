@@ -72,7 +72,7 @@ def _slots(
     np.multiply(tokens.view(np.uint64), _GOLDEN, out=single)
     if pairs:
         np.right_shift(single[:, :-1], _SEVEN, out=key[:, m:])
-        key[:, m:] += single[:, 1:]
+        np.add(key[:, m:], single[:, 1:], out=key[:, m:])
     label = (features.cross + 1).view(np.uint64) * _MIX
     key ^= label[:, None]
     key ^= key >> _TWENTY_NINE

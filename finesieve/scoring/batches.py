@@ -19,81 +19,15 @@ from finesieve.costs.meter import Meter
 from finesieve.costs.watch import Step
 from finesieve.errors import ScoreError
 from finesieve.gates.protocol import FloatArray, IntArray, State
+from finesieve.scoring.cuts import cut_alike, cut_by_length
 from finesieve.scoring.head_start import unfit
 from finesieve.scoring.last_layer import LastLayer, joined
 from finesieve.scoring.scorers import ROOM, Launched, Scorer, Scores, launcher
 
 _Found = TypeVar("_Found")
-_ENDS, _MOST_COSTS = 64, 2**20  # of `cut_by_length`: worked on at once, and what that may take
 _OVERHEAD = 64.0  # tokens that a forward's launch is worth on a CPU
 _MOST_OVERHEAD = 1e9  # one forward, whatever the padding
 _MOST_INPUTS = 2**26  # numbers that a head start may hold: 256 MB
-
-
-def cut_by_length(
-    lengths: npt.ArrayLike, most: int, overhead: float, budget: float = float("inf")
-) -> list[slice]:
-    """Cut examples sorted by length into the cheapest batches.
-
-    A batch costs `overhead` plus its size times its longest example, in tokens; the sum is the
-    least possible. least[end] = min over first of least[first] + (end - first) * longest[end - 1] +
-    overhead is what the first `end` examples cost, with the last batch beginning at `first`. Many
-    ends are worked on at once, again and again until none gets cheaper: as many times as they are
-    batches apart, which are few.
-
-    Args:
-        lengths: int[n], ascending.
-        most: examples a batch at the most.
-        budget: padded tokens a batch at the most; an example that is longer is alone.
-    """
-    longest = np.asarray(lengths, dtype=np.float64)
-    n = len(longest)
-    most = min(most, n)
-    if most == n > 0:  # all at once, where any cut costs more than the padding that it saves
-        whole = n * longest[-1]
-        if whole <= budget and whole <= overhead + longest.sum():
-            return [slice(0, n)]
-    # Of `end`, the batch that begins at `end - most + j` is in row j; nothing begins before 0.
-    least, begin = np.full(most + n + 1, np.inf), np.zeros(n + 1, dtype=np.int64)
-    least[most] = 0.0
-    size = np.arange(most, 0, -1, dtype=np.float64)[:, None]
-    wide = min(_ENDS, max(1, _MOST_COSTS // max(1, most)))
-    for low in range(1, n + 1, wide):
-        high = min(low + wide, n + 1)
-        own = size * longest[low - 1 : high - 1]
-        if most * longest[high - 2] > budget:
-            own[(own > budget) & (size > 1)] = np.inf
-        before: npt.NDArray[np.float64] = np.ndarray(
-            own.shape, np.float64, least, low * least.itemsize, least.strides * 2
-        )
-        here, costs = least[low + most : high + most], np.empty_like(own)
-        while True:
-            np.add(before, own, out=costs)
-            found = costs.min(axis=0) + overhead
-            if (found == here).all():
-                break
-            here[:] = found
-        begin[low:high] = np.arange(low, high) - most + costs.argmin(axis=0)
-    cuts, end = [], n
-    while end > 0:
-        cuts.append(slice(int(begin[end]), end))
-        end = int(begin[end])
-    return cuts[::-1]
-
-
-def cut_alike(lengths: npt.NDArray[np.int64], most: int, buckets: list[int]) -> list[slice]:
-    """Cut examples sorted by length into batches that are padded to the same of `buckets`.
-
-    Args:
-        lengths: int[n], ascending.
-        most: examples a batch at the most.
-    """
-    ends = [int(e) for e in np.searchsorted(lengths, buckets, side="right")]
-    cuts, begin = [], 0
-    for end in [*ends[:-1], len(lengths)]:
-        cuts += [slice(i, min(i + most, end)) for i in range(begin, end, most)]
-        begin = max(begin, end)
-    return cuts
 
 
 class Scored(NamedTuple):

@@ -95,7 +95,7 @@ class Loop:
                 if not self._agree():
                     break
                 rows, opened = flow.next()
-            real = bool(rows.weights.any())
+            real = len(rows) > 2 or bool(rows.weights.any())  # and no filler
             made += real
             out = flow.codec.pack(rows)
             if real:

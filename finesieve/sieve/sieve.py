@@ -164,7 +164,7 @@ class Sieve:
         In expectation it is the mean loss over the pool drawn that the batch came from; a pool of
         which more survives gets more batches.
 
-        Losses that are not finite are left out of the mean, counted and reported. If the model's
+        Losses that are not finite add nothing to it; they are counted and reported. If the model's
         own outputs were NaN or infinite there, the gradient is NaN all the same (0 * NaN): check
         the norm that `clip_grad_norm_` returns before stepping, as `finesieve train` does.
 
@@ -183,7 +183,7 @@ class Sieve:
         # A filler's losses on a device are told as others are, and left out for their ids of -1.
         if losses.shape[0] <= 2 and weights.is_cpu and is_filler(batch):
             return 0.0 * losses.nan_to_num(0.0, 0.0, 0.0).sum()
-        self.observe(losses, batch, sizes)
+        self._give(ids, losses, sizes)
         return weighted_mean(losses, weights)
 
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
@@ -207,7 +207,9 @@ class Sieve:
             ScoreError: if these are not n losses.
         """
         ids, _ = ride(batch)
-        losses = check_losses(losses, len(ids), "the training step")
+        self._give(ids, check_losses(losses, len(ids), "the training step"), sizes)
+
+    def _give(self, ids: Tensor, losses: Tensor, sizes: Tensor | None) -> None:
         if sizes is not None:
             sizes = check_losses(sizes, len(ids), "the training step").detach()
         self._flow.learning.give(ids, losses.detach(), sizes)

@@ -95,7 +95,7 @@ class Known:
         scored, with the share to be trained on that goes with it."""
         assert self.predicted is not None
         total = float(self.weights.sum())
-        known = Ascending(self.predicted, rules.floors[0], self.weights)
+        known = Ascending.one(self.predicted, rules.floors[0], self.weights)
         thresholds = np.array([known.solve(share * total) for share in score])
         chances = inclusion(self.predicted, thresholds[:, None], rules.floors[0])
         return self._costs(rules.audit + (1 - rules.audit) * chances, rules, train)
