@@ -193,7 +193,8 @@ def _checked(
 
 
 def _digest(*columns: list[Any] | None) -> str:
-    """The digest of the columns as one JSON array, of which little is in memory at a time."""
+    """Returns the digest of the columns as one JSON array, of which little is in memory at a
+    time."""
     digest = hashlib.sha1(b"[")
     for i, column in enumerate(columns):
         digest.update(b", " if i else b"")
