@@ -25,6 +25,7 @@ from finesieve.cli.settings import asked_for, listed, settings_of
 from finesieve.errors import ConfigError, FinesieveError, FinesieveWarning, install
 
 EXIT_BAD_INPUT = 2
+PAGE = "report.html"  # of a comparison, in its output folder
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -104,6 +105,13 @@ def _compare(args: argparse.Namespace) -> int:
         )
         print(f"\ninterrupted{kept}", file=sys.stderr)
         return 128 + stop.signal
+    if args.output and any("failed" not in r for r in records):
+        from finesieve.cli.report.report import report
+
+        page = str(Path(args.output) / PAGE)
+        for complaint in report([args.output], page):
+            print(f"left out of the page: {complaint}", file=sys.stderr)
+        print(f"page: {page}")
     return int(any("failed" in r for r in records))
 
 

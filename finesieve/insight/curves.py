@@ -22,8 +22,8 @@ _POWERS = np.linspace(0.05, 1.5, 30)
 
 
 def _counted(times: float) -> float:
-    """Variance of the change of an error that is counted on n rows and on `times` as many, which
-    hold the n, over that of the error on the n."""
+    """Returns the variance of the change of an error that is counted on n rows and on `times` as
+    many, which hold the n, over that of the error on the n."""
     if times < 1.0:
         return _counted(1.0 / times) / times
     shared, new = 1.0 / times, 1.0 - 1.0 / times

@@ -104,12 +104,12 @@ def look_at_answers(
     seed: int = 0,
     tell: Callable[[str, float], None] = lambda what, share: None,
 ) -> Insights:
-    """As `inspect`, of a causal language model's rows.
+    """Returns what `inspect` does, of a causal language model's rows.
 
     Args:
+        model, tokenizer, dataset, text, max_length, seed: as in `inspect`.
         name: of the source.
         tell: is told what is done, and the share of it.
-        model, tokenizer, dataset, text, max_length, seed: as there.
     """
     limit = limit_of(model, max_length)
     rows = token_rows(dataset, tokenizer, limit, text)
@@ -201,7 +201,7 @@ def look(
 
 
 def _how(folds: int, visits: Visits | None) -> str:
-    """How the rows were judged, in a sentence or two."""
+    """Returns how the rows were judged, in a sentence or two."""
     of = "the model's features" if visits is not None else "the frozen model's features"
     told = (
         f"Every row was judged by a head on {of} that was fitted to the other rows ({folds} folds; "
@@ -217,7 +217,7 @@ def _how(folds: int, visits: Visits | None) -> str:
 
 
 def _writes(model: nn.Module) -> bool:
-    """Whether it is a causal language model."""
+    """Returns whether it is a causal language model."""
     try:
         head = head_of(model)
     except ConfigError:

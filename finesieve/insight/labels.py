@@ -164,7 +164,8 @@ def _rates(given: Ints, taken: Ints, sure: Floats, k: int, prior: float = _PRIOR
 
 
 def _wrong(given: Ints, taken: Ints, sure: Floats, k: int) -> tuple[float, float]:
-    """Rows whose label is wrong: extended to the surest row, and as the anchors say."""
+    """Returns how many rows have a wrong label: extended to the surest row, and as the anchors
+    say."""
     rates = _rates(given, taken, sure, k, 0.0)
     plain = float(((1.0 - np.diag(rates)) * np.bincount(taken, minlength=k)).sum())
     # Places of rows among those taken for the same class, as shares: 0 is the surest.

@@ -59,7 +59,7 @@ def repeats(texts: Sequence[str], seed: int = 0) -> tuple[Ints, Ints]:
 
 
 def _exact(texts: Sequence[str]) -> Ints:
-    """For each text the place of the first that is the same, evened, int64[n].
+    """Returns for each text the place of the first that is the same, evened, int64[n].
 
     Texts are told apart by 128 bits of BLAKE2: two different ones among a thousand million share
     them with a probability below 10^-20.

@@ -116,8 +116,8 @@ class Scorer(ABC):
         return self(batch)
 
     def note(self, ids: IntArray) -> None:  # noqa: B027 - most need not know
-        """Is told which examples the last answer was about, in a scoring pass: the first len(ids)
-        of its rows, int64[n]."""
+        """Takes in which examples the last answer of a scoring pass was about: ids int64[n], of the
+        first n of its rows."""
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
         """Returns the sizes that go with training losses, float32[n], where only the losses are
@@ -181,10 +181,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def scoring(
     model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]] | None = None
 ) -> Iterator[nn.Module]:
-    """Eval mode, no gradient, training's autocast; yields the module without its wrapper.
+    """Puts a model into eval mode, without gradient and in training's autocast; yields it without
+    its wrapper.
 
-    No inference mode: a model may keep tensors that this forward made (tables of positions, say),
-    and training could not use them.
+    There is no inference mode: a model may keep tensors that this forward made (tables of
+    positions, say), and training could not use them.
 
     On leaving, each submodule's own mode is restored (some may have been in eval mode on purpose)
     and so are the random states, so that a run with scoring draws the same dropout masks as one
@@ -194,6 +195,13 @@ def scoring(
     On a CUDA device attention leaves out cuDNN's kernels: they are prepared anew for every shape of
     a batch, which took 50 ms on an H100, five times what the forward itself did, and nearly every
     scoring batch has a shape of its own.
+
+    Args:
+        model: may be wrapped.
+        autocast: gives the context that training runs in.
+
+    Yields:
+        The module without its wrapper.
     """
     inner = unwrapped(model)
     training = [m for m in inner.modules() if m.training]

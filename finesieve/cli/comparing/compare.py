@@ -31,7 +31,7 @@ from finesieve.cli.training.runfiles import CHECKPOINT, SUMMARY
 from finesieve.cli.training.train import train
 from finesieve.errors import ConfigError, DataError, FinesieveError, StateError
 
-TABLE, RECORDS, PAGE = "compare.md", "compare.json", "report.html"
+TABLE, RECORDS = "compare.md", "compare.json"
 
 
 def compare(
@@ -98,16 +98,10 @@ def compare(
         root = Path(output)
         (root / TABLE).write_text(text + "\n", encoding="utf-8")
         _write(root / RECORDS, records)
-        from finesieve.cli.report.report import report
-
         print(
             f"\nfiles: {os.path.join(output, '')} (this table: {TABLE}; each run: model/, "
             f"{SUMMARY}, run.jsonl, examples.parquet)"
         )
-        if any("failed" not in r for r in records):
-            for complaint in report([output], str(root / PAGE)):
-                print(f"left out of the page: {complaint}", file=sys.stderr)
-            print(f"page: {root / PAGE}")
     return records
 
 

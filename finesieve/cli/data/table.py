@@ -106,7 +106,7 @@ def rows_of(source: str, split: str = "train") -> tuple[list[Row], list[str]]:
     """
     notes: list[str] = []
     if source.split(":")[0] == "docstrings" and not Path(source).exists():
-        from finesieve.cli.training.docstrings import rows as docstring_rows
+        from finesieve.cli.data.docstrings import rows as docstring_rows
 
         part = source.split(":")[1] if ":" in source else split
         rows = docstring_rows(part)
@@ -193,7 +193,8 @@ def _checked(
 
 
 def _digest(*columns: list[Any] | None) -> str:
-    """The digest of the columns as one JSON array, of which little is in memory at a time."""
+    """Returns the digest of the columns as one JSON array, of which little is in memory at a
+    time."""
     digest = hashlib.sha1(b"[")
     for i, column in enumerate(columns):
         digest.update(b", " if i else b"")

@@ -100,7 +100,8 @@ def inspect_source(args: argparse.Namespace) -> Insights:
 
 
 def _prepared(table: Table, config: Config) -> Prepared:
-    """All rows, ready for training; a few of them stand for evaluation data, which nobody reads."""
+    """Returns all rows, ready for training; a few of them stand for evaluation data, which nobody
+    reads."""
     labels = label_names(table, [])
     number, tokenizer = {name: i for i, name in enumerate(labels)}, load_tokenizer(config.model)
     few = table.take(range(min(len(table), _EVALUATED)))
