@@ -59,8 +59,8 @@ def quiet_transformers() -> Any:
             hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def load_tokenizer(model: str) -> Any:
-    """The tokenizer; `ConfigError` if there is none or it cannot pad."""
+def load_tokenizer(model: str, pads: bool = True) -> Any:
+    """The tokenizer; `ConfigError` if there is none, or it cannot pad and `pads` is asked for."""
     from transformers import AutoTokenizer
 
     where = resolve(model)
@@ -70,7 +70,7 @@ def load_tokenizer(model: str) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(where)
     except Exception as error:  # a damaged folder raises anything
         raise ConfigError(f"no tokenizer for model {model}: {_first_line(error)}") from None
-    if tokenizer.pad_token_id is None:
+    if pads and tokenizer.pad_token_id is None:
         raise ConfigError(
             f"the tokenizer of {model} has no padding token, so examples of different lengths "
             "cannot share a batch: set one (often tokenizer.pad_token = tokenizer.eos_token), "
@@ -120,6 +120,25 @@ def load_model(
     frozen.freeze(net, freeze)
     if dropout is not None:
         set_dropout(net, dropout)
+    return net
+
+
+def load_language_model(model: str) -> Any:
+    """AutoModelForCausalLM in float32; `ConfigError` if there is none."""
+    from transformers import AutoModelForCausalLM
+
+    where = resolve(model)
+    _check_folder(model, where)
+    try:
+        with quiet_transformers():
+            net = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32)
+    except Exception as error:  # a damaged folder raises anything
+        raise ConfigError(f"cannot load language model {model}: {_first_line(error)}") from None
+    if not hasattr(net, "generate") or not type(net).__name__.endswith(("CausalLM", "LMHeadModel")):
+        raise ConfigError(
+            f"{model} is a {type(net).__name__}; expected a causal language model: leave "
+            "--language-model out for classifiers and encoders"
+        )
     return net
 
 
