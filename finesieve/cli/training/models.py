@@ -134,9 +134,10 @@ def load_language_model(model: str) -> Any:
             net = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32)
     except Exception as error:  # a damaged folder raises anything
         raise ConfigError(f"cannot load language model {model}: {_first_line(error)}") from None
-    if not hasattr(net, "generate") or not type(net).__name__.endswith(("CausalLM", "LMHeadModel")):
+    made = list(getattr(net.config, "architectures", None) or ["CausalLM"])  # as it was saved
+    if not any(name.endswith(("CausalLM", "LMHeadModel")) for name in made):
         raise ConfigError(
-            f"{model} is a {type(net).__name__}; expected a causal language model: leave "
+            f"{model} is a {made[0]}; expected a causal language model: leave "
             "--language-model out for classifiers and encoders"
         )
     return net
