@@ -123,8 +123,8 @@ def loader(count: int, tokens: int) -> list[dict[str, torch.Tensor]]:
     return out
 
 
-# name -> settings of `finesieve`: stages by hand, or a told cost of scoring by which gates stay open
-# or close
+# name -> settings of `finesieve`: stages by hand, or a told cost of scoring, by which gates stay
+# open or close
 STAGES: dict[str, dict[str, Any]] = {
     "open": {"starts": {}},
     "stage 2": {"starts": {2: 0.0}},

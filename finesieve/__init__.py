@@ -96,8 +96,12 @@ __path__.append(f"{__path__[0]}/_deprecated")
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, loaded now; or a module of version 0.1 that was an attribute as soon as the
-    package was imported."""
+    """Returns a public name, loaded now; or a module of version 0.1 that was an attribute as soon
+    as the package was imported.
+
+    Raises:
+        AttributeError: for any other name.
+    """
     if name in _PLACE:
         value = getattr(import_module(f"finesieve.{_PLACE[name]}"), name)
     elif name in _MODULES:
@@ -130,5 +134,5 @@ _FOLDERS = {
 
 
 def __dir__() -> list[str]:
-    """The public names."""
+    """Returns the public names, sorted, and what has been loaded."""
     return sorted({*__all__, *globals()})

@@ -72,7 +72,7 @@ STAYED = {  # modules that are packages now, and export what was in them
         f"{G}.dice": "Dice strata",
         f"{G}.simple": "Open Random",
     },
-    "scoring": {f"{S}.batches": "ScoringPass cut_alike cut_by_length"},
+    "scoring": {f"{S}.batches": "ScoringPass", f"{S}.cuts": "cut_alike cut_by_length"},
     "stages": {
         "finesieve.costs.meter": "Work",
         f"{T}.policy": "View Move Stages Fixed",

@@ -17,7 +17,9 @@ PREFIX = "sieve_prefix"  # what frozen layers put out (finesieve.scoring.frozen)
 class Ride(NamedTuple):
     """What rides along with a tuple batch, as its last element.
 
-    ids: int64[n]; weights: float32[n], of mean about 1.
+    Args:
+        ids: int64[n].
+        weights: float32[n], of mean about 1.
     """
 
     ids: Tensor
@@ -25,7 +27,8 @@ class Ride(NamedTuple):
 
 
 class TensorBatch(NamedTuple):
-    """A batch whose loader yields a single tensor."""
+    """A batch of a loader that yields single tensors: the tensor, ids int64[n], weights
+    float32[n]."""
 
     input: Tensor
     ids: Tensor
@@ -46,7 +49,7 @@ def of_kind(kind: type[Any], columns: dict[Any, Any]) -> Mapping[Any, Any]:
 
 
 def inputs(batch: Any) -> Any:
-    """The batch as the loader made it, without what rides along.
+    """Returns the batch as the loader made it, without what rides along.
 
     A mapping comes back as a mapping, a tuple as a tuple, a `TensorBatch` as its tensor. What was
     not made by a sieve comes back as it is.
@@ -67,7 +70,7 @@ def inputs(batch: Any) -> Any:
 
 
 def rides(batch: Any) -> bool:
-    """Whether the batch carries ids and weights: a sieve made it."""
+    """Returns whether the batch carries ids and weights: a sieve made it."""
     if isinstance(batch, Mapping):
         return IDS in batch and WEIGHTS in batch
     last = batch[-1] if isinstance(batch, (tuple, list)) and batch else None
@@ -75,7 +78,11 @@ def rides(batch: Any) -> bool:
 
 
 def ride(batch: Any) -> Ride:
-    """Ids and weights of a batch that a sieve made; `BatchError` for any other."""
+    """Returns the ids int64[n] and weights float32[n] of a batch that a sieve made.
+
+    Raises:
+        BatchError: for any other batch.
+    """
     if isinstance(batch, TensorBatch):
         return Ride(batch.ids, batch.weights)
     if isinstance(batch, Mapping) and IDS in batch and WEIGHTS in batch:
@@ -96,7 +103,8 @@ def is_filler(batch: Any) -> bool:
     A sieve yields one to complete an accumulated optimizer step, or to keep this rank in step with
     ranks that have more data left. Leave fillers out of metrics of your own.
 
-    Raises `BatchError` for a batch that did not come from a sieve.
+    Raises:
+        BatchError: for a batch that did not come from a sieve.
     """
     weights = ride(batch).weights
     return len(weights) <= 2 and not bool(weights.any())

@@ -21,9 +21,10 @@ from finesieve.gates.protocol import IntArray, State
 class Codec:
     """Takes batches apart and puts rows together; learns the loader's form from its batches.
 
-    pad_values: what to pad each column with; by default as the loader pads (see `Padding`).
-    id_key: the column that holds each example's own id; without it ids count the stream.
-    lengths: batches that leave are padded to one of these lengths.
+    Args:
+        pad_values: what to pad each column with; by default as the loader pads (see `Padding`).
+        id_key: the column that holds each example's own id; without it ids count the stream.
+        lengths: batches that leave are padded to one of these lengths.
     """
 
     def __init__(
@@ -47,7 +48,12 @@ class Codec:
     # ---- apart
 
     def note(self, batch: Any) -> None:
-        """Learn the batch's form; `BatchError` if it differs from the earlier ones'."""
+        """Learns the batch's form.
+
+        Raises:
+            BatchError: if it differs from the earlier batches' form, or is none that can be taken
+                apart.
+        """
         if isinstance(batch, Tensor):
             form = "tensor"
         elif isinstance(batch, Mapping):
@@ -66,7 +72,12 @@ class Codec:
         self._form = form
 
     def unpack(self, batch: Any, first_id: int) -> Rows:
-        """Takes a batch of the loader's apart into rows."""
+        """Returns a batch of the loader's as rows, numbered from `first_id` on unless they have ids
+        of their own.
+
+        Raises:
+            BatchError: for a batch that cannot be taken apart.
+        """
         self.note(batch)
         columns: dict[Hashable, Column]
         if isinstance(batch, Tensor):
@@ -115,7 +126,7 @@ class Codec:
 
     @staticmethod
     def place_like(rows: Rows, batch: Any) -> None:
-        """Move the columns to the devices on which a batch of the loader's has them."""
+        """Moves the rows' columns to the devices on which a batch of the loader's has them."""
         if isinstance(batch, Tensor):
             columns: Mapping[Any, Any] = {0: batch}
         else:
@@ -126,7 +137,12 @@ class Codec:
                 rows.columns[key] = column.to(like.device)
 
     def _set_constants_aside(self, columns: dict[Hashable, Column]) -> None:
-        """A word, a number or None that is the same in every batch is not about its examples."""
+        """Takes out of the columns each word, number or None that is the same in every batch: it is
+        not about the batch's examples.
+
+        Raises:
+            BatchError: if one of them has changed since an earlier batch.
+        """
         for key in [k for k, v in columns.items() if _is_constant(v)]:
             value: Any = columns.pop(key)
             if self._constants.setdefault(key, value) != value:
@@ -149,8 +165,18 @@ class Codec:
     def place(
         self, rows: Rows, column: Tensor | None, n: int, index: IntArray, part: Tensor
     ) -> Tensor:
-        """Put `part`, float[len(index), at most length, width], into a column float[n, length,
-        width] for n of the rows, 0 where nothing stands. The column is made at the first part."""
+        """Puts a part into a column for some of the rows; the column is made at the first part.
+
+        Args:
+            rows: tell how long a text is.
+            column: float[n, length, width], 0 where nothing stands yet; None at first.
+            n: how many of the rows there is a place for.
+            index: int64[m], places in the column.
+            part: float[m or more, at most length, width].
+
+        Raises:
+            BatchError: for batches without an `attention_mask` [n, length].
+        """
         mask = text_mask(rows.columns)
         if mask is None or mask.ndim != 2:
             raise BatchError(
@@ -165,7 +191,12 @@ class Codec:
         return column
 
     def add_placed(self, rows: Rows, key: str, column: Tensor, index: IntArray) -> None:
-        """Give the rows a column of what `place` made: `index` of it, cut as they are."""
+        """Gives the rows a column made of what `place` made.
+
+        Args:
+            rows: get the column under `key`, cut to their longest text.
+            index: int64[len(rows)], their places in it.
+        """
         mask = text_mask(rows.columns)
         assert mask is not None
         where = to_device(torch.from_numpy(index), column.device)
@@ -173,9 +204,10 @@ class Codec:
         rows.columns[key] = inner.index_select(0, where)
 
     def fitted(self, columns: Columns) -> Columns:
-        """The columns padded to one of `lengths`, if there are any.
+        """Returns the columns padded to one of `lengths`, if there are any.
 
-        Raises `BatchError` if all are less.
+        Raises:
+            BatchError: if an example is longer than all of them, or nothing says what is padding.
         """
         if not self._buckets or not all(map(len, columns.values())):
             return columns
@@ -202,14 +234,18 @@ class Codec:
         return columns
 
     def filler(self, rows: Rows) -> Rows:
-        """Two of the rows (one may be too few for a normalisation over the batch), of weight 0 and
-        no id (-1), that stand for nothing drawn."""
+        """Returns one or two of the rows (one may be too few for a normalisation over the batch),
+        of weight 0 and no id (-1), that stand for nothing drawn."""
         made = self.take(rows, np.arange(min(2, len(rows))))
         made.ids[:], made.weights[:], made.spans[:] = -1, 0.0, 0.0
         return made
 
     def concat(self, parts: Sequence[Rows]) -> Rows:
-        """One after another, padded to the widest."""
+        """Returns the rows of all parts, one after another, padded to the widest.
+
+        Raises:
+            BatchError: where the parts have other columns or other kinds of values.
+        """
         if len(parts) == 1:
             return parts[0]
         keys = parts[0].columns.keys()
@@ -252,7 +288,11 @@ class Codec:
         return self._batch(rows.columns)
 
     def _batch(self, columns: Columns, **riding: Tensor) -> Any:
-        """The columns as a batch of the loader's form; riding: what a mapping has besides."""
+        """Returns the columns as a batch of the loader's form.
+
+        Args:
+            riding: what a mapping has besides.
+        """
         if self._form == "tensor":
             return columns[0]
         if self._form == "tuple":
@@ -343,7 +383,11 @@ def _told(kind: Kind) -> str:
 
 
 def _whole(column: Column, key: Hashable) -> IntArray:
-    """A column of ids, int64[n]; `BatchError` for anything else."""
+    """Returns a column of ids as int64[n].
+
+    Raises:
+        BatchError: for anything but a whole number for each example.
+    """
     try:
         found = torch.as_tensor(column)
     except (TypeError, ValueError, RuntimeError):

@@ -20,9 +20,10 @@ Columns = Mapping[Hashable, Column]
 
 
 def text_mask(columns: Columns) -> Tensor | None:
-    """The attention mask, [n, length] or, for multiple choice, [n, choices, length].
+    """Returns the attention mask, [n, length] or, for multiple choice, [n, choices, length].
 
-    None for one that says which places see which, [n, length, length] or with more axes.
+    That is None where there is none, and for one that says which places see which, [n, length,
+    length] or with more axes.
     """
     mask = columns.get("attention_mask")
     if not isinstance(mask, Tensor) or mask.ndim not in (2, 3):
@@ -35,8 +36,9 @@ def text_mask(columns: Columns) -> Tensor | None:
 
 
 def _masks(columns: Columns) -> dict[str, Tensor]:
-    """Masks by what stands before `attention_mask` in their names: nothing, or, where there is
-    none of that name, `sentence1_` and the like: several texts an example, each of its width."""
+    """Returns the masks by what stands before `attention_mask` in their names: nothing, or, where
+    there is none of that name, `sentence1_` and the like: several texts an example, each of its
+    width."""
     plain = text_mask(columns)
     if plain is not None:
         return {"": plain}
@@ -51,8 +53,10 @@ def _masks(columns: Columns) -> dict[str, Tensor]:
 class Text(NamedTuple):
     """One text of each example.
 
-    mask: [n, length] or [n, choices, length]. padding: what stands in it where there is no text.
-    keys: the columns with a place for every token of it.
+    Args:
+        mask: [n, length] or [n, choices, length].
+        padding: what stands in it where there is no text.
+        keys: the columns with a place for every token of it.
     """
 
     mask: Tensor
@@ -66,7 +70,8 @@ class Text(NamedTuple):
 
 
 def _governing(key: Hashable, masks: Mapping[str, Tensor]) -> str | None:
-    """Which mask speaks of this column: the one of the longest name that fits."""
+    """Returns which mask speaks of this column: the name before it that fits and is longest; None
+    if no name fits."""
     if "" in masks:  # then there is no other
         return ""
     fitting = [name for name in masks if not name or str(key).startswith(name)]
@@ -74,10 +79,13 @@ def _governing(key: Hashable, masks: Mapping[str, Tensor]) -> str | None:
 
 
 def _of_examples(column: Tensor, padding: Tensor) -> bool:
-    """Whether a column that is as wide as the text is about its examples, and not its tokens:
-    where the text is padding, at one and the same place, it differs from example to example.
+    """Returns whether a column that is as wide as the text is about its examples, and not about its
+    tokens: where the text is padding, at one and the same place, it differs from example to
+    example.
 
-    column: [n, length, ...] or [n, choices, length, ...]. padding: bool, of the mask's shape.
+    Args:
+        column: [n, length, ...] or [n, choices, length, ...].
+        padding: bool, of the mask's shape.
     """
     if padding.ndim != 2 or padding.shape[1] == 0:
         return False
@@ -89,8 +97,9 @@ def _of_examples(column: Tensor, padding: Tensor) -> bool:
 class Padding:
     """Learns from the loader's batches how they are padded; cuts and pads as they are.
 
-    values: what to pad each column with. By default what stands where the mask is 0, and until
-        such a place was seen 0 (-100 for `labels`).
+    Args:
+        values: what to pad each column with. By default what stands where the mask is 0, and until
+            such a place was seen 0 (-100 for `labels`).
     """
 
     def __init__(self, values: Mapping[Any, float] | None) -> None:
@@ -103,7 +112,8 @@ class Padding:
     # ---- learning from a batch
 
     def see(self, columns: Columns, n: int) -> IntArray:
-        """Learn from a batch of the loader's; real tokens of each example, int64[n]."""
+        """Learns from a batch of the loader's; returns the real tokens of each example,
+        int64[n]."""
         masks = _masks(columns)
         for key, value in columns.items():
             if key in self._apart or not isinstance(value, Tensor):
@@ -150,15 +160,20 @@ class Padding:
 
     @staticmethod
     def _beyond(labels: Tensor, mask: Tensor | None) -> bool:
-        """Whether targets stand where the input is padding: they are of another text (sequence to
-        sequence). One value all over such places is padding too."""
+        """Returns whether targets stand where the input is padding: they are of another text
+        (sequence to sequence). One value all over such places is padding too."""
         if mask is None or mask.shape != labels.shape or labels.is_floating_point():
             return False
         outside = labels[mask == 0]
         return bool((outside != -100).any()) and bool((outside != outside[0]).any())
 
     def _real(self, real: npt.NDArray[np.bool_]) -> IntArray:
-        """Places that each text takes, for bool[n, length]."""
+        """Returns how many places each text takes, int64[n], and notes on which side padding
+        stands.
+
+        Args:
+            real: bool[n, length], where there is text.
+        """
         first = real[:, 0]
         if not self._left and not first.all() and (~first & real[:, -1]).any():
             self._left = True
@@ -218,7 +233,8 @@ class Padding:
         return texts
 
     def check_places(self, columns: Columns) -> None:
-        """`BatchError` where cutting or padding on the left would move what columns point at."""
+        """Raises `BatchError` where cutting or padding on the left would move what columns point
+        at."""
         at = sorted(_PLACES & {str(key) for key in columns}) if self._left else []
         if at:
             raise BatchError(
@@ -228,7 +244,7 @@ class Padding:
 
     @staticmethod
     def check_mask(parts: Sequence[Columns]) -> None:
-        """`BatchError` for masks of several widths that say which places see which."""
+        """Raises `BatchError` for masks of several widths that say which places see which."""
         masks = [columns.get("attention_mask") for columns in parts]
         shapes = {tuple(mask.shape[1:]) for mask in masks if isinstance(mask, Tensor)}
         if len(shapes) > 1 and any(text_mask(columns) is None for columns in parts):
@@ -239,13 +255,17 @@ class Padding:
             )
 
     def value(self, key: Hashable) -> float:
-        """What this column is padded with."""
+        """Returns what this column is padded with."""
         if key in self._given:
             return float(self._given[key])
         return self._found.get(key, -100.0 if key == "labels" else 0.0)
 
     def width(self, real: Tensor) -> int:
-        """Places that the longest text needs, for real bool[n, length]."""
+        """Returns how many places the longest text needs, at least 1.
+
+        Args:
+            real: bool[n, length], where there is text.
+        """
         used = real.any(dim=0).nonzero().flatten()
         if len(used) == 0:
             return min(1, real.shape[1])
@@ -254,12 +274,13 @@ class Padding:
     # ---- cutting and padding
 
     def inner(self, column: Tensor, axis: int, width: int) -> Tensor:
-        """A view of the `width` places at which text stands."""
+        """Returns a view of the `width` places along an axis at which text stands."""
         first = column.shape[axis] - width if self._left else 0
         return column.narrow(axis, first, width)
 
     def fitted(self, key: Hashable, column: Tensor, axis: int, width: int) -> Tensor:
-        """The column padded, or cut where there is nothing but padding, to this width."""
+        """Returns the column padded along an axis to this width, or cut where it is wider: only
+        padding is lost."""
         kept = min(width, column.shape[axis])
         shape = list(column.shape)
         shape[axis] = width
@@ -268,7 +289,15 @@ class Padding:
         return out
 
     def cat(self, key: Hashable, pieces: Sequence[Tensor], sequence: bool, axis: int) -> Tensor:
-        """One after another, padded along `axis` to the widest; sequence: a mask speaks of it."""
+        """Returns the pieces one after another, padded along `axis` to the widest.
+
+        Args:
+            key: their column.
+            sequence: whether a mask speaks of it.
+
+        Raises:
+            BatchError: where their shapes differ and nothing tells what to pad with.
+        """
         # What a saved state held of frozen layers' output may lie elsewhere than what is new.
         pieces = [piece.to(pieces[-1].device) for piece in pieces]
         shapes = {tuple(p.shape[1:]) for p in pieces}

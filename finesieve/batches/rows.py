@@ -18,10 +18,12 @@ from finesieve.gates.protocol import FloatArray, IntArray, State
 class Rows:
     """n examples, column by column.
 
-    columns: tensors [n, ...] or lists of n.
-    lengths: int64[n], real tokens of each example.
-    ids: int64[n]. weights: float32[n], of mean about 1.
-    spans: float64[n], how many drawn examples each stands for; adds up to what was drawn.
+    Args:
+        columns: tensors [n, ...] or lists of n.
+        lengths: int64[n], real tokens of each example.
+        ids: int64[n].
+        weights: float32[n], of mean about 1.
+        spans: float64[n], how many drawn examples each stands for; adds up to what was drawn.
     """
 
     columns: dict[Hashable, Column]
@@ -51,7 +53,7 @@ class Rows:
 
 
 def rows_state(rows: Rows) -> State:
-    """Returns rows as tensors and plain types."""
+    """Returns rows as tensors and plain types, on the CPU."""
     return {
         "columns": {
             k: c.cpu() if isinstance(c, Tensor) else list(c) for k, c in rows.columns.items()
@@ -64,7 +66,11 @@ def rows_state(rows: Rows) -> State:
 
 
 def rows_from_state(state: Mapping[str, Any], device: torch.device | str = "cpu") -> Rows:
-    """device: where the loader's batches are."""
+    """Returns the rows that `rows_state` wrote.
+
+    Args:
+        device: where the loader's batches are; all tensors are put there.
+    """
     columns = state["columns"].items()
     return Rows(
         {k: c.to(device, copy=True) if isinstance(c, Tensor) else list(c) for k, c in columns},

@@ -18,11 +18,15 @@ from finesieve.gates.protocol import State
 class Holding:
     """Gathers `group` batches of survivors, sorts them by length, cuts, shuffles the batches.
 
-    opened: whether what is added now passed open gates. Batches remember it: they may go out once
-    gates have moved. Release everything before it changes.
-
     Every survivor gets a span: its equal part of the examples drawn that its pool stands for, so
     that the spans of what came out add up to what went in, whatever was dropped.
+
+    Args:
+        codec: puts rows together.
+        group: batches that are cut at a time.
+        seed: of the order of batches.
+        opened: whether what is added now passed open gates. Batches remember it: they may go out
+            once gates have moved. Release everything before it changes.
     """
 
     def __init__(self, codec: Codec, group: int, seed: int, opened: bool) -> None:
@@ -41,7 +45,7 @@ class Holding:
         self._dice.for_rank(rank)
 
     def __len__(self) -> int:
-        """Examples held, in batches or not yet."""
+        """Returns how many examples are held, in batches or not yet."""
         return self._count + sum(map(len, self._held))
 
     def _all(self) -> Iterator[Rows]:
@@ -49,7 +53,8 @@ class Holding:
         yield from self._held
 
     def tokens(self, opened: bool) -> int:
-        """Tokens held that passed open gates, or closed ones; in batches or not yet."""
+        """Returns how many tokens are held that passed open gates, or closed ones; in batches or
+        not yet."""
         return self._tokens[opened]
 
     def _line_up(self, rows: Rows, opened: bool) -> None:
@@ -59,32 +64,33 @@ class Holding:
 
     @property
     def ready(self) -> bool:
-        """Returns whether a batch is ready."""
+        """Whether a batch is ready."""
         return bool(self._ready)
 
     def next(self) -> tuple[Rows, bool, float]:
-        """The next batch, whether it passed open gates, and the examples drawn it stands for."""
+        """Takes out the next batch; returns it, whether it passed open gates, and how many examples
+        drawn it stands for."""
         rows, opened, span = self._ready.popleft()
         self._count -= len(rows)
         self._tokens[opened] -= rows.tokens
         return rows, opened, span
 
     def each(self, change: Callable[[Rows], None]) -> None:
-        """Change what is held, in place."""
+        """Calls a function with all rows that are held, to change them in place."""
         for rows in self._all():
             change(rows)
 
     def next_span(self) -> float:
-        """Examples drawn that the next batch stands for; 0 if there is none."""
+        """Returns how many examples drawn the next batch stands for; 0 if there is none."""
         return self._ready[0][2] if self._ready else 0.0
 
     def pass_through(self, rows: Rows) -> None:
-        """A batch of the loader's, as it is."""
+        """Lines up a batch of the loader's as it is."""
         self._line_up(rows, self.opened)
         self._tokens[self.opened] += rows.tokens
 
     def add(self, survivors: Rows, drawn: int, batch_size: int) -> None:
-        """Hold the survivors of `drawn` examples; cut batches once there are enough."""
+        """Holds the survivors of `drawn` examples, and cuts batches once there are enough."""
         self._idle += drawn
         if len(survivors):
             survivors.spans = np.full(len(survivors), self._idle / len(survivors))
@@ -94,7 +100,8 @@ class Holding:
             self.release(batch_size)
 
     def release(self, batch_size: int, everything: bool = False) -> None:
-        """Cut held survivors into batches; with `everything` also what makes no full group."""
+        """Cuts held survivors into batches, sorted by length in groups; with `everything` also
+        those that make no full group."""
         enough = self.group * batch_size
         while (count := sum(map(len, self._held))) >= enough or (everything and count):
             rows = self._codec.concat(self._held)
@@ -107,7 +114,7 @@ class Holding:
                 self._line_up(take(cuts[i]), self.opened)
 
     def take_idle(self) -> float:
-        """Examples drawn at the end of a pass of which nothing survived; asked for once."""
+        """Returns how many examples drawn at the end of a pass have no survivor; asked again, 0."""
         idle, self._idle = self._idle, 0.0
         return idle
 

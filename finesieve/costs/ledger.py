@@ -16,9 +16,13 @@ KINDS = ("decide", "score", "train", "data")
 class Counts:
     """How many went through each station of the stream.
 
-    drawn: taken from the loader. decided: put before a closed forward gate. scored: forwards
-    without gradient. dropped: by either gate. bad: kept out for a loss that was not finite.
-    yielded: handed to the user's step.
+    Args:
+        drawn: taken from the loader.
+        decided: put before a closed forward gate.
+        scored: forwards without gradient.
+        dropped: by either gate.
+        bad: kept out for a loss that was not finite.
+        yielded: handed to the user's step.
     """
 
     drawn: int = 0
@@ -33,7 +37,8 @@ class Counts:
 class Ledger:
     """Examples, tokens and seconds, for people: no decision reads them (see `costs.meter`).
 
-    watch: measures the seconds.
+    Args:
+        watch: measures the seconds.
     """
 
     watch: Watch = field(default_factory=lambda: Watch(KINDS, None))
@@ -52,26 +57,33 @@ class Ledger:
         return self.watch.seconds
 
     def spending(self, on: str) -> AbstractContextManager[None]:
-        """Book what is done inside on a kind of work."""
+        """Books the time that passes inside on a kind of work, and what follows as before."""
         return self.watch.spending(on)
 
     def pause(self) -> None:
-        """Book nothing until the next batch is asked for: the host evaluates, saves or logs."""
+        """Books nothing until the next batch is asked for: the host evaluates, saves or logs."""
         self.watch.pause()
 
     def count(self, station: str, examples: int, tokens: int) -> None:
-        """Adds examples and tokens to a station."""
+        """Adds examples and tokens to a station.
+
+        Args:
+            station: a field of `Counts`.
+        """
         setattr(self.examples, station, getattr(self.examples, station) + examples)
         setattr(self.tokens, station, getattr(self.tokens, station) + tokens)
 
     def flops(self, parameters: int, learn: int | None = None) -> dict[str, float]:
-        """Floating-point operations, derived: 2 per parameter and token forward, 2 for the
-        gradient that is passed on, and 2 more per parameter that learns.
+        """Returns the floating-point operations of each kind of work, derived: 2 per parameter and
+        token forward, 2 for the gradient that is passed on, and 2 more per parameter that learns
+        (Kaplan et al. 2020, arXiv 2001.08361, table 1).
 
-        parameters: those that take part in matrix products (without the embedding tables).
-        learn: those of them that are trained; all by default. Layers frozen below all that learns
-        pass no gradient on, which is not taken off. Attention's own products are left out.
-        Kaplan et al. 2020 (arXiv 2001.08361), table 1.
+        Layers frozen below all that learns pass no gradient on, which is not taken off. Attention's
+        own products are left out.
+
+        Args:
+            parameters: those that take part in matrix products (without the embedding tables).
+            learn: those of them that are trained; all by default.
         """
         learn = parameters if learn is None else learn
         return {

@@ -44,17 +44,19 @@ class Work:
     whole: float = 0.0
 
     def spent(self, score: float, train: float, of: float | None = None) -> float:
-        """Return the share of plain training's cost that this work took.
+        """Returns the share of plain training's cost that this work took.
 
-        score, train: to score a token, and to train on one with gates closed, over plain
-            training's. of: the tokens of plain training; those of the whole stream by default.
+        Args:
+            score: cost to score a token, over plain training's cost of one.
+            train: cost to train on a token with gates closed, likewise.
+            of: the tokens of plain training; those of the whole stream by default.
         """
         done = self.open + train * self.closed + score * self.scored
         return done / max(1.0, self.whole if of is None else of)
 
 
 def followed(value: float, found: float | None, step: float) -> float:
-    """Round the measured cost `found` to a power of `step`.
+    """Rounds the measured cost `found` to a power of `step`.
 
     Returns `value` unless the measured cost is further than one step from it, so that the noise of
     a clock does not change decisions; also where nothing is measured yet (None).
@@ -70,15 +72,18 @@ class Meter:
     The ledger counts for people; nothing that it holds is read by a decision, and nothing that is
     decided goes by anything but this meter and the window.
 
-    score, train: costs to score a token, and to train on one while gates are closed, over plain
-        training's: as measured, followed in steps. Decisions use these.
-    ratio: of the two.
-    drawn: examples drawn. drawn_tokens: their tokens.
-    opened, closed: tokens handed out for training in batches that passed open gates, and closed.
-    scored: tokens scored.
-    launching: share of a plain step that its launch takes, 0 as long as it is unknown.
-    forward: tokens of a scoring forward, as large as they are made for a whole pool; 0 if unknown.
-    paces: seconds of a batch: trained on while the gates are `open` or `closed`, or to `score`.
+    Args:
+        score, train: costs to score a token, and to train on one while gates are closed, over plain
+            training's: as measured, followed in steps. Decisions use these, and their ratio.
+        drawn: examples drawn.
+        drawn_tokens: their tokens.
+        opened, closed: tokens handed out for training in batches that passed open gates, and
+            closed.
+        scored: tokens scored.
+        launching: share of a plain step that its launch takes, 0 as long as it is unknown.
+        forward: tokens of a scoring forward, as large as they are made for a whole pool; 0 if
+            unknown.
+        paces: seconds of a batch: trained on while the gates are `open` or `closed`, or to `score`.
     """
 
     def __init__(self) -> None:
@@ -110,7 +115,11 @@ class Meter:
         self.drawn_tokens += tokens
 
     def hand_out(self, tokens: int, opened: bool) -> None:
-        """Count a batch that goes to the training step; opened: it passed open gates."""
+        """Counts a batch that goes to the training step.
+
+        Args:
+            opened: whether it passed open gates.
+        """
         if opened:
             self.opened += tokens
         else:
@@ -127,8 +136,10 @@ class Meter:
         """Return what was trained on since it was asked last: a host may read batches ahead, or
         take many and train on them after the last.
 
-        told: batches whose losses came back since; None where none ever did. A host that has not
-            told any after many batches never does, and is taken to train on each as it comes.
+        Args:
+            told: batches whose losses came back since; None where none ever did. A host that has
+                not told any after many batches never does, and is taken to train on each as it
+                comes.
         """
         waiting = len(self._under_way)
         if told is None:
@@ -136,6 +147,8 @@ class Meter:
         count = min(told, waiting)
         if count == 0:
             return self._under_way[0]._replace(batches=0) if waiting else None
+        if count == 1:
+            return self._under_way.popleft()
         steps = [self._under_way.popleft() for _ in range(count)]
         tokens = sum(step.tokens for step in steps)
         padded = sum(step.padded for step in steps)
@@ -144,8 +157,9 @@ class Meter:
     def relative(self, name: str) -> float | None:
         """Return what a token costs as measured, over plain training's; None if unknown.
 
-        name: "closed" to train on one while gates are closed, or "score". Where gates were closed
-            from the start, survivors stand in for plain training.
+        Args:
+            name: "closed" to train on one while gates are closed, or "score". Where gates were
+                closed from the start, survivors stand in for plain training.
         """
         closed, plain = self.paces["closed"].line(), self._plain()
         if name == "closed":
@@ -201,16 +215,16 @@ class Meter:
         return self.launching if line is None or worth is None else line.launching
 
     def _guess(self) -> float:
-        """What scoring should cost before it is measured: as on CPUs by compute, and by the number
-        of launches, since many examples go into one forward."""
+        """Returns what scoring should cost before it is measured: as on CPUs by compute, and by the
+        number of launches, since many examples go into one forward."""
         line = self.paces["open"].line(self.launch)
         if line is None or self.forward <= line.tokens:
             return COST_RATIO
         return COST_RATIO * line.per_token(self.forward) / line.per_token()
 
     def _drift(self) -> float:
-        """How much slower everything became since the gates were closed: plain training, which is
-        not timed meanwhile, did so too. What scoring and training have in common."""
+        """Returns how much slower everything became since the gates were closed: plain training,
+        which is not timed meanwhile, did so too. It is what scoring and training have in common."""
         if self._then is None:
             return 1.0
         now = [self.paces[name].per_token for name in ("score", "closed")]
@@ -220,7 +234,7 @@ class Meter:
         return max(slower) if len(slower) == 2 and max(slower) < 1.0 else 1.0
 
     def moved(self, opened: bool) -> None:
-        """Gates were opened, or closed: from here on what that changes is measured anew."""
+        """Forgets what is measured anew once gates were opened, or closed."""
         self._then = None
         for name in ("score",) if opened else ("score", "closed"):
             self.paces[name].forget()
@@ -237,7 +251,8 @@ class Meter:
     def follow(self, opened: bool = False) -> None:
         """Let `score` and `train` follow what was measured so far.
 
-        opened: whether gates are open, so that plain training is being timed.
+        Args:
+            opened: whether gates are open, so that plain training is being timed.
         """
         pair = self.paces["score"], self.paces["closed"]
         if opened:
@@ -264,8 +279,9 @@ class Meter:
     def work(self, total: int | None, opened: int = 0, closed: int = 0) -> Work:
         """Return the work done so far.
 
-        total: examples in the whole stream, if it is known. opened, closed: tokens that passed the
-            gates and wait to be handed out.
+        Args:
+            total: examples in the whole stream, if it is known.
+            opened, closed: tokens that passed the gates and wait to be handed out.
         """
         whole = self.drawn_tokens / max(1, self.drawn) * (total or 0)
         return Work(self.opened + opened, self.closed + closed, self.scored, whole)

@@ -21,7 +21,8 @@ Array = npt.NDArray[np.float64]
 
 
 class Seen(NamedTuple):
-    """What batches took. new: whether the last was of a shape that was not met before."""
+    """What batches took: seconds, tokens, tokens with padding, and how many batches they were;
+    `new` says whether the last was of a shape that was not met before."""
 
     seconds: float
     tokens: float
@@ -66,7 +67,7 @@ def quantile(values: Array, share: float = 0.5) -> float:
 
 @cache
 def _pairs(n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """All pairs of n places."""
+    """Returns the places of all pairs of n, first and second, int64 each."""
     return np.triu_indices(n, 1)
 
 
@@ -100,11 +101,12 @@ class Pace:
     """Seconds and tokens of one kind of work, batch by batch: the last ones.
 
     Left out are the first batches (memory is allocated, kernels are chosen and compiled), those of
-    a shape that was not met before, if there are enough others, and those that took four times
-    what they should: the loop around them did something else, an evaluation say. Where what is left
-    out would be nearly all of the time, nothing is.
+    a shape that was not met before, if there are enough others, and those that took four times what
+    they should: the loop around them did something else, an evaluation say. Where what is left out
+    would be nearly all of the time, nothing is.
 
-    count: batches that were added.
+    Args:
+        count: batches that were added.
     """
 
     def __init__(self) -> None:
@@ -127,8 +129,9 @@ class Pace:
     ) -> None:
         """Take in what batches with so many tokens in all took.
 
-        padded: with padding; as many by default. shape: of the last of them, to know its first
-            launch by.
+        Args:
+            padded: with padding; as many by default.
+            shape: of the last of them, to know its first launch by.
         """
         if tokens <= 0 or batches <= 0:
             return
@@ -143,7 +146,7 @@ class Pace:
             self._recent.append(one)
 
     def forget(self) -> None:
-        """Measure anew how fast it goes; what a launch is worth stays as it was."""
+        """Forgets how fast it goes, to measure it anew; what a launch is worth stays as it was."""
         self.launch()
         self._recent.clear()
 
@@ -164,7 +167,8 @@ class Pace:
     def line(self, otherwise: float | None = None) -> Line | None:
         """Return what a batch takes now; None before there is a measurement.
 
-        otherwise: what a launch is worth, in padded tokens, where these batches do not tell.
+        Args:
+            otherwise: what a launch is worth, in padded tokens, where these batches do not tell.
         """
         found = self.launch()
         worth = otherwise if found is None else found
@@ -200,7 +204,7 @@ class Pace:
 
     @property
     def per_token(self) -> float | None:
-        """Seconds; None before there is a measurement."""
+        """Seconds that a token takes in the usual batches; None before there is a measurement."""
         line = self.line()
         return None if line is None else line.per_token()
 

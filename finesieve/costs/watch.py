@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -11,12 +12,15 @@ import torch
 from finesieve.costs.pace import Pace
 from finesieve.costs.timer import ProgramTimer, Timer, timer_on
 
+DATA = "data"  # the kind of work that waits for the loader
+
 
 class Step(NamedTuple):
     """What was done in a span.
 
-    tokens, padded: of all batches, without padding and with it. shape: of the last batch, examples
-    and longest text, to know its first launch by.
+    Args:
+        tokens, padded: of all batches, without padding and with it.
+        shape: of the last batch, examples and longest text, to know its first launch by.
     """
 
     pace: Pace
@@ -27,7 +31,14 @@ class Step(NamedTuple):
 
     @classmethod
     def of(cls, pace: Pace, examples: int, tokens: int, longest: int) -> Step:
-        """Return what one batch is; its tokens are without padding."""
+        """Returns a step of one batch of texts.
+
+        Args:
+            pace: of the kind of work.
+            examples: texts in the batch.
+            tokens: of all of them, without padding.
+            longest: tokens of the longest, to which the others are padded.
+        """
         return cls(pace, tokens, examples * longest, (examples, longest))
 
 
@@ -37,6 +48,7 @@ class _Span(NamedTuple):
     last: Any
     step: Step | None
     part: bool  # more of the same step is to come
+    aside: float = 0.0  # seconds in which the host waited for data
 
 
 class Spending:
@@ -54,18 +66,32 @@ class Spending:
         self._watch.turn(self._before)
 
 
+class Aside:
+    """Books on the data what the program waits inside (see `Watch.spending`)."""
+
+    __slots__ = ("_begin", "_watch")
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def __enter__(self) -> None:
+        self._begin = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self._watch.waited(time.perf_counter() - self._begin)
+
+
 class Watch:
     """Books the seconds of each kind of work, and gives the paces what a step took.
 
     The end of one span is the beginning of the next. Spans wait in a queue until the device has
     come to their end: nothing waits for the sake of a clock unless somebody asks for all of them.
 
-    seconds: read so far, of each kind.
-
     Args:
         kinds: of work.
         timer: what tells the time, where it is given.
         devices: asked where the work is done, when a pass begins.
+        seconds: read so far, of each kind.
     """
 
     def __init__(
@@ -82,9 +108,10 @@ class Watch:
         self._on: str | None = None
         self._since: Any = None
         self._part = 0.0  # seconds of a step that was interrupted
+        self._aside = 0.0  # seconds of the program's clock, of the span under way
 
     def locate(self) -> None:
-        """Look where the work is done: a model may have been moved since."""
+        """Looks where the work is done: a model may have been moved since."""
         if self._given or (found := list(self._ask())) == self._devices:
             return
         self.read(wait=True)
@@ -93,36 +120,58 @@ class Watch:
             self._since = self.timer.mark()
 
     def turn(self, to: str | None, step: Step | None = None, *, part: bool = False) -> None:
-        """From here on the time is `to`'s; None: nobody's.
+        """Ends the span under way; from here on the time is of another kind of work.
 
-        step: what was done in the span that ends here. part: the step is not over, and what
-            follows, up to the next batch, is none of it.
+        Args:
+            to: the kind; None for time that is booked nowhere.
+            step: what was done in the span that ends here.
+            part: whether the step is not over, and what follows, up to the next batch, is none of
+                it.
         """
         if to == self._on and step is None:
             return
         now = self.timer.mark()
         if self._on is not None or step is not None:
             first = now if self._on is None else self._since
-            self._queue.append(_Span(self._on or "train", first, now, step, part))
+            self._queue.append(_Span(self._on or "train", first, now, step, part, self._aside))
+            self._aside = 0.0
         self._on, self._since = to, now
 
     def pause(self) -> None:
-        """Training stands still until the next batch is asked for: the host evaluates, saves."""
+        """Books nothing until the next batch is asked for: training stands still, the host
+        evaluates or saves."""
         if self._on is not None:
             self.turn(None, part=True)
 
-    def spending(self, on: str) -> Spending:
-        """Book what is done inside on a kind of work, and what follows as before."""
+    def spending(self, on: str) -> Spending | Aside:
+        """Books the time that passes inside on a kind of work, and what follows as before.
+
+        Waiting for data is no work of a device that runs ahead: of the time that it stood still, as
+        much goes to the data as the program waited for them, without marks of its own.
+        """
+        if on == DATA and self._on is not None and self.timer.ahead:
+            return Aside(self)
         return Spending(self, on, self._on)
 
+    def waited(self, seconds: float) -> None:
+        """Notes that the program waited for data, in the span under way."""
+        self._aside += seconds
+
     def read(self, wait: bool = False) -> None:
-        """Book the spans that are over on the device; all of them if it is to be waited for."""
+        """Books the spans that are over on the device.
+
+        Args:
+            wait: whether to wait for the device, and so to book all of them.
+        """
         queue, timer = self._queue, self.timer
         while queue and (wait or timer.reached(queue[0].last)):
             span = queue.popleft()
             took, step = timer.between(span.first, span.last), span.step
             if took > 0.0:  # a clock that was set back, or a device that was lost, says nothing
-                self.seconds[span.on] += took
+                aside = min(took, span.aside)
+                self.seconds[span.on] += took - aside
+                if aside:
+                    self.seconds[DATA] += aside
             if span.part or (step is not None and step.batches == 0):
                 self._part += took
             elif step is not None:

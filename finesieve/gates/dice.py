@@ -16,7 +16,8 @@ from finesieve.gates.protocol import BoolArray, Gate, IntArray, Offer, State
 class Dice:
     """A random generator of one's own: seeded, saved, never the global one.
 
-    use: what it is for. Two parts with the same seed but another use roll independently.
+    Args:
+        use: what it is for. Two parts with the same seed but another use roll independently.
     """
 
     def __init__(self, seed: int, use: str) -> None:
@@ -29,24 +30,29 @@ class Dice:
         self._generator = torch.Generator().manual_seed(self.origin)
 
     def for_rank(self, rank: int) -> None:
-        """Start anew with numbers of this rank's own; rank 0 has those of a single process."""
+        """Starts anew with numbers of this rank's own; rank 0 has those of a single process."""
         if rank != self._rank:
             self._rank = rank
             self._seed(f"{self._name}:rank {rank}" if rank else self._name)
 
     def uniform(self, n: int) -> npt.NDArray[np.float64]:
-        """float64[n] in [0, 1)."""
+        """Draws n numbers, float64[n] in [0, 1)."""
         return torch.rand(n, generator=self._generator, dtype=torch.float64).numpy()
 
     def systematic(self, p: npt.ArrayLike, order: IntArray) -> BoolArray:
-        """bool[n]: each with its probability p, and of neighbours in this order not many more or
-        fewer than expected.
+        """Draws whom to keep: each with its probability p, and of neighbours in this order not many
+        more or fewer than expected.
 
         The cumulative sum of p is marked off in steps of 1 from a start drawn in [0, 1); who has a
         mark is kept (Madow 1949). What lies between two neighbours of like gradients then adds
         almost nothing to the variance, whereas independent rolls also vary in how many are kept.
 
-        p: float[n] in [0, 1]. order: permutation of n; must not depend on these dice.
+        Args:
+            p: float[n] in [0, 1].
+            order: int64[n], a permutation; it must not depend on these dice.
+
+        Returns:
+            bool[n].
         """
         chances = np.asarray(p, dtype=np.float64)
         keep = chances >= 1.0  # not left to the rounding of a sum
@@ -72,7 +78,7 @@ class Dice:
 
 
 def roll_apart(parts: Iterable[Any], rank: int) -> None:
-    """Give all dice in these gates, and in what the gates are made of, to one rank (see
+    """Gives all dice in these gates, and in what the gates are made of, to one rank (see
     `Dice.for_rank`): with the same dice, ranks would keep the same places of their pools."""
     waiting, seen = list(parts), set[int]()
     while waiting:
@@ -87,7 +93,12 @@ def roll_apart(parts: Iterable[Any], rank: int) -> None:
 
 
 def strata(offer: Offer, sizes: npt.ArrayLike | None = None) -> IntArray:
-    """Permutation of n that puts like gradients side by side: by label, then by size."""
+    """Returns a permutation int64[n] that puts like gradients side by side: by label, then by size.
+
+    Args:
+        offer: its features, where it has some, hold the label.
+        sizes: float[n]; without them the order drawn stands for it.
+    """
     keys = [np.arange(offer.n) if sizes is None else np.asarray(sizes)]
     if offer.features is not None:
         keys.append(offer.features.cross)

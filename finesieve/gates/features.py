@@ -54,19 +54,21 @@ def _column(batch: Any, key: str | int) -> Any:
 
 
 def _elements(batch: Any) -> tuple[list[Any], Any]:
-    """The inputs of a batch without names, and its last element; None if there is but one."""
+    """Returns the inputs of a batch without names, and its last element; None for that if there is
+    but one."""
     if torch.is_tensor(batch):
         return [batch], None
     return (list(batch[:-1]), batch[-1]) if len(batch) > 1 else (list(batch), None)
 
 
 def _nameless(batch: Any, key: str | int | None) -> bool:
-    """Whether this key is a name and the batch one without names, so that forms have to tell."""
+    """Returns whether this key is a name and the batch one without names, so that forms have to
+    tell."""
     return isinstance(key, str) and isinstance(batch, (tuple, list, torch.Tensor))
 
 
 def _whole(value: Any, ndim: int) -> bool:
-    """Whether this is a tensor of whole numbers with so many dimensions."""
+    """Returns whether this is a tensor of whole numbers with so many dimensions."""
     return (
         torch.is_tensor(value)
         and value.ndim == ndim
@@ -77,14 +79,16 @@ def _whole(value: Any, ndim: int) -> bool:
 
 
 def _tokens(batch: Any, key: str | int, ndim: int = 2) -> Any:
-    """The tokens, [n, length] or what else has `ndim` dimensions; None where there are none."""
+    """Returns the tokens, [n, length] or what else has `ndim` dimensions; None where there are
+    none."""
     if _nameless(batch, key):
         return next((x for x in _elements(batch)[0] if _whole(x, ndim)), None)
     return _column(batch, key)
 
 
 def _targets(batch: Any, key: str | int) -> Any:
-    """The labels; None where the last element of a batch without names is something else."""
+    """Returns the labels; None where the last element of a batch without names is something
+    else."""
     if not _nameless(batch, key):
         return _column(batch, key)
     try:
@@ -95,10 +99,11 @@ def _targets(batch: Any, key: str | int) -> Any:
 
 
 def _labels(batch: Any, key: str | int | None, shape: tuple[int, ...]) -> IntArray:
-    """int64[n] to cross with: whole numbers as they are, real ones in ten steps, rows hashed.
+    """Returns what to cross with, int64[n]: whole numbers as they are, real ones in ten steps, rows
+    hashed.
 
-    A label for every token, so of the tokens' shape, is crossed with nothing: hardly any row
-    comes twice.
+    A label for every token, so of the tokens' shape, is crossed with nothing: hardly any row comes
+    twice.
     """
     n = shape[0]
     labels = None if key is None else _targets(batch, key)
@@ -118,7 +123,11 @@ def _labels(batch: Any, key: str | int | None, shape: tuple[int, ...]) -> IntArr
 
 
 def _count(batch: Any, targets: str | int) -> FloatArray:
-    """float32[n], how many targets each example has."""
+    """Returns how many targets each example has, float32[n].
+
+    Raises:
+        BatchError: where there are none, or they are not [n, length].
+    """
     found = _targets(batch, targets)
     if found is None:
         raise BatchError(
@@ -132,11 +141,11 @@ def _count(batch: Any, targets: str | int) -> FloatArray:
 
 
 def target_features(targets: str | int = "labels") -> FeatureFunction:
-    """Features of generation: how many targets an example has, and nothing else.
+    """Makes features of generation: how many targets an example has, and nothing else.
 
     Args:
-        targets: int[n, T], -100 where there is none. Words were measured to foresee nothing there,
-            and to drown what the number tells (docs/research/generation.md).
+        targets: the column int64[n, length], -100 where there is none. Words were measured to
+            foresee nothing there, and to drown what the number tells (docs/research/generation.md).
     """
 
     def features(batch: Any) -> Features:
@@ -200,7 +209,7 @@ def choice_features(
     mask: str = "attention_mask",
     max_tokens: int = 128,
 ) -> FeatureFunction:
-    """Features of multiple choice, tokens int[n, choices, length]: those of the right choice.
+    """Makes features of multiple choice, tokens int[n, choices, length]: those of the right choice.
 
     Which place it stands at tells nothing, so there is no label to cross with.
     """
@@ -231,7 +240,13 @@ def choice_features(
 def text_features(
     text: str | int = "text", labels: str | int | None = "labels", max_tokens: int = 128
 ) -> FeatureFunction:
-    """Features from raw text: a list of n strings under `text`; lower-cased words, hashed."""
+    """Makes features from raw text: lower-cased words, hashed.
+
+    Args:
+        text: the column, or place, of a list of n strings.
+        labels: what to cross with; None for nothing.
+        max_tokens: words of each text that are looked at.
+    """
 
     def features(batch: Any) -> Features:
         texts: Sequence[str] = _column(batch, text)

@@ -33,11 +33,13 @@ class PredictorGate(Gate):
         self._dice = Dice(seed, "audit")
 
     def predict(self, offer: Offer) -> FloatArray:
-        """Returns what is predicted of each example (its size or its chance), float32[n]."""
+        """Returns the predicted size of each offered example, or its chance to be kept,
+        float32[n]."""
         return self.predictor.predict(offer)
 
     def decide(self, offer: Offer) -> Verdict:
-        """Decides which of the offered examples go on (see `Gate.decide`)."""
+        """Keeps what the rule keeps of the predicted sizes, and the audit besides: a random share
+        of all. The probability, where the rule has one, is that of passing either way."""
         predicted = self.predict(offer) if offer.predicted is None else offer.predicted
         verdict = self.rule.decide(replace(offer, size=predicted, predicted=predicted))
         audited = self._dice.uniform(offer.n) < self.audit
@@ -47,20 +49,20 @@ class PredictorGate(Gate):
         return Verdict(verdict.keep | audited, p, audited)
 
     def learn(self, offer: Offer) -> None:
-        """Learns from examples whose losses are known (see `Gate.learn`)."""
+        """Lets the predictor and the rule learn from losses or sizes that were revealed."""
         self.predictor.learn(offer)
         self.rule.learn(offer)
 
     def limits(self) -> Limits:
-        """Returns the floors and shares that policies price this gate with."""
+        """Returns the rule's limits, and the share of the audit."""
         return replace(self.rule.limits(), audit=self.audit)
 
     def shared(self) -> list[float]:
-        """Returns the numbers that all ranks should have alike."""
+        """Returns the rule's numbers on which ranks must agree."""
         return self.rule.shared()
 
     def agree(self, values: list[float]) -> None:
-        """Takes over the mean of `shared` over ranks."""
+        """Takes over the mean over ranks of what `shared` gave."""
         self.rule.agree(values)
 
     def state_dict(self) -> State:

@@ -22,7 +22,7 @@ Factory = Callable[[], Gate]
 
 
 def sample_offers(seed: int = 0, count: int = 6, n: int = 64, stage: int = 2) -> Iterator[Offer]:
-    """Offers of n examples in which everything is known: what any gate may be shown.
+    """Yields offers of n examples in which everything is known: what any gate may be shown.
 
     Sizes are log-normal, losses grow with them, tokens tell a little about them.
     """
@@ -85,7 +85,8 @@ def _without_dice(state: Any) -> Any:
 
 
 def law_answers_every_example(factory: Factory) -> None:
-    """A verdict has keep, bool[n], and probability, None or float[n] in [0, 1], not 0 if kept."""
+    """Checks that a verdict has keep, bool[n], and probability, None or float[n] in [0, 1], not 0
+    if kept."""
     gate = _trained(factory)
     for offer in sample_offers(1):
         verdict = gate.decide(offer).check(offer.n, gate)
@@ -97,7 +98,7 @@ def law_answers_every_example(factory: Factory) -> None:
 
 
 def law_empty_offer(factory: Factory) -> None:
-    """An offer of no examples is decided on and learned without complaint."""
+    """Checks that an offer of no examples is decided on and learned without complaint."""
     gate = _trained(factory)
     nothing = next(sample_offers(1, n=0))
     _must(gate.decide(nothing).keep.shape == (0,), "keep for no examples must have shape (0,)")
@@ -105,7 +106,7 @@ def law_empty_offer(factory: Factory) -> None:
 
 
 def law_deciding_does_not_learn(factory: Factory) -> None:
-    """`decide` changes nothing but the state of random generators."""
+    """Checks that `decide` changes nothing but the state of random generators."""
     gate = _trained(factory)
     before = _without_dice(_round_trip(gate))
     for offer in sample_offers(2):
@@ -115,7 +116,7 @@ def law_deciding_does_not_learn(factory: Factory) -> None:
 
 
 def law_does_not_change_the_offer(factory: Factory) -> None:
-    """Neither `decide` nor `learn` writes into what it is shown."""
+    """Checks that neither `decide` nor `learn` writes into what it is shown."""
     gate = _trained(factory)
     for offer, copy in zip(sample_offers(3), sample_offers(3), strict=True):
         gate.decide(offer)
@@ -129,7 +130,8 @@ def law_does_not_change_the_offer(factory: Factory) -> None:
 
 
 def law_state_is_whole(factory: Factory) -> None:
-    """A gate restored from its state (loaded with weights_only=True) goes on exactly alike."""
+    """Checks that a gate restored from its state (loaded with weights_only=True) goes on exactly
+    alike."""
     gate = _trained(factory)
     for offer in sample_offers(4, count=2):
         gate.decide(offer)
@@ -153,8 +155,9 @@ def law_state_is_whole(factory: Factory) -> None:
 
 
 def law_unbiased(factory: Factory, rounds: int = 400) -> None:
-    """If it weighs, the weighted sum of any quantity is right on average (z < 4.5); also for
-    examples that got to it with a probability of their own, as behind a closed forward gate."""
+    """Checks of a gate that weighs that the weighted sum of any quantity is right on average (z <
+    4.5); also for examples that got to it with a probability of their own, as behind a closed
+    forward gate."""
     gate = _trained(factory)
     first = replace(next(sample_offers(6, n=128)), keep=None)
     passed = np.random.default_rng(7).uniform(0.1, 1.0, first.n).astype(np.float32)
@@ -198,7 +201,8 @@ LAWS: dict[str, Callable[[Factory], None]] = {
 def check_gate(factory: Factory) -> None:
     """Runs a gate through every law; `factory` makes a fresh one, always with the same seed.
 
-    Raises `LawError` for the first law that is broken.
+    Raises:
+        LawError: for the first law that is broken.
     """
     for law in LAWS.values():
         law(factory)

@@ -25,15 +25,19 @@ _SEVEN, _TWENTY_NINE = np.uint64(7), np.uint64(29)
 
 
 class Predictor(ABC):
-    """Abstract or final. Memory is bounded and does not grow with the stream."""
+    """Foresees from features alone what the scoring pass would say of an example.
+
+    A predictor is abstract or final. Its memory is bounded and does not grow with the stream.
+    """
 
     @abstractmethod
     def predict(self, offer: Offer) -> FloatArray:
-        """float32[n], non-negative: the expected size, or the chance to be important."""
+        """Returns what is foreseen of each offered example, float32[n], non-negative: its size, or
+        its chance to be important."""
 
     @abstractmethod
     def learn(self, offer: Offer) -> None:
-        """Learn from an offer whose sizes (or verdicts) are known."""
+        """Learns from an offer whose sizes (or verdicts) are known."""
 
     @abstractmethod
     def state_dict(self) -> State:
@@ -68,7 +72,7 @@ def _slots(
     np.multiply(tokens.view(np.uint64), _GOLDEN, out=single)
     if pairs:
         np.right_shift(single[:, :-1], _SEVEN, out=key[:, m:])
-        key[:, m:] += single[:, 1:]
+        np.add(key[:, m:], single[:, 1:], out=key[:, m:])
     label = (features.cross + 1).view(np.uint64) * _MIX
     key ^= label[:, None]
     key ^= key >> _TWENTY_NINE
@@ -150,22 +154,27 @@ class SizeRegression(Predictor):
         return known, longer, np.exp(self._near(z)).astype(np.float32)
 
     def _near(self, z: FloatArray) -> FloatArray:
-        """Within a factor of e^12 of the mean size, whatever that is."""
+        """Returns z within 12 of the logarithm of the mean size, whatever that is."""
         return np.minimum(np.maximum(z, self._bias - 12.0), self._bias + 12.0)
 
     def _logarithms(self, offer: Offer) -> FloatArray:
-        """Of the numbers of targets, float32[n]; the usual one where there are none."""
+        """Returns the logarithms of the numbers of targets, float32[n]; the usual one where there
+        are none."""
         targets = offer.need("features", self).targets
         if targets is None:
             return np.full(offer.n, self._usual, dtype=np.float32)
         return np.asarray(np.log(np.maximum(targets, 1.0)), dtype=np.float32)
 
     def predict(self, offer: Offer) -> FloatArray:
-        """Returns what is predicted of each example (its size or its chance), float32[n]."""
+        """Returns the expected size of each example, float32[n], positive."""
         return self._forward(offer)[-1]
 
     def learn(self, offer: Offer) -> None:
-        """Learns from examples whose losses are known (see `Gate.learn`)."""
+        """Takes a step towards the sizes of these examples, and remembers each by its id.
+
+        Raises:
+            GateError: for an offer without sizes or features.
+        """
         size = np.asarray(offer.need("size", self), dtype=np.float32)
         if len(size) == 0:
             return

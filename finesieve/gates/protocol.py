@@ -40,7 +40,7 @@ class Features:
     targets: FloatArray | None = None
 
     def take(self, index: IntArray) -> Features:
-        """Returns the features of the chosen examples."""
+        """Returns the features of the chosen examples, by their places int64[m]."""
         targets = None if self.targets is None else self.targets[index]
         return Features(self.tokens[index], self.cross[index], targets)
 
@@ -80,11 +80,12 @@ class Offer:
 
     @property
     def n(self) -> int:
-        """Returns the number of examples."""
+        """The number of examples."""
         return len(self.ids)
 
     def take(self, index: IntArray) -> Offer:
-        """The chosen examples; `drawn` stays, for it speaks of the pool."""
+        """Returns an offer of the chosen examples, by their places int64[m]; `drawn` stays, for it
+        speaks of the pool."""
         return Offer(
             self.ids[index],
             self.stage,
@@ -100,7 +101,11 @@ class Offer:
         )
 
     def need(self, field: str, gate: object) -> Any:
-        """The field's value; `GateError` naming the gate and the likely cause if it is None."""
+        """Returns the value of a field.
+
+        Raises:
+            GateError: if it is None, with the gate's name and the likely cause.
+        """
         value = getattr(self, field)
         if value is None:
             cause = (
@@ -133,7 +138,11 @@ class Verdict:
     threshold: float | None = None
 
     def check(self, n: int, gate: object) -> Verdict:
-        """Raise `GateError` unless this is a verdict on n examples."""
+        """Returns the verdict itself.
+
+        Raises:
+            GateError: unless it is a verdict on n examples, with the gate's name.
+        """
         name = type(gate).__name__
         if self.keep.shape != (n,) or self.keep.dtype != np.bool_:
             raise GateError(
@@ -173,36 +182,48 @@ class Limits:
 
 
 class Gate(ABC):
-    """The protocol. Abstract or final: no gate subclasses another gate."""
+    """Decides which of the offered examples go on: the protocol of all gates.
+
+    A gate is abstract or final: no gate subclasses another gate.
+    """
 
     @abstractmethod
     def decide(self, offer: Offer) -> Verdict:
-        """Which of the offered examples go on. May roll dice; must not learn."""
+        """Returns which of the offered examples go on.
+
+        It may roll dice and must not learn.
+        """
 
     def learn(self, offer: Offer) -> None:  # noqa: B027 - a gate without memory has nothing to do
-        """Take in losses or sizes that were revealed. The only mutator."""
+        """Takes in losses or sizes that were revealed: nothing else changes later decisions."""
 
     def predict(self, offer: Offer) -> FloatArray | None:
-        """The sizes that this gate expects, float32[n], or None if it holds no predictor."""
+        """Returns the sizes that this gate expects, float32[n], or None if it holds no
+        predictor."""
         return None
 
     def limits(self) -> Limits:
-        """Return the settings that policies ask for. They stay the same during a run."""
+        """Returns the settings that policies ask for. They stay the same during a run."""
         return Limits()
 
     def shared(self) -> list[float]:
-        """Numbers on which ranks must agree; replaced by their mean over ranks in `agree`."""
+        """Returns numbers on which ranks must agree; `agree` is given their mean over ranks."""
         return []
 
     def agree(self, values: list[float]) -> None:  # noqa: B027
-        """Take over the mean over ranks of what `shared` gave."""
+        """Takes over the mean over ranks of what `shared` gave."""
 
     def state_dict(self) -> State:
-        """Tensors, numbers and strings only: loadable with `weights_only=True`."""
+        """Returns what `load_state_dict` takes up: tensors, numbers and strings only, so that it
+        loads with `weights_only=True`."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state_dict` returned."""
+        """Takes up what `state_dict` returned.
+
+        Raises:
+            StateError: by a gate that has no state of its own, if it is given one.
+        """
         if state:
             raise StateError(
                 f"state with {sorted(state)} offered to {type(self).__name__}, which has none: "

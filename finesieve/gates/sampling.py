@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from finesieve.gates.dice import Dice, strata
 from finesieve.gates.protocol import Gate, Limits, Offer, State, Verdict
 
 Array = npt.NDArray[np.float64]
+_ROUNDING = 1 + 1e-9  # where two numbers may be one but for rounding
 
 
 def inclusion(sizes: npt.ArrayLike, threshold: float | Array, floor: float = 0.0) -> Array:
@@ -38,56 +39,83 @@ class Ascending:
 
     At threshold t, examples with s >= t have p = 1, and those with s <= floor * t have p = floor.
 
-    points: thresholds where an example's p reaches 1 or the floor, ascending. total: of all
-    weights. weights, linear, square: running sums of w, w s and w s^2, n + 1 of them. All are
-    sequences of plain numbers, because a search looks at a few places alone.
-
     Args:
-        sizes: [n], non-negative and finite.
-        floor: the least probability.
-        weights: [n], how many examples each stands for (1 by default).
+        points: thresholds where an example's p reaches 1 or the floor, ascending.
+        total: of all weights.
+        weights, linear, square: running sums of w, w s and w s^2, n + 1 of them. All are sequences
+            of plain numbers, because a search looks at a few places alone.
     """
 
     def __init__(
-        self, sizes: npt.ArrayLike, floor: float, weights: npt.ArrayLike | None = None
+        self,
+        floor: float,
+        total: float,
+        sizes: Array,
+        points: Array,
+        weights: Sequence[float],
+        linear: Array,
+        square: Array,
     ) -> None:
-        s = np.asarray(sizes, dtype=np.float64)
-        if weights is None:
-            self._take(np.sort(s), None, floor, float(len(s)))
-        else:
-            w = np.asarray(weights, dtype=np.float64)
-            order = np.argsort(s)
-            self._take(s[order], w[order], floor, float(w.sum()))
+        self.floor, self.total, self.weights = floor, total, weights
+        self._sizes, self.points = _numbers(sizes), _numbers(points)
+        self.linear, self.square = _numbers(linear), _numbers(square)
 
     @classmethod
-    def rows(cls, sizes: Array, floor: float, weights: Array) -> list[Ascending]:
-        """Returns one for each row of sizes and weights, [k, n] both: sorted all at once."""
-        order = np.argsort(sizes, axis=1)
-        s, w = np.take_along_axis(sizes, order, 1), np.take_along_axis(weights, order, 1)
+    def rows(
+        cls, sizes: npt.ArrayLike, floor: float, weights: npt.ArrayLike | None = None
+    ) -> list[Ascending]:
+        """Returns one for each row of sizes, all of them sorted and summed at once.
+
+        Args:
+            sizes: [k, n], non-negative and finite.
+            floor: the least probability.
+            weights: [k, n], how many examples each stands for (1 by default).
+        """
+        s = np.asarray(sizes, dtype=np.float64)
+        if weights is None:
+            s = np.sort(s, axis=1)
+            ws, n = s, s.shape[1]
+            totals: list[float] = [n] * len(s)
+            sums: list[Sequence[float]] = [range(n + 1)] * len(s)
+        else:
+            w = np.asarray(weights, dtype=np.float64)
+            totals, order = w.sum(axis=1).tolist(), np.argsort(s, axis=1)
+            s, w = np.take_along_axis(s, order, 1), np.take_along_axis(w, order, 1)
+            ws, sums = w * s, [_numbers(row) for row in _running(w)]
+        points = s
+        if floor > 0:
+            points = np.concatenate((s, s / floor), axis=1)
+            points.sort(axis=1)
         made = []
-        for own, its, total in zip(s, w, weights.sum(axis=1).tolist(), strict=True):
-            one = cls.__new__(cls)
-            one._take(own, its, floor, total)
-            made.append(one)
+        for total, own, its, *others in zip(
+            totals, s, points, sums, _running(ws), _running(ws * s), strict=True
+        ):
+            zeros = int(np.searchsorted(own, 0.0, side="right"))  # and as many that floor them
+            some = its[len(its) // max(1, len(own)) * zeros :]
+            made.append(cls(floor, total, own, some, *others))
         return made
 
-    def _take(self, s: Array, w: Array | None, floor: float, total: float) -> None:
-        """Take sizes in ascending order and their weights."""
-        ws = s if w is None else w * s
-        self.floor, self.total = floor, total
-        self.weights: Sequence[float] = range(len(s) + 1) if w is None else _running(w)
-        self.linear, self.square = _running(ws), _running(ws * s)
-        points = s[np.searchsorted(s, 0.0, side="right") :]
-        if floor > 0:
-            points = np.concatenate((points, points / floor))
-            points.sort()
-        self._sizes: list[float] = s.tolist()
-        self.points: list[float] = points.tolist()
+    @classmethod
+    def one(
+        cls, sizes: npt.ArrayLike, floor: float, weights: npt.ArrayLike | None = None
+    ) -> Ascending:
+        """Returns that of a single row, sizes and weights [n]."""
+        rows = cls.rows(
+            np.asarray(sizes)[None], floor, None if weights is None else np.asarray(weights)[None]
+        )
+        return rows[0]
 
     def _places(self, t: float) -> tuple[int, int]:
         """Return how many are floored at threshold t, and how many are not certain."""
         ones = bisect_left(self._sizes, t)
         return (min(ones, bisect_right(self._sizes, self.floor * t)) if self.floor > 0 else 0), ones
+
+    def _parts(self, t: float) -> tuple[float, float, float]:
+        """Return what is expected at threshold t of the certain, of the floored, and t times that
+        of all between."""
+        low, ones = self._places(t)
+        certain = self.weights[-1] - self.weights[ones]
+        return certain, self.floor * self.weights[low], self.linear[ones] - self.linear[low]
 
     def _first(self, reached: Callable[[float], bool]) -> int:
         """Return the first point that is `reached`, as all behind it are; their number if none."""
@@ -100,28 +128,17 @@ class Ascending:
 
     def solve(self, target: float) -> float:
         """Returns what `solve_threshold` does."""
-        points, weights, linear = self.points, self.weights, self.linear
+        points = self.points
         if target >= self.total:
             return 0.0
         if not points:
             return float("inf")
 
-        def parts(t: float) -> tuple[float, float, float]:
-            """What is expected of the certain, of the floored, and t times that of the others."""
-            low, ones = self._places(t)
-            certain = weights[-1] - weights[ones]
-            return certain, self.floor * weights[low], linear[ones] - linear[low]
-
-        def few(t: float) -> bool:
-            """Whether no more than the target are kept."""
-            certain, floored, middle = parts(t)
-            return certain + floored + middle / t <= target
-
-        at = self._first(few)
+        at = self._first(lambda t: self._kept(t) <= target)
         if at == len(points):
             # Past the largest size every p is s / t.
-            return points[-1] if self.floor > 0 else linear[-1] / target
-        certain, floored, middle = parts(self._inside(at))
+            return points[-1] if self.floor > 0 else self.linear[-1] / target
+        certain, floored, middle = self._parts(self._inside(at))
         rest = target - certain - floored
         if rest <= 0 or middle <= 0:
             return points[at]
@@ -152,13 +169,24 @@ class Ascending:
             free = points[at]
             if k > 0:
                 free = min(max(math.sqrt(v / k), points[at - 1] if at else 0.0), free)
-        return min(free, self.solve(least)) if least > 0 else free
+        return min(free, self.solve(least)) if self._kept(free) < least * _ROUNDING else free
+
+    def _kept(self, t: float) -> float:
+        """Return the expected number kept at threshold t."""
+        certain, floored, middle = self._parts(t)
+        return certain + floored + middle / t
 
 
-def _running(values: Array) -> list[float]:
-    """Return 0 and the running sums, n + 1 numbers."""
-    found: list[float] = np.cumsum(values).tolist()
-    return [0.0, *found]
+def _numbers(values: Array) -> Sequence[float]:
+    """Return the same values as plain numbers, each made when it is asked for."""
+    return cast("Sequence[float]", np.ascontiguousarray(values).data)
+
+
+def _running(values: Array) -> Array:
+    """Return 0 and the running sums of each row, float64[k, n + 1] for [k, n]."""
+    found = np.zeros((len(values), values.shape[1] + 1))
+    np.cumsum(values, axis=1, out=found[:, 1:])
+    return found
 
 
 def solve_threshold(
@@ -167,22 +195,23 @@ def solve_threshold(
     floor: float = 0.0,
     weights: npt.ArrayLike | None = None,
 ) -> float:
-    """The threshold at which `inclusion` keeps `target` examples in expectation.
+    """Returns the threshold at which `inclusion` keeps `target` examples in expectation.
 
     Exact: between two neighbouring sizes (as thresholds: where an example's p reaches 1, or the
     floor) the expected number is linear in 1 / threshold, so the right piece is found by a search
     over sorted break points and then solved in closed form.
 
     Args:
-        sizes: [n], non-negative and finite.
+        sizes: float[n], non-negative and finite.
         target: expected number kept, sum of weights * p.
-        weights: [n], how many examples each stands for (1 by default).
+        floor: least probability, in [0, 1].
+        weights: float[n], how many examples each stands for (1 by default).
 
     Returns:
         0.0 (keep all) if the target is not below the total, and the largest threshold of use if
-        even the floor keeps more than the target.
+            even the floor keeps more than the target.
     """
-    return Ascending(sizes, floor, weights).solve(target)
+    return Ascending.one(sizes, floor, weights).solve(target)
 
 
 def balanced_threshold(
@@ -192,28 +221,29 @@ def balanced_threshold(
     weights: npt.ArrayLike | None = None,
     least: float = 0.0,
 ) -> float:
-    """The threshold at which variance x cost is least.
+    """Returns the threshold at which variance x cost is least.
 
     With p = `inclusion(sizes, t, floor)` the variance is V = sum(w size^2 / p) and the cost, in
-    training steps of one example, K = scoring + sum(w p). d(V K)/dt = 0 where t^2 = V / K, and
-    what lies between the floor and 1 adds t * sum(w size) to both sides of t^2 K = V, so that
-    without a floor
+    training steps of one example, K = scoring + sum(w p). d(V K)/dt = 0 where t^2 = V / K, and what
+    lies between the floor and 1 adds t * sum(w size) to both sides of t^2 K = V, so that without a
+    floor
 
         sum over size >= t of w ((size / t)^2 - 1)  =  scoring:
 
     the more scoring has cost already, the more is trained on.
 
     Args:
-        sizes: [n], non-negative and finite.
+        sizes: float[n], non-negative and finite.
         scoring: what their scoring cost, in training steps of one example (number scored x cost
             ratio).
-        weights: [n], how many examples each stands for.
+        floor: least probability, in [0, 1].
+        weights: float[n], how many examples each stands for.
         least: expected number kept at least: the threshold is lowered until it is.
 
     Returns:
         0.0 (keep all) if no example has a size, and the largest size if scoring is free.
     """
-    return Ascending(sizes, floor, weights).balance(scoring, least)
+    return Ascending.one(sizes, floor, weights).balance(scoring, least)
 
 
 def class_thresholds(
@@ -297,7 +327,12 @@ class ThresholdSampling(Gate):
         self._dice = Dice(seed, "threshold sampling")
 
     def decide(self, offer: Offer) -> Verdict:
-        """Decides which of the offered examples go on (see `Gate.decide`)."""
+        """Keeps each example with the probability that `inclusion` gives its size, at the threshold
+        of the share asked for, else at the one of least variance x cost.
+
+        Raises:
+            GateError: for an offer without sizes.
+        """
         sizes = np.asarray(offer.need("size", self), dtype=np.float64)
         if offer.probability is not None:
             sizes = sizes / offer.probability
@@ -323,7 +358,7 @@ class ThresholdSampling(Gate):
         return Verdict(keep, p, threshold=threshold)
 
     def limits(self) -> Limits:
-        """Returns the floors and shares that policies price this gate with."""
+        """Returns the gate's share, least share and floor, and the cost ratio that it was told."""
         return Limits(self.share, self.least, self.floor, cost_ratio=self.cost_ratio)
 
     def state_dict(self) -> State:

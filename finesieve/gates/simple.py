@@ -16,11 +16,11 @@ class Open(Gate):
     """Everything goes on, with weight 1."""
 
     def decide(self, offer: Offer) -> Verdict:
-        """Decides which of the offered examples go on (see `Gate.decide`)."""
+        """Keeps everything."""
         return Verdict(np.ones(offer.n, dtype=np.bool_))
 
     def limits(self) -> Limits:
-        """Returns the floors and shares that policies price this gate with."""
+        """Returns a share of 1."""
         return Limits(share=1.0)
 
 
@@ -39,7 +39,8 @@ class Random(Gate):
         self._dice = Dice(seed, "random")
 
     def decide(self, offer: Offer) -> Verdict:
-        """Decides which of the offered examples go on (see `Gate.decide`)."""
+        """Keeps a random share, the offer's or else the gate's own, with this probability for
+        each."""
         share = self.share if offer.share is None else offer.share
         if self.systematic:
             keep = self._dice.systematic(np.full(offer.n, share), strata(offer))
@@ -48,7 +49,7 @@ class Random(Gate):
         return Verdict(keep, np.full(offer.n, share, dtype=np.float32))
 
     def limits(self) -> Limits:
-        """Returns the floors and shares that policies price this gate with."""
+        """Returns the gate's share."""
         return Limits(self.share)
 
     def state_dict(self) -> State:

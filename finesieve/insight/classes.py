@@ -103,7 +103,7 @@ def _is_place(x: Any, many: int) -> bool:
 def _classes(
     model: nn.Module, tokenizer: Any, texts: Sequence[str]
 ) -> tuple[int | None, set[str] | None]:
-    """How many classes the model has, and their names, if it has been told any."""
+    """Returns how many classes the model has, and their names; None for what it does not tell."""
     inner: Any = unwrapped(model)
     inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
     config = getattr(inner, "config", None)

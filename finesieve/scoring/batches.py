@@ -19,84 +19,24 @@ from finesieve.costs.meter import Meter
 from finesieve.costs.watch import Step
 from finesieve.errors import ScoreError
 from finesieve.gates.protocol import FloatArray, IntArray, State
+from finesieve.scoring.cuts import cut_alike, cut_by_length
 from finesieve.scoring.head_start import unfit
 from finesieve.scoring.last_layer import LastLayer, joined
 from finesieve.scoring.scorers import ROOM, Launched, Scorer, Scores, launcher
 
 _Found = TypeVar("_Found")
-_ENDS, _MOST_COSTS = 64, 2**20  # of `cut_by_length`: worked on at once, and what that may take
 _OVERHEAD = 64.0  # tokens that a forward's launch is worth on a CPU
 _MOST_OVERHEAD = 1e9  # one forward, whatever the padding
 _MOST_INPUTS = 2**26  # numbers that a head start may hold: 256 MB
 
 
-def cut_by_length(
-    lengths: npt.ArrayLike, most: int, overhead: float, budget: float = float("inf")
-) -> list[slice]:
-    """Cut examples sorted by length into the cheapest batches.
-
-    A batch costs `overhead` plus its size times its longest example, in tokens; the sum is the
-    least possible. least[end] = min over first of least[first] + (end - first) * longest[end - 1]
-    + overhead is what the first `end` examples cost, with the last batch beginning at `first`. Many
-    ends are worked on at once, again and again until none gets cheaper: as many times as they are
-    batches apart, which are few.
-
-    lengths: int[n], ascending. most: examples a batch at the most. budget: padded tokens a batch at
-    the most; an example that is longer is alone.
-    """
-    longest = np.asarray(lengths, dtype=np.float64)
-    n = len(longest)
-    most = min(most, n)
-    if most == n > 0:  # all at once, where any cut costs more than the padding that it saves
-        whole = n * longest[-1]
-        if whole <= budget and whole <= overhead + longest.sum():
-            return [slice(0, n)]
-    # Of `end`, the batch that begins at `end - most + j` is in row j; nothing begins before 0.
-    least, begin = np.full(most + n + 1, np.inf), np.zeros(n + 1, dtype=np.int64)
-    least[most] = 0.0
-    size = np.arange(most, 0, -1, dtype=np.float64)[:, None]
-    wide = min(_ENDS, max(1, _MOST_COSTS // max(1, most)))
-    for low in range(1, n + 1, wide):
-        high = min(low + wide, n + 1)
-        own = size * longest[low - 1 : high - 1]
-        if most * longest[high - 2] > budget:
-            own[(own > budget) & (size > 1)] = np.inf
-        before: npt.NDArray[np.float64] = np.ndarray(
-            own.shape, np.float64, least, low * least.itemsize, least.strides * 2
-        )
-        here, costs = least[low + most : high + most], np.empty_like(own)
-        while True:
-            np.add(before, own, out=costs)
-            found = costs.min(axis=0) + overhead
-            if (found == here).all():
-                break
-            here[:] = found
-        begin[low:high] = np.arange(low, high) - most + costs.argmin(axis=0)
-    cuts, end = [], n
-    while end > 0:
-        cuts.append(slice(int(begin[end]), end))
-        end = int(begin[end])
-    return cuts[::-1]
-
-
-def cut_alike(lengths: npt.NDArray[np.int64], most: int, buckets: list[int]) -> list[slice]:
-    """Cut examples sorted by length into batches that are padded to the same of `buckets`.
-
-    lengths: int[n], ascending. most: examples a batch at the most.
-    """
-    ends = [int(e) for e in np.searchsorted(lengths, buckets, side="right")]
-    cuts, begin = [], 0
-    for end in [*ends[:-1], len(lengths)]:
-        cuts += [slice(i, min(i + most, end)) for i in range(begin, end, most)]
-        begin = max(begin, end)
-    return cuts
-
-
 class Scored(NamedTuple):
     """What scoring m rows gave.
 
-    loss, size: float32[m]. prefix: float[m, length, width], what frozen layers put out, 0 where the
-    text is over; None where the scorer gives nothing of the kind.
+    Args:
+        loss, size: float32[m].
+        prefix: float[m, length, width], what frozen layers put out, 0 where the text is over; None
+            where the scorer gives nothing of the kind.
     """
 
     loss: FloatArray
@@ -106,7 +46,7 @@ class Scored(NamedTuple):
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Restores the random states of the process and of its GPUs."""
+    """Restores the random states of the process and of its GPUs on leaving."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     gpus = torch.cuda.get_rng_state_all() if on_gpu else []
@@ -127,8 +67,11 @@ class ScoringPass:
     examples are limited, too. A forward that runs out of memory is made again in halves, and half
     of what it tried is the limit from then on.
 
-    most: examples a batch at the most. budget: padded tokens a batch at the most: `room` times
-    those of the largest training batch seen. overhead: see `cut_by_length`.
+    Args:
+        most: examples a batch at the most.
+        budget: padded tokens a batch at the most: `room` times those of the largest training batch
+            seen.
+        overhead: see `cut_by_length`.
     """
 
     def __init__(
@@ -158,13 +101,14 @@ class ScoringPass:
 
     @property
     def budget(self) -> float:
-        """Padded tokens a forward at the most."""
+        """Padded tokens a forward may have at the most."""
         return min(self._room * self._largest, self._failed / 2)
 
     def __call__(self, rows: Rows, chosen: IntArray) -> Scored:
         """Score the chosen rows, int64[m].
 
-        Raises `ScoreError` if the scorer gives other than one loss and one size per example.
+        Raises:
+            ScoreError: if the scorer gives other than one loss and one size per example.
         """
         with self._ledger.spending("score"):
             out = self._score(rows, chosen)
@@ -177,7 +121,8 @@ class ScoringPass:
         self._meter.scored += tokens
 
     def _lap(self, lengths: npt.NDArray[np.int64]) -> None:
-        """Time the forward over examples of these lengths, ascending, which ends here."""
+        """Books and times the forward over examples of these lengths, int[n], ascending, that ends
+        here."""
         step = Step.of(
             self._meter.paces["score"], len(lengths), int(lengths.sum()), int(lengths[-1])
         )
@@ -240,9 +185,10 @@ class ScoringPass:
             torch.cuda.empty_cache()
 
     def last_layer(self, rows: Rows) -> LastLayer | None:
-        """What the last linear layer is given for these rows, in the order of their lengths.
+        """Returns what the last linear layer is given for these rows, in the order of their
+        lengths.
 
-        Returns None where the scorer knows of no such layer, and only the first batch's where the
+        That is None where the scorer knows of no such layer, and only the first batch's where the
         layer may not be fitted. Fewer rows than given are run where their inputs would take more
         than 256 MB.
         """
@@ -296,7 +242,11 @@ class ScoringPass:
             self._read([answer for _, answer in found], [n for n, _ in found])
 
     def _launched(self, batch: Any, count: int) -> Scores | Launched:
-        """The scorer's answer for a batch of `count` examples; `ScoreError` for a wrong shape."""
+        """Returns the scorer's answer for a batch of `count` examples.
+
+        Raises:
+            ScoreError: for losses or sizes that are not one for each.
+        """
         assert self._scorer is not None
         found = launcher(self._scorer)(batch)
         size = found.loss if found.size is None else found.size
@@ -354,7 +304,8 @@ class ScoringPass:
     # ---- state
 
     def state_dict(self) -> State:
-        """Returns what forwards are cut by."""
+        """Returns what forwards are cut by: the sizes of batches, and where memory was not
+        enough."""
         return {
             "most": self.most,
             "largest": self._largest,
@@ -363,6 +314,6 @@ class ScoringPass:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores what `state_dict` saved."""
+        """Takes up what `state_dict` returned."""
         self.most, self._largest = state["most"], state["largest"]
         self._room, self._failed = state["room"], state["failed"]

@@ -21,7 +21,11 @@ Forward = Callable[..., Any]
 
 
 def layers_of(model: nn.Module) -> nn.ModuleList:
-    """The longest list of layers in the model; `ConfigError` if it has none."""
+    """Returns the longest list of layers in the model.
+
+    Raises:
+        ConfigError: if it has none.
+    """
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
     if not lists:
         raise ConfigError(f"a {type(model).__name__} has no nn.ModuleList of layers to freeze")
@@ -29,7 +33,11 @@ def layers_of(model: nn.Module) -> nn.ModuleList:
 
 
 def freeze(model: nn.Module, count: int) -> None:
-    """Freeze the embeddings and the first `count` layers; 0 freezes nothing."""
+    """Freezes the embeddings and the first `count` layers; 0 freezes nothing.
+
+    Raises:
+        ConfigError: for more layers than the model has.
+    """
     if count == 0:
         return
     layers = layers_of(model)
@@ -55,16 +63,17 @@ class FrozenPrefix:
     Under the Trainer: `attach(trainer, prefix=prefix)`.
 
     Batches need an `attention_mask`. What the layers put out, float[n, length, width], is held for
-    the examples of a pool and for the survivors that wait: with 256 examples of 128 tokens and
-    768 features in fp32 that is 100 MB. Not for compiled models, whose layers cannot be left out.
-
-    Raises `ConfigError` if a parameter of these layers is trained, or if they have dropout, which
-    would make each pass through them another one.
+    the examples of a pool and for the survivors that wait: with 256 examples of 128 tokens and 768
+    features in fp32 that is 100 MB. Not for compiled models, whose layers cannot be left out.
 
     Args:
         model: with a list of layers (`layers_of`), each giving its hidden states, a tensor or the
             first of a tuple.
         count: 1 to all layers.
+
+    Raises:
+        ConfigError: if a parameter of these layers is trained, or if they have dropout, which would
+            make each pass through them another one.
     """
 
     def __init__(self, model: nn.Module, count: int) -> None:
@@ -100,13 +109,14 @@ class FrozenPrefix:
         self._tuple: bool | None = None  # the form of a layer's output; not known before the first
 
     def belongs_to(self, model: nn.Module) -> bool:
-        """Whether these layers are the model's own."""
+        """Returns whether these layers are the model's own."""
         own = {id(module) for module in model.modules()}
         return all(id(layer) in own for layer in self._layers)
 
     @contextmanager
     def keeping(self) -> Iterator[list[Tensor]]:
-        """Inside, one forward: its frozen layers' output comes to stand in the list."""
+        """Yields a list into which the frozen layers' output, float[n, length, width], comes from
+        the one forward that is made inside."""
         kept: list[Tensor] = []
 
         def keep(plain: Forward, *args: Any, **kwargs: Any) -> Any:
@@ -119,8 +129,15 @@ class FrozenPrefix:
 
     @contextmanager
     def shared(self, batch: Any) -> Iterator[None]:
-        """Inside, a forward on this batch begins after the frozen layers if their output rides in
-        the batch (it was scored), and is the plain one if not."""
+        """Lets forwards inside begin after the frozen layers, if what these put out rides in the
+        batch (it was scored); else they are the plain ones.
+
+        Args:
+            batch: as the sieve yielded it.
+
+        Raises:
+            ConfigError: by the forward, if something before the frozen layers is trained.
+        """
         stored = batch.get(PREFIX) if isinstance(batch, Mapping) else None
         *before, last = self._layers
 
@@ -168,7 +185,7 @@ class FrozenPrefix:
 
 @contextmanager
 def _replaced(layers: Sequence[nn.Module], by: Callable[..., Any]) -> Iterator[None]:
-    """Inside, `by(plain, ...)` stands for these layers' own `forward(...)`."""
+    """Puts `by(plain, ...)` in the place of these layers' own `forward(...)`, inside."""
     # A layer may have a forward of its own already (hooks of Accelerate's, say).
     own = [layer.__dict__.get("forward") for layer in layers]
     for layer in layers:

@@ -137,7 +137,9 @@ def _is_number(value: float) -> bool:
 class HeadFit:
     """Regularised fits of a last layer; parameters are one vector, weight first, then bias.
 
-    found: the layer, its inputs and the targets. steps: of L-BFGS at the most.
+    Args:
+        found: the layer, its inputs and the targets.
+        steps: of L-BFGS at the most.
     """
 
     def __init__(self, found: LastLayer, steps: int = 100) -> None:
@@ -216,7 +218,13 @@ class HeadFit:
         return weight, values[shape.numel() :] if self._biased else None
 
     def _minimise(self, data: LastLayer, strength: float | None, start: Tensor | None) -> Tensor:
-        """strength: None for the best constant: the bias alone is fitted."""
+        """Returns the parameters of least loss, float[p], on inputs that are scaled.
+
+        Args:
+            data: what they are fitted to.
+            strength: of the penalty on the weights; None fits the bias alone, the best constant.
+            start: parameters to begin at; 0 by default.
+        """
         size = self.layer.weight.numel()
         count = size + (self.layer.bias.numel() if self._biased else 0)
         values = torch.zeros(count, device=data.inputs.device) if start is None else start.clone()

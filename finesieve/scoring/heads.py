@@ -33,9 +33,11 @@ def _norm(rows: Tensor) -> Tensor:
 
 
 class Head(ABC):
-    """One task. Abstract or final.
+    """Says of a task what an example's loss is, and how large the gradient of it.
 
-    Args:
+    A head is abstract or final.
+
+    Attributes:
         targets: keys of a dict batch that the model is not given when it is scored.
         fits: whether the last linear layer may be fitted to this task's loss before training begins
             (`finesieve.scoring.head_start`): its logits are classes or values of the task, not
@@ -47,24 +49,39 @@ class Head(ABC):
 
     @abstractmethod
     def losses(self, outputs: Any, batch: Any) -> Tensor:
-        """float32[n], one per example, with gradient."""
+        """Returns the loss of each example, float32[n], with gradient.
+
+        Args:
+            outputs: what the model gave.
+            batch: a mapping with the targets.
+
+        Raises:
+            ScoreError: for outputs or targets that are not the task's.
+            BatchError: without targets.
+        """
 
     @abstractmethod
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
-        """float32[n], non-negative: the norm of each loss's gradient by its row of outputs."""
+        """Returns the norm of each loss's gradient by its row of outputs, float32[n], non-negative.
+
+        Args and errors are those of `losses`.
+        """
 
     def both(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
-        """Losses and sizes, without gradient; at once where that is cheaper."""
+        """Returns losses and sizes, float32[n] each, without gradient; at once where that is
+        cheaper."""
         with torch.no_grad():
             sizes = self.sizes(outputs, batch)  # checks the targets
             return self.losses(outputs, batch), sizes
 
     def features(self) -> FeatureFunction:
-        """What the predictor looks at: tokens alone, unless the task has a label to cross with."""
+        """Returns what the predictor looks at: tokens alone, unless the task has a label to cross
+        with."""
         return token_features(labels=None)
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
-        """The size where only the training loss is known; the loss itself by default."""
+        """Returns the sizes where only the training losses float32[n] are known; the losses
+        themselves by default."""
         return np.maximum(loss, 0.0)
 
 
@@ -123,16 +140,16 @@ class SingleLabel(Head):
         return to_device(self.class_weights.float(), labels.device)[labels]
 
     def features(self) -> FeatureFunction:
-        """Returns what the predictor looks at."""
+        """Returns what the predictor looks at: tokens crossed with the label."""
         return token_features(labels=self.targets[0])
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
-        """sqrt(2) * (1 - exp(-loss)): exact for two classes, an upper bound for more.
+        """Returns sqrt(2) * (1 - exp(-loss)): exact for two classes, an upper bound for more.
 
-        With smoothing, which leaves a loss where nothing is left to learn, the size at which the
-        wrong classes are alike: exact for two, of examples that are not fitted beyond the smoothed
-        label. How many there are is known once the head has seen logits. Class weights cannot be
-        told from a loss: hand the sizes over (`Sieve.loss(..., sizes=head.sizes(...))`).
+        With smoothing, which leaves a loss where nothing is left to learn, it is the size at which
+        the wrong classes are alike: exact for two, of examples that are not fitted beyond the
+        smoothed label. How many there are is known once the head has seen logits. Class weights
+        cannot be told from a loss: hand the sizes over (`Sieve.loss(..., sizes=head.sizes(...))`).
         """
         if not self.smoothing:
             missing = 1.0 - np.exp(-np.maximum(loss, 0.0))
@@ -150,7 +167,7 @@ class Choice(SingleLabel):
     """Multiple choice: logits [n, choices], labels int[n], tokens int[n, choices, length]."""
 
     def features(self) -> FeatureFunction:
-        """Returns what the predictor looks at."""
+        """Returns what the predictor looks at: the tokens of the right choice."""
         return choice_features(labels=self.targets[0])
 
 
@@ -184,7 +201,7 @@ class MultiLabel(Head):
         return _norm(error) / logits.shape[1]
 
     def features(self) -> FeatureFunction:
-        """Returns what the predictor looks at."""
+        """Returns what the predictor looks at: tokens crossed with the labels, taken together."""
         return token_features(labels=self.targets[0])
 
 
@@ -219,11 +236,11 @@ class Regression(Head):
         return 2.0 * _norm(error) / error.shape[1]
 
     def features(self) -> FeatureFunction:
-        """Returns what the predictor looks at."""
+        """Returns what the predictor looks at: tokens crossed with the value, in ten steps."""
         return token_features(labels=self.targets[0])
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
-        """2 sqrt(loss): exact for one output."""
+        """Returns 2 sqrt(loss): exact for one output."""
         return np.asarray(2.0 * np.sqrt(np.maximum(loss, 0.0)), dtype=np.float32)
 
 
@@ -260,12 +277,12 @@ class Tokens(Head):
         self.smoothing = smoothing
 
     def count(self, labels: Tensor) -> Tensor:
-        """Target tokens of each example, int64[n], for labels int[n, length]."""
+        """Returns how many target tokens each example has, int64[n], for labels int[n, length]."""
         return ((labels[:, 1:] if self.shift else labels) != IGNORED).sum(dim=1)
 
     def _all(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """logits, labels where the batch has them, and how many tokens each example's sum is
-        divided by, float32[n]."""
+        """Returns logits [n, length, classes]; labels [n, length] where the batch has them; and how
+        many tokens each example's sum is divided by, float32[n]."""
         logits = logits_of(outputs, 3, "[n, length, classes]")
         labels = target(batch, self.targets[0])
         count = to_device(self.count(labels).clamp(min=1).float(), logits.device)
@@ -318,15 +335,18 @@ class Tokens(Head):
         return losses.sum(dim=1) / count, squares.sum(dim=1).sqrt() / count
 
     def features(self) -> FeatureFunction:
-        """Returns what the predictor looks at."""
+        """Returns what the predictor looks at: the tokens and the number of targets; of a language
+        model the number alone."""
         if self.shift:
             return target_features(self.targets[0])
         return token_features(labels=None, targets=self.targets[0])
 
     def _each(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss of each token and its ||softmax - target||^2, float32[tokens].
+        """Returns the loss of each token and its ||softmax - target||^2, float32[tokens] each.
 
-        logits: [tokens, classes]. labels: int64[tokens].
+        Args:
+            logits: float[tokens, classes].
+            labels: int64[tokens].
         """
         log_p = torch.log_softmax(logits.float(), dim=-1)
         classes, eps = log_p.shape[-1], self.smoothing

@@ -22,12 +22,13 @@ _LAST = 4  # calls of linear layers that are remembered: the logits come from on
 class LastLayer:
     """The layer that makes the logits, and what it was given for n examples.
 
-    layer: the module; its weight is float[out, in].
-    inputs: float32[n, k, in], on the layer's device: k rows of the layer make one example's logits
-        (1 for a class a text, the length for a class a token, the number of choices).
-    head: the task, whose loss is the one to fit.
-    targets: the head's columns of the batch, [n, ...].
-    shape: the logits' shape without its first axis.
+    Args:
+        layer: the module; its weight is float[out, in].
+        inputs: float32[n, k, in], on the layer's device: k rows of the layer make one example's
+            logits (1 for a class a text, the length for a class a token, the number of choices).
+        head: the task, whose loss is the one to fit.
+        targets: the head's columns of the batch, [n, ...].
+        shape: the logits' shape without its first axis.
     """
 
     layer: nn.Linear
@@ -40,15 +41,18 @@ class LastLayer:
         return len(self.inputs)
 
     def take(self, index: Tensor) -> LastLayer:
-        """Returns the chosen examples, int64[m]."""
+        """Returns the same of the chosen examples, by their places int64[m]."""
         targets = {key: value[index.to(value.device)] for key, value in self.targets.items()}
         inputs = self.inputs[index.to(self.inputs.device)]
         return LastLayer(self.layer, inputs, self.head, targets, self.shape)
 
     def losses(self, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Returns the loss of each example, float32[n], if the layer had these parameters.
+        """Returns the loss of each example, float32[n], if the layer had these parameters; with
+        their gradient.
 
-        weight: float32[out, in]. bias: float32[out], or None. Keeps the gradient.
+        Args:
+            weight: float32[out, in].
+            bias: float32[out], or None.
         """
         logits = F.linear(self.inputs, weight, bias)
         return self.head.losses(logits.reshape(len(self), *self.shape), self.targets)
@@ -78,7 +82,7 @@ def joined(parts: Sequence[LastLayer]) -> LastLayer:
 
 @contextmanager
 def linear_calls(model: nn.Module) -> Iterator[deque[tuple[nn.Linear, Tensor, Tensor]]]:
-    """Inside, the last few calls of linear layers are remembered: layer, input, output."""
+    """Yields the last few calls of linear layers made inside, each as layer, input and output."""
     calls: deque[tuple[nn.Linear, Tensor, Tensor]] = deque(maxlen=_LAST)
 
     def remember(layer: nn.Module, given: tuple[Any, ...], out: Any) -> None:

@@ -26,7 +26,17 @@ def output_of(outputs: Any, name: str = "logits") -> Any:
 
 
 def logits_of(outputs: Any, ndim: int, shape: str, name: str = "logits") -> Tensor:
-    """Returns the logits (see `output_of`); `ScoreError` unless they have `ndim` axes."""
+    """Returns the logits, found by their name (see `output_of`).
+
+    Args:
+        outputs: what the model gave.
+        ndim: how many axes they must have.
+        shape: what to expect, in words, for the message.
+        name: of the output.
+
+    Raises:
+        ScoreError: if they are no tensor with `ndim` axes.
+    """
     logits = output_of(outputs, name)
     if not isinstance(logits, Tensor) or logits.ndim != ndim:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -40,7 +50,11 @@ def logits_of(outputs: Any, ndim: int, shape: str, name: str = "logits") -> Tens
 
 
 def target(batch: Any, key: str) -> Tensor:
-    """Returns a column of targets, on the batch's own device."""
+    """Returns a column of targets, on the batch's own device.
+
+    Raises:
+        BatchError: if the batch is no mapping that has it.
+    """
     if not isinstance(batch, Mapping) or key not in batch:
         have = sorted(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
         raise BatchError(f"no {key!r} in the batch; it has {have}")
@@ -53,6 +67,12 @@ def check_classes(labels: Tensor, classes: int, shape: tuple[int, ...], ignored:
 
     The values of labels on a device are not looked at, for that would wait for it; what is out of
     range is to be given a loss that is no number (see `in_range`).
+
+    Args:
+        labels: int[n] or int[n, length].
+        classes: how many the model has.
+        shape: what they must have.
+        ignored: whether they are of tokens, of which those labelled -100 are none.
     """
     if tuple(labels.shape) != shape or labels.is_floating_point():
         each = "a token" if ignored else "an example"
@@ -73,7 +93,10 @@ def check_classes(labels: Tensor, classes: int, shape: tuple[int, ...], ignored:
 
 
 def in_range(values: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Returns the values, and NaN where a label is none of the classes; float32, of one shape."""
+    """Returns the values float32 with NaN where a label, of the same shape, is none of the classes.
+
+    Labels on the CPU were looked at by `check_classes`: then nothing is changed.
+    """
     if labels.device.type == "cpu":  # `check_classes` has looked
         return values
     return values.masked_fill((labels < 0) | (labels >= classes), float("nan"))

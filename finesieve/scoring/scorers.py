@@ -55,7 +55,16 @@ class Scores:
 
 
 def check_losses(losses: Any, n: int, where: str) -> Tensor:
-    """`losses` if it is one value per example, else a `ScoreError` that names the mend."""
+    """Returns the losses, float[n].
+
+    Args:
+        losses: what was given for them.
+        n: how many there must be.
+        where: who gave them, for the message.
+
+    Raises:
+        ScoreError: if they are not one value per example; it names the mend.
+    """
     if not isinstance(losses, Tensor):
         raise ScoreError(f"{where} gave a {type(losses).__name__}; expected a tensor of {n} losses")
     if losses.shape == (n,):
@@ -86,9 +95,9 @@ class Launched(NamedTuple):
 
 
 class Scorer(ABC):
-    """Passed to the sieve; the only part that knows the model.
+    """Scores batches for the sieve: the only part of it that knows the model.
 
-    Args:
+    Attributes:
         room: how many times the padded tokens of a training batch a scoring forward may have.
     """
 
@@ -96,7 +105,10 @@ class Scorer(ABC):
 
     @abstractmethod
     def __call__(self, batch: Any) -> Scores:
-        """Score a batch of the loader's form. Leaves no trace: mode and random state restored."""
+        """Scores a batch of the loader's form.
+
+        It leaves no trace: the model's mode and the random states are restored.
+        """
 
     def launch(self, batch: Any) -> Scores | Launched:
         """Scores a batch as `__call__` does, and need not wait for the device: the sieve reads the
@@ -104,25 +116,26 @@ class Scorer(ABC):
         return self(batch)
 
     def note(self, ids: IntArray) -> None:  # noqa: B027 - most need not know
-        """Is told which examples the last answer was about, in a scoring pass: the first len(ids)
-        of its rows, int64[n]."""
+        """Takes in which examples the last answer of a scoring pass was about: ids int64[n], of the
+        first n of its rows."""
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
-        """The size that goes with a training loss, where only the loss is known (stage 1)."""
+        """Returns the sizes that go with training losses, float32[n], where only the losses are
+        known (stage 1)."""
         return np.maximum(loss, 0.0)
 
     def features(self) -> FeatureFunction:
-        """What a predictor is to look at, unless the user says otherwise."""
+        """Returns what a predictor is to look at, unless the user says otherwise."""
         return token_features()
 
     def last_layer(self, batch: Any) -> LastLayer | None:
-        """What the model's last linear layer is given for a batch of the loader's form; None where
-        no such layer makes the task's logits. Leaves no trace."""
+        """Returns what the model's last linear layer is given for a batch of the loader's form;
+        None where no such layer makes the task's logits. It leaves no trace."""
         return None
 
 
 def _is_wide(outputs: Any) -> bool:
-    """Whether every token has many outputs."""
+    """Returns whether every token has many outputs."""
     logits = output_of(outputs)
     return isinstance(logits, Tensor) and logits.ndim > 2 and logits.shape[-1] >= _WIDE
 
@@ -153,7 +166,7 @@ def launcher(scorer: Callable[[Any], Scores]) -> Callable[[Any], Scores | Launch
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module without its DistributedDataParallel, also where that was compiled."""
+    """Returns the module without its DistributedDataParallel, also where that was compiled."""
     wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
     while True:
         if isinstance(model, wrappers):
@@ -168,10 +181,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def scoring(
     model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]] | None = None
 ) -> Iterator[nn.Module]:
-    """Eval mode, no gradient, training's autocast; yields the module without its wrapper.
+    """Puts a model into eval mode, without gradient and in training's autocast; yields it without
+    its wrapper.
 
-    No inference mode: a model may keep tensors that this forward made (tables of positions, say),
-    and training could not use them.
+    There is no inference mode: a model may keep tensors that this forward made (tables of
+    positions, say), and training could not use them.
 
     On leaving, each submodule's own mode is restored (some may have been in eval mode on purpose)
     and so are the random states, so that a run with scoring draws the same dropout masks as one
@@ -181,6 +195,13 @@ def scoring(
     On a CUDA device attention leaves out cuDNN's kernels: they are prepared anew for every shape of
     a batch, which took 50 ms on an H100, five times what the forward itself did, and nearly every
     scoring batch has a shape of its own.
+
+    Args:
+        model: may be wrapped.
+        autocast: gives the context that training runs in.
+
+    Yields:
+        The module without its wrapper.
     """
     inner = unwrapped(model)
     training = [m for m in inner.modules() if m.training]
@@ -262,7 +283,11 @@ class Task(Scorer):
         return Launched(loss, size, *kept[:1])
 
     def _outputs(self, model: nn.Module, batch: Any) -> tuple[Any, Mapping[str, Any]]:
-        """What the model makes of a batch, and a mapping with the targets."""
+        """Returns what the model makes of a batch, and a mapping with the targets.
+
+        Raises:
+            BatchError: for a dict batch without one of the targets.
+        """
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         if isinstance(batch, Mapping):
             missing = [key for key in self.head.targets if key not in batch]
@@ -298,11 +323,11 @@ class Task(Scorer):
         return LastLayer(layer, given.float().clone(), self.head, targets, tuple(logits.shape[1:]))
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
-        """Returns the sizes that go with training losses, float32[n]."""
+        """Returns the sizes that go with training losses, float32[n], by the head."""
         return self.head.size_of_loss(loss)
 
     def features(self) -> FeatureFunction:
-        """Returns what the predictor looks at."""
+        """Returns what the predictor looks at: the head says."""
         return self.head.features()
 
 
@@ -366,8 +391,8 @@ class PerExample(Scorer):
 
     @contextmanager
     def _looking(self, model: nn.Module) -> Iterator[None]:
-        """Inside, outputs of the model's are looked at, once; a hook would compile a compiled model
-        anew, so those are not."""
+        """Looks at the model's outputs inside, once, for how wide they are; not at a compiled
+        model's, which a hook would compile anew."""
         if self._wide is not None or hasattr(model, "_orig_mod"):
             yield
             return
@@ -382,7 +407,8 @@ class PerExample(Scorer):
             hook.remove()
 
     def size_of_loss(self, loss: FloatArray) -> FloatArray:
-        """Returns the sizes that go with training losses, float32[n]."""
+        """Returns the sizes that go with losses, float32[n]: by the function `size`, else the
+        losses."""
         if self._size is None:
             return np.maximum(loss, 0.0).astype(np.float32)
         return np.asarray(self._size(loss), dtype=np.float32)

@@ -34,12 +34,13 @@ class CollapseWatch:
         self.warned = False
 
     def closed(self, loss: float) -> None:
-        """The gate closes now, at this mean loss."""
+        """Takes the mean loss at which the gate closes now as what later ones are held against."""
         self._baseline = loss if np.isfinite(loss) else None
         self._recent = np.empty(0)
 
     def feed(self, losses: npt.ArrayLike) -> None:
-        """Losses of a fair sample of the stream, scored before they could be trained on."""
+        """Takes in losses of a fair sample of the stream, scored before they could be trained on;
+        warns once if they have become too high."""
         values = np.asarray(losses, dtype=np.float64)
         self._recent = np.concatenate((self._recent, values))[-self._sample :]
         if self.warned or len(self._recent) < self._sample:

@@ -30,11 +30,22 @@ def pool_event(
     weights: FloatArray,
     scores: bool,
 ) -> dict[str, Any]:
-    """For each of the n examples of a pool what was foreseen, found and decided.
+    """Returns the event of a pool: for each of its n examples what was foreseen, found and decided.
 
-    Arrays are [n]; what is unknown is NaN. weight is that in the batch, 0 if not trained on.
-    scored, kept_out: bool. q: of all n. passed, bad: places in the pool of those scored with a
-    finite loss, and without. p: of those in `passed`. kept: places in `passed`; weights: theirs.
+    Arrays are [n]; what is unknown is NaN. `weight` is that in the batch, 0 if not trained on;
+    `scored` and `kept_out` are bool.
+
+    Args:
+        offer: the whole pool.
+        q: float32[n], probability to pass the forward gate; None where it was open.
+        passed: int64[m], places in the pool of those that passed the forward gate and, where they
+            were scored, have a finite loss.
+        bad: int64, places of those that were scored and have none.
+        scored: the offer of those in `passed`.
+        p: float32[m], probability to pass the backward gate; None where it does not weigh.
+        kept: int64[k], places in `passed`.
+        weights: float32[k].
+        scores: whether there was a scoring pass.
     """
 
     def spread(values: Any, at: Any) -> FloatArray:

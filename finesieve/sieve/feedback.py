@@ -31,8 +31,11 @@ _UNDER_WAY = 16384  # examples handed out before no loss coming back is an error
 class Learning:
     """Teaches the gates and the predictor, and keeps the window that stages are priced by.
 
-    features: None where nobody looks at them. read_ahead: as the sieve has it. record: of all
-    losses. tell: for events.
+    Args:
+        features: None where nobody looks at them.
+        read_ahead: as the sieve has it.
+        record: of all losses.
+        tell: for events.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class Learning:
         self.window = Window(method.stages.window)
 
     def _learn(self, offer: Offer, audited: BoolArray | None = None) -> None:
-        """Everything that learns from revealed losses, after it was judged on them."""
+        """Lets everything learn from revealed losses, after it was judged on them."""
         if offer.n == 0:
             return
         self.window.add(offer, audited)
@@ -67,7 +70,7 @@ class Learning:
     # ---- from the scoring pass
 
     def scored(self, found: Sifted) -> None:
-        """What the scoring pass revealed of a pool."""
+        """Learns from what the scoring pass revealed of a pool."""
         known = found.scored
         if known.loss is not None:
             self._record.add(known.ids, known.loss, known.size, trained=False)
@@ -81,7 +84,7 @@ class Learning:
             self._collapse.feed(found.scored.loss[found.audited])
 
     def closing(self) -> None:
-        """Gates close now: the losses so far are what later ones are held against.
+        """Takes the losses so far as what later ones are held against, for gates close now.
 
         Raises:
             ConfigError: if losses were wanted and none ever came back.
@@ -97,7 +100,8 @@ class Learning:
     # ---- from the user's step
 
     def give(self, ids: Tensor, losses: Tensor, sizes: Tensor | None) -> None:
-        """Losses that the user's step computed; kept where they are until they are absorbed."""
+        """Takes in losses that the user's step computed; they stay where they are until they are
+        absorbed."""
         self._returns.give(ids, losses, sizes)
         self._told += 1
 
@@ -110,10 +114,13 @@ class Learning:
     def expect(
         self, rows: Rows, stage: int, held: int, probability: FloatArray | None = None
     ) -> None:
-        """These go to the user's step unscored: their training losses will teach.
+        """Notes that rows go to the user's step unscored: their training losses will teach.
 
-        held: examples decided on before that were not handed out yet. probability: float32[n], of
-        each to have got there; 1 by default.
+        Args:
+            rows: those.
+            stage: the present one.
+            held: examples decided on before that were not handed out yet.
+            probability: float32[n], of each to have got there; 1 by default.
         """
         if not self._method.learns or len(rows) == 0:
             return
@@ -147,13 +154,14 @@ class Learning:
             self._learn(offer)
 
     def _untold(self) -> bool:
-        """Whether losses are wanted, and none came back when any loop had trained on some."""
+        """Returns whether losses are wanted, and none came back when any loop had trained on
+        some."""
         used = self._method.scores or self._method.learns
         late = self._ledger.examples.yielded >= self._told_by
         return used and not self._returns.ever and late
 
     def check_told(self) -> None:
-        """At the end of a pass: warns where losses were wanted and none ever came back."""
+        """Warns, at the end of a pass, where losses were wanted and none ever came back."""
         if self._untold():
             warnings.warn(
                 "a pass is over and no loss came back: call sieve.loss(losses, batch) in the "
@@ -166,7 +174,11 @@ class Learning:
     # ---- what is no number
 
     def bad(self, count: int) -> None:
-        """Count losses that are not finite; stop when they are more than an accident."""
+        """Counts losses that are not finite.
+
+        Raises:
+            ScoreError: when they are more than an accident.
+        """
         if count == 0:
             return
         examples = self._ledger.examples

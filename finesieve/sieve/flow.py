@@ -39,9 +39,12 @@ _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
 class Counters:
     """Where the stream is.
 
-    released: examples drawn that the batches handed out stand for. progress: share of the stream
-    consumed, the mean over ranks. batches_in_pass: drawn in the pass under way. passes: completed.
-    threshold: the backward gate's, of the last pool.
+    Args:
+        released: examples drawn that the batches handed out stand for.
+        progress: share of the stream consumed, the mean over ranks.
+        batches_in_pass: drawn in the pass under way.
+        passes: completed.
+        threshold: the backward gate's, of the last pool.
     """
 
     released: float = 0.0
@@ -54,10 +57,6 @@ class Counters:
 class Flow:
     """Owns the parts that examples pass, and everything that waits between two of them.
 
-    batch_size: survivors a batch, and loaders: examples in the loader's batches; None until the
-    first is drawn. pool: drawn and not decided on. filler: an example or two of weight 0, once
-    something was drawn.
-
     Args:
         method: its gates decide.
         scorer: the scoring pass; None where the method does not score.
@@ -65,6 +64,10 @@ class Flow:
         total: examples in the stream, if that is known.
         seed: of the order of batches.
         watch: measures what all of it takes.
+        batch_size: survivors a batch, and loaders: examples in the loader's batches; None until the
+            first is drawn.
+        pool: drawn and not decided on.
+        filler: an example or two of weight 0, once something was drawn.
     """
 
     def __init__(
@@ -144,7 +147,7 @@ class Flow:
         return self.stage == 1 and isinstance(self.method.opening, Open)
 
     def draw(self, batch: Any) -> Rows | None:
-        """Takes a batch of the loader's apart and counts it; gives None if it is empty."""
+        """Takes a batch of the loader's apart and counts it; returns None if it is empty."""
         self.learning.absorb(self.stage, at_least=8)
         rows = self.codec.unpack(batch, self.meter.drawn)
         self.counters.batches_in_pass += 1
@@ -206,7 +209,8 @@ class Flow:
         """Let prices follow what was measured, once a pool. Nothing waits: what the device has not
         come to yet is read with a later pool.
 
-        rows: at hand, for a second look.
+        Args:
+            rows: at hand, for a second look.
         """
         meter, scoring, watch = self.meter, self.scoring, self.ledger.watch
         self._followed = meter.drawn
@@ -235,7 +239,8 @@ class Flow:
     # ---- out
 
     def next(self) -> tuple[Rows, bool]:
-        """The next batch, and whether it passed open gates; a filler if only others have one."""
+        """Takes out the next batch; returns it, and whether it passed open gates. It is a filler if
+        only other ranks have one left."""
         if not self.holding.ready and self.filler is not None:
             return self.filler, self.stage == 1
         rows, opened, span = self.holding.next()
@@ -245,7 +250,7 @@ class Flow:
         return rows, opened
 
     def consumed(self) -> float:
-        """The share of the stream consumed, 0 to 1; 0 where its length is not known.
+        """Returns the share of the stream consumed, 0 to 1; 0 where its length is not known.
 
         The batch that comes next counts: the learning rate is for the step after it.
         """
@@ -262,7 +267,7 @@ class Flow:
     # ---- sizes and stages
 
     def survivors(self, loaders: int) -> int:
-        """Survivors a batch, given the examples in the loader's batches."""
+        """Returns how many survivors a batch has, given the examples in the loader's batches."""
         if self.batch_size is not None:
             return self.batch_size
         if self._total is not None and self._total * _TYPICAL_SHARE / loaders >= _ENOUGH_STEPS:
@@ -277,7 +282,7 @@ class Flow:
         return self.meter.smaller(min(1.0, self.batch_size / self.loaders))
 
     def _size(self) -> int:
-        """Survivors a batch in this stage."""
+        """Returns how many survivors a batch has in this stage."""
         usual = self.loaders if self.stage == 1 or self.transitions.whole else self.batch_size
         return self.method.batches.get(self.stage, usual or 1)
 

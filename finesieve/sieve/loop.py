@@ -25,11 +25,12 @@ _END = object()
 class Loop:
     """Makes passes over a loader, one after another.
 
-    ahead: batches taken by a host that was interrupted, and not trained on. resumed: whether the
-    next pass is one that was interrupted. last: batches of the last pass, trained on and drawn.
-    place: of the batch drawn last.
-
-    total: examples of the stream, if that is known.
+    Args:
+        ahead: batches taken by a host that was interrupted, and not trained on.
+        resumed: whether the next pass is one that was interrupted.
+        last: batches of the last pass, trained on and drawn.
+        place: of the batch drawn last.
+        total: examples of the stream, if that is known.
     """
 
     def __init__(
@@ -46,7 +47,8 @@ class Loop:
     def one_pass(self, batches: Iterable[Any], positioned: bool) -> Iterator[Any]:
         """Yields the batches of a pass.
 
-        positioned: whether the loader of an interrupted pass starts where it was interrupted.
+        Args:
+            positioned: whether the loader of an interrupted pass starts where it was interrupted.
 
         Raises:
             StateError: if the loader ends before the place where its pass was interrupted.
@@ -93,7 +95,7 @@ class Loop:
                 if not self._agree():
                     break
                 rows, opened = flow.next()
-            real = bool(rows.weights.any())
+            real = len(rows) > 2 or bool(rows.weights.any())  # and no filler
             made += real
             out = flow.codec.pack(rows)
             if real:
@@ -109,7 +111,7 @@ class Loop:
         flow.counters.passes += 1
 
     def may_exceed_total(self) -> None:
-        """More examples than `total` are no reason to warn."""
+        """Takes more examples than `total` for no reason to warn, from now on."""
         self._total = None
 
     def check_place(self, batch: Any) -> None:
@@ -117,7 +119,7 @@ class Loop:
         self.place.check(self._flow.codec.unpack(batch, 0), self._flow.counters.batches_in_pass)
 
     def _look_at(self, drawn: Rows) -> None:
-        """Notices what would go wrong later; remembers the place."""
+        """Remembers the place, and warns of what would go wrong later."""
         flow = self._flow
         self.place.note(drawn, given=flow.passes)
         if flow.passes and flow.filler is not None:
@@ -160,7 +162,8 @@ class Loop:
         return chain(first, iterator)
 
     def _agree(self) -> bool:
-        """Once per batch: has any rank one? And with the averages, is it time to move?"""
+        """Settles with the other ranks, once a batch, whether any has one left; moves to another
+        stage if their averages say so. Returns whether any has."""
         flow = self._flow
         costs = flow.meter.score, flow.meter.train
         evidence = flow.transitions.evidence(

@@ -27,11 +27,18 @@ _NONE = np.zeros(0, dtype=np.int64)
 class Sifted:
     """What the gates made of a pool of n.
 
-    offer: the pool. scored: the m that passed the forward gate, with loss and size if the method
-    scores, those with finite ones alone. survivors: with their weights. q: float32[n], probability
-    to pass, None where all do. p: float32[m], to be kept once scored, None where the gate gives
-    none. passed: int64[m], places in the pool; kept: places in `passed`; bad: places in the pool
-    of losses that were not finite. keep: bool[m]. audited: bool[m] or None.
+    Args:
+        offer: the pool.
+        scored: the m that passed the forward gate, with loss and size if the method scores, those
+            with finite ones alone.
+        survivors: with their weights.
+        q: float32[n], probability to pass, None where all do.
+        p: float32[m], to be kept once scored, None where the gate gives none.
+        passed: int64[m], places in the pool.
+        kept: places in `passed`.
+        bad: places in the pool of losses that were not finite.
+        keep: bool[m].
+        audited: bool[m] or None.
     """
 
     offer: Offer
@@ -52,7 +59,11 @@ class Sifted:
         return None if self.q is None else self.q[self.passed][self.kept]
 
     def event(self, scores: bool) -> dict[str, Any]:
-        """For listeners. scores: whether the method has a scoring pass, and it was made."""
+        """Returns the event for listeners.
+
+        Args:
+            scores: whether the method has a scoring pass, and it was made.
+        """
         return pool_event(
             self.offer,
             self.q,
@@ -69,7 +80,8 @@ class Sifted:
 class Sifter:
     """Puts pools through a method's gates. Decides alone: it learns nothing and keeps nothing.
 
-    features: None where nobody looks at them.
+    Args:
+        features: None where nobody looks at them.
     """
 
     def __init__(
@@ -87,7 +99,7 @@ class Sifter:
         return Offer(rows.ids, stage, drawn=len(rows), features=seen, share=share)
 
     def opened(self, rows: Rows, shares: Shares) -> Sifted:
-        """What the opening gate leaves of the pool, unscored: stage 1."""
+        """Puts a pool of stage 1 through the opening gate, unscored."""
         gate = self._method.opening
         offer = self._offer(rows, 1, shares.opening)
         verdict = gate.decide(offer).check(offer.n, gate)
@@ -112,7 +124,8 @@ class Sifter:
         )
 
     def closed(self, rows: Rows, stage: int, cost_ratio: float, shares: Shares) -> Sifted:
-        """Through the forward gate in stage 3, the scoring pass and the backward gate."""
+        """Puts a pool through the forward gate (in stage 3), the scoring pass and the backward
+        gate."""
         forward, backward = self._method.forward, self._method.backward
         offer = self._offer(rows, stage)
         if offer.features is not None:

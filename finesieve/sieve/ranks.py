@@ -15,7 +15,7 @@ class Agreement(Protocol):
     """
 
     def mean(self, values: list[float]) -> list[float]:
-        """The mean over ranks, place by place. All ranks give lists of the same length."""
+        """Returns the mean over ranks, place by place. All ranks give lists of the same length."""
         ...
 
 
@@ -30,8 +30,10 @@ class Alone:
 class Ranks:
     """The ranks of a `torch.distributed` process group: one small all-reduce per batch.
 
-    group: the default group if None. device: where the group's backend wants its tensors; by
-    default found from the backend: this process's GPU for nccl, the CPU for any other.
+    Args:
+        group: the default group if None.
+        device: where the group's backend wants its tensors; by default found from the backend: this
+            process's GPU for nccl, the CPU for any other.
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None, device: str | None = None) -> None:

@@ -56,7 +56,8 @@ class StreamSchedule:
         self._at = 0
 
     def step(self) -> None:
-        """Call after each optimizer step."""
+        """Steps the schedule as far as the stream has come; to be called after each optimizer
+        step."""
         # The progress after k of n equal steps may come out a hair below k / n.
         if not isinstance(self._steps, int):
             self._steps = max(1, self._steps())
@@ -95,13 +96,14 @@ class RateWatch:
         self._rates: dict[int, list[tuple[float, ...]]] = {}  # by optimizer
 
     def known(self) -> None:
-        """The rate follows the stream, or whoever runs the loop answers for it."""
+        """Watches no more: the rate follows the stream, or whoever runs the loop answers for it."""
         self._known = True
         self._rates.clear()
 
     @contextmanager
     def watching(self, wanted: bool) -> Iterator[None]:
-        """Looks on, if that is wanted and nothing is known yet."""
+        """Watches the optimizer's steps inside, if that is wanted and nothing is known of the rate
+        yet."""
         if self._known or not wanted:
             yield
             return
@@ -147,9 +149,10 @@ class RateWatch:
 
 
 def _misfit(rates: list[tuple[float, ...]], steps: float, progress: float) -> str:
-    """What is wrong with the rates after each step of a pass, or an empty string.
+    """Returns what is wrong with the rates after each step of a pass, or an empty string.
 
-    steps: those that were made, over those of plain training.
+    Args:
+        steps: those that were made, over those of plain training.
     """
     peak = max(max(rate) for rate in rates)
     tail = rates[3 * len(rates) // 4 :]

@@ -133,11 +133,19 @@ class Sieve:
         return cls(scorer=scorer, method=method, options=options, **own)
 
     def __call__(self, batches: Iterable[Any], *, positioned: bool = False) -> Iterator[Any]:
-        """One pass over the loader, filtered. No length: nobody knows it beforehand.
+        """Yields one pass over the loader, filtered. It has no length: nobody knows it beforehand.
 
-        After `load_state_dict` the first pass leaves out the batches that had been drawn from
-        the interrupted one, so the loader must repeat its order; `positioned=True` if it starts
-        where it was interrupted by itself.
+        After `load_state_dict` the first pass leaves out the batches that had been drawn from the
+        interrupted one, so the loader must repeat its order.
+
+        Args:
+            batches: a loader of dicts, mappings, tuples, lists or single tensors.
+            positioned: whether the loader starts where it was interrupted by itself.
+
+        Raises:
+            BatchError: for batches that cannot be taken apart or put together.
+            StateError: after `load_state_dict`, if the loader's order is another.
+            ScoreError: for losses that are not finite, if they are more than an accident.
         """
         if self._detached:
             yield from batches
@@ -156,7 +164,7 @@ class Sieve:
         In expectation it is the mean loss over the pool drawn that the batch came from; a pool of
         which more survives gets more batches.
 
-        Losses that are not finite are left out of the mean, counted and reported. If the model's
+        Losses that are not finite add nothing to it; they are counted and reported. If the model's
         own outputs were NaN or infinite there, the gradient is NaN all the same (0 * NaN): check
         the norm that `clip_grad_norm_` returns before stepping, as `finesieve train` does.
 
@@ -175,27 +183,33 @@ class Sieve:
         # A filler's losses on a device are told as others are, and left out for their ids of -1.
         if losses.shape[0] <= 2 and weights.is_cpu and is_filler(batch):
             return 0.0 * losses.nan_to_num(0.0, 0.0, 0.0).sum()
-        self.observe(losses, batch, sizes)
+        self._give(ids, losses, sizes)
         return weighted_mean(losses, weights)
 
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
-        """`loss`, by its name of version 0.1."""
+        """Returns what `loss` does: its name of version 0.1."""
         warnings.warn(
             "Sieve.reduce goes with version 0.3: use Sieve.loss", DeprecationWarning, stacklevel=2
         )
         return self.loss(losses, batch, sizes)
 
     def observe(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> None:
-        """Tell the sieve the training losses of a batch whose weights are all 1, where the host
-        takes the mean itself; `loss` does it too.
+        """Takes in the training losses of a batch whose weights are all 1, where the host takes the
+        mean itself; `loss` does it too.
 
         Args:
             losses: float[n], one per example.
+            batch: as the sieve yielded it.
             sizes: float[n], of their gradients, if they are at hand (`heads.Head.sizes`); else they
                 follow from the losses.
+
+        Raises:
+            ScoreError: if these are not n losses.
         """
         ids, _ = ride(batch)
-        losses = check_losses(losses, len(ids), "the training step")
+        self._give(ids, check_losses(losses, len(ids), "the training step"), sizes)
+
+    def _give(self, ids: Tensor, losses: Tensor, sizes: Tensor | None) -> None:
         if sizes is not None:
             sizes = check_losses(sizes, len(ids), "the training step").detach()
         self._flow.learning.give(ids, losses.detach(), sizes)
@@ -205,8 +219,12 @@ class Sieve:
         self._flow.learning.absorb(self.stage)
 
     def filler(self) -> Any:
-        """A batch of one or two examples of weight 0 and no id (-1), for a host that has to
-        complete a step: `loss` makes 0 of its losses. `StateError` before anything was drawn."""
+        """Returns a batch of one or two examples of weight 0 and no id (-1), for a host that has to
+        complete a step: `loss` makes 0 of its losses.
+
+        Raises:
+            StateError: before anything was drawn.
+        """
         if self._flow.filler is None:
             raise StateError("nothing was drawn yet, so there is no example to make a filler of")
         return self._flow.codec.pack(self._flow.filler)
@@ -260,7 +278,7 @@ class Sieve:
         }
 
     def detach(self) -> None:
-        """Filter no more: from the next pass on batches come as the loader has them, and `loss` is
+        """Stops filtering: from the next pass on batches come as the loader has them, and `loss` is
         the plain mean. What waits in a pass under way still comes."""
         self._detached = True
 
@@ -339,7 +357,7 @@ class Sieve:
         return self._flow.counters.threshold
 
     def survivors(self, loaders: int) -> int:
-        """Survivors a batch, given the examples in the loader's batches."""
+        """Returns how many survivors a batch has, given the examples in the loader's batches."""
         return self._flow.survivors(loaders)
 
     def work(self) -> Work:
@@ -347,8 +365,11 @@ class Sieve:
         return self._flow.work()
 
     def may_exceed_total(self) -> None:
-        """For a host that makes as many steps as it is told, over as much data as that takes: then
-        `total` says where stages begin, and more examples than that are no mistake."""
+        """Takes more examples than `total` for no mistake.
+
+        It is for a host that makes as many steps as it is told, over as much data as that takes:
+        then `total` says where stages begin.
+        """
         self._loop.may_exceed_total()
 
     # ---- state
@@ -366,7 +387,7 @@ class Sieve:
         self._loop.check_place(batch)
 
     def state_dict(self, ahead: Sequence[Any] = ()) -> State:
-        """Everything, as tensors, numbers, strings, lists and dicts.
+        """Returns the whole state, as tensors, numbers, strings, lists and dicts.
 
         Saved between two batches it resumes to the bit. It holds the examples that wait, token ids
         and all: with `SieveOptions(save_texts=False)` it does not, and a run that takes it up never

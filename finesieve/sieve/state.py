@@ -62,7 +62,7 @@ def described(thing: Any, _above: tuple[Any, ...] = ()) -> str:
 
 
 def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """`StateError` naming the first setting in which a saved state differs from this sieve.
+    """Raises `StateError` naming the first setting in which a saved state differs from this sieve.
 
     The stream may have grown: a run is resumed with more epochs.
     """
@@ -88,7 +88,7 @@ def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
 
 
 def _parts(flow: Flow) -> dict[str, Any]:
-    """What has a state of its own."""
+    """Returns what has a state of its own, by its name in the saved one."""
     return {
         "forward": flow.method.forward,
         "backward": flow.method.backward,
@@ -108,8 +108,9 @@ def written(
 ) -> State:
     """Returns the state of a run, without what it must have in common with another.
 
-    ahead: batches that a host has taken and not trained on. texts: whether the examples that wait
-    are in it.
+    Args:
+        ahead: batches that a host has taken and not trained on.
+        texts: whether the examples that wait are in it.
     """
     rows = (*(_taken(flow.codec, batch) for batch in ahead), *loop.ahead)
     state = {
@@ -162,7 +163,8 @@ def _without_texts(state: State) -> State:
 
 
 def _blank(column: Column) -> Column:
-    """A column of zeros; masks stay, for attention to nothing gives NaN."""
+    """Returns a column of zeros in another's form; masks stay, for attention to nothing gives
+    NaN."""
     if not isinstance(column, torch.Tensor):
         return [type(x)() for x in column]
     mask = bool(((column == 0) | (column == 1)).all())
@@ -170,7 +172,7 @@ def _blank(column: Column) -> Column:
 
 
 def _taken(codec: Codec, batch: Any) -> Rows:
-    """The rows of a batch that was yielded."""
+    """Returns the rows of a batch that was yielded."""
     rows = codec.unpack(inputs(batch), 0)
     rows.ids, rows.weights = (x.cpu().numpy().copy() for x in ride(batch))
     return rows
@@ -185,7 +187,8 @@ def take_up(
 ) -> None:
     """Makes a run that has not begun go on from a saved state.
 
-    device: where the examples that wait are put until the loader's first batch is there.
+    Args:
+        device: where the examples that wait are put until the loader's first batch is there.
 
     Raises:
         StateError: if survivors' batches are of another size there.

@@ -54,19 +54,22 @@ def after_gates(
 
 
 def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
-    """Returns the mean of weight times loss, a scalar; losses that are not finite are left out.
+    """Returns the mean of weight times loss, a scalar; a loss that is NaN or infinite adds nothing.
 
-    losses: float[n], with gradient. weights: float[n], of mean about 1.
+    Args:
+        losses: float[n], with gradient.
+        weights: float[n], of mean about 1.
     """
     ones = False
     if not losses.is_cpu:  # weights of 1 need not be copied to the device
         ones = weights.is_cpu and bool((weights == 1.0).all())
     if not ones and (weights.dtype != losses.dtype or weights.device != losses.device):
         weights = to_device(weights, losses.device).to(losses.dtype)
-    # Where nothing has to be waited for: most often all are finite, which their sum tells.
-    if losses.is_cpu and math.isfinite(losses.detach().sum().item()):
-        return (losses * weights).mean()
-    finite = torch.isfinite(losses.detach())
-    clean = torch.where(finite, losses, torch.zeros_like(losses))
-    share = len(losses) / finite.sum().clamp(min=1).to(losses.dtype)  # 1 if all are finite
-    return (clean if ones else clean * weights).mean() * share
+    # Where nothing has to be waited for: most often all are finite, which their mean tells.
+    if losses.is_cpu:
+        mean = (losses * weights).mean()
+        if math.isfinite(mean.item()):
+            return mean
+    # Few operations: a small model's step on a GPU takes as long as it takes to launch them.
+    clean = torch.where(losses.detach() < math.inf, losses, 0.0)
+    return (clean if ones else clean * weights).mean()

@@ -62,8 +62,9 @@ class Automatic(Stages):
         self.cached = True
 
     def evidence(self, view: View) -> list[float]:
-        """Return whether it is time to decide (1 or 0), the concentration of sizes, and the prices
-        of stage 2 and of stage 3: one for each share to score that comes into question."""
+        """Returns whether it is time to decide (1 or 0), the concentration of sizes, and the prices
+        of stage 2 and of stage 3, over plain training's: one for each share to score that comes
+        into question."""
         forward, backward = view.limits.forward, view.limits.backward
         shares = self.SHARES if forward.share is None else (forward.share,)
         unknown = float("inf")
@@ -98,7 +99,8 @@ class Automatic(Stages):
         ]
 
     def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
-        """Returns the stage that is due, if any, and the shares (see `Policy.next`)."""
+        """Returns the transition that is due at these prices, and the share to score at which stage
+        3 is cheapest."""
         ready, concentration, backward, *forwards = numbers
         if ready < 1.0:
             return Decision(None, shares)

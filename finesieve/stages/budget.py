@@ -10,7 +10,11 @@ from finesieve.stages.prices import POOL, Known, Rules
 
 
 def check_budget(share: float | None) -> float:
-    """Return the share of plain training's cost if it lies in (0, 1), else raise `ConfigError`."""
+    """Returns the share of plain training's cost.
+
+    Raises:
+        ConfigError: unless it lies in (0, 1).
+    """
     if share is None or check_share("budget", share) >= 1.0:
         raise ConfigError(
             f"budget is {share}; expected a share of plain training's time below 1, e.g. 0.2: that "
@@ -89,11 +93,12 @@ class Budget(Stages):
         return [1.0, rate, score, train, *found.values()]
 
     def _train(self, share: float, rate: float, score: float, train: float) -> float:
-        """Share trained on that `rate` leaves when `share` is scored."""
+        """Returns the share trained on that `rate` leaves when `share` is scored."""
         return min(share, max(self.LEAST, (rate - score * share) / train))
 
     def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
-        """Returns the stage that is due, if any, and the shares (see `Policy.next`)."""
+        """Returns the shares that spend what is left of the budget, and a transition: to stage 3
+        where choosing lowers the variance enough, back to 1 where it does not."""
         ready, rate, score, train, *variances = numbers
         scored = self.SHARES[int(np.argmin(variances))] if ready >= 1.0 else shares.score
         trained = None if scored is None else self._train(scored, rate, score, train)

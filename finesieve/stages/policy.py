@@ -22,7 +22,7 @@ from finesieve.stages.window import Window
 
 @dataclass(frozen=True, slots=True)
 class GateLimits:
-    """The settings of a method's gates. The gates own them; policies ask here."""
+    """The settings of a method's three gates. The gates own them; policies ask here."""
 
     opening: Limits
     forward: Limits
@@ -101,7 +101,16 @@ class Decision:
 
 
 class Stages(ABC):
-    """Abstract or final."""
+    """Says when the gates close and open again: a policy.
+
+    A policy is abstract or final.
+
+    Attributes:
+        observes: whether losses of the training forwards are wanted in stage 1.
+        window: examples that the window remembers.
+        first: the stage in which a run begins.
+        cached: whether the evidence stays the same until more examples are revealed.
+    """
 
     observes = True  # whether losses of the training forwards are wanted in stage 1
     window = 2048  # examples that the window remembers
@@ -110,11 +119,16 @@ class Stages(ABC):
 
     @abstractmethod
     def evidence(self, view: View) -> list[float]:
-        """A fixed number of values; averaged over ranks before `next` sees them."""
+        """Returns what `next` decides by: always as many values, which are averaged over ranks
+        before.
+
+        Raises:
+            ConfigError: if the stream's length is needed and unknown.
+        """
 
     @abstractmethod
     def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
-        """Return what is to be done: the stage to move to, and the shares of the gates.
+        """Returns what is to be done: the stage to move to, and the shares of the gates.
 
         Args:
             stage: the present one.
@@ -147,7 +161,11 @@ class Fixed(Stages):
         self.observes = any(share > 0 for share in given.values())
 
     def evidence(self, view: View) -> list[float]:
-        """Returns the numbers that `next` decides by (see `Policy.evidence`)."""
+        """Returns the share of the stream drawn.
+
+        Raises:
+            ConfigError: if it is unknown and a stage starts by it.
+        """
         if np.isnan(view.share) and any(share > 0 for share in self.starts.values()):
             raise ConfigError(
                 "stages that start at a share of the stream need its length: give the sieve "
@@ -156,7 +174,7 @@ class Fixed(Stages):
         return [view.share]
 
     def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
-        """Returns the stage that is due, if any, and the shares (see `Policy.next`)."""
+        """Returns the last stage whose start has come, if it is not the present one."""
         for target in (3, 2):
             start = self.starts.get(target)
             if start is not None and target > stage and numbers[0] >= start:

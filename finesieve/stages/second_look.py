@@ -21,11 +21,11 @@ class SecondLook:
         self._wait = _FIRST
 
     def opened(self, drawn: int) -> None:
-        """Gates were opened when so many tokens had been drawn."""
+        """Notes that gates were opened when so many tokens had been drawn."""
         self._since, self._wait = drawn, _FIRST
 
     def closed(self) -> None:
-        """Gates are closed: scoring is timed with every pool."""
+        """Notes that gates are closed: scoring is timed with every pool then."""
         self._since = None
 
     def due(self, drawn: int, pool: float, cost: Callable[[], float]) -> bool:
@@ -41,7 +41,8 @@ class SecondLook:
         return cost() <= _SHARE * gone
 
     def looked(self, drawn: int) -> None:
-        """Scoring was timed when so many tokens had been drawn."""
+        """Notes that scoring was timed when so many tokens had been drawn; the next look comes
+        after twice as many."""
         self._since, self._wait = drawn, 2 * self._wait
 
     def state_dict(self) -> dict[str, Any]:

@@ -18,11 +18,12 @@ _WHOLE, _STAY = 1.5, 1.3
 class Transitions:
     """Asks the policy once a batch; what it finds is averaged over ranks in between.
 
-    shares: what the policy wants the gates to keep, as of its last decision.
-    whole: whether survivors come in batches as large as the loader's, since smaller ones would
-    take nearly as long each: launches are more than half of a step.
-    moves: one dict per transition, the start included: `stage`, `from_example` (drawn until then)
-    and `reason`.
+    Args:
+        shares: what the policy wants the gates to keep, as of its last decision.
+        whole: whether survivors come in batches as large as the loader's, since smaller ones would
+            take nearly as long each: launches are more than half of a step.
+        moves: one dict per transition, the start included: `stage`, `from_example` (drawn until
+            then) and `reason`.
     """
 
     def __init__(
@@ -46,11 +47,18 @@ class Transitions:
         work: Callable[[], Work],
         smaller: float = 1.0,
     ) -> list[float]:
-        """What the policy makes of the window and of where the stream is. If it says so, that stays
-        as it is until more is revealed: taken anew it could move earlier.
+        """Returns what the policy makes of the window and of where the stream is.
 
-        smaller: what a token costs in batches of survivors of the usual size, over what it costs in
-            the loader's; the last of the numbers.
+        If the policy says so, it stays as it is until more is revealed: taken anew it could move
+        earlier.
+
+        Args:
+            drawn: examples so far.
+            passes: completed passes over the data.
+            costs: to score a token, and to train on one with gates closed, over plain training's.
+            work: tells what was done so far; asked only if it is needed.
+            smaller: what a token costs in batches of survivors of the usual size, over what it
+                costs in the loader's; the last of the numbers.
         """
         known = self._window.revealed
         if self._evidence is None or self._known != known or not self._stages.cached:
@@ -71,7 +79,7 @@ class Transitions:
         return decision.move
 
     def make(self, stage: int, reason: str, drawn: int) -> dict[str, Any]:
-        """Enter a stage; what `moves` holds of it."""
+        """Enters a stage; returns its entry in `moves`."""
         self.stage = stage
         self._revealed_before = self._window.revealed
         self._evidence = None

@@ -18,7 +18,14 @@ _UNKNOWN = {"probability": 1.0, "label": 0.0}  # all else is NaN
 
 
 def auc(score: npt.ArrayLike, positive: npt.ArrayLike, weights: npt.ArrayLike) -> float:
-    """Weighted area under the ROC curve (ties count half); NaN if only one class is there."""
+    """Returns the weighted area under the ROC curve (ties count half); NaN if only one class is
+    there.
+
+    Args:
+        score: float[n].
+        positive: bool[n].
+        weights: float[n].
+    """
     s = np.asarray(score, dtype=np.float64)
     y = np.asarray(positive, dtype=np.bool_)
     w = np.asarray(weights, dtype=np.float64)
@@ -35,10 +42,12 @@ def auc(score: npt.ArrayLike, positive: npt.ArrayLike, weights: npt.ArrayLike) -
 class Window:
     """The last `length` examples whose loss was revealed, with what had been foreseen of them.
 
-    revealed: how many there ever were. memo: what a policy found of some of them, by their numbers.
-
     Each weighs 1 / probability of having been revealed, so that the window speaks for the whole
     stream also in stage 3.
+
+    Args:
+        revealed: how many there ever were.
+        memo: what a policy found of some of them, by their numbers.
     """
 
     def __init__(self, length: int = 2048) -> None:
@@ -52,10 +61,11 @@ class Window:
         self.memo: dict[Any, Array] = {}
 
     def add(self, offer: Offer, audited: BoolArray | None = None) -> None:
-        """Take in an offer with loss and size; what is unknown is NaN, the probability 1, the
-        label 0.
+        """Take in an offer with loss and size; what is unknown is NaN, the probability 1, the label
+        0.
 
-        audited: bool[n], which of them the audit let through.
+        Args:
+            audited: bool[n], which of them the audit let through.
         """
         label = None if offer.features is None else offer.features.cross
         given = {"audited": audited, "label": label}
@@ -78,7 +88,8 @@ class Window:
         return min(self._end, self.length)
 
     def column(self, name: str) -> Array:
-        """float64[len(self)]: loss, size, predicted, probability, keep or audited."""
+        """Returns a column, float64[len(self)]: loss, size, predicted, probability, keep or
+        audited."""
         return self._table[_COLUMNS.index(name), self._end - len(self) : self._end]
 
     @property
@@ -87,20 +98,23 @@ class Window:
         return 1.0 / self.column("probability")
 
     def mean_loss(self, last: int | None = None) -> float:
-        """Weighted mean loss of the `last` examples, an estimate for the whole stream."""
+        """Returns the weighted mean loss of the `last` examples, of all by default: an estimate for
+        the whole stream. NaN if there are none."""
         loss, w = self.column("loss"), self.weights
         if last is not None:
             loss, w = loss[-last:], w[-last:]
         return float((loss * w).sum() / w.sum()) if len(loss) else float("nan")
 
     def concentration(self) -> float:
-        """(mean size)^2 / mean(size^2): 1 if all sizes are equal, near 0 if a few carry all."""
+        """Returns (mean size)^2 / mean(size^2): 1 if all sizes are equal, near 0 if a few carry
+        all."""
         s, w = self.column("size"), self.weights
         square = float((w * s * s).sum() / w.sum()) if len(s) else 0.0
         return float((w * s).sum() / w.sum()) ** 2 / square if square > 0 else float("nan")
 
     def auc(self) -> float:
-        """How well the predictor told sizes above the mean from those below (progressive)."""
+        """Returns how well the predictor told sizes above the mean from those below, each judged
+        before it was learned; NaN if it never predicted."""
         s, w, p = self.column("size"), self.weights, self.column("predicted")
         known = np.isfinite(p)
         if not known.any():
@@ -109,21 +123,23 @@ class Window:
         return auc(p, s > (w * s).sum() / w.sum(), w)
 
     def calibration(self) -> float:
-        """Mean predicted size over mean size (progressive); 1 is right."""
+        """Returns the mean predicted size over the mean size, each judged before it was learned; 1
+        is right."""
         s, w, p = self.column("size"), self.weights, self.column("predicted")
         known = np.isfinite(p)
         mean = float((w * s)[known].sum())
         return float((w * p)[known].sum()) / mean if mean > 0 else float("nan")
 
     def audit(self) -> float:
-        """As `calibration`, over the audited alone: a fair sample, whatever the predictor let
-        through. NaN before there is one."""
+        """Returns what `calibration` does, over the audited alone: a fair sample, whatever the
+        predictor let through. NaN before there is one."""
         chosen = (self.column("audited") == 1) & np.isfinite(self.column("predicted"))
         found = float(self.column("size")[chosen].sum())
         return float(self.column("predicted")[chosen].sum()) / found if found > 0 else float("nan")
 
     def log_loss(self) -> float:
-        """Mean log-loss of predicted chances against the backward gate's verdicts."""
+        """Returns the mean log-loss, in nats, of predicted chances against the backward gate's
+        verdicts; infinite before there are any."""
         p, y = self.column("predicted"), self.column("keep")
         known = np.isfinite(p) & np.isfinite(y)
         if not known.any():

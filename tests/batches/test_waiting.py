@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finesieve import Sieve, SieveOptions, methods
-from finesieve.scoring.batches import cut_by_length
+from finesieve.scoring.cuts import cut_by_length
 from finesieve.scoring.scorers import Scores
 
 

@@ -44,6 +44,36 @@ def test_spans_are_read_when_the_device_has_come_there(monkeypatch: pytest.Monke
     assert on.seconds == pytest.approx({"train": 8.0, "decide": 0.0})
 
 
+def test_of_what_a_device_stood_still_the_wait_for_data_has_its_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = Device(Cost(0.5, 0.01), Cost(0.0, 0.0))
+    device.install(monkeypatch)
+    monkeypatch.setattr("finesieve.costs.watch.time.perf_counter", lambda: device.now)
+    marks = 0
+
+    def recorded(_: Any) -> Any:
+        nonlocal marks
+        marks += 1
+        return simulated_event(device)
+
+    monkeypatch.setattr(timer, "recorded", recorded)
+    on = Watch(("train", "decide", "data"), None, lambda: [CPU])
+    on.locate()
+    on.turn("decide")
+    for wait in (3.0, 0.2):  # longer than the step before it takes, and hidden behind it
+        with on.spending("data"):
+            device.now += wait
+        device.now += 0.1
+        on.turn("train")
+        device.call("train", 8, 10)  # 0.8 s of the device, launched in 0.5
+        on.turn("decide")
+    on.turn(None)
+    on.read(wait=True)
+    assert on.seconds == pytest.approx({"train": 1.6, "decide": 0.1, "data": 3.0})
+    assert marks == 6  # none for the data
+
+
 def test_a_pause_is_nobodys_and_the_step_before_it_is_whole() -> None:
     now, pace = [0.0], Pace()
     on = Watch(("train", "data"), ProgramTimer(lambda: now[0]))

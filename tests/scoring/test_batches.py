@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import finesieve as fs
 from finesieve import methods
 from finesieve.batches.carry import inputs
-from finesieve.scoring.batches import cut_by_length
+from finesieve.scoring.cuts import cut_by_length
 from tests.conftest import Bag, make_batches
 
 

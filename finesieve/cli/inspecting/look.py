@@ -33,7 +33,12 @@ NO_LABEL = "label"  # the column that unlabelled rows are read with
 
 
 def inspect_source(args: argparse.Namespace) -> Insights:
-    """Reads, trains and looks, as the options say."""
+    """Reads the data, trains if asked to, and returns what was found, as the options say.
+
+    Raises:
+        ConfigError: for options out of range, and an output folder in use.
+        DataError: for data that cannot be read.
+    """
     folder = Path(args.output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"output {folder} is not empty: choose another folder, or empty it")
@@ -102,7 +107,8 @@ def inspect_source(args: argparse.Namespace) -> Insights:
 
 
 def _prepared(table: Table, config: Config) -> Prepared:
-    """All rows, ready for training; a few of them stand for evaluation data, which nobody reads."""
+    """Returns all rows, ready for training; a few of them stand for evaluation data, which nobody
+    reads."""
     labels = label_names(table, [])
     number, tokenizer = {name: i for i, name in enumerate(labels)}, load_tokenizer(config.model)
     few = table.take(range(min(len(table), _EVALUATED)))
@@ -131,7 +137,8 @@ def _data(source: str, table: Table, labelled: bool) -> Data:
 
 
 def _first_losses(path: Path, data: Data) -> npt.NDArray[np.float32]:
-    """Each row's loss before it was trained on, NaN for rows that were held out or never scored."""
+    """Returns each row's loss before it was trained on, float32[n]; NaN for rows that were held out
+    or never scored."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(path, columns=["row", "epoch", "loss"]).to_pydict()
