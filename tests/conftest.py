@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.scoring.scorers import Scorer, Scores
+from finesieve.scoring.protocol import Scorer, Scores
 
 # Side by side with others a process has one thread: more threads than cores wait for each other,
 # and burn a core each meanwhile. The environment comes from the process that started the others,

@@ -154,7 +154,8 @@ class Insights(Found):
         model's by their loss."""
         data, judged = self.data, self.judged
         if self.answered is not None:
-            at = np.argsort(-self.answered.losses, kind="stable")[:HARD]
+            at = np.argsort(-self.answered.losses, kind="stable")
+            at = at[~np.isin(data.rows[at], self.answers["row"])][:HARD]
             return Table(
                 {
                     "row": data.rows[at].tolist(),

@@ -22,7 +22,7 @@ from finesieve.gates.protocol import FloatArray, IntArray, State
 from finesieve.scoring.cuts import cut_alike, cut_by_length
 from finesieve.scoring.head_start import unfit
 from finesieve.scoring.last_layer import LastLayer, joined
-from finesieve.scoring.scorers import ROOM, Launched, Scorer, Scores, launcher
+from finesieve.scoring.protocol import ROOM, Launched, Scorer, Scores, launcher
 
 _Found = TypeVar("_Found")
 _OVERHEAD = 64.0  # tokens that a forward's launch is worth on a CPU

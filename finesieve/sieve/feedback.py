@@ -17,7 +17,7 @@ from finesieve.errors import ConfigError, FinesieveWarning, ScoreError
 from finesieve.gates.features import FeatureFunction
 from finesieve.gates.protocol import BoolArray, FloatArray, Offer, State
 from finesieve.methods.method import Method
-from finesieve.scoring.scorers import Scorer
+from finesieve.scoring.protocol import Scorer
 from finesieve.sieve.collapse import CollapseWatch
 from finesieve.sieve.pool import Sifted
 from finesieve.sieve.record import Record

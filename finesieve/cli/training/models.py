@@ -64,11 +64,11 @@ def quiet_transformers() -> Any:
             hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def load_tokenizer(model: str) -> Any:
+def load_tokenizer(model: str, pads: bool = True) -> Any:
     """Returns the tokenizer of a model.
 
     Raises:
-        ConfigError: if there is none or it cannot pad.
+        ConfigError: if there is none, or `pads` is asked for and it cannot pad.
     """
     from transformers import AutoTokenizer
 
@@ -79,7 +79,7 @@ def load_tokenizer(model: str) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(where)
     except Exception as error:  # a damaged folder raises anything
         raise ConfigError(f"no tokenizer for model {model}: {_first_line(error)}") from None
-    if tokenizer.pad_token_id is None:
+    if pads and tokenizer.pad_token_id is None:
         raise ConfigError(
             f"the tokenizer of {model} has no padding token, so examples of different lengths "
             "cannot share a batch: set one (often tokenizer.pad_token = tokenizer.eos_token), "
@@ -137,6 +137,30 @@ def load_model(
     frozen.freeze(net, freeze)
     if dropout is not None:
         set_dropout(net, dropout)
+    return net
+
+
+def load_language_model(model: str) -> Any:
+    """Returns a causal language model in float32.
+
+    Raises:
+        ConfigError: if the folder or hub id is none.
+    """
+    from transformers import AutoModelForCausalLM
+
+    where = resolve(model)
+    _check_folder(model, where)
+    try:
+        with quiet_transformers():
+            net = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32)
+    except Exception as error:  # a damaged folder raises anything
+        raise ConfigError(f"cannot load language model {model}: {_first_line(error)}") from None
+    made = list(getattr(net.config, "architectures", None) or ["CausalLM"])  # as it was saved
+    if not any(name.endswith(("CausalLM", "LMHeadModel")) for name in made):
+        raise ConfigError(
+            f"{model} is a {made[0]}; expected a causal language model: leave "
+            "--language-model out for classifiers and encoders"
+        )
     return net
 
 
