@@ -280,7 +280,7 @@ def test_an_interrupted_comparison_goes_on(
     assert [m for m, seed, _ in fake.runs if seed == 0 and m != "random"] == ["finesieve"]
     assert fake.resumed == ["finesieve-seed0"]
     out = capsys.readouterr().out
-    assert re.search(r"^seeds +2 +2 ", out, re.M)
+    assert re.search(r"^seeds +2 +2 +2$", out, re.M)
     assert f"| {RIVAL} | 2 |" in out
     fake.runs = []
     assert main([*command, "--resume", "--seeds", "2"]) == 0  # nothing is left to do
