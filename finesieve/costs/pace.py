@@ -181,9 +181,9 @@ class Pace:
         seen, every = self.seen[-_LEVEL:], list(self._recent)[-_LEVEL:]
         if not seen:
             return None
-        y = np.array([one.seconds for one in seen])
-        padded = np.array([one.padded for one in seen])
-        n = np.array([one.batches for one in seen], dtype=np.float64)
+        y, _, padded, n, _ = (
+            np.array(values, dtype=np.float64) for values in zip(*seen, strict=True)
+        )
         # In units of a padded token; where a launch is all, the size of a batch is nothing.
         size = n if worth == math.inf else (worth or 0.0) * n + padded
         each = y / size
@@ -194,7 +194,7 @@ class Pace:
         if unit <= 0.0:
             return None
         # Shapes that are met first are of other lengths than those that are met often.
-        tokens, padding, batches = (sum(one[i] for one in every) for i in (1, 2, 3))
+        _, tokens, padding, batches, _ = map(sum, zip(*every, strict=True))
         if worth == math.inf:
             return Line(unit, 0.0, tokens / batches)
         return Line((worth or 0.0) * unit, unit * padding / tokens, tokens / batches)
