@@ -272,9 +272,10 @@ def class_thresholds(
     kinds = np.asarray(labels)
     if kinds.dtype.kind != "i" or (len(kinds) and not 0 <= kinds.min() <= kinds.max() < 1024):
         kinds = np.unique(kinds, return_inverse=True)[1]
+    count = w if drawn is None else np.asarray(drawn, dtype=np.float64)
     if s.ndim > 1:  # as if each row had classes of its own
         kinds = kinds + np.arange(len(s))[:, None] * (1 + int(kinds.max(initial=0)))
-    count = np.broadcast_to(w if drawn is None else np.asarray(drawn, dtype=np.float64), s.shape)
+        count = np.broadcast_to(count, s.shape)
     counts = np.bincount(kinds.ravel(), count.ravel())
     totals = np.bincount(kinds.ravel(), (w * s).ravel())
     bound = np.full(len(totals), np.inf)  # no sizes, nothing to starve
