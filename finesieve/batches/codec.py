@@ -14,7 +14,7 @@ from finesieve.batches.chooser import Chooser
 from finesieve.batches.concat import concat
 from finesieve.batches.device import to_device
 from finesieve.batches.padding import Column, Columns, Padding, text_mask
-from finesieve.batches.rows import Rows
+from finesieve.batches.rows import Rows, as_drawn
 from finesieve.errors import BatchError, StateError
 from finesieve.gates.protocol import IntArray, State
 
@@ -123,7 +123,7 @@ class Codec:
                 raise BatchError(f"id_key={self._id_key!r} is no column; there are {list(columns)}")
             ids = _whole(columns[self._id_key], self._id_key)
         lengths = self._padding.see(columns, n)
-        return Rows(columns, lengths, ids, np.ones(n, np.float32), np.ones(n, np.float64))
+        return Rows(columns, lengths, ids, *as_drawn(n))
 
     @staticmethod
     def place_like(rows: Rows, batch: Any) -> None:
