@@ -34,7 +34,7 @@ from finesieve.cli.config import Config
 from finesieve.cli.training.batches import Examples, Loader, by_length
 from finesieve.cli.training.models import load_model
 from finesieve.cli.training.prepare import prepare
-from finesieve.cli.training.train import linear_schedule
+from finesieve.cli.training.schedule import linear_schedule
 from finesieve.gates import sampling
 from finesieve.scoring.heads import SingleLabel
 from finesieve.sieve.sieve import Sieve

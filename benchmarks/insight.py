@@ -4,7 +4,7 @@ python benchmarks/insight.py --data-dir DATA --cache FOLDER --output results/ins
 
 Every set is run through the frozen MiniLM once, into the cache; all parts use these features. The
 method was chosen on trec6, snips and ag_news_noisy10k; numbers on these are not a claim. The parts
-`labels` and `clean` need cleanlab and scikit-learn.
+`labels` and `clean` need cleanlab and scikit-learn. Runs of the command are in insight_runs.py.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import gzip
 import json
 import platform
 import resource
-import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from finesieve.cli.main import main as run_command
 from finesieve.cli.training.models import load_model, load_tokenizer
 from finesieve.insight.curves import learning_curve
 from finesieve.insight.embed import embed
@@ -37,6 +36,11 @@ FLIPPED = ("clickbait", "subj", "hwu64", "emotion", "dbpedia14_14k")
 BINARY = ("clickbait", "subj")  # there the most similar class is any other
 CLEAN = ("clickbait", "subj", "dbpedia14_14k")
 ENOUGH = (*CHOSEN_ON, *FLIPPED, "banking77", "mr")
+MODEL = {
+    "trained": "all-MiniLM-L6-v2, trained for an epoch",
+    "cost": "all-MiniLM-L6-v2, trained for an epoch",
+    "memory": "none",
+}
 MOST, SEEDS = 5_000, 3
 Arrays = dict[str, Any]
 
@@ -271,48 +275,6 @@ def injected(args: argparse.Namespace) -> list[Arrays]:
     return out
 
 
-def trained(args: argparse.Namespace) -> list[Arrays]:
-    """The look after an epoch of training against the frozen model's, where a fifth of the labels
-    is flipped to the most similar class; and what the losses of the training pass tell alone."""
-    import pyarrow.parquet as pq
-
-    data = read(args, "trec6")
-    x, y, texts = data["x"], data["y"], data["texts"]
-    clean, _, _ = ours(x, y, texts, 0)
-    given = flipped(y, clean, 0.2, "similar", 0)
-    bad = given != y
-    _, frozen, seconds = ours(x, given, texts, 0)
-    with tempfile.TemporaryDirectory() as folder:
-        file, out = Path(folder) / "flipped.jsonl", Path(folder) / "out"
-        rows = zip(texts, given.tolist(), strict=True)
-        lines = [json.dumps({"text": text, "label": f"c{label}"}) + "\n" for text, label in rows]
-        file.write_text("".join(lines), encoding="utf-8")
-        start = time.process_time()
-        command = ["inspect", str(file), "--output", str(out), "--quiet", "--threads", "1"]
-        assert run_command(command) == 0
-        whole = time.process_time() - start
-        found = pq.read_table(out / "examples.parquet").to_pydict()
-        spent = json.loads((out / "run" / "summary.json").read_text())["cpu_seconds"]
-    first = np.array(found["first_loss"], dtype=float)
-    known = np.isfinite(first)
-    record = {
-        "set": "trec6",
-        "kind": "similar",
-        "share": 0.2,
-        "rows": len(y),
-        "frozen": ranked(frozen.quality, bad),
-        "trained": ranked(np.array(found["quality"]), bad),
-        "training losses": ranked(-first[known], bad[known]),
-        "seconds": {
-            "frozen": float(data["seconds"]) + seconds,
-            "trained": whole,
-            "of it training": spent,
-        },
-    }
-    print(json.dumps(record), flush=True)
-    return [record]
-
-
 def edited(text: str, dice: np.random.Generator) -> str:
     """The text with one word left out, doubled or misspelt."""
     words = text.split()
@@ -332,13 +294,13 @@ PARTS = {
     "clean": clean,
     "enough": enough,
     "repeats": injected,
-    "trained": trained,
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("parts", nargs="*", default=list(PARTS), metavar="PART")
+def main(parts: dict[str, Callable[[argparse.Namespace], list[Arrays]]], script: str) -> None:
+    """Runs the parts that are asked for and writes what they give."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", default=list(parts), metavar="PART")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--output", type=Path, default=Path("results/insight"))
@@ -347,13 +309,13 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     for part in args.parts:
-        records = PARTS[part](args)
+        records = parts[part](args)
         packages = ["torch", "numpy", *(["cleanlab", "scikit-learn"] if part == "labels" else [])]
         told = {
-            "command": f"python benchmarks/insight.py --data-dir DATA --cache FOLDER {part}",
+            "command": f"python benchmarks/{script} --data-dir DATA --cache FOLDER {part}",
             "versions": {name: version(name) for name in packages},
             "hardware": {"device": "cpu", "name": platform.machine(), "threads": 1},
-            "model": "all-MiniLM-L6-v2, frozen, mean of the last hidden states",
+            "model": MODEL.get(part, "all-MiniLM-L6-v2, frozen, mean of the last hidden states"),
             "chosen_on": CHOSEN_ON,
             "records": records,
         }
@@ -362,4 +324,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(PARTS, "insight.py")

@@ -44,7 +44,7 @@ from transformers import (
 import finesieve as fs
 from finesieve import heads, inputs, methods
 from finesieve.cli import memory
-from finesieve.cli.training.docstrings import rows
+from finesieve.cli.data.docstrings import rows
 from finesieve.cli.training.models import load_model, load_tokenizer
 from finesieve.integrations.accelerate import FilteredLoader
 from finesieve.integrations.lightning import SieveCallback

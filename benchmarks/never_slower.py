@@ -28,8 +28,9 @@ from finesieve.cli.config import Config
 from finesieve.cli.memory import keep_memory
 from finesieve.cli.training.prepare import Prepared, prepare
 from finesieve.cli.training.progress import Live
+from finesieve.cli.training.schedule import linear_schedule
 from finesieve.cli.training.summary import judged
-from finesieve.cli.training.train import Run, linear_schedule
+from finesieve.cli.training.train import Run
 from finesieve.sieve.schedule import StreamSchedule
 
 SUITE = Path(__file__).parent / "never-slower.toml"
@@ -52,7 +53,7 @@ class Side:
         schedule = StreamSchedule(shape, len(loader), lambda: seen / len(run.data.train))
         for batch in loader:
             seen += len(batch["labels"])
-            run._losses(run.model, batch).mean().backward()  # type: ignore[no-untyped-call]
+            run.losses(run.model, batch).mean().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(run.trainable, 1.0)
             run.optimizer.step()
             schedule.step()

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.scoring.scorers import Scorer, Scores
+from finesieve.scoring.protocol import Scorer, Scores
 
 # Side by side with others a process has one thread: more threads than cores wait for each other,
 # and burn a core each meanwhile. The environment comes from the process that started the others,
@@ -194,7 +194,7 @@ def docstring_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.getbasetemp().parent / "cache"
     patch = pytest.MonkeyPatch()
     patch.setenv("FINESIEVE_CACHE", str(folder))
-    patch.setattr("finesieve.cli.training.docstrings.MOST", 300)
+    patch.setattr("finesieve.cli.data.docstrings.MOST", 300)
     yield folder
     patch.undo()
 
@@ -203,7 +203,7 @@ def docstring_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """train.jsonl (480 docstrings of two libraries), eval.jsonl (120), and the folder model."""
     folder = tmp_path_factory.mktemp("data")
-    from finesieve.cli.training import docstrings
+    from finesieve.cli.data import docstrings
     from tests.tiny import encoder_folder
 
     rows = [

@@ -81,3 +81,20 @@ def test_there_is_no_circle() -> None:
 def test_all_that_is_there_has_a_floor() -> None:
     tops = {module.split(".")[1] for module in MODULES if "." in module}
     assert tops == set(FLOORS)
+
+
+def test_folders_of_a_floor_do_not_import_each_other_in_a_circle() -> None:
+    """A folder and one inside of it may know each other: the inner one is a part of it."""
+
+    def folder(module: str) -> str:
+        return ".".join(MODULES[module].relative_to(PACKAGE.parent).parts[:-1])
+
+    graph: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        here = folder(module)
+        others = {folder(x) for x in imported(path)}
+        graph.setdefault(here, set()).update(
+            x for x in others if not f"{x}.".startswith(f"{here}.") and not here.startswith(f"{x}.")
+        )
+    del graph["finesieve"]  # exports from everywhere
+    TopologicalSorter(graph).prepare()  # CycleError names the folders

@@ -186,7 +186,7 @@ def _rows(
 ) -> Iterator[tuple[str, Source, tuple[list[Any], list[Any]]]]:
     """Each set's name and source, its rows to train on, and those to evaluate on."""
     if data_dir is None:
-        from finesieve.cli.training import docstrings
+        from finesieve.cli.data import docstrings
 
         rows = docstrings.rows("train"), docstrings.rows("test")
         yield "docstrings", Source(), rows

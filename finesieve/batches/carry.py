@@ -17,7 +17,9 @@ PREFIX = "sieve_prefix"  # what frozen layers put out (finesieve.scoring.frozen)
 class Ride(NamedTuple):
     """What rides along with a tuple batch, as its last element.
 
-    ids: int64[n]; weights: float32[n], of mean about 1.
+    Args:
+        ids: int64[n].
+        weights: float32[n], of mean about 1.
     """
 
     ids: Tensor
@@ -101,7 +103,8 @@ def is_filler(batch: Any) -> bool:
     A sieve yields one to complete an accumulated optimizer step, or to keep this rank in step with
     ranks that have more data left. Leave fillers out of metrics of your own.
 
-    Raises `BatchError` for a batch that did not come from a sieve.
+    Raises:
+        BatchError: for a batch that did not come from a sieve.
     """
     weights = ride(batch).weights
     return len(weights) <= 2 and not bool(weights.any())

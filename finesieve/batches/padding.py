@@ -53,8 +53,10 @@ def _masks(columns: Columns) -> dict[str, Tensor]:
 class Text(NamedTuple):
     """One text of each example.
 
-    mask: [n, length] or [n, choices, length]. padding: what stands in it where there is no text.
-    keys: the columns with a place for every token of it.
+    Args:
+        mask: [n, length] or [n, choices, length].
+        padding: what stands in it where there is no text.
+        keys: the columns with a place for every token of it.
     """
 
     mask: Tensor

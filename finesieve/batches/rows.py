@@ -19,10 +19,12 @@ from finesieve.gates.protocol import FloatArray, IntArray, State
 class Rows:
     """n examples, column by column.
 
-    columns: tensors [n, ...] or lists of n.
-    lengths: int64[n], real tokens of each example.
-    ids: int64[n]. weights: float32[n], of mean about 1.
-    spans: float64[n], how many drawn examples each stands for; adds up to what was drawn.
+    Args:
+        columns: tensors [n, ...] or lists of n.
+        lengths: int64[n], real tokens of each example.
+        ids: int64[n].
+        weights: float32[n], of mean about 1.
+        spans: float64[n], how many drawn examples each stands for; adds up to what was drawn.
     """
 
     columns: dict[Hashable, Column]

@@ -114,7 +114,7 @@ class Config:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types, as they come back from JSON."""
+        """Returns plain types, as they come back from JSON."""
         out = asdict(self)
         out["eval"] = list(self.eval)
         return out

@@ -25,6 +25,7 @@ from finesieve.cli.settings import asked_for, listed, settings_of
 from finesieve.errors import ConfigError, FinesieveError, FinesieveWarning, install
 
 EXIT_BAD_INPUT = 2
+PAGE = "report.html"  # of a comparison, in its output folder
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -104,6 +105,13 @@ def _compare(args: argparse.Namespace) -> int:
         )
         print(f"\ninterrupted{kept}", file=sys.stderr)
         return 128 + stop.signal
+    if args.output and any("failed" not in r for r in records):
+        from finesieve.cli.report.report import report
+
+        page = str(Path(args.output) / PAGE)
+        for complaint in report([args.output], page):
+            print(f"left out of the page: {complaint}", file=sys.stderr)
+        print(f"page: {page}")
     return int(any("failed" in r for r in records))
 
 
@@ -146,8 +154,14 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the system refused or a run of a suite failed, 2 bad input or
-    settings, 128 + signal when interrupted."""
+    """Runs a command; returns its exit status.
+
+    That is 0 for done, 1 if the system refused or a run of a suite failed, 2 for bad input or
+    settings, and 128 + signal when interrupted.
+
+    Args:
+        argv: the words behind `finesieve`; this process's own by default.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         method = asked_for(words)

@@ -9,11 +9,14 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
 def keep_memory() -> bool:
-    """Have glibc keep freed memory for the next step instead of giving it back; for the whole
-    process. Whether it could be set: only where the C library is glibc.
+    """Has glibc keep freed memory for the next step instead of giving it back; for the whole
+    process.
 
-    By default every tensor above some size is mapped anew, and its pages are cleared by the
-    kernel one by one: a tenth of a training step on a CPU (`benchmarks/cpu_speed.py`).
+    By default every tensor above some size is mapped anew, and its pages are cleared by the kernel
+    one by one: a tenth of a training step on a CPU (`benchmarks/cpu_speed.py`).
+
+    Returns:
+        Whether it could be set: only where the C library is glibc.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -52,7 +52,9 @@ def only_class(judged: Mapping[str, Any]) -> str | None:
     """Return the name of the class that a model predicts for everything, if it does so, and the
     labels are of several classes.
 
-    judged: what `classification` returned, or a record's `eval`, which may be older and lack it.
+    Args:
+        judged: what `classification` returned, or a record's `eval`, which may be older and lack
+            it.
     """
     classes = judged.get("classes", ())
     there = [c["name"] for c in classes if c["predicted"]]
@@ -62,7 +64,8 @@ def only_class(judged: Mapping[str, Any]) -> str | None:
 def one_class_warning(judged: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
     """Return a warning if a model predicts one class for everything, with the likely cause.
 
-    config: the run's settings.
+    Args:
+        config: the run's settings.
     """
     name = only_class(judged)
     if name is None:

@@ -18,13 +18,13 @@ Record = dict[str, Any]
 
 
 def seal(record: Mapping[str, Any]) -> str:
-    """A digest of everything in the record but itself; an edited file no longer fits it."""
+    """Returns a digest of everything in the record but itself; an edited file no longer fits it."""
     body = {k: v for k, v in record.items() if k != "seal"}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write_record(path: Path, record: Record) -> Record:
-    """Add format and seal, and write the file whole or not at all."""
+    """Adds format and seal, and writes the file whole or not at all; returns what was written."""
     full = {"format": FORMAT, **record}
     full["seal"] = seal(full)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def write_record(path: Path, record: Record) -> Record:
 
 
 def read_record(path: Path) -> tuple[Record | None, str]:
-    """(record, "") or (None, what is wrong with the file)."""
+    """Returns (record, "") or (None, what is wrong with the file)."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):
@@ -49,7 +49,7 @@ def read_record(path: Path) -> tuple[Record | None, str]:
 
 
 def read_all(folder: Path) -> tuple[list[Record], list[str]]:
-    """All sound records below a folder, and a complaint for each file left out."""
+    """Returns all sound records below a folder, and a complaint for each file left out."""
     records, complaints = [], []
     for path in sorted(folder.rglob("*.json")):
         record, wrong = read_record(path)
@@ -61,7 +61,8 @@ def read_all(folder: Path) -> tuple[list[Record], list[str]]:
 
 
 def pack_examples(loss: npt.ArrayLike, right: npt.ArrayLike) -> dict[str, Any]:
-    """Per-example evaluation in little room: loss as float16, right or wrong as bits."""
+    """Returns an evaluation, example by example, in little room: losses float[n] as float16,
+    bool[n] as bits."""
     return {
         "loss": base64.b64encode(np.asarray(loss, dtype="<f2").tobytes()).decode(),
         "right": base64.b64encode(np.packbits(np.asarray(right, dtype=bool)).tobytes()).decode(),

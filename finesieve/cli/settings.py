@@ -15,7 +15,12 @@ from finesieve.errors import ConfigError
 
 
 def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
-    """--set NAME=VALUE, VALUE as JSON or else as text; keys of `starts` become numbers."""
+    """Returns the settings of `--set NAME=VALUE`, VALUE as JSON or else as text; keys of `starts`
+    become numbers.
+
+    Raises:
+        ConfigError: for words of another form.
+    """
     out: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -49,7 +54,8 @@ def asked_for(words: Sequence[str]) -> str | None:
 def listed(method: str) -> str:
     """Return the settings of a method with their defaults and what they mean, a line each.
 
-    Raises `ConfigError` for a name that nothing knows.
+    Raises:
+        ConfigError: for a name that nothing knows.
     """
     check_method(method)
     from finesieve.methods import recipes, registry

@@ -16,9 +16,12 @@ from typing import Any
 
 
 def main(spec_file: str, out_file: str, run: Callable[[Any], dict[str, Any]] | None = None) -> int:
-    """Exit status 0 when a summary was written, 1 when a failure was.
+    """Runs one spec; returns the exit status: 0 when a summary was written, 1 when a failure was.
 
-    run: config -> summary; `finesieve train` by default.
+    Args:
+        spec_file: JSON with `config`, and `cpus` to run on.
+        out_file: where the summary goes, or {"failed": reason}.
+        run: config -> summary; `finesieve train` by default.
     """
     spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
     if spec.get("cpus") and hasattr(os, "sched_setaffinity"):

@@ -16,9 +16,13 @@ KINDS = ("decide", "score", "train", "data")
 class Counts:
     """How many went through each station of the stream.
 
-    drawn: taken from the loader. decided: put before a closed forward gate. scored: forwards
-    without gradient. dropped: by either gate. bad: kept out for a loss that was not finite.
-    yielded: handed to the user's step.
+    Args:
+        drawn: taken from the loader.
+        decided: put before a closed forward gate.
+        scored: forwards without gradient.
+        dropped: by either gate.
+        bad: kept out for a loss that was not finite.
+        yielded: handed to the user's step.
     """
 
     drawn: int = 0
@@ -33,7 +37,8 @@ class Counts:
 class Ledger:
     """Examples, tokens and seconds, for people: no decision reads them (see `costs.meter`).
 
-    watch: measures the seconds.
+    Args:
+        watch: measures the seconds.
     """
 
     watch: Watch = field(default_factory=lambda: Watch(KINDS, None))

@@ -72,15 +72,18 @@ class Meter:
     The ledger counts for people; nothing that it holds is read by a decision, and nothing that is
     decided goes by anything but this meter and the window.
 
-    score, train: costs to score a token, and to train on one while gates are closed, over plain
-        training's: as measured, followed in steps. Decisions use these.
-    ratio: of the two.
-    drawn: examples drawn. drawn_tokens: their tokens.
-    opened, closed: tokens handed out for training in batches that passed open gates, and closed.
-    scored: tokens scored.
-    launching: share of a plain step that its launch takes, 0 as long as it is unknown.
-    forward: tokens of a scoring forward, as large as they are made for a whole pool; 0 if unknown.
-    paces: seconds of a batch: trained on while the gates are `open` or `closed`, or to `score`.
+    Args:
+        score, train: costs to score a token, and to train on one while gates are closed, over plain
+            training's: as measured, followed in steps. Decisions use these, and their ratio.
+        drawn: examples drawn.
+        drawn_tokens: their tokens.
+        opened, closed: tokens handed out for training in batches that passed open gates, and
+            closed.
+        scored: tokens scored.
+        launching: share of a plain step that its launch takes, 0 as long as it is unknown.
+        forward: tokens of a scoring forward, as large as they are made for a whole pool; 0 if
+            unknown.
+        paces: seconds of a batch: trained on while the gates are `open` or `closed`, or to `score`.
     """
 
     def __init__(self) -> None:
@@ -133,8 +136,10 @@ class Meter:
         """Return what was trained on since it was asked last: a host may read batches ahead, or
         take many and train on them after the last.
 
-        told: batches whose losses came back since; None where none ever did. A host that has not
-            told any after many batches never does, and is taken to train on each as it comes.
+        Args:
+            told: batches whose losses came back since; None where none ever did. A host that has
+                not told any after many batches never does, and is taken to train on each as it
+                comes.
         """
         waiting = len(self._under_way)
         if told is None:
@@ -152,8 +157,9 @@ class Meter:
     def relative(self, name: str) -> float | None:
         """Return what a token costs as measured, over plain training's; None if unknown.
 
-        name: "closed" to train on one while gates are closed, or "score". Where gates were closed
-            from the start, survivors stand in for plain training.
+        Args:
+            name: "closed" to train on one while gates are closed, or "score". Where gates were
+                closed from the start, survivors stand in for plain training.
         """
         closed, plain = self.paces["closed"].line(), self._plain()
         if name == "closed":
@@ -245,7 +251,8 @@ class Meter:
     def follow(self, opened: bool = False) -> None:
         """Let `score` and `train` follow what was measured so far.
 
-        opened: whether gates are open, so that plain training is being timed.
+        Args:
+            opened: whether gates are open, so that plain training is being timed.
         """
         pair = self.paces["score"], self.paces["closed"]
         if opened:
@@ -272,8 +279,9 @@ class Meter:
     def work(self, total: int | None, opened: int = 0, closed: int = 0) -> Work:
         """Return the work done so far.
 
-        total: examples in the whole stream, if it is known. opened, closed: tokens that passed the
-            gates and wait to be handed out.
+        Args:
+            total: examples in the whole stream, if it is known.
+            opened, closed: tokens that passed the gates and wait to be handed out.
         """
         whole = self.drawn_tokens / max(1, self.drawn) * (total or 0)
         return Work(self.opened + opened, self.closed + closed, self.scored, whole)

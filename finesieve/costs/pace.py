@@ -101,11 +101,12 @@ class Pace:
     """Seconds and tokens of one kind of work, batch by batch: the last ones.
 
     Left out are the first batches (memory is allocated, kernels are chosen and compiled), those of
-    a shape that was not met before, if there are enough others, and those that took four times
-    what they should: the loop around them did something else, an evaluation say. Where what is left
-    out would be nearly all of the time, nothing is.
+    a shape that was not met before, if there are enough others, and those that took four times what
+    they should: the loop around them did something else, an evaluation say. Where what is left out
+    would be nearly all of the time, nothing is.
 
-    count: batches that were added.
+    Args:
+        count: batches that were added.
     """
 
     def __init__(self) -> None:
@@ -128,8 +129,9 @@ class Pace:
     ) -> None:
         """Take in what batches with so many tokens in all took.
 
-        padded: with padding; as many by default. shape: of the last of them, to know its first
-            launch by.
+        Args:
+            padded: with padding; as many by default.
+            shape: of the last of them, to know its first launch by.
         """
         if tokens <= 0 or batches <= 0:
             return
@@ -165,7 +167,8 @@ class Pace:
     def line(self, otherwise: float | None = None) -> Line | None:
         """Return what a batch takes now; None before there is a measurement.
 
-        otherwise: what a launch is worth, in padded tokens, where these batches do not tell.
+        Args:
+            otherwise: what a launch is worth, in padded tokens, where these batches do not tell.
         """
         found = self.launch()
         worth = otherwise if found is None else found

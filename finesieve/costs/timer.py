@@ -24,8 +24,9 @@ Answer = TypeVar("Answer")
 class Timer(Protocol):
     """What tells the time.
 
-    trusted: whether what lies between two marks is time that the work took there.
-    ahead: whether the program runs ahead of the device.
+    Args:
+        trusted: whether what lies between two marks is time that the work took there.
+        ahead: whether the program runs ahead of the device.
     """
 
     trusted: bool

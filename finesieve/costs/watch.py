@@ -18,8 +18,9 @@ DATA = "data"  # the kind of work that waits for the loader
 class Step(NamedTuple):
     """What was done in a span.
 
-    tokens, padded: of all batches, without padding and with it. shape: of the last batch, examples
-    and longest text, to know its first launch by.
+    Args:
+        tokens, padded: of all batches, without padding and with it.
+        shape: of the last batch, examples and longest text, to know its first launch by.
     """
 
     pace: Pace
@@ -86,12 +87,11 @@ class Watch:
     The end of one span is the beginning of the next. Spans wait in a queue until the device has
     come to their end: nothing waits for the sake of a clock unless somebody asks for all of them.
 
-    seconds: read so far, of each kind.
-
     Args:
         kinds: of work.
         timer: what tells the time, where it is given.
         devices: asked where the work is done, when a pass begins.
+        seconds: read so far, of each kind.
     """
 
     def __init__(

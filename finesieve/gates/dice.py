@@ -16,7 +16,8 @@ from finesieve.gates.protocol import BoolArray, Gate, IntArray, Offer, State
 class Dice:
     """A random generator of one's own: seeded, saved, never the global one.
 
-    use: what it is for. Two parts with the same seed but another use roll independently.
+    Args:
+        use: what it is for. Two parts with the same seed but another use roll independently.
     """
 
     def __init__(self, seed: int, use: str) -> None:

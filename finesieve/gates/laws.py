@@ -201,7 +201,8 @@ LAWS: dict[str, Callable[[Factory], None]] = {
 def check_gate(factory: Factory) -> None:
     """Runs a gate through every law; `factory` makes a fresh one, always with the same seed.
 
-    Raises `LawError` for the first law that is broken.
+    Raises:
+        LawError: for the first law that is broken.
     """
     for law in LAWS.values():
         law(factory)

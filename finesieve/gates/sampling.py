@@ -39,10 +39,11 @@ class Ascending:
 
     At threshold t, examples with s >= t have p = 1, and those with s <= floor * t have p = floor.
 
-    points: thresholds where an example's p reaches 1 or the floor, ascending. total: of all
-    weights. weights, linear, square: running sums of w, w s and w s^2, n + 1 of them. All are
-    sequences of plain numbers, because a search looks at a few places alone.
-
+    Args:
+        points: thresholds where an example's p reaches 1 or the floor, ascending.
+        total: of all weights.
+        weights, linear, square: running sums of w, w s and w s^2, n + 1 of them. All are sequences
+            of plain numbers, because a search looks at a few places alone.
     """
 
     def __init__(

@@ -239,13 +239,14 @@ def _ids(tokenizer: Any, text: str, **more: Any) -> list[int]:
 
 
 def _decoded(tokenizer: Any, rows: Sequence[Ints]) -> list[str]:
-    """The texts of rows; their numbers where there is no tokenizer."""
+    """Returns the texts of rows; their numbers where there is no tokenizer."""
     if tokenizer is None:
         return [" ".join(map(str, row.tolist())) for row in rows]
     return [str(tokenizer.decode(row.tolist(), skip_special_tokens=True)) for row in rows]
 
 
 def _tokenized(dataset: Any, have: Sequence[str]) -> list[tuple[Any, Any]]:
+    """Returns token ids and targets of rows that hold token ids already."""
     ids = list(column(dataset, "input_ids"))
     if "labels" in have:
         return list(zip(ids, column(dataset, "labels"), strict=True))
@@ -260,7 +261,8 @@ def _tokenized(dataset: Any, have: Sequence[str]) -> list[tuple[Any, Any]]:
 
 
 def _chats(chats: Any, tokenizer: Any) -> list[tuple[Any, Any]]:
-    """Whole conversations; what the assistant says is the target if the template marks it."""
+    """Returns whole conversations as token ids and targets; what the assistant says is the target
+    if the template marks it."""
     out = []
     for chat in chats:
         made = tokenizer.apply_chat_template(

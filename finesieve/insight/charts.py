@@ -15,7 +15,15 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass
 class Series:
-    """points: (x, y). color: a CSS color. kind: "line" or "dots"; labels: of dots."""
+    """One series of a chart.
+
+    Args:
+        name: for the legend.
+        points: (x, y) each.
+        color: of CSS.
+        kind: "line" or "dots".
+        labels: of dots, one each.
+    """
 
     name: str
     points: Points
@@ -39,14 +47,15 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def decades(low: float, high: float) -> list[float]:
-    """1, 2 and 5 (over less than a decade 1 to 9) times powers of ten, 10 ** low to 10 ** high."""
+    """Returns 1, 2 and 5 (over less than a decade 1 to 9) times powers of ten, from 10 ** low to 10
+    ** high."""
     digits = (1, 2, 5) if high - low > 0.7 else range(1, 10)
     every = (m * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for m in digits)
     return [x for x in every if low <= math.log10(x) <= high]
 
 
 def number(value: float) -> str:
-    """Short, without needless digits."""
+    """Returns a number as text, without needless digits."""
     if value == 0:
         return "0"
     if abs(value) >= 1000:
@@ -55,7 +64,15 @@ def number(value: float) -> str:
 
 
 class Frame:
-    """Axes with ticks, from the range of what is to be drawn; log: the vertical one's scale."""
+    """Axes with ticks, from the range of what is to be drawn.
+
+    Args:
+        xs, ys: all values that are drawn.
+        x_name, y_name: of the axes.
+        percent: whether the vertical axis is of shares, shown in per cent.
+        zero: whether the axes begin at 0.
+        log: whether the vertical axis is logarithmic.
+    """
 
     def __init__(
         self,
@@ -122,7 +139,7 @@ def _range(values: Sequence[float], pad: float, zero: bool) -> tuple[float, floa
 
 
 def legend(series: Sequence[Series]) -> str:
-    """The names beside their colors."""
+    """Returns the names beside their colors, in HTML."""
     return (
         '<p class="legend">'
         + " ".join(

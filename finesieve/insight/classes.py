@@ -12,8 +12,8 @@ from torch import nn
 
 from finesieve.errors import DataError
 from finesieve.gates.features import IGNORED
+from finesieve.scoring.mode import scoring, unwrapped
 from finesieve.scoring.outputs import output_of
-from finesieve.scoring.scorers import scoring, unwrapped
 
 Ints = npt.NDArray[np.int64]
 _NAMED = 8  # classes or labels that a message names
@@ -103,7 +103,7 @@ def _is_place(x: Any, many: int) -> bool:
 def _classes(
     model: nn.Module, tokenizer: Any, texts: Sequence[str]
 ) -> tuple[int | None, set[str] | None]:
-    """How many classes the model has, and their names, if it has been told any."""
+    """Returns how many classes the model has, and their names; None for what it does not tell."""
     inner: Any = unwrapped(model)
     inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
     config = getattr(inner, "config", None)

@@ -22,8 +22,8 @@ _POWERS = np.linspace(0.05, 1.5, 30)
 
 
 def _counted(times: float) -> float:
-    """Variance of the change of an error that is counted on n rows and on `times` as many, which
-    hold the n, over that of the error on the n."""
+    """Returns the variance of the change of an error that is counted on n rows and on `times` as
+    many, which hold the n, over that of the error on the n."""
     if times < 1.0:
         return _counted(1.0 / times) / times
     shared, new = 1.0 / times, 1.0 - 1.0 / times
@@ -34,17 +34,21 @@ _COUNTED = np.asarray([_counted(times) for times in TIMES])
 
 
 def clear(low: float, high: float) -> bool:
-    """Whether an interval of a change says something: it is to one side of zero, or narrow."""
+    """Returns whether an interval of a change says something: it is to one side of zero, or
+    narrow."""
     return high < 0.0 or high - low <= _NARROW
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Out-of-sample error by the number of rows fitted to.
+    """The error out of sample by the number of rows fitted to.
 
-    sizes int64[m]; errors, losses float64[m]: means out of sample. forecast: for each of `TIMES`
-    the change of the error against all rows there are, in shares: negative is better. now: the
-    error with all rows.
+    Args:
+        sizes: int64[m].
+        errors, losses: float64[m], means out of sample.
+        forecast: for each of `TIMES` the change of the error against all rows there are, in shares:
+            negative is better.
+        now: the error with all rows.
     """
 
     sizes: Ints
@@ -106,7 +110,8 @@ def learning_curve(heads: Heads, labels: Ints, probabilities: Floats, seed: int 
 def _forecast(
     sizes: Ints, errors: Floats, spread: Floats, n: int, dice: np.random.Generator
 ) -> dict[float, Estimate]:
-    """Changes of the error at `TIMES` the data, from power laws with and without a floor."""
+    """Returns the changes of the error at `TIMES` the data, from power laws with and without a
+    floor."""
     if len(np.unique(sizes)) < 3:
         return {times: Estimate(float("nan"), -1.0, 1.0) for times in TIMES}
     targets = np.asarray([0.8 * n, *(0.8 * n * times for times in TIMES)])
@@ -127,7 +132,12 @@ def _forecast(
 
 
 def _power_law(sizes: Ints, values: Floats, spread: Floats, targets: Floats, floor: bool) -> Floats:
-    """Values at `targets` of the law that fits best; a, b >= 0, and c from a grid."""
+    """Returns the values at `targets`, float[len(targets)], of the law a * size ** -c + b that fits
+    best.
+
+    Args:
+        floor: whether there is a `b`; a, b >= 0, and c is from a grid.
+    """
     weight = 1.0 / (spread + 0.02 * values.mean())  # parts differ by more than their tests' noise
     best, found = np.inf, np.full(len(targets), values.mean())
     for power in _POWERS:
@@ -156,7 +166,12 @@ def easiest_share(sizes: Floats) -> float:
 
 
 def gradient_sizes(probabilities: Floats, labels: Ints) -> Floats:
-    """Norms float64[n] of `probabilities - onehot(label)`."""
+    """Returns the norms of `probabilities - onehot(label)`, float64[n].
+
+    Args:
+        probabilities: float[n, classes].
+        labels: int64[n].
+    """
     p = np.array(probabilities, dtype=np.float64)
     p[np.arange(len(p)), labels] -= 1.0
     return np.asarray(np.linalg.norm(p, axis=1))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from finesieve.errors import ConfigError
 from finesieve.insight.visits import Visits
 from finesieve.scoring.last_layer import find_last_layer, linear_calls
-from finesieve.scoring.scorers import unwrapped
+from finesieve.scoring.mode import unwrapped
 
 _TOGETHER = 1024  # texts that are only counted
 _NOTHING = "."  # stands for an empty text, of which some tokenizers make no token at all
@@ -25,8 +25,14 @@ _BATCH, _ON_GPU = 64, 256  # texts a forward pass, on a CPU and on an accelerato
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """features: float32[n, d]. tokens: int64[n], as the model saw them, so cut at `limit`.
-    cut: bool[n], texts that are longer than that. limit: tokens."""
+    """Features of texts from a frozen model.
+
+    Args:
+        features: float32[n, d].
+        tokens: int64[n], as the model saw them, so cut at `limit`.
+        cut: bool[n], texts that are longer than that.
+        limit: tokens.
+    """
 
     features: npt.NDArray[np.float32]
     tokens: npt.NDArray[np.int64]
@@ -129,7 +135,7 @@ def embed(
 
 
 def _body(model: nn.Module) -> nn.Module:
-    """The model without its task's head, as Hugging Face's models have it."""
+    """Returns the model without its task's head, as Hugging Face's models have it."""
     inner = unwrapped(model)
     return getattr(inner, "base_model", inner)
 

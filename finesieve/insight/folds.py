@@ -102,7 +102,7 @@ class Heads:
         return probabilities
 
     def out_of_fold(self, fold: Ints) -> Floats:
-        """Probabilities float32[n, classes], each from a head fitted to the other folds.
+        """Returns probabilities float32[n, classes], each from a head fitted to the other folds.
 
         Args:
             fold: int64[n], as `folds_of` deals them.

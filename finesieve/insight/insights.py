@@ -36,7 +36,7 @@ class Insights(Found):
 
     @property
     def issues(self) -> Table:
-        """Rows whose label looks wrong, worst first; `confirmed` is for a person to fill in."""
+        """The rows whose label looks wrong, worst first; `confirmed` is for a person to fill in."""
         judged, data = self.judged, self.data
         places = np.empty(0, dtype=np.int64) if judged is None else judged.issues
         names = [str(name) for name in data.names]
@@ -61,7 +61,8 @@ class Insights(Found):
 
     @property
     def classes(self) -> Table:
-        """One row a class: rows, estimated wrong labels, error, share of the gradient."""
+        """One row for each class: its rows, estimated wrong labels, error, and the share of its
+        gradient that its easiest half carries."""
         data, judged = self.data, self.judged
         if data.labels is None:
             return Table({"class": []})
@@ -153,7 +154,8 @@ class Insights(Found):
         model's by their loss."""
         data, judged = self.data, self.judged
         if self.answered is not None:
-            at = np.argsort(-self.answered.losses, kind="stable")[:HARD]
+            at = np.argsort(-self.answered.losses, kind="stable")
+            at = at[~np.isin(data.rows[at], self.answers["row"])][:HARD]
             return Table(
                 {
                     "row": data.rows[at].tolist(),

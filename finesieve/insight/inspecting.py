@@ -104,12 +104,12 @@ def look_at_answers(
     seed: int = 0,
     tell: Callable[[str, float], None] = lambda what, share: None,
 ) -> Insights:
-    """As `inspect`, of a causal language model's rows.
+    """Returns what `inspect` does, of a causal language model's rows.
 
     Args:
+        model, tokenizer, dataset, text, max_length, seed: as in `inspect`.
         name: of the source.
         tell: is told what is done, and the share of it.
-        model, tokenizer, dataset, text, max_length, seed: as there.
     """
     limit = limit_of(model, max_length)
     rows = token_rows(dataset, tokenizer, limit, text)
@@ -140,13 +140,13 @@ def look(
     tell: Callable[[str, float], None] = lambda what, share: None,
     **more: Any,
 ) -> Insights:
-    """As `inspect`, of data that are read already.
+    """Returns what `inspect` does, of data that are read already.
 
     Args:
+        model, tokenizer, data, max_length, folds, pool, seed: as in `inspect`.
         visits: features from a training run, of rows that need not be looked at again.
         tell: is told what is done, and the share of it.
         more: fields of `Insights` that are known already.
-        model, tokenizer, data, max_length, folds, pool, seed: as there.
     """
     if folds < 2:
         raise ConfigError(f"folds is {folds}; expected 2 or more")
@@ -201,7 +201,7 @@ def look(
 
 
 def _how(folds: int, visits: Visits | None) -> str:
-    """How the rows were judged, in a sentence or two."""
+    """Returns how the rows were judged, in a sentence or two."""
     of = "the model's features" if visits is not None else "the frozen model's features"
     told = (
         f"Every row was judged by a head on {of} that was fitted to the other rows ({folds} folds; "
@@ -217,7 +217,7 @@ def _how(folds: int, visits: Visits | None) -> str:
 
 
 def _writes(model: nn.Module) -> bool:
-    """Whether it is a causal language model."""
+    """Returns whether it is a causal language model."""
     try:
         head = head_of(model)
     except ConfigError:
@@ -226,7 +226,7 @@ def _writes(model: nn.Module) -> bool:
 
 
 def _unjudgeable(data: Data, near: Ints, seen: Embedded) -> str:
-    """Why the labels cannot be judged, in a sentence; empty if they can."""
+    """Returns why the labels cannot be judged, in a sentence; empty if they can."""
     if data.labels is None:
         return "There are no labels, so only repeats and lengths were looked at."
     if len(data) < FEWEST:
@@ -250,7 +250,8 @@ def _unjudgeable(data: Data, near: Ints, seen: Embedded) -> str:
 def _contradicting(
     features: npt.NDArray[np.float32], labels: Ints, issues: Ints, suggested: Ints
 ) -> Ints:
-    """For each issue the nearest row, by cosine, among those with the suggested label; else -1."""
+    """Returns for each issue the place of the row nearest to it, by cosine, among those with the
+    suggested label; -1 where there is none, and beyond the first issues."""
     out = np.full(len(issues), -1, dtype=np.int64)
     looked = issues[:_LOOKED_UP]
     middle = features.mean(axis=0)

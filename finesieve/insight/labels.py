@@ -145,7 +145,8 @@ def confident_wrong(p: Floats, given: Ints) -> float:
 
 
 def _rates(given: Ints, taken: Ints, sure: Floats, k: int, prior: float = _PRIOR) -> Floats:
-    """Rates float64[k, k] at which rows of a class (first axis) are given each label."""
+    """Returns the rates float64[k, k] at which rows of a class (first axis) are given each
+    label."""
     counts = np.zeros((k, k))
     for one in range(k):
         rows = np.flatnonzero(taken == one)
@@ -163,7 +164,8 @@ def _rates(given: Ints, taken: Ints, sure: Floats, k: int, prior: float = _PRIOR
 
 
 def _wrong(given: Ints, taken: Ints, sure: Floats, k: int) -> tuple[float, float]:
-    """Rows whose label is wrong: extended to the surest row, and as the anchors say."""
+    """Returns how many rows have a wrong label: extended to the surest row, and as the anchors
+    say."""
     rates = _rates(given, taken, sure, k, 0.0)
     plain = float(((1.0 - np.diag(rates)) * np.bincount(taken, minlength=k)).sum())
     # Places of rows among those taken for the same class, as shares: 0 is the surest.
@@ -183,7 +185,7 @@ def _wrong(given: Ints, taken: Ints, sure: Floats, k: int) -> tuple[float, float
 
 
 def _shares(values: Floats) -> Floats:
-    """Ranks as shares in [0, 1]; the smallest value is 0."""
+    """Returns the ranks of the values as shares, float64[n] in [0, 1]; the smallest value has 0."""
     ranks = np.empty(len(values))
     ranks[np.argsort(values, kind="stable")] = np.arange(len(values))
     shares: Floats = ranks / max(1, len(values) - 1)

@@ -14,6 +14,7 @@ from finesieve.insight.charts import Series, chart
 from finesieve.insight.curves import TIMES, Curve
 
 SHOWN, TEXT = 500, 400  # rows a table, characters a text; the exports have all
+PRINTED = 50  # rows a table on paper
 _TITLES = {
     "row": "row",
     "p_given": "p (given)",
@@ -84,7 +85,8 @@ def page(
         ),
         _section("texts", "Empty and cut texts", "", tables["texts"]),
     ]
-    return PAGE.replace("{{title}}", escape(title)).replace("{{body}}", "\n".join(sections))
+    made = PAGE.replace("{{hidden}}", str(PRINTED + 1)).replace("{{title}}", escape(title))
+    return made.replace("{{body}}", "\n".join(sections))
 
 
 def _section(name: str, title: str, note: str, table: Mapping[str, Any]) -> str:
@@ -101,6 +103,8 @@ def _section(name: str, title: str, note: str, table: Mapping[str, Any]) -> str:
         lines.append(f"<tr>{cells}</tr>")
     more = f" The first {SHOWN} of {rows:,} rows; the exports have all." if rows > SHOWN else ""
     told = f'<p class="soft">{note}{more}</p>' if note or more else ""
+    if rows > PRINTED:
+        told += f'<p class="soft printed">The first {PRINTED} rows are printed.</p>'
     head = "".join(
         f'<th scope="col"><button type="button">{escape(_name(key))}</button></th>' for key in heads
     )
@@ -169,8 +173,9 @@ def _charts(curve: Curve | None, sizes: npt.NDArray[np.float64] | None) -> str:
         )
     if not parts:
         return ""
+    title = "How the gradient is spread" if curve is None else "How much is enough"
     return (
-        '<section id="enough"><h2>How much is enough</h2><div class="charts">'
+        f'<section id="enough"><h2>{title}</h2><div class="charts">'
         + "".join(parts)
         + "</div></section>"
     )
@@ -225,9 +230,24 @@ figure { margin: 0; background: var(--card); border: 1px solid var(--line); bord
   td { display: block; border: 0; padding: 2px 10px; }
   td:empty { display: none; }
   td::before { content: attr(data-name) ": "; color: var(--soft); } }
-@media print { .filter, output { display: none; } .scroll { max-height: none; overflow: visible; }
-  body { background: #fff; color: #000; font-size: 11px; } th { position: static; }
-  tr { break-inside: avoid; } tbody tr:nth-child(n+51) { display: none; } }
+.printed { display: none; }
+@page { margin: 14mm 12mm; }
+@media print {
+  :root { color-scheme: light; --ink:#000; --soft:#44403c; --line:#d6d3d1; --paper:#fff;
+    --card:#fff; }
+  html { font-size: 11px; } body { background: #fff; font-size: 1rem; }
+  header, section { max-width: none; padding: 0; } h2 { margin-top: 18px; }
+  h2, .soft, .printed { break-after: avoid; } .printed { display: block; }
+  .filter, output { display: none; }
+  .scroll { max-height: none; overflow: visible; border: 0; }
+  thead { display: table-header-group; break-inside: avoid; } th { position: static; }
+  th { padding: 4px 6px; } th button { display: contents; } td { padding: 3px 6px; }
+  td[data-name=text], td[data-name="its text"] { min-width: 120px; }
+  tr, figure, li, #confusion, #enough { break-inside: avoid; }
+  tbody tr:nth-child(n+{{hidden}}) { display: none; }
+  .charts { grid-template-columns: 1fr 1fr; } figure { border: 0; padding: 4px; }
+  * { print-color-adjust: exact; }
+}
 </style></head><body>
 {{body}}
 <script>

@@ -59,7 +59,7 @@ def repeats(texts: Sequence[str], seed: int = 0) -> tuple[Ints, Ints]:
 
 
 def _exact(texts: Sequence[str]) -> Ints:
-    """For each text the place of the first that is the same, evened, int64[n].
+    """Returns for each text the place of the first that is the same, evened, int64[n].
 
     Texts are told apart by 128 bits of BLAKE2: two different ones among a thousand million share
     them with a probability below 10^-20.
@@ -89,7 +89,7 @@ class _Texts:
         return evened(self._texts[self._places[i]]).encode("utf-8", "replace")
 
     def alike(self, a: int, b: int, least: float = ALIKE) -> bool:
-        """Whether the Jaccard index of two texts is `least` or more."""
+        """Returns whether the Jaccard index of two texts, of runs of bytes, is `least` or more."""
         first, second = self[a], self[b]
         if min(len(first), len(second)) < least * max(len(first), len(second)) - GRAM:
             return False
@@ -108,8 +108,9 @@ def _root(near: Ints, i: int) -> int:
 
 
 def _hashed(texts: _Texts, seed: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
-    """Keys uint32[n, BANDS], 0 for texts too short: those with one in common are candidates; and
-    the low bytes of all minima, uint8[n, BANDS * ROWS] (b-bit minwise hashing, Li & König 2010)."""
+    """Returns keys uint32[n, BANDS], 0 for texts too short: those with one in common are
+    candidates; and the low bytes of all minima, uint8[n, BANDS * ROWS] (b-bit minwise hashing, Li &
+    König 2010)."""
     dice = np.random.default_rng([seed, 83])
     many = BANDS * ROWS
     factors = dice.integers(1, 1 << 63, many, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
@@ -138,7 +139,7 @@ def _hashed(texts: _Texts, seed: int) -> tuple[npt.NDArray[np.uint32], npt.NDArr
 
 
 def _chunks(texts: _Texts) -> Iterator[tuple[Ints, npt.NDArray[np.uint8], Ints]]:
-    """Places, the bytes of their texts one after another, and where each begins."""
+    """Yields places, the bytes of their texts one after another, and where each begins."""
     index: list[int] = []
     parts: list[bytes] = []
     size = 0
@@ -154,7 +155,8 @@ def _chunks(texts: _Texts) -> Iterator[tuple[Ints, npt.NDArray[np.uint8], Ints]]
 
 
 def _grams(raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-    """Each run of `GRAM` bytes as one well-mixed number, uint64[len(raw)]; the end wraps."""
+    """Returns each run of `GRAM` bytes as one well-mixed number, uint64[len(raw)]; the end
+    wraps."""
     out = np.zeros(len(raw), dtype=np.uint64)
     for k in range(GRAM):
         out = (out << np.uint64(8)) | np.roll(raw, -k).astype(np.uint64)
@@ -166,8 +168,8 @@ def _grams(raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
 def _candidates(
     keys: npt.NDArray[np.uint32], signatures: npt.NDArray[np.uint8]
 ) -> list[tuple[int, int]]:
-    """Pairs of texts with the same key whose signatures agree: each text with the first of its
-    bucket and with the two just before it."""
+    """Returns pairs of texts with the same key whose signatures agree: each text with the first of
+    its bucket and with the two just before it."""
     order = np.argsort(keys, kind="stable")
     found = keys[order]
     begin = np.flatnonzero(np.r_[True, found[1:] != found[:-1]])

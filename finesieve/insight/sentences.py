@@ -63,7 +63,7 @@ def sentences(found: Found, repeats: Table, texts: Table) -> list[str]:
 
 
 def _wrong(judged: Judged, n: int) -> str:
-    """How many labels look wrong."""
+    """Returns in a sentence how many labels look wrong."""
     wrong = judged.wrong
     between = f"{_count(wrong.low)} to {_count(wrong.high)}"
     if not judged.told:
@@ -82,7 +82,7 @@ def _count(value: float) -> str:
 
 
 def _enough(curve: Curve, n: int) -> str:
-    """The forecast for twice the data, in a sentence."""
+    """Returns the forecast for twice the data, in a sentence."""
     gain = curve.forecast[2.0]
     now = f"Now {curve.now:.1%} of the rows are missed out of sample; "
     if not curve.told:

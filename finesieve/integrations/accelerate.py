@@ -35,7 +35,8 @@ from finesieve.errors import ConfigError, FinesieveWarning, StateError
 from finesieve.integrations import common as hosts
 from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
-from finesieve.scoring.scorers import Scorer, unwrapped
+from finesieve.scoring.mode import unwrapped
+from finesieve.scoring.protocol import Scorer
 from finesieve.sieve.options import SieveOptions, scorer_of
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.schedule import StreamSchedule
@@ -51,15 +52,13 @@ class FilteredLoader(hosts.Handle):
     `accelerator.backward(stream.loss(losses, batch))` for the loss.
 
     Under `accelerator.accumulate` each optimizer step has all its batches but the last of a pass,
-    as in plain Accelerate. Where a pass ends without warning, because nothing survived of its
-    end, one more batch, of weight 0, completes the step (`finesieve.is_filler`).
+    as in plain Accelerate. Where a pass ends without warning, because nothing survived of its end,
+    one more batch, of weight 0, completes the step (`finesieve.is_filler`).
 
-    `accelerator.save_state` saves the stream with everything else (`finesieve-0-rank0.pt`), and
-    its schedule. To resume: make everything anew, `accelerator.load_state(...)`, and go on
-    with `for epoch in range(stream.passes, epochs)`. The loader must draw its order when a
-    pass starts, as samplers do; that random state is kept.
-
-    Raises `ConfigError`, naming the setting to change, for what cannot be served rightly.
+    `accelerator.save_state` saves the stream with everything else (`finesieve-0-rank0.pt`), and its
+    schedule. To resume: make everything anew, `accelerator.load_state(...)`, and go on with `for
+    epoch in range(stream.passes, epochs)`. The loader must draw its order when a pass starts, as
+    samplers do; that random state is kept.
 
     Args:
         loader: as `accelerator.prepare` returned it. Each rank filters its own part.
@@ -70,6 +69,9 @@ class FilteredLoader(hosts.Handle):
         epochs: passes over the loader in all, from which the stream's length follows.
         options: further settings of `Sieve`. `total` counts the examples of this rank alone and is
             needed only where the loader does not tell its length or its batches' size.
+
+    Raises:
+        ConfigError: for what cannot be served rightly, with the setting to change.
     """
 
     sieve: Sieve
@@ -116,12 +118,16 @@ class FilteredLoader(hosts.Handle):
         accelerator.register_load_state_pre_hook(self._load)
 
     def schedule(self, schedule: Any, steps: int | None = None) -> StreamSchedule:
-        """Drive a schedule by the share of the data consumed; `step()` it after each batch.
+        """Returns the schedule, driven by the share of the data consumed; `step()` it after each
+        batch.
 
         Args:
             schedule: any, prepared by Accelerate or not, built as for the loop without finesieve.
             steps: how often that loop's optimizer steps on one rank in all passes; by default it
                 follows from the loader's length and the batches accumulated.
+
+        Raises:
+            ConfigError: without `steps`, for a loader without a length.
         """
         host = self._accelerator
         if steps is None:
@@ -137,11 +143,12 @@ class FilteredLoader(hosts.Handle):
         return self._schedule
 
     def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
-        """As `Sieve.loss`: the weighted mean, a scalar, for `accelerator.backward`."""
+        """Returns what `Sieve.loss` does: the weighted mean, a scalar, for
+        `accelerator.backward`."""
         return self.sieve.loss(losses, batch, sizes)
 
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
-        """`loss`, by its name of version 0.1."""
+        """Returns what `loss` does: its name of version 0.1."""
         warnings.warn(
             "FilteredLoader.reduce goes with version 0.3: use FilteredLoader.loss",
             DeprecationWarning,
@@ -155,7 +162,8 @@ class FilteredLoader(hosts.Handle):
         return self.sieve.passes
 
     def detach(self) -> None:
-        """As `Sieve.detach`: from the next pass on the loader's batches come as they are."""
+        """Stops filtering, as `Sieve.detach` does: from the next pass on the loader's batches come
+        as they are."""
         self.sieve.detach()
 
     # ---- one pass
@@ -190,7 +198,7 @@ class FilteredLoader(hosts.Handle):
             grouping._remove_dataloader(source)
 
     def _notice_schedules(self) -> None:
-        """A prepared schedule that this stream does not drive is stepped by the loop."""
+        """Warns once of a prepared schedule that this stream does not drive: the loop steps it."""
         prepared = getattr(self._accelerator, "_schedulers", ())
         known = self._schedule is not None or not self.sieve.method.filters
         if prepared and not known and not self._noticed:
@@ -205,11 +213,11 @@ class FilteredLoader(hosts.Handle):
             )
 
     def _start(self, epoch: int) -> tuple[Any, Iterator[Any]]:
-        """The loader, placed where an interrupted pass had come to, and its batches.
+        """Returns the loader, placed where an interrupted pass had come to, and its batches.
 
         The first is drawn at once: on several ranks Accelerate synchronises random states there,
-        which has to come at the same place among the collectives on every rank, and a sieve
-        draws nothing as long as it has batches left from the pass before.
+        which has to come at the same place among the collectives on every rank, and a sieve draws
+        nothing as long as it has batches left from the pass before.
         """
         loader, skip, self._skip = self._loader, self._skip, None
         # But for the last of them, which shows whether the order is the same.
@@ -239,7 +247,7 @@ class FilteredLoader(hosts.Handle):
         self._ended = True
 
     def _is_last(self) -> bool:
-        """Whether all ranks know that they have nothing after the batch at hand."""
+        """Returns whether all ranks know that they have nothing after the batch at hand."""
         known = self._ended and self.sieve.held + self.sieve.undrawn == 0
         return bool(self._agreement.mean([float(known)])[0] >= 1.0)
 
@@ -306,7 +314,7 @@ class FilteredLoader(hosts.Handle):
 
 
 def _check(accelerator: Any, loader: Any, scorer: Scorer | None, epochs: Any) -> None:
-    """`ConfigError` for what cannot be served rightly."""
+    """Raises `ConfigError` for what cannot be served rightly, all of it in one message."""
     if not isinstance(accelerator, Accelerator):
         raise ConfigError(f"a {type(accelerator).__name__}; expected an accelerate.Accelerator")
     if type(loader) not in (DataLoaderShard, DataLoaderDispatcher):
@@ -345,7 +353,7 @@ def _check(accelerator: Any, loader: Any, scorer: Scorer | None, epochs: Any) ->
 
 
 def _total(loader: Any, epochs: int, ranks: int) -> int | None:
-    """Examples that this rank draws in all passes; `None` if the loader does not tell."""
+    """Returns how many examples this rank draws in all passes; None if the loader does not tell."""
     batches = loader.batch_sampler
     size = getattr(batches, "batch_size", None)
     if size is None:
@@ -357,8 +365,8 @@ def _total(loader: Any, epochs: int, ranks: int) -> int | None:
 
 
 def generators(loader: Any) -> list[torch.Generator]:
-    """Those of the loader's own that its order may come from (a seedable sampler's is seeded
-    with every pass)."""
+    """Returns those random generators of the loader's own that its order may come from (a seedable
+    sampler's is seeded with every pass)."""
     of = (loader, loader.dataset, loader.get_sampler())
     found = [
         getattr(loader, "synchronized_generator", None),

@@ -40,10 +40,11 @@ def placed(batch: Any, device: torch.device) -> Any:
 
 @contextmanager
 def on_host(loader: Any) -> Iterator[Callable[[Any], Any]]:
-    """Inside, a loader of Accelerate's leaves its batches on the host, where a sieve can take them
-    apart without waiting for the device.
+    """Lets a loader of Accelerate's leave its batches on the host, inside: there a sieve can take
+    them apart without waiting for the device.
 
-    Yields a function that moves a batch to where the loader would have put it.
+    Yields:
+        A function that moves a batch to where the loader would have put it.
     """
     found = getattr(loader, "device", None)
     device = None if found is None else torch.device(found)
@@ -60,10 +61,13 @@ def on_host(loader: Any) -> Iterator[Callable[[Any], Any]]:
 def check_method(
     method: Recipe | Method | str | None, id_key: Any, where: str, by_steps: bool = False
 ) -> None:
-    """`ConfigError` for a method that needs more than a stream of batches gives.
+    """Raises `ConfigError` for a method that needs more than a stream of batches gives.
 
-    id_key: the column of ids, if any. where: who runs it. by_steps: whether whoever runs it makes
-    the learning rate follow the share of the stream.
+    Args:
+        method: as in `Sieve`.
+        id_key: the column of ids, if any.
+        where: who runs it, for the message.
+        by_steps: whether whoever runs it makes the learning rate follow the share of the stream.
     """
     made = method_of(method, 0)
     wrong = ""
@@ -124,8 +128,12 @@ class Driven(Wrapper, StreamSchedule, LRScheduler):
     What a schedule has besides is asked of the one within. Lightning takes none but PyTorch's
     class; its constructor is left out, since it would step the optimizer's rate.
 
-    inner: built for `steps` steps. due: whether the optimizer has just made a step, where a host
-        steps the schedule with every batch that it accumulates.
+    Args:
+        inner: the schedule, built for `steps` steps.
+        steps: those of plain training.
+        progress: tells the share of the stream consumed, 0 to 1.
+        due: tells whether the optimizer has just made a step, where a host steps the schedule with
+            every batch that it accumulates.
     """
 
     def __init__(
@@ -144,12 +152,13 @@ class Driven(Wrapper, StreamSchedule, LRScheduler):
         return self._inner.optimizer
 
     def step(self, *_: Any) -> None:
-        """Call after each step of the optimizer, or after each batch where `due` tells."""
+        """Steps the schedule as far as the stream has come; to be called after each step of the
+        optimizer, or after each batch where `due` tells."""
         if self._due is None or self._due():
             StreamSchedule.step(self)
 
     def get_last_lr(self) -> Any:
-        """The rates of the last step, one for each group of parameters."""
+        """Returns the rates of the last step, one for each group of parameters."""
         return self._inner.get_last_lr()
 
     def state_dict(self) -> dict[str, Any]:
@@ -203,7 +212,7 @@ class Most:
         return list(sent[0].tolist())
 
     def __bool__(self) -> bool:
-        """Whether anything was added."""
+        """Returns whether anything was added."""
         return self._most is not None
 
 
@@ -248,10 +257,13 @@ def sized(loader: Any) -> bool:
 
 
 def examples(loader: Any, batch_size: int | None, ranks: int = 1) -> int | None:
-    """Examples that one rank draws in one pass; None if it cannot be known.
+    """Returns how many examples one rank draws in one pass; None if it cannot be known.
 
-    batch_size: of one rank. ranks: those among which the loader's sampler is divided by the host;
-    1 where it gives each rank its own part.
+    Args:
+        loader: of batches.
+        batch_size: of one rank.
+        ranks: those among which the loader's sampler is divided by the host; 1 where it gives each
+            rank its own part.
     """
     if batch_size is None or not sized(loader):
         return None
@@ -267,7 +279,8 @@ def examples(loader: Any, batch_size: int | None, ranks: int = 1) -> int | None:
 
 
 def random_state() -> dict[str, Any]:
-    """Of Python, NumPy and PyTorch; loads with `weights_only=True`."""
+    """Returns the random states of Python, NumPy and PyTorch; they load with
+    `weights_only=True`."""
     kind, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),

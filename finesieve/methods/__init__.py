@@ -60,7 +60,11 @@ _OLD = {
 
 
 def __getattr__(name: str) -> Callable[..., Method]:
-    """The functions of version 0.1, with a warning that names the recipe."""
+    """Returns a function of version 0.1, with a warning that names the recipe.
+
+    Raises:
+        AttributeError: for any other name.
+    """
     if name not in _OLD:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     warnings.warn(

@@ -26,8 +26,10 @@ def default_of(owner: type, name: str) -> Any:
 class Recipe(ABC):
     """A method's settings. Subclasses are frozen dataclasses.
 
-    Raises `SettingError`, which is a `ConfigError` and a `TypeError`, for a setting that does not
-    exist, with the nearest name; `ConfigError` for a value of the wrong kind.
+    Raises:
+        SettingError: for a setting that does not exist, with the nearest name. It is a
+            `ConfigError` and a `TypeError`.
+        ConfigError: for a value of the wrong kind.
     """
 
     def __new__(cls, *args: Any, **settings: Any) -> Recipe:

@@ -49,7 +49,8 @@ REGISTRY: Mapping[str, Callable[..., Recipe]] = {
 def named(name: str, /, **settings: Any) -> Recipe:
     """Returns the recipe of this name with these settings.
 
-    Raises `ConfigError` with the nearest name, or the setting that is wrong.
+    Raises:
+        ConfigError: for a wrong name, with the nearest one, or a wrong setting.
     """
     if name not in REGISTRY:
         near = get_close_matches(name, REGISTRY, n=1)
@@ -67,7 +68,8 @@ def build(name: str, seed: int = 0, /, **settings: Any) -> Method:
         seed: of the method's gates.
         settings: fields of the recipe.
 
-    Raises `ConfigError` with the nearest name, or the setting that is wrong.
+    Raises:
+        ConfigError: for a wrong name, with the nearest one, or a wrong setting.
     """
     if ":" in name:
         return _imported(name, seed, settings)

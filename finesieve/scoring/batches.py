@@ -22,7 +22,7 @@ from finesieve.gates.protocol import FloatArray, IntArray, State
 from finesieve.scoring.cuts import cut_alike, cut_by_length
 from finesieve.scoring.head_start import unfit
 from finesieve.scoring.last_layer import LastLayer, joined
-from finesieve.scoring.scorers import ROOM, Launched, Scorer, Scores, launcher
+from finesieve.scoring.protocol import ROOM, Launched, Scorer, Scores, launcher
 
 _Found = TypeVar("_Found")
 _OVERHEAD = 64.0  # tokens that a forward's launch is worth on a CPU
@@ -33,8 +33,10 @@ _MOST_INPUTS = 2**26  # numbers that a head start may hold: 256 MB
 class Scored(NamedTuple):
     """What scoring m rows gave.
 
-    loss, size: float32[m]. prefix: float[m, length, width], what frozen layers put out, 0 where the
-    text is over; None where the scorer gives nothing of the kind.
+    Args:
+        loss, size: float32[m].
+        prefix: float[m, length, width], what frozen layers put out, 0 where the text is over; None
+            where the scorer gives nothing of the kind.
     """
 
     loss: FloatArray
@@ -65,8 +67,11 @@ class ScoringPass:
     examples are limited, too. A forward that runs out of memory is made again in halves, and half
     of what it tried is the limit from then on.
 
-    most: examples a batch at the most. budget: padded tokens a batch at the most: `room` times
-    those of the largest training batch seen. overhead: see `cut_by_length`.
+    Args:
+        most: examples a batch at the most.
+        budget: padded tokens a batch at the most: `room` times those of the largest training batch
+            seen.
+        overhead: see `cut_by_length`.
     """
 
     def __init__(
@@ -103,7 +108,8 @@ class ScoringPass:
     def __call__(self, rows: Rows, chosen: IntArray) -> Scored:
         """Score the chosen rows, int64[m].
 
-        Raises `ScoreError` if the scorer gives other than one loss and one size per example.
+        Raises:
+            ScoreError: if the scorer gives other than one loss and one size per example.
         """
         with self._ledger.spending("score"):
             out = self._score(rows, chosen)

@@ -13,16 +13,22 @@ _ENDS, _MOST_COSTS = 64, 2**20  # of `cut_by_length`: worked on at once, and wha
 def cut_by_length(
     lengths: npt.ArrayLike, most: int, overhead: float, budget: float = float("inf")
 ) -> list[slice]:
-    """Cut examples sorted by length into the cheapest batches.
+    """Cuts examples sorted by length into the cheapest batches.
 
     A batch costs `overhead` plus its size times its longest example, in tokens; the sum is the
-    least possible. least[end] = min over first of least[first] + (end - first) * longest[end - 1]
-    + overhead is what the first `end` examples cost, with the last batch beginning at `first`. Many
+    least possible. least[end] = min over first of least[first] + (end - first) * longest[end - 1] +
+    overhead is what the first `end` examples cost, with the last batch beginning at `first`. Many
     ends are worked on at once, again and again until none gets cheaper: as many times as they are
     batches apart, which are few.
 
-    lengths: int[n], ascending. most: examples a batch at the most. budget: padded tokens a batch at
-    the most; an example that is longer is alone.
+    Args:
+        lengths: int[n], ascending.
+        most: examples a batch at the most.
+        overhead: fixed cost of a batch, in tokens.
+        budget: padded tokens a batch at the most; an example that is longer is alone.
+
+    Returns:
+        The places of each batch's examples, in order.
     """
     longest = np.asarray(lengths, dtype=np.float64)
     n = len(longest)
@@ -70,7 +76,8 @@ def _between_lengths(longest: npt.NDArray[np.float64], overhead: float) -> list[
     There the cheapest cuts are, if none of the batches is too large: to move a cut that stands
     between two examples of one length to the end of that length costs nothing.
 
-    longest: float64[n], ascending.
+    Args:
+        longest: float64[n], ascending.
     """
     ends = np.flatnonzero(np.diff(longest, append=np.inf)) + 1
     places, least, begin, lowest = [0, *ends.tolist()], [0.0], [0], 0
@@ -93,7 +100,9 @@ def _between_lengths(longest: npt.NDArray[np.float64], overhead: float) -> list[
 def cut_alike(lengths: npt.NDArray[np.int64], most: int, buckets: list[int]) -> list[slice]:
     """Cut examples sorted by length into batches that are padded to the same of `buckets`.
 
-    lengths: int[n], ascending. most: examples a batch at the most.
+    Args:
+        lengths: int[n], ascending.
+        most: examples a batch at the most.
     """
     ends = [int(e) for e in np.searchsorted(lengths, buckets, side="right")]
     cuts, begin = [], 0

@@ -63,16 +63,17 @@ class FrozenPrefix:
     Under the Trainer: `attach(trainer, prefix=prefix)`.
 
     Batches need an `attention_mask`. What the layers put out, float[n, length, width], is held for
-    the examples of a pool and for the survivors that wait: with 256 examples of 128 tokens and
-    768 features in fp32 that is 100 MB. Not for compiled models, whose layers cannot be left out.
-
-    Raises `ConfigError` if a parameter of these layers is trained, or if they have dropout, which
-    would make each pass through them another one.
+    the examples of a pool and for the survivors that wait: with 256 examples of 128 tokens and 768
+    features in fp32 that is 100 MB. Not for compiled models, whose layers cannot be left out.
 
     Args:
         model: with a list of layers (`layers_of`), each giving its hidden states, a tensor or the
             first of a tuple.
         count: 1 to all layers.
+
+    Raises:
+        ConfigError: if a parameter of these layers is trained, or if they have dropout, which would
+            make each pass through them another one.
     """
 
     def __init__(self, model: nn.Module, count: int) -> None:

@@ -137,7 +137,9 @@ def _is_number(value: float) -> bool:
 class HeadFit:
     """Regularised fits of a last layer; parameters are one vector, weight first, then bias.
 
-    found: the layer, its inputs and the targets. steps: of L-BFGS at the most.
+    Args:
+        found: the layer, its inputs and the targets.
+        steps: of L-BFGS at the most.
     """
 
     def __init__(self, found: LastLayer, steps: int = 100) -> None:

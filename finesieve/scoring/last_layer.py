@@ -22,12 +22,13 @@ _LAST = 4  # calls of linear layers that are remembered: the logits come from on
 class LastLayer:
     """The layer that makes the logits, and what it was given for n examples.
 
-    layer: the module; its weight is float[out, in].
-    inputs: float32[n, k, in], on the layer's device: k rows of the layer make one example's logits
-        (1 for a class a text, the length for a class a token, the number of choices).
-    head: the task, whose loss is the one to fit.
-    targets: the head's columns of the batch, [n, ...].
-    shape: the logits' shape without its first axis.
+    Args:
+        layer: the module; its weight is float[out, in].
+        inputs: float32[n, k, in], on the layer's device: k rows of the layer make one example's
+            logits (1 for a class a text, the length for a class a token, the number of choices).
+        head: the task, whose loss is the one to fit.
+        targets: the head's columns of the batch, [n, ...].
+        shape: the logits' shape without its first axis.
     """
 
     layer: nn.Linear
@@ -46,9 +47,12 @@ class LastLayer:
         return LastLayer(self.layer, inputs, self.head, targets, self.shape)
 
     def losses(self, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Returns the loss of each example, float32[n], if the layer had these parameters.
+        """Returns the loss of each example, float32[n], if the layer had these parameters; with
+        their gradient.
 
-        weight: float32[out, in]. bias: float32[out], or None. Keeps the gradient.
+        Args:
+            weight: float32[out, in].
+            bias: float32[out], or None.
         """
         logits = F.linear(self.inputs, weight, bias)
         return self.head.losses(logits.reshape(len(self), *self.shape), self.targets)

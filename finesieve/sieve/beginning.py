@@ -25,15 +25,15 @@ _END = object()
 class Beginning:
     """Reads the stream's first examples ahead, fits the last layer to them, and gives them back.
 
-    wanted: whether there is a head start; the same for all ranks. undrawn: examples that were taken
-    from the loader and not drawn yet. found: what came of the head start, once it was tried.
-
     Args:
-        method: a head start is made by default where it scores; the scorer is tried where it
-            scores and does not begin with a scored pool.
+        method: a head start is made by default where it scores; the scorer is tried where it scores
+            and does not begin with a scored pool.
         examples: how many the last layer is fitted to; None for the default.
         total: examples in the stream, if that is known.
         codec, scoring, ledger: of the sieve. tell: for events.
+        wanted: whether there is a head start; the same for all ranks.
+        undrawn: examples that were taken from the loader and not drawn yet.
+        found: what came of the head start, once it was tried.
     """
 
     def __init__(
@@ -58,7 +58,8 @@ class Beginning:
     def read(self, iterator: Iterator[Any], mean: Mean) -> Iterator[Any]:
         """Fits the last layer to the first examples; gives their batches back, and all others.
 
-        mean: gives the mean of a list of numbers over ranks.
+        Args:
+            mean: gives the mean of a list of numbers over ranks.
         """
         batches: list[Any] = []
         parts: list[Rows] = []
@@ -104,6 +105,7 @@ class Beginning:
     def was_made(self, found: HeadStart | None) -> None:
         """Takes up a run that had its beginning; the scorer worked there.
 
-        found: what came of its head start.
+        Args:
+            found: what came of its head start.
         """
         self.found, self._untried = found, False

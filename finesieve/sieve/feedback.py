@@ -17,7 +17,7 @@ from finesieve.errors import ConfigError, FinesieveWarning, ScoreError
 from finesieve.gates.features import FeatureFunction
 from finesieve.gates.protocol import BoolArray, FloatArray, Offer, State
 from finesieve.methods.method import Method
-from finesieve.scoring.scorers import Scorer
+from finesieve.scoring.protocol import Scorer
 from finesieve.sieve.collapse import CollapseWatch
 from finesieve.sieve.pool import Sifted
 from finesieve.sieve.record import Record
@@ -31,8 +31,11 @@ _UNDER_WAY = 16384  # examples handed out before no loss coming back is an error
 class Learning:
     """Teaches the gates and the predictor, and keeps the window that stages are priced by.
 
-    features: None where nobody looks at them. read_ahead: as the sieve has it. record: of all
-    losses. tell: for events.
+    Args:
+        features: None where nobody looks at them.
+        read_ahead: as the sieve has it.
+        record: of all losses.
+        tell: for events.
     """
 
     def __init__(

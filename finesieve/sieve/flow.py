@@ -23,7 +23,7 @@ from finesieve.gates.dice import roll_apart
 from finesieve.gates.simple import Open
 from finesieve.methods.method import Method
 from finesieve.scoring.batches import ScoringPass
-from finesieve.scoring.scorers import Scorer
+from finesieve.scoring.protocol import Scorer
 from finesieve.sieve.answers import Answers
 from finesieve.sieve.feedback import Learning
 from finesieve.sieve.options import SieveOptions, features_of
@@ -39,9 +39,12 @@ _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
 class Counters:
     """Where the stream is.
 
-    released: examples drawn that the batches handed out stand for. progress: share of the stream
-    consumed, the mean over ranks. batches_in_pass: drawn in the pass under way. passes: completed.
-    threshold: the backward gate's, of the last pool.
+    Args:
+        released: examples drawn that the batches handed out stand for.
+        progress: share of the stream consumed, the mean over ranks.
+        batches_in_pass: drawn in the pass under way.
+        passes: completed.
+        threshold: the backward gate's, of the last pool.
     """
 
     released: float = 0.0
@@ -54,10 +57,6 @@ class Counters:
 class Flow:
     """Owns the parts that examples pass, and everything that waits between two of them.
 
-    batch_size: survivors a batch, and loaders: examples in the loader's batches; None until the
-    first is drawn. pool: drawn and not decided on. filler: an example or two of weight 0, once
-    something was drawn.
-
     Args:
         method: its gates decide.
         scorer: the scoring pass; None where the method does not score.
@@ -65,6 +64,10 @@ class Flow:
         total: examples in the stream, if that is known.
         seed: of the order of batches.
         watch: measures what all of it takes.
+        batch_size: survivors a batch, and loaders: examples in the loader's batches; None until the
+            first is drawn.
+        pool: drawn and not decided on.
+        filler: an example or two of weight 0, once something was drawn.
     """
 
     def __init__(
@@ -206,7 +209,8 @@ class Flow:
         """Let prices follow what was measured, once a pool. Nothing waits: what the device has not
         come to yet is read with a later pool.
 
-        rows: at hand, for a second look.
+        Args:
+            rows: at hand, for a second look.
         """
         meter, scoring, watch = self.meter, self.scoring, self.ledger.watch
         self._followed = meter.drawn

@@ -25,11 +25,12 @@ _END = object()
 class Loop:
     """Makes passes over a loader, one after another.
 
-    ahead: batches taken by a host that was interrupted, and not trained on. resumed: whether the
-    next pass is one that was interrupted. last: batches of the last pass, trained on and drawn.
-    place: of the batch drawn last.
-
-    total: examples of the stream, if that is known.
+    Args:
+        ahead: batches taken by a host that was interrupted, and not trained on.
+        resumed: whether the next pass is one that was interrupted.
+        last: batches of the last pass, trained on and drawn.
+        place: of the batch drawn last.
+        total: examples of the stream, if that is known.
     """
 
     def __init__(
@@ -46,7 +47,8 @@ class Loop:
     def one_pass(self, batches: Iterable[Any], positioned: bool) -> Iterator[Any]:
         """Yields the batches of a pass.
 
-        positioned: whether the loader of an interrupted pass starts where it was interrupted.
+        Args:
+            positioned: whether the loader of an interrupted pass starts where it was interrupted.
 
         Raises:
             StateError: if the loader ends before the place where its pass was interrupted.

@@ -25,7 +25,8 @@ class Place:
     A mark is the example's id where the batches have a column of ids. Else it is a weighted sum of
     its whole numbers, computed when a state is saved: of every batch that would cost too much.
 
-    by_ids: whether there is a column of ids.
+    Args:
+        by_ids: whether there is a column of ids.
     """
 
     def __init__(self, by_ids: bool = False) -> None:

@@ -27,11 +27,18 @@ _NONE = np.zeros(0, dtype=np.int64)
 class Sifted:
     """What the gates made of a pool of n.
 
-    offer: the pool. scored: the m that passed the forward gate, with loss and size if the method
-    scores, those with finite ones alone. survivors: with their weights. q: float32[n], probability
-    to pass, None where all do. p: float32[m], to be kept once scored, None where the gate gives
-    none. passed: int64[m], places in the pool; kept: places in `passed`; bad: places in the pool
-    of losses that were not finite. keep: bool[m]. audited: bool[m] or None.
+    Args:
+        offer: the pool.
+        scored: the m that passed the forward gate, with loss and size if the method scores, those
+            with finite ones alone.
+        survivors: with their weights.
+        q: float32[n], probability to pass, None where all do.
+        p: float32[m], to be kept once scored, None where the gate gives none.
+        passed: int64[m], places in the pool.
+        kept: places in `passed`.
+        bad: places in the pool of losses that were not finite.
+        keep: bool[m].
+        audited: bool[m] or None.
     """
 
     offer: Offer
@@ -73,7 +80,8 @@ class Sifted:
 class Sifter:
     """Puts pools through a method's gates. Decides alone: it learns nothing and keeps nothing.
 
-    features: None where nobody looks at them.
+    Args:
+        features: None where nobody looks at them.
     """
 
     def __init__(

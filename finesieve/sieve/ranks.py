@@ -30,8 +30,10 @@ class Alone:
 class Ranks:
     """The ranks of a `torch.distributed` process group: one small all-reduce per batch.
 
-    group: the default group if None. device: where the group's backend wants its tensors; by
-    default found from the backend: this process's GPU for nccl, the CPU for any other.
+    Args:
+        group: the default group if None.
+        device: where the group's backend wants its tensors; by default found from the backend: this
+            process's GPU for nccl, the CPU for any other.
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None, device: str | None = None) -> None:

@@ -24,7 +24,9 @@ Columns = tuple[IntArray, FloatArray, FloatArray, BoolArray]
 class Record:
     """Keeps what was observed of each example; can be a listener of a sieve, too.
 
-    most: observations to keep; older ones are forgotten, so that an endless stream can be recorded.
+    Args:
+        most: observations to keep; older ones are forgotten, so that an endless stream can be
+            recorded.
     """
 
     def __init__(self, most: int = MOST) -> None:

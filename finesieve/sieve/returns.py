@@ -25,8 +25,11 @@ from finesieve.gates.protocol import BoolArray, Features, FloatArray, IntArray, 
 class _Chunk:
     """n examples that were handed out together.
 
-    ids: int64[n]. features: of all n, or None. probability: float32[n]. out: bool[n], whose losses
-    have not come back yet.
+    Args:
+        ids: int64[n].
+        features: of all n, or None.
+        probability: float32[n].
+        out: bool[n], whose losses have not come back yet.
     """
 
     ids: IntArray
@@ -42,7 +45,9 @@ class _Chunk:
 class _Index(NamedTuple):
     """Where each example that is out is found, by its id.
 
-    ids: int64[m], ascending, each once. chunk, row: int64[m].
+    Args:
+        ids: int64[m], ascending, each once.
+        chunk, row: int64[m].
     """
 
     ids: IntArray
@@ -99,10 +104,11 @@ def mark(device: torch.device) -> torch.Event | None:
 class Returns:
     """What was handed out unscored, and the losses that came back for it.
 
-    Losses on a device are sent for when a few batches of them are there, and read when the next
-    few are: by then they have come, and nothing waits for the device.
+    Losses on a device are sent for when a few batches of them are there, and read when the next few
+    are: by then they have come, and nothing waits for the device.
 
-    most: examples handed out without a loss coming back, before that is an error.
+    Args:
+        most: examples handed out without a loss coming back, before that is an error.
     """
 
     def __init__(self, most: int) -> None:
@@ -122,7 +128,8 @@ class Returns:
     def crowded(self, n: int, held: int) -> bool:
         """Return whether more are out than any host has under way, in batches of n.
 
-        held: of those expected, how many were not handed out yet.
+        Args:
+            held: of those expected, how many were not handed out yet.
         """
         return self._out - held > max(self._most, 16 * n)
 
@@ -218,8 +225,9 @@ class Returns:
         """Yield for each batch its ids, its losses, and an offer of those that were expected and
         finite (None if there are none).
 
-        stage: of the offers. wait: whether to wait for losses that a device may still be working
-            on.
+        Args:
+            stage: of the offers.
+            wait: whether to wait for losses that a device may still be working on.
         """
         given = [
             (array_of(ids), array_of(loss if loss.dtype == torch.float32 else loss.float()), size)

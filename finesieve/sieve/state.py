@@ -108,8 +108,9 @@ def written(
 ) -> State:
     """Returns the state of a run, without what it must have in common with another.
 
-    ahead: batches that a host has taken and not trained on. texts: whether the examples that wait
-    are in it.
+    Args:
+        ahead: batches that a host has taken and not trained on.
+        texts: whether the examples that wait are in it.
     """
     rows = (*(_taken(flow.codec, batch) for batch in ahead), *loop.ahead)
     state = {
@@ -186,7 +187,8 @@ def take_up(
 ) -> None:
     """Makes a run that has not begun go on from a saved state.
 
-    device: where the examples that wait are put until the loader's first batch is there.
+    Args:
+        device: where the examples that wait are put until the loader's first batch is there.
 
     Raises:
         StateError: if survivors' batches are of another size there.

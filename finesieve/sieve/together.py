@@ -19,8 +19,10 @@ from finesieve.sieve.ranks import Agreement, Alone, Ranks
 class Settled(NamedTuple):
     """What holds for all ranks.
 
-    ready: whether any of them has a batch. consumed: mean share of the stream, 0 to 1. evidence:
-    of the policy of stages, averaged.
+    Args:
+        ready: whether any of them has a batch.
+        consumed: mean share of the stream, 0 to 1.
+        evidence: of the policy of stages, averaged.
     """
 
     ready: bool
@@ -31,8 +33,9 @@ class Settled(NamedTuple):
 class Together:
     """Asks the other ranks, through the agreement that is given or found.
 
-    agreement: None to find the ranks of `torch.distributed`; `Alone()` for a process that does not
-    train together with them.
+    Args:
+        agreement: None to find the ranks of `torch.distributed`; `Alone()` for a process that does
+            not train together with them.
     """
 
     def __init__(self, agreement: Agreement | None) -> None:

@@ -56,7 +56,9 @@ def after_gates(
 def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     """Returns the mean of weight times loss, a scalar; a loss that is NaN or infinite adds nothing.
 
-    losses: float[n], with gradient. weights: float[n], of mean about 1.
+    Args:
+        losses: float[n], with gradient.
+        weights: float[n], of mean about 1.
     """
     ones = False
     if not losses.is_cpu:  # weights of 1 need not be copied to the device

@@ -19,9 +19,10 @@ _REMEMBERED = 64  # pools whose costs are kept
 class Prices:
     """Variance x cost of the stages, in units of plain training's. Below 1 a stage pays.
 
-    backward: score all, train on the backward gate's choice. forward: score the forward gate's
-    choice, train on the backward gate's choice of those; one for each share to be scored.
-    Infinite where unknown.
+    Args:
+        backward: score all, train on the backward gate's choice.
+        forward: score the forward gate's choice, train on the backward gate's choice of those; one
+            for each share to be scored. Infinite where unknown.
     """
 
     backward: float
@@ -152,16 +153,16 @@ def stage_prices(
     memo: dict[Any, Array] | None = None,
     first: int = 0,
 ) -> Prices:
-    """Replay the gates over known sizes and price what they would do.
+    """Replays the gates over known sizes and prices what they would do.
 
     Args:
-        size: [n], of the examples in order (see `Known`).
-        predicted: [n]; None, or NaN somewhere: only the backward gate has a price.
-        weights: [n], how many examples each stands for (1 by default).
+        size: float[n], of the examples in order (see `Known`).
+        predicted: float[n]; None, or NaN somewhere: only the backward gate has a price.
+        weights: float[n], how many examples each stands for (1 by default).
         train: share of the stream trained on; None: what balances variance and cost, but no less
             than `least`.
         score: shares of the stream to consider for scoring.
-        cost_ratio: as `floors`, `audit` and `least` see `Rules`.
+        cost_ratio, floors, audit, least: as in `Rules`.
         labels: of the examples: `least` holds for each class.
         pool: examples that the gates decide on at a time: sizes fall while a model learns, and what
             differs between pools is nothing that a gate can use; all at once by default.

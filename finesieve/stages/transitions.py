@@ -18,11 +18,12 @@ _WHOLE, _STAY = 1.5, 1.3
 class Transitions:
     """Asks the policy once a batch; what it finds is averaged over ranks in between.
 
-    shares: what the policy wants the gates to keep, as of its last decision.
-    whole: whether survivors come in batches as large as the loader's, since smaller ones would
-    take nearly as long each: launches are more than half of a step.
-    moves: one dict per transition, the start included: `stage`, `from_example` (drawn until then)
-    and `reason`.
+    Args:
+        shares: what the policy wants the gates to keep, as of its last decision.
+        whole: whether survivors come in batches as large as the loader's, since smaller ones would
+            take nearly as long each: launches are more than half of a step.
+        moves: one dict per transition, the start included: `stage`, `from_example` (drawn until
+            then) and `reason`.
     """
 
     def __init__(

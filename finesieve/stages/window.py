@@ -42,10 +42,12 @@ def auc(score: npt.ArrayLike, positive: npt.ArrayLike, weights: npt.ArrayLike) -
 class Window:
     """The last `length` examples whose loss was revealed, with what had been foreseen of them.
 
-    revealed: how many there ever were. memo: what a policy found of some of them, by their numbers.
-
     Each weighs 1 / probability of having been revealed, so that the window speaks for the whole
     stream also in stage 3.
+
+    Args:
+        revealed: how many there ever were.
+        memo: what a policy found of some of them, by their numbers.
     """
 
     def __init__(self, length: int = 2048) -> None:
@@ -59,10 +61,11 @@ class Window:
         self.memo: dict[Any, Array] = {}
 
     def add(self, offer: Offer, audited: BoolArray | None = None) -> None:
-        """Take in an offer with loss and size; what is unknown is NaN, the probability 1, the
-        label 0.
+        """Take in an offer with loss and size; what is unknown is NaN, the probability 1, the label
+        0.
 
-        audited: bool[n], which of them the audit let through.
+        Args:
+            audited: bool[n], which of them the audit let through.
         """
         label = None if offer.features is None else offer.features.cross
         given = {"audited": audited, "label": label}

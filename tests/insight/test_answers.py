@@ -46,7 +46,9 @@ def test_rows_in_trouble_are_named_and_told() -> None:
     assert frame["loss"][4] == 0.0
     assert frame["tokens"].max() == LIMIT
     assert found.hard["loss"] == sorted(found.hard["loss"], reverse=True)
+    assert not set(found.hard["row"]) & {4, 6, 7, 9}
     page = found.to_html()
+    assert "How much is enough" not in page  # nothing was fitted
     assert '<section id="answers">' in page
     assert "w" in found.data.texts[0]  # what was decoded
 

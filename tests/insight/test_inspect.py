@@ -18,6 +18,7 @@ import torch
 import finesieve
 from finesieve.errors import ConfigError, DataError
 from finesieve.insight.insights import Insights
+from finesieve.insight.page import PRINTED
 from tests import tiny
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -215,6 +216,15 @@ def test_a_model_without_a_trained_head_is_read_by_the_mean_of_its_states(
     assert found.features[0] == pytest.approx(expected[0].detach().numpy(), abs=1e-5)
     assert found.tokens[0] == alone["input_ids"].shape[1]
     assert model.training  # as it was
+
+
+def test_on_paper_long_tables_are_cut_and_say_so(found: Insights) -> None:
+    assert found.hard.rows > PRINTED >= found.issues.rows
+    sections = dict(re.findall(r'<section id="(\w+)">(.*?)</section>', found.to_html(), re.S))
+    told = f"The first {PRINTED} rows are printed."
+    assert told in sections["hard"]
+    assert told not in sections["issues"]
+    assert f"tr:nth-child(n+{PRINTED + 1})" in found.to_html()
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.scoring.scorers import Scores
+from finesieve.scoring.protocol import Scores
 from finesieve.stages.policy import OWN, Decision, View
 from finesieve.stages.window import Window
 from tests.conftest import Bag, TableScorer, make_batches

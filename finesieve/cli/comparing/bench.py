@@ -27,7 +27,19 @@ REPEATS = 2  # of finesieve's run, if no try of its rival meets its time
 
 
 class Bench:
-    """A suite on a data folder. `run` returns all records, the failed ones too."""
+    """Runs a suite on a data folder, one process a run.
+
+    Args:
+        suite: what is run.
+        data_dir: the suite's paths are relative to it.
+        output: the folder of the records; those that are there already are not made again.
+        workers: runs side by side; as many as the cores allow by default.
+        command: how to run it, for the records.
+        say: is told how far it is.
+
+    Raises:
+        ConfigError: for folders and files that are not there.
+    """
 
     worker: tuple[str, ...] = ("-m", "finesieve.cli.worker")  # the program of one run
 
@@ -65,7 +77,11 @@ class Bench:
             raise ConfigError(f"the data folder {data_dir} lacks {', '.join(sorted(missing))}")
 
     def run(self) -> list[Record]:
-        """Run what is missing. Raises `ConfigError` if another bench writes into the folder."""
+        """Runs what is missing; returns all records, the failed ones too.
+
+        Raises:
+            ConfigError: if another bench writes into the folder.
+        """
         suite = self.suite
         with self._alone(), tempfile.TemporaryDirectory() as scratch:
             asked = {str({**suite.config, **suite.sets[s]}.get("precision")) for s in suite.claim}
@@ -81,7 +97,8 @@ class Bench:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """`ConfigError` while another bench, still alive, writes into the same folder."""
+        """Raises `ConfigError` if another bench, still alive, writes into the same folder; marks it
+        as this one's inside."""
         self.output.mkdir(parents=True, exist_ok=True)
         mark = self.output / ".running"
         owner = mark.read_text(encoding="utf-8").strip() if mark.exists() else ""
@@ -100,7 +117,7 @@ class Bench:
         return self._process(config, cores)
 
     def _process(self, config: Config, cores: Cores) -> Summary:
-        """A worker's summary, or {"failed": reason}."""
+        """Returns a worker's summary, or {"failed": reason}."""
         threads = str(config.threads or self.threads)
         with tempfile.TemporaryDirectory() as scratch:
             spec, out = Path(scratch) / "spec.json", Path(scratch) / "out.json"

@@ -31,7 +31,7 @@ from finesieve.cli.training.runfiles import CHECKPOINT, SUMMARY
 from finesieve.cli.training.train import train
 from finesieve.errors import ConfigError, DataError, FinesieveError, StateError
 
-TABLE, RECORDS, PAGE = "compare.md", "compare.json", "report.html"
+TABLE, RECORDS = "compare.md", "compare.json"
 
 
 def compare(
@@ -44,20 +44,27 @@ def compare(
     quiet: bool = False,
     resume: bool = False,
 ) -> list[Record]:
-    """Run every method for every seed, one after another in this process; print one table.
+    """Runs every method for every seed, one after another in this process; prints one table.
 
     Args:
         config: of every run; `method`, `settings` and `seed` are set here.
+        names: of the methods.
+        seeds: how many, from 0 on.
         settings: of the method `finesieve`; other methods run with their defaults.
         output: a new or empty folder that keeps every run's folder and the table.
         equal_time: adds, for each run of finesieve, a random subset of such a share that its total
             seconds come out the same, its learning rate decayed in full over what it sees.
+        quiet: whether to show no progress.
         resume: goes on in the output folder: finished runs are kept, and an interrupted one goes on
             from its checkpoint.
 
-    Returns the records, those of runs that failed included.
-    Raises `ConfigError` and `DataError` for what is wrong with the call or the data, `StateError`
-    for a folder that cannot be gone on with.
+    Returns:
+        The records, those of runs that failed included.
+
+    Raises:
+        ConfigError: for what is wrong with the call.
+        DataError: for what is wrong with the data.
+        StateError: for a folder that cannot be gone on with.
     """
     config = settled(config)
     suite = suite_of(config, names, seeds, settings, equal_time)
@@ -91,16 +98,10 @@ def compare(
         root = Path(output)
         (root / TABLE).write_text(text + "\n", encoding="utf-8")
         _write(root / RECORDS, records)
-        from finesieve.cli.report.report import report
-
         print(
             f"\nfiles: {os.path.join(output, '')} (this table: {TABLE}; each run: model/, "
             f"{SUMMARY}, run.jsonl, examples.parquet)"
         )
-        if any("failed" not in r for r in records):
-            for complaint in report([output], str(root / PAGE)):
-                print(f"left out of the page: {complaint}", file=sys.stderr)
-            print(f"page: {root / PAGE}")
     return records
 
 
@@ -131,7 +132,9 @@ def suite_of(
 def _kept(output: str | None, resume: bool) -> list[Record]:
     """Return the records of an earlier comparison that is gone on with.
 
-    Raises `ConfigError` for a folder in use, `StateError` where there is nothing to go on with.
+    Raises:
+        ConfigError: for a folder in use.
+        StateError: where there is nothing to go on with.
     """
     root = Path(output or "")
     used = output is not None and root.is_dir() and any(root.iterdir())
@@ -236,7 +239,7 @@ class Folders:
         return {**summary, "training_data": self._data.digest, "folder": folder.name}
 
     def tidy(self) -> None:
-        """Leave one folder for each finished run, under the run's name, and no other try."""
+        """Leaves one folder for each finished run, under the run's name, and no other try."""
         for job, tries in self._tries.items():
             record, wanted = self._records.get(job), self._folder(job)
             kept = None if record is None else record.get("folder", wanted.name)

@@ -68,10 +68,14 @@ class EqualTime:
         return runs.keep(job, best)
 
     def match_anew(self, done: dict[Job, Record], cores: Cores) -> None:
-        """Match those of a chain's rivals again whose target is no longer finesieve's time.
+        """Matches those of a chain's rivals again whose target is no longer finesieve's time.
 
-        Matching one rival may have had finesieve's run repeated; the others, which are in `done`
-        (updated in place), were matched with the earlier one.
+        Matching one rival may have had finesieve's run repeated; the others were matched with the
+        earlier one.
+
+        Args:
+            done: the chain's records, updated in place.
+            cores: to run on.
         """
         for our_job in [j for j in done if j.method == "finesieve"]:
             for _ in range(1 + self._repeats):  # this may have it repeated once more

@@ -28,7 +28,11 @@ def mean(runs: Sequence[Record], *path: str) -> float:
 
 
 def grouped(records: Sequence[Record], role: str = "claim") -> dict[str, dict[str, list[Record]]]:
-    """Set -> method -> its runs, failed ones left out."""
+    """Returns set -> method -> its runs, the failed ones left out.
+
+    Args:
+        role: "claim" or "tuning".
+    """
     out: dict[str, dict[str, list[Record]]] = {}
     for r in records:
         if r.get("role") == role:

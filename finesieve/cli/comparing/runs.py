@@ -107,7 +107,9 @@ class Runs:
     ) -> Record:
         """Return the run's record from the store, or else (or `again`) run it and keep it.
 
-        more: further fields of the record. A run that failed is kept unless a sound one is there.
+        Args:
+            more: further fields of the record. A run that failed is kept unless a sound one is
+                there.
         """
         kept, wrong = self._store.read(job)
         if not again and (kept is not None or wrong):

@@ -15,7 +15,8 @@ from finesieve.cli.results import Record, unpack_examples
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of (ours - rival), and its 95 % interval. Negative losses are in our favour."""
+    """Mean of (ours - rival), with its 95 % interval. Of losses, negative ones are in our
+    favour."""
 
     mean: float
     low: float
@@ -37,7 +38,7 @@ class Difference:
 
 @cache
 def t_quantile(p: float, df: float) -> float:
-    """Quantile of Student's t distribution, by bisection on its integrated density."""
+    """Returns a quantile of Student's t distribution, by bisection on its integrated density."""
     if df <= 0:
         return math.inf
     scale = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
@@ -58,11 +59,14 @@ def t_quantile(p: float, df: float) -> float:
 
 
 def paired(differences: npt.ArrayLike) -> Difference:
-    """From differences float[seeds, examples] of paired runs.
+    """Returns the mean of differences of paired runs, and its interval.
 
     Both seeds and test examples are samples. The interval's half-widths for either alone (Student's
     t, from the spread of the seeds' means and of the examples' means) are added in squares: wide
     enough whichever part rules. With one seed it speaks for the test examples alone.
+
+    Args:
+        differences: float[seeds, examples].
     """
     d = np.atleast_2d(np.asarray(differences, dtype=np.float64))
     seeds, n = d.shape
@@ -76,7 +80,7 @@ def paired(differences: npt.ArrayLike) -> Difference:
 
 
 def _half_width(values: npt.NDArray[np.float64]) -> float:
-    """Of the 95 % interval of the mean of independent values float64[n]."""
+    """Returns half the width of the 95 % interval of the mean of independent values float64[n]."""
     n = len(values)
     return t_quantile(0.975, n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
 
@@ -84,9 +88,12 @@ def _half_width(values: npt.NDArray[np.float64]) -> float:
 def compare_runs(
     ours: Iterable[Record], rivals: Iterable[Record], what: str = "loss"
 ) -> Difference | None:
-    """Paired by seed on the same test examples; `None` if no seed has both.
+    """Returns the mean difference, paired by seed on the same test examples; None if no seed has
+    both.
 
-    what: "loss", or "right" for the difference of accuracies.
+    Args:
+        ours, rivals: records of runs.
+        what: "loss", or "right" for the difference of accuracies.
     """
     column = 0 if what == "loss" else 1
     by_seed = {r["seed"]: unpack_examples(r["eval_examples"])[column] for r in rivals}
@@ -106,10 +113,14 @@ def compare_runs(
 
 
 def overall(relative: Sequence[float], halves: Sequence[float] = ()) -> Difference:
-    """Mean over sets of one relative difference a set, with its interval over sets.
+    """Returns the mean over sets of one relative difference a set, with its interval over sets.
 
-    halves: half-widths of the sets' own intervals. Few sets that happen to be close to each other
-    prove little: the interval is no narrower than these allow, added in squares.
+    Few sets that happen to be close to each other prove little: the interval is no narrower than
+    the sets' own allow, added in squares.
+
+    Args:
+        relative: of each set.
+        halves: half-widths of the sets' own intervals.
     """
     values = np.asarray(relative, dtype=np.float64)
     if len(values) < 2:

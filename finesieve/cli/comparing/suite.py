@@ -65,8 +65,9 @@ CONFIG = {f.name for f in fields(Config)} - {"train", "eval", "method", "seed", 
 class Derived:
     """A file made from one of the data folder's.
 
-    labels: old label -> new one; rows with another label are left out. noise: share of the rows
-    whose label is replaced by another one, drawn with `seed`.
+    Args:
+        labels: old label -> new one; rows with another label are left out.
+        noise: share of the rows whose label is replaced by another one, drawn with `seed`.
     """
 
     source: str
@@ -116,7 +117,7 @@ class Suite:
         return min(self.seeds, self.seeds_of.get(method, self.seeds))
 
     def grid_points(self) -> list[dict[str, Any]]:
-        """Every combination of the grid's values; one empty point without a grid."""
+        """Returns every combination of the grid's values; one empty point without a grid."""
         return [dict(zip(self.grid, p, strict=True)) for p in product(*self.grid.values())]
 
     def config_of(
@@ -128,7 +129,11 @@ class Suite:
         files: Files,
         **settings: Any,
     ) -> Config:
-        """The configuration of one run. settings: of the method, besides the suite's."""
+        """Returns the configuration of one run.
+
+        Args:
+            settings: of the method, besides the suite's.
+        """
         one = dict(self.sets[set_name])
         own = one.pop("settings", {}).get(method, {})
         values = {
@@ -169,7 +174,7 @@ class Files:
         return self._derived.get(name) or str(self.data_dir / name)
 
     def hidden(self, value: Any) -> Any:
-        """The value with the data folder's paths left out of every string."""
+        """Returns the value with the data folder's paths left out of every string."""
         if self.data_dir is None:
             return value
         if isinstance(value, str):
@@ -188,7 +193,11 @@ def built_in(name: str) -> bool:
 
 
 def read_suite(path: str | Path) -> Suite:
-    """`ConfigError` that names the key or name that is wrong, and the nearest right one."""
+    """Returns what a suite file says, checked.
+
+    Raises:
+        ConfigError: with the key or name that is wrong, and the nearest right one.
+    """
     try:
         raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -23,7 +23,7 @@ from finesieve.cli.results import Record
 
 
 def titled(name: str, runs: Sequence[Record]) -> str:
-    """The method's name for a table, with the help that it had and that is no selection."""
+    """Returns the method's name for a table, with the help that it had and that is no selection."""
     fitted = [bool((run.get("head_start") or {}).get("fitted")) for run in runs]
     if not any(fitted):
         return name
@@ -73,7 +73,9 @@ def rows(groups: Groups, spread: bool = False) -> list[list[str]]:
 
     Records of earlier versions have no macro-F1: those cells are empty.
 
-    spread: adds the standard deviation over seeds to accuracy and loss, where there are several.
+    Args:
+        spread: adds the standard deviation over seeds to accuracy and loss, where there are
+            several.
     """
     full = groups.get("full", [])
     plain = mean(full, "seconds", "total") if full else None
@@ -122,7 +124,7 @@ def set_table(records: Sequence[Record]) -> str:
 
 
 def table(records: Sequence[Record], sets: Sequence[str] | None = None) -> str:
-    """Markdown: every claim set, a row a method; means over seeds."""
+    """Returns a Markdown table: every claim set, a row a method; means over seeds."""
     groups = grouped(records)
     lines = [[name, *row] for name in sets or sorted(groups) for row in rows(groups.get(name, {}))]
     return _markdown(("set", *HEADS), lines)

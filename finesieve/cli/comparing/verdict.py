@@ -175,9 +175,11 @@ def words(
 ) -> str:
     """Return the verdict on a suite: how many sets, and whether there is a gain at all.
 
-    verdicts: one a set; `SAME` is one. relative: the sets' relative differences in loss. Where
-    there are many sets (`MANY`) of one seed each, the spread over them holds the seeds' own, so the
-    interval over sets is the verdict.
+    Args:
+        verdicts: one a set; `SAME` is one.
+        relative: the sets' relative differences in loss. Where there are many sets (`MANY`) of one
+            seed each, the spread over them holds the seeds' own, so the interval over sets is the
+            verdict.
     """
     if list(verdicts) == [SAME]:
         return (

@@ -92,12 +92,12 @@ def find_columns(
 
 
 def has_label(rows: list[Row]) -> bool:
-    """Whether a column has one of the usual names for labels."""
+    """Returns whether a column has one of the usual names for labels."""
     return any(name.lower() in LABELS for row in rows for name in row)
 
 
 def told(source: str, columns: Columns, rows: list[Row]) -> str:
-    """A line that names the columns that were taken, and the others."""
+    """Returns a line that names the columns that were taken, and the others."""
     text, pair, label = columns
     others = [repr(n) for n in dict.fromkeys(n for row in rows for n in row) if n not in columns]
     shown = ", ".join(others[:6]) + (", ..." if len(others) > 6 else "")

@@ -26,7 +26,14 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?|NA")  # cells that R and pan
 
 @dataclass
 class _Reading:
-    """Cells of each record, the line at which it ends, and what does not fit ("" if all does)."""
+    """Records as one way to read them gives them.
+
+    Args:
+        cells: of each record.
+        ends: the line at which each record ends.
+        wrong: what does not fit; empty if all does.
+        told: what the user should know of this way.
+    """
 
     cells: list[list[str]]
     ends: list[int]
@@ -64,7 +71,7 @@ def read_delimited(name: str, content: str, delimiter: str | None) -> tuple[list
 
 
 def _delimiter(content: str) -> str:
-    """The character that parts the most records into as many cells as the header has."""
+    """Returns the character that parts the most records into as many cells as the header has."""
     head = content[:_HEAD]
     if len(content) > _HEAD:
         head = head[: head.rfind("\n") + 1]
@@ -85,7 +92,7 @@ def _delimiter(content: str) -> str:
 
 
 def _readings(content: str, delimiter: str) -> Iterator[_Reading]:
-    """Readings, the likeliest first. The last one tells best what is wrong if none fits."""
+    """Yields readings, the likeliest first. The last one tells best what is wrong if none fits."""
     plain = _read(content, delimiter, quoting=csv.QUOTE_NONE)
     usual = plain
     if '"' in content:
@@ -117,7 +124,7 @@ def _readings(content: str, delimiter: str) -> Iterator[_Reading]:
 
 
 def _standard(content: str, delimiter: str) -> _Reading:
-    """Quotation marks stand around cells, and twice where they belong to the text."""
+    """Reads quotation marks as marks around cells, doubled where they belong to the text."""
     reading = _read(content, delimiter, strict=True)
     line = None if reading.wrong else _swallowed(reading, content, delimiter)
     if line is not None:
@@ -150,7 +157,8 @@ def _read(content: str, delimiter: str, **how: Any) -> _Reading:
 
 
 def _uneven(cells: list[list[str]], ends: list[int]) -> str:
-    """What is wrong with the number of cells. R writes a column of row names without a name."""
+    """Returns what is wrong with the number of cells, or an empty string. R writes a column of row
+    names without a name."""
     if not cells:
         return ""
     header, widths = cells[0], {len(r) for r in cells[1:]}
@@ -165,7 +173,7 @@ def _uneven(cells: list[list[str]], ends: list[int]) -> str:
 
 
 def _doubled(content: str, delimiter: str) -> str:
-    """Quotes behind a backslash, in quoted cells, become doubled ones."""
+    """Returns the content with quotes behind a backslash, in quoted cells, doubled instead."""
     edge = re.escape(delimiter) + "\r\n"
     cell = re.compile(rf'(?<![^{edge}])"((?:[^"\\]|\\.|"")*)"(?![^{edge}])', re.DOTALL)
     meant = {'"': '""', "\\": "\\", "\n": "\n", "\r": "\r"}
@@ -178,8 +186,9 @@ def _doubled(content: str, delimiter: str) -> str:
 
 
 def _as_written(cells: list[list[str]], content: str, delimiter: str) -> bool:
-    """Whether a program that quotes cells, of four usual ways to choose them, writes as many
-    quotation marks as there are: where needed, Excel's (commas too), all, all but numbers."""
+    """Returns whether a program that quotes cells, in one of four usual ways to choose them,
+    writes as many quotation marks as there are: where needed, Excel's (commas too), all, all but
+    numbers."""
     needed = re.compile(f'["\r\n{re.escape(delimiter)}]')
     counts = [0, 0, 0, 0]
     for record in cells:
@@ -193,13 +202,14 @@ def _as_written(cells: list[list[str]], content: str, delimiter: str) -> bool:
 
 
 def _bare(cells: list[list[str]], content: str) -> bool:
-    """Whether there are fewer quotation marks than the cells that hold some would need."""
+    """Returns whether there are fewer quotation marks than the cells that hold some would need."""
     held = sum(2 + 2 * cell.count('"') for record in cells for cell in record if '"' in cell)
     return content.count('"') < held
 
 
 def _swallowed(reading: _Reading, content: str, delimiter: str) -> int | None:
-    """The first line of a record most of whose lines look like rows of their own, if any.
+    """Returns the first line of a record most of whose lines look like rows of their own; None
+    without one.
 
     They have the header's number of cells and, in a column, a value that other rows have too.
     """
@@ -233,7 +243,8 @@ def _swallowed(reading: _Reading, content: str, delimiter: str) -> int | None:
 
 
 def _rows(name: str, cells: list[list[str]]) -> tuple[list[Row], list[str]]:
-    """Name the cells. The second of two columns with one name gets a number: `label.1`."""
+    """Names the cells; returns rows, and notes on names. The second of two columns with one name
+    gets a number: `label.1`."""
     if not cells:
         return [], []
     header, notes = [cell.strip() for cell in cells[0]], []

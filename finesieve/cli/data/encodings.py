@@ -45,7 +45,8 @@ def decode(name: str, raw: bytes) -> str:
 
 
 def _utf16_without_mark(sample: bytes) -> str | None:
-    """Every second byte of Western text in UTF-16 is 0."""
+    """Returns the encoding if it is UTF-16, in whose Western text every second byte is 0; else
+    None."""
     for encoding, zeros in (("utf-16-le", sample[1::2]), ("utf-16-be", sample[0::2])):
         if zeros and zeros.count(0) > 0.8 * len(zeros):
             return encoding

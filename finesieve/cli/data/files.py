@@ -38,7 +38,7 @@ _UNPACK: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
 
 
 def is_file_name(source: str) -> bool:
-    """Whether a source that does not exist was meant as a file, not as a hub dataset."""
+    """Returns whether a source that does not exist was meant as a file, not as a hub dataset."""
     return source.lower().endswith((*READ, *PACKED, *_OTHERS))
 
 
@@ -78,7 +78,7 @@ def read_file(path: Path) -> tuple[list[Row], list[str]]:
 
 
 def _read_text(name: str, kind: str, content: str) -> tuple[list[Row], list[str]]:
-    """The ending decides; without one of ours, what the first line looks like."""
+    """Reads a text file by its ending, or without one of ours by what the first line looks like."""
     if kind.endswith((".csv", ".tsv")):
         return read_delimited(name, content, "\t" if kind.endswith(".tsv") else None)
     if kind.endswith((".jsonl", ".json", ".ndjson")):
@@ -91,7 +91,7 @@ def _read_text(name: str, kind: str, content: str) -> tuple[list[Row], list[str]
 
 
 def _suggested(path: Path) -> str:
-    """A file of a like name, with the same ending where there is one."""
+    """Returns a hint at a file of a like name, with the same ending where there is one."""
     folder = path.parent if path.parent.exists() else Path()
     names = [p.name for p in folder.iterdir() if p.is_file()]
     same = [n for n in names if Path(n).suffix.lower() == path.suffix.lower()]
@@ -118,7 +118,11 @@ def _folder(path: Path) -> str:
 
 
 def _only_member(path: Path, raw: bytes) -> tuple[str, str, bytes]:
-    """The one file in a zip archive: name, ending, bytes."""
+    """Returns name, ending and bytes of the one file in a zip archive.
+
+    Raises:
+        DataError: if there are several, or it is no table.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             inside = [
@@ -144,7 +148,7 @@ def _only_member(path: Path, raw: bytes) -> tuple[str, str, bytes]:
 
 
 def _refuse_others(name: str, kind: str, raw: bytes) -> None:
-    """Refuses what is no text, with what to do instead."""
+    """Raises `DataError` for what is no text, with what to do instead."""
     if kind.endswith(_SHEETS) or raw.startswith(b"\xd0\xcf\x11\xe0"):  # Excel until 2003
         raise DataError(_sheet(name))
     if raw.startswith(b"PAR1") or raw.startswith(b"ARROW1"):

@@ -63,7 +63,12 @@ def _array(name: str, content: str) -> list[Row]:
 
 
 def _columns(name: str, whole: Row) -> list[Row]:
-    """One object that holds all rows: columns as `DataFrame.to_json` writes them by default."""
+    """Returns the rows of one object that holds all of them: columns as `DataFrame.to_json` writes
+    them by default.
+
+    Raises:
+        DataError: for an object of another form.
+    """
     sizes = {len(v) for v in whole.values()}
     if len(sizes) == 1:
         if all(isinstance(v, dict) and v.keys() == _first(whole).keys() for v in whole.values()):
@@ -105,7 +110,7 @@ def read_fasttext(name: str, content: str) -> list[Row]:
 
 
 def is_fasttext(content: str) -> bool:
-    """Whether the first line that is not blank has a label as fastText marks it."""
+    """Returns whether the first line that is not blank has a label as fastText marks it."""
     line = content.lstrip().split("\n", 1)[0]
     return line.startswith(_PREFIX) or f" {_PREFIX}" in line
 

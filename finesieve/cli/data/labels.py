@@ -20,12 +20,16 @@ _REAL = re.compile(r"-?\d+[.,]\d+")
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell has no value."""
+    """Returns whether a cell has no value."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def as_label(source: str, number: int, column: str, value: Any) -> Label:
-    """Return a class as whole number or text; text that looks like a number is judged later."""
+    """Returns a class as whole number or text; text that looks like a number is judged later.
+
+    Raises:
+        DataError: for what is no class.
+    """
     if isinstance(value, (bool, int)):
         return int(value)
     if isinstance(value, float):

@@ -38,9 +38,12 @@ Row = dict[str, Any]
 class Table:
     """Labelled examples.
 
-    pairs: None for single texts. rows: each one's row in the source, counted from 0, without the
-    header. taken: a line that names the columns. notes: what else the user has to know. digest: of
-    all texts and labels of the source.
+    Args:
+        pairs: None for single texts.
+        rows: each one's row in the source, counted from 0, without the header.
+        taken: a line that names the columns.
+        notes: what else the user has to know.
+        digest: of all texts and labels of the source.
     """
 
     name: str
@@ -103,7 +106,7 @@ def rows_of(source: str, split: str = "train") -> tuple[list[Row], list[str]]:
     """
     notes: list[str] = []
     if source.split(":")[0] == "docstrings" and not Path(source).exists():
-        from finesieve.cli.training.docstrings import rows as docstring_rows
+        from finesieve.cli.data.docstrings import rows as docstring_rows
 
         part = source.split(":")[1] if ":" in source else split
         rows = docstring_rows(part)
@@ -190,7 +193,8 @@ def _checked(
 
 
 def _digest(*columns: list[Any] | None) -> str:
-    """The digest of the columns as one JSON array, of which little is in memory at a time."""
+    """Returns the digest of the columns as one JSON array, of which little is in memory at a
+    time."""
     digest = hashlib.sha1(b"[")
     for i, column in enumerate(columns):
         digest.update(b", " if i else b"")
@@ -219,7 +223,11 @@ def _check_text(source: str, number: int, name: str | None, value: Any) -> None:
 
 
 def _without(table: Table, odd: Label, unlabelled: str) -> Table:
-    """The examples that do not have a label which probably stands for a missing one."""
+    """Returns the table without the examples whose label probably stands for a missing one.
+
+    Raises:
+        DataError: with `unlabelled="refuse"`.
+    """
     rows = [row for row, y in zip(table.rows, table.labels, strict=True) if y == odd]
     what = f"{len(rows)} of {len(table)} examples have the label {odd!r} ({_shown(rows)})"
     if unlabelled == "refuse":

@@ -54,7 +54,11 @@ def clean(source: str, drop: str, output: str) -> tuple[int, int, list[str]]:
 
 
 def _confirmed(path: str) -> dict[int, str]:
-    """Numbers of the confirmed rows, and their texts."""
+    """Returns the numbers of the confirmed rows, with their texts.
+
+    Raises:
+        DataError: for a file that is none of `inspect`'s, or confirms nothing.
+    """
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             records = list(csv.DictReader(file))

@@ -30,8 +30,19 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="leave the model as it is and fit heads to its features: much faster",
     )
+    look.add_argument(
+        "--language-model",
+        action="store_true",
+        help="the model is a causal language model: look at tokens, targets and losses of rows "
+        "with messages, with prompt and completion, or with texts; nothing is trained",
+    )
     shared.add_columns(look)
-    shared.add_length(look)
+    look.add_argument(
+        "--max-length",
+        type=int,
+        metavar="N",
+        help="tokens of a text (default: 128; of a language model's row 1,024)",
+    )
     look.add_argument("--folds", type=int, default=5, help="default: %(default)s")
     shared.add_seed(look)
     shared.add_device(look)

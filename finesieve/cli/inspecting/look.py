@@ -14,6 +14,7 @@ from finesieve.cli.config import Config, config_of
 from finesieve.cli.data.columns import has_label
 from finesieve.cli.data.streaming import lean_rows
 from finesieve.cli.data.table import Table, label_names, table_of
+from finesieve.cli.inspecting.answers import inspect_answers
 from finesieve.cli.inspecting.room import check_room
 from finesieve.cli.training.batches import Examples
 from finesieve.cli.training.models import check_length, load_model, load_tokenizer, pick_device
@@ -26,12 +27,18 @@ from finesieve.insight.insights import Insights
 from finesieve.insight.inspecting import FEWEST, look
 from finesieve.insight.visits import Visits
 
-_EVALUATED = 64
+_EVALUATED = 64  # rows
+LENGTH = 128  # tokens of a text, by default
 NO_LABEL = "label"  # the column that unlabelled rows are read with
 
 
 def inspect_source(args: argparse.Namespace) -> Insights:
-    """Reads, trains and looks, as the options say."""
+    """Reads the data, trains if asked to, and returns what was found, as the options say.
+
+    Raises:
+        ConfigError: for options out of range, and an output folder in use.
+        DataError: for data that cannot be read.
+    """
     folder = Path(args.output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"output {folder} is not empty: choose another folder, or empty it")
@@ -39,10 +46,16 @@ def inspect_source(args: argparse.Namespace) -> Insights:
         if args.threads < 1:
             raise ConfigError(f"threads is {args.threads}; expected 1 or more")
         torch.set_num_threads(args.threads)
-    if args.folds < 2 or args.max_length < 1:
+    if args.folds < 2 or (args.max_length is not None and args.max_length < 1):
         raise ConfigError(
             f"folds is {args.folds} and max-length {args.max_length}; expected 2 and 1 or more"
         )
+    tell = _Progress(args.quiet)
+    if args.language_model:
+        found = inspect_answers(args, tell)
+        tell.end()
+        return found
+    args.max_length = args.max_length or LENGTH
     check_room(args.train, args.model != "none")
     rows, notes = lean_rows(args.train, args.text, args.text_pair, args.label)
     labelled = args.label is not None or has_label(rows)
@@ -57,7 +70,6 @@ def inspect_source(args: argparse.Namespace) -> Insights:
         for note in table.notes:
             print(note, file=sys.stderr)
     data = _data(args.train, table, labelled)
-    tell = _Progress(args.quiet)
     if args.model == "none":
         return look(None, None, data, seed=args.seed, tell=tell)
     trains = not args.no_train and labelled and len(data) >= FEWEST and len(data.names) > 1
@@ -95,7 +107,8 @@ def inspect_source(args: argparse.Namespace) -> Insights:
 
 
 def _prepared(table: Table, config: Config) -> Prepared:
-    """All rows, ready for training; a few of them stand for evaluation data, which nobody reads."""
+    """Returns all rows, ready for training; a few of them stand for evaluation data, which nobody
+    reads."""
     labels = label_names(table, [])
     number, tokenizer = {name: i for i, name in enumerate(labels)}, load_tokenizer(config.model)
     few = table.take(range(min(len(table), _EVALUATED)))
@@ -124,7 +137,8 @@ def _data(source: str, table: Table, labelled: bool) -> Data:
 
 
 def _first_losses(path: Path, data: Data) -> npt.NDArray[np.float32]:
-    """Each row's loss before it was trained on, NaN for rows that were held out or never scored."""
+    """Returns each row's loss before it was trained on, float32[n]; NaN for rows that were held out
+    or never scored."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(path, columns=["row", "epoch", "loss"]).to_pydict()

@@ -74,7 +74,8 @@ def _weakest(classes: Sequence[Mapping[str, object]]) -> Mapping[str, object] | 
 def class_table(methods: Mapping[str, Sequence[Record]]) -> str:
     """Return a table of each class's recall by method, the weakest first; "" if it is not known.
 
-    methods: the runs of each, which have the same classes.
+    Args:
+        methods: the runs of each, which have the same classes.
     """
     known = {
         m: runs for m, runs in methods.items() if runs and all("classes" in r["eval"] for r in runs)

@@ -28,8 +28,11 @@ MOST_TEXT, LISTED = 160, 8
 def report(paths: Sequence[str], output: str) -> list[str]:
     """Write the page; returns complaints about records that were left out.
 
-    paths: run folders, folders of a comparison, folders of benchmark results.
-    Raises `ConfigError` if no sound record is found.
+    Args:
+        paths: run folders, folders of a comparison, folders of benchmark results.
+
+    Raises:
+        ConfigError: if no sound record is found.
     """
     records, folders, complaints = gather(paths)
     if not records:

@@ -12,7 +12,12 @@ from finesieve.errors import FinesieveError
 
 @dataclass(frozen=True)
 class Texts:
-    """Labels and texts by row. missing: why there are none, else ""."""
+    """Labels and texts by row.
+
+    Args:
+        rows: row -> label and text.
+        missing: why there are none, or an empty string.
+    """
 
     rows: Mapping[int, str] = field(default_factory=dict)
     missing: str = ""

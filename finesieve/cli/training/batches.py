@@ -42,7 +42,11 @@ class Examples:
         return len(self.labels)
 
     def batch(self, index: npt.NDArray[np.int64]) -> Batch:
-        """input_ids, attention_mask (and token_type_ids) int64[n, longest], labels int64[n]."""
+        """Returns a padded batch of the examples at these places, int64[n].
+
+        It has input_ids, attention_mask (and token_type_ids) int64[n, longest], and labels
+        int64[n].
+        """
         width = int(self.lengths[index].max())
         out: Batch = {}
         mask = np.zeros((len(index), width), dtype=np.int64)
@@ -60,11 +64,12 @@ class Examples:
 
 
 class Loader:
-    """One shuffled epoch: within windows of 32 batches examples of like length share a batch,
-    and the batches come in random order. The same order for the same seed and epoch.
+    """One shuffled epoch: within windows of 32 batches examples of like length share a batch, and
+    the batches come in random order. The same order for the same seed and epoch.
 
-    some: int64[m], the examples to draw, by place; all by default. A batch's column `EXAMPLE` has
-    the places: ids that stay the same from epoch to epoch.
+    Args:
+        some: int64[m], the examples to draw, by place; all by default. A batch's column `EXAMPLE`
+            has the places: ids that stay the same from epoch to epoch.
     """
 
     def __init__(
@@ -99,7 +104,8 @@ class Loader:
 def by_length(
     examples: Examples, batch_size: int, some: npt.NDArray[np.int64] | None = None
 ) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
-    """All examples, or some by place, shortest first, each batch with its examples' places."""
+    """Yields all examples, or some by place, shortest first: the places int64[n] of each batch, and
+    the batch."""
     chosen = np.arange(len(examples)) if some is None else some
     order = chosen[np.argsort(examples.lengths[chosen], kind="stable")]
     for start in range(0, len(order), batch_size):

@@ -29,7 +29,11 @@ WEIGHTS = (
 
 
 def resolve(model: str) -> str:
-    """The folder or hub id behind a name; `minilm` is the encoder from the extra `demo`."""
+    """Returns the folder or hub id behind a name; `minilm` is the encoder from the extra `demo`.
+
+    Raises:
+        ConfigError: for `minilm` without that extra.
+    """
     if model != "minilm" or Path(model).exists():
         return model
     try:
@@ -43,7 +47,8 @@ def resolve(model: str) -> str:
 
 @contextmanager
 def quiet_transformers() -> Any:
-    """Without transformers' load report: a new classification head is what we ask for."""
+    """Keeps transformers' load report and progress bars away, inside: a new classification head is
+    what we ask for."""
     logger = logging.getLogger("transformers")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -59,8 +64,12 @@ def quiet_transformers() -> Any:
             hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def load_tokenizer(model: str) -> Any:
-    """The tokenizer; `ConfigError` if there is none or it cannot pad."""
+def load_tokenizer(model: str, pads: bool = True) -> Any:
+    """Returns the tokenizer of a model.
+
+    Raises:
+        ConfigError: if there is none, or `pads` is asked for and it cannot pad.
+    """
     from transformers import AutoTokenizer
 
     where = resolve(model)
@@ -70,7 +79,7 @@ def load_tokenizer(model: str) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(where)
     except Exception as error:  # a damaged folder raises anything
         raise ConfigError(f"no tokenizer for model {model}: {_first_line(error)}") from None
-    if tokenizer.pad_token_id is None:
+    if pads and tokenizer.pad_token_id is None:
         raise ConfigError(
             f"the tokenizer of {model} has no padding token, so examples of different lengths "
             "cannot share a batch: set one (often tokenizer.pad_token = tokenizer.eos_token), "
@@ -88,11 +97,19 @@ def load_model(
     attention: str | None = None,
     lora: int = 0,
 ) -> Any:
-    """AutoModelForSequenceClassification with a head for `labels`, seeded, first layers frozen.
+    """Returns a sequence classifier with a head for `labels`.
 
-    dropout: every dropout rate of the model while it trains here; None leaves its own.
-    lora: the rank of adapters that are trained instead of the weights (`adapt`); 0 for none.
-    attention: "eager" or "sdpa"; None leaves the model's own.
+    Args:
+        model: a folder or hub id, or `minilm`.
+        labels: names of the classes.
+        seed: of the head's random weights.
+        freeze: first layers that are frozen.
+        dropout: every dropout rate of the model while it trains here; None leaves its own.
+        attention: "eager" or "sdpa"; None leaves the model's own.
+        lora: the rank of adapters that are trained instead of the weights (`adapt`); 0 for none.
+
+    Raises:
+        ConfigError: for a model that cannot be loaded.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -123,13 +140,42 @@ def load_model(
     return net
 
 
-def adapt(net: Any, rank: int, new: Iterable[str]) -> Any:
-    """The model with LoRA adapters (Hu et al. 2021, arXiv 2106.09685), which alone are trained,
-    with what pretraining has left without weights.
+def load_language_model(model: str) -> Any:
+    """Returns a causal language model in float32.
 
-    On the matrices that PEFT adapts in models of this kind, query and value of attention in most;
-    on all of the layers' where it knows none. Scaled by alpha / rank = 2, no dropout.
-    new: names of the parameters that the checkpoint lacked, the head's above all.
+    Raises:
+        ConfigError: if the folder or hub id is none.
+    """
+    from transformers import AutoModelForCausalLM
+
+    where = resolve(model)
+    _check_folder(model, where)
+    try:
+        with quiet_transformers():
+            net = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32)
+    except Exception as error:  # a damaged folder raises anything
+        raise ConfigError(f"cannot load language model {model}: {_first_line(error)}") from None
+    made = list(getattr(net.config, "architectures", None) or ["CausalLM"])  # as it was saved
+    if not any(name.endswith(("CausalLM", "LMHeadModel")) for name in made):
+        raise ConfigError(
+            f"{model} is a {made[0]}; expected a causal language model: leave "
+            "--language-model out for classifiers and encoders"
+        )
+    return net
+
+
+def adapt(net: Any, rank: int, new: Iterable[str]) -> Any:
+    """Returns the model with LoRA adapters (Hu et al. 2021, arXiv 2106.09685), which alone are
+    trained, with what pretraining has left without weights.
+
+    They are on the matrices that PEFT adapts in models of this kind, query and value of attention
+    in most; on all of the layers' where it knows none. They are scaled by alpha / rank = 2, without
+    dropout.
+
+    Args:
+        net: the classifier.
+        rank: of the adapters.
+        new: names of the parameters that the checkpoint lacked, the head's above all.
     """
     try:
         from peft import LoraConfig, get_peft_model
@@ -152,7 +198,8 @@ def adapt(net: Any, rank: int, new: Iterable[str]) -> Any:
 
 
 def pick_attention(config: Config, device: torch.device) -> str | None:
-    """`auto`: eager where PyTorch's fused attention is slow, else None, the model's own.
+    """Returns the kind of attention: that of `config`, and for `auto` "eager" where PyTorch's fused
+    attention is slow, else None, the model's own.
 
     On a CPU the fused backward pass in bf16 takes up to half of a training step
     (`results/cpu_speed.json`). Eager takes memory with the square of the length: not for long ones.
@@ -176,7 +223,8 @@ def settled(config: Config) -> Config:
 
 
 def precision_note(precision: str, device: torch.device) -> str | None:
-    """What to tell a user who asks for bf16 on a processor that has no instructions for it."""
+    """Returns what to tell a user who asks for bf16 on a processor that has no instructions for it,
+    or None."""
     if precision != "bf16" or device.type != "cpu":
         return None
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -220,15 +268,19 @@ def _check_folder(model: str, where: str) -> None:
 
 
 def matrix_parameters(model: nn.Module) -> tuple[int, int]:
-    """Parameters that take part in matrix products, all but the embedding tables; and how many of
-    them learn."""
+    """Returns how many parameters take part in matrix products, all but the embedding tables, and
+    how many of them learn."""
     tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     matrices = [p for p in model.parameters() if id(p) not in tables]
     return (sum(p.numel() for p in matrices), sum(p.numel() for p in matrices if p.requires_grad))
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes a GPU if there is one."""
+    """Returns the device of this name; `auto` takes a GPU if there is one.
+
+    Raises:
+        ConfigError: for a device that there is not.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):

@@ -33,7 +33,11 @@ class Prepared:
 
 
 def prepare(config: Config) -> Prepared:
-    """Read and tokenise the training and evaluation data; all complaints come from here."""
+    """Reads and tokenises the training and evaluation data; all complaints come from here.
+
+    Raises:
+        DataError: for data that cannot be read or used.
+    """
     columns = (
         config.text,
         config.text_pair,

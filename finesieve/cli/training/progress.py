@@ -26,10 +26,10 @@ def duration(seconds: float) -> str:
 
 
 def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
-    """Where the run stands; also the `progress` event of run.jsonl.
+    """Returns where the run stands; also the `progress` event of run.jsonl.
 
-    saved: seconds that training on everything would have taken beyond `elapsed`, by `sieve_saved`
-    (`Sieve.figures`); None before the first step.
+    `saved` are the seconds that training on everything would have taken beyond `elapsed`, by
+    `sieve_saved` (`Sieve.figures`); None before the first step.
     """
     examples, progress, window = sieve.ledger.examples, sieve.progress, sieve.window
     saved = None
@@ -57,7 +57,7 @@ def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
 
 
 def rounded(value: float) -> float | None:
-    """For JSON: four digits; None if it is not finite."""
+    """Returns a number for JSON, of four digits; None if it is not finite."""
     return round(value, 4) if math.isfinite(value) else None
 
 
@@ -83,7 +83,7 @@ def line(now: dict[str, Any]) -> str:
 
 
 def told_of_head(event: Mapping[str, Any]) -> str:
-    """A line for the terminal about the head start."""
+    """Returns a line for the terminal about the head start."""
     if not event["fitted"]:
         return f"the head is left as it is: {event['reason']}"
     return (
@@ -157,7 +157,7 @@ class Live:
         self._out.flush()
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Writes a line of its own."""
         if self._quiet:
             return
         self._out.write(("\r\x1b[K" if self._open else "") + f"{self._label}  {text}\n")

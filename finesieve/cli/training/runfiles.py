@@ -24,7 +24,16 @@ VERDICTS = ("unseen", "trained", "skipped-backward", "skipped-forward", "kept-ou
 
 
 class RunFolder:
-    """One folder, one run."""
+    """The output folder of one run.
+
+    Args:
+        path: where.
+        resume: whether a run in it goes on.
+
+    Raises:
+        ConfigError: for a folder in use.
+        StateError: if there is nothing to resume.
+    """
 
     def __init__(self, path: str, resume: bool) -> None:
         self.path = Path(path)
@@ -92,8 +101,11 @@ class RunFolder:
         os.replace(temporary, self.path / EXAMPLES)
 
     def save_model(self, model: Any, tokenizer: Any) -> None:
-        """`model/`, for `from_pretrained`. Adapters (PEFT) are merged into its weights there, and
-        `adapter/` has them by themselves; the model given is of no use afterwards."""
+        """Writes `model/`, for `from_pretrained`.
+
+        Adapters (PEFT) are merged into its weights there, and `adapter/` has them by themselves;
+        the model given is of no use afterwards.
+        """
         with quiet_transformers():
             if hasattr(model, "peft_config"):
                 # The vocabulary is the base model's: no look at the hub for whether it is.
@@ -105,13 +117,18 @@ class RunFolder:
     # ---- checkpoint
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Written beside and moved into place: an interruption leaves the earlier one whole."""
+        """Writes a checkpoint, beside and then moved into place: an interruption leaves the earlier
+        one whole."""
         temporary = self.path / (CHECKPOINT + ".part")
         torch.save({"version": CHECKPOINT_VERSION, **state}, temporary)
         os.replace(temporary, self.path / CHECKPOINT)
 
     def load_checkpoint(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Returns the checkpoint; `StateError` if it is damaged or of another configuration."""
+        """Returns the checkpoint.
+
+        Raises:
+            StateError: if it is damaged or of another configuration.
+        """
         path = self.path / CHECKPOINT
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -142,7 +159,9 @@ class RunFolder:
 class ExampleLog:
     """Per example and epoch: what was foreseen, found and decided. A listener of the sieve.
 
-    examples: how many there are; the sieve's ids are 0 to examples - 1. epoch: the present one.
+    Args:
+        examples: how many there are; the sieve's ids are 0 to examples - 1.
+        epoch: the present one.
     """
 
     FLOATS = ("predicted", "loss", "weight")
@@ -187,9 +206,11 @@ class ExampleLog:
             self.verdict[ids] = verdict
 
     def columns(self, rows: Any, orders: list[Any]) -> dict[str, Any]:
-        """Columns of examples.parquet, in the order drawn; NaN becomes null.
+        """Returns the columns of examples.parquet, in the order drawn; NaN becomes null.
 
-        rows: int64[examples], each one's row in its source. orders: the ids of each epoch as drawn.
+        Args:
+            rows: int64[examples], each one's row in its source.
+            orders: the ids of each epoch as drawn.
         """
         import pyarrow as pa
 

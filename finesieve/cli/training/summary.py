@@ -60,11 +60,14 @@ def evaluate(
 def judged(
     model: nn.Module, evals: Mapping[str, Examples], names: Sequence[Any], device: torch.device
 ) -> dict[str, Any]:
-    """Evaluate on every set.
+    """Evaluates a run's model on every set.
 
-    Returns `eval`, over all sets together; `eval_sets`, of each; and `eval_examples`, the loss and
-    whether right of each example, packed, in the order of the sets.
-    Raises `ScoreError` if the loss is not finite.
+    Returns:
+        `eval`, over all sets together; `eval_sets`, of each; and `eval_examples`, the loss and
+            whether right of each example, packed, in the order of the sets.
+
+    Raises:
+        ScoreError: if the loss is not finite.
     """
     each = {name: evaluate(model, examples, device) for name, examples in evals.items()}
     labels = {name: examples.labels for name, examples in evals.items()}
@@ -89,10 +92,11 @@ def judged(
 
 
 def summary_of(run: Any) -> dict[str, Any]:
-    """Return what summary.json holds. The model is evaluated here, outside the books.
+    """Return what summary.json holds. The model is evaluated here, outside the books;
+    a warning says if it predicts one class for everything.
 
-    run: a `training.train.Run` that has ended.
-    Warns if the model predicts one class for everything.
+    Args:
+        run: a `training.train.Run` that has ended.
     """
     config, data, sieve = run.config, run.data, run.sieve
     results = judged(run.model, data.evals, data.labels, run.device)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from finesieve import methods
 from finesieve.batches.carry import inputs
 from finesieve.cli.config import Config
-from finesieve.cli.training.batches import EXAMPLE, Loader, by_length
+from finesieve.cli.training.batches import EXAMPLE, Loader
 from finesieve.cli.training.models import (
     check_length,
     load_model,
@@ -36,7 +36,9 @@ from finesieve.cli.training.progress import (
     told_of_end,
     told_of_head,
 )
+from finesieve.cli.training.reference import refer
 from finesieve.cli.training.runfiles import ExampleLog, RunFolder
+from finesieve.cli.training.schedule import linear_schedule
 from finesieve.cli.training.summary import summary_of, versions
 from finesieve.errors import ConfigError, StateError
 from finesieve.insight.visits import Visits
@@ -56,20 +58,6 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
         self.signal = signum
-
-
-def linear_schedule(
-    optimizer: torch.optim.Optimizer, steps: int, warmup: float
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Up over the first `warmup` share, then down to zero."""
-    rise = int(warmup * steps)
-
-    def factor(step: int) -> float:
-        if step < rise:
-            return (step + 1) / (rise + 1)
-        return max(0.0, (steps - step) / max(1, steps - rise))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 class Run:
@@ -93,7 +81,7 @@ class Run:
                 f"clock is 'processor', which does not see what {self.device} does: use 'wall'"
             )
         self.clock = time.process_time if config.clock == "processor" else time.perf_counter
-        model = self._load(config.seed)
+        model = self.load(config.seed)
         check_length(model, config.max_length)
         if getattr(model.config, "pad_token_id", None) is None:
             model.config.pad_token_id = data.tokenizer.pad_token_id
@@ -153,13 +141,15 @@ class Run:
         self.loss: torch.Tensor | None = None  # of the last batches, each an estimate of the mean
         self._stop: int | None = None
 
-    def _load(self, seed: int) -> Any:
+    def load(self, seed: int) -> Any:
+        """Returns the model of the configuration; this seed is of its head's random weights."""
         c = self.config
         attention = pick_attention(c, self.device)
         return load_model(c.model, self.data.labels, seed, c.freeze, c.dropout, attention, c.lora)
 
     def _head_start(self, drawn: int) -> int:
-        """Every method has one, of the same size: a random subset's does not shrink with it."""
+        """Returns how many examples the head is fitted to: as many for every method, a random
+        subset included."""
         given = self.config.head_start
         return default_examples(drawn) if given is None else given
 
@@ -180,14 +170,21 @@ class Run:
     # ---- the loop
 
     def train(self, checkpoint_every: float = 600.0) -> None:
-        """All epochs; raises `Interrupted` after writing a checkpoint if a signal comes."""
+        """Trains all epochs.
+
+        Args:
+            checkpoint_every: seconds between two checkpoints.
+
+        Raises:
+            Interrupted: after writing a checkpoint, if a signal comes.
+        """
         self.model.train()
         previous = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         last_log = last_checkpoint = start = self.clock()
         before, cpu = self.elapsed, time.process_time() - self.cpu
         try:
             if self.holdout is not None and before == 0:
-                self._refer()
+                refer(self)
             for epoch in range(self.sieve.passes, self.config.epochs):
                 self.log.epoch = epoch
                 for batch in self.sieve(self.loader(epoch)):
@@ -226,38 +223,9 @@ class Run:
             some = dice.permutation(len(self.data.train))[: self.subset]
         return Loader(self.data.train, c.batch_size, c.seed, epoch, some)
 
-    def _refer(self) -> None:
-        """Train the method's reference model on the holdout and hand its losses to the method's
-        backward gate. All of it is booked: as training, and as scoring."""
-        ledger, c = self.sieve.ledger, self.config
-        assert self.holdout is not None
-        assert self.some is not None
-        self.live.say(f"training a reference model on {len(self.holdout)} held-out examples")
-        with ledger.spending("train"):
-            model = self._load(c.seed + 1)
-            model.to(self.device).train()
-            parameters = [p for p in model.parameters() if p.requires_grad]
-            optimizer = torch.optim.AdamW(
-                parameters, lr=c.lr, weight_decay=c.weight_decay, fused=True
-            )
-            loader = Loader(self.data.train, c.batch_size, c.seed, 0, self.holdout)
-            schedule = linear_schedule(optimizer, len(loader), c.warmup)
-            for batch in loader:
-                mean = self._losses(model, batch).mean()
-                mean.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(parameters, 1.0)
-                optimizer.step()
-                schedule.step()
-                optimizer.zero_grad()
-        with ledger.spending("score"):
-            model.eval()
-            with torch.inference_mode():
-                for index, batch in by_length(self.data.train, 128, self.some):
-                    loss = self._losses(model, batch)
-                    self.method.backward.refer(index, loss.cpu().numpy())  # type: ignore[attr-defined]
-
-    def _losses(self, model: nn.Module, batch: Any) -> torch.Tensor:
-        """Cross-entropy float32[n], with gradient where there is one."""
+    def losses(self, model: nn.Module, batch: Any) -> torch.Tensor:
+        """Returns the cross-entropy of each example, float32[n], with gradient where there is
+        one."""
         given = {k: v.to(self.device) for k, v in inputs(batch).items() if k != EXAMPLE}
         labels = given.pop("labels")
         shared = self.prefix.shared(batch) if self.prefix and model is self.model else nullcontext()
@@ -266,7 +234,7 @@ class Run:
         return F.cross_entropy(logits.float(), labels, reduction="none")
 
     def _step(self, batch: Any) -> None:
-        losses = self._losses(self.model, batch)
+        losses = self.losses(self.model, batch)
         if self.visits is not None:
             self.visits.note(batch[EXAMPLE].numpy())
         mean = self.sieve.loss(losses, batch)
@@ -295,7 +263,7 @@ class Run:
     # ---- checkpoints
 
     def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must have in common with the run that takes it up."""
+        """Returns what a checkpoint must have in common with the run that takes it up."""
         return {**self.config.as_dict(), "training data": self.data.digest}
 
     def save(self) -> None:
@@ -324,7 +292,11 @@ class Run:
         )
 
     def resume(self) -> None:
-        """Takes up the checkpoint, if there is one."""
+        """Takes up the folder's checkpoint.
+
+        Raises:
+            StateError: if there is none that fits.
+        """
         assert self.folder is not None
         state = self.folder.load_checkpoint(self._identity())
         try:
@@ -370,9 +342,20 @@ def train(
     label: str | None = None,
     visits: Visits | None = None,
 ) -> dict[str, Any]:
-    """Run a configuration and return its summary; with `output` everything is written there.
+    """Runs a configuration and returns its summary.
 
-    visits: keeps the features of the examples that are met.
+    Args:
+        config: all settings.
+        output: the folder that everything is written to; None writes nothing.
+        resume: whether the interrupted run in it goes on.
+        data: what is trained on, if it is prepared already.
+        quiet: whether to show no progress.
+        label: how to call the run on the terminal; the method's name by default.
+        visits: keeps the features of the examples that are met.
+
+    Raises:
+        Interrupted: after writing a checkpoint, if a signal comes.
+        FinesieveError: for what is wrong with settings, data or a checkpoint.
     """
     config = settled(config)
     folder = RunFolder(output, resume) if output is not None else None

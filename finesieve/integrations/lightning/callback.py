@@ -36,7 +36,8 @@ from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.scoring import heads
-from finesieve.scoring.scorers import SIZE_ALONE, PerExample, SizeFunction, Task, check_losses
+from finesieve.scoring.protocol import check_losses
+from finesieve.scoring.scorers import SIZE_ALONE, PerExample, SizeFunction, Task
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.sieve import Sieve
@@ -54,11 +55,9 @@ class SieveCallback(Handle, Callback):
 
     and in `training_step`: `return self.sieved.loss(losses, batch)`, with one loss an example.
 
-    An epoch is one pass over the data, of fewer steps than plain training's. With `max_steps`, or
-    a number as `limit_train_batches`, as many batches are trained on as told, over as much data as
+    An epoch is one pass over the data, of fewer steps than plain training's. With `max_steps`, or a
+    number as `limit_train_batches`, as many batches are trained on as told, over as much data as
     that takes.
-
-    Raises `ConfigError`, naming the setting to change, for what cannot be served rightly.
 
     Args:
         method: a recipe, its name, or a `Method`; `Full()` leaves all as it is.
@@ -69,6 +68,9 @@ class SieveCallback(Handle, Callback):
             the loss itself by default (see `scores.PerExample`).
         features: what the predictor looks at; the head's own by default.
         options: further settings of `Sieve`. Its `total` follows from `max_epochs` and the loader.
+
+    Raises:
+        ConfigError: for what cannot be served rightly, with the setting to change.
     """
 
     def __init__(
@@ -112,15 +114,21 @@ class SieveCallback(Handle, Callback):
     # ---- for the user's script
 
     def __call__(self, loader: Any) -> Any:
-        """The train loader, filtered: for `trainer.fit`, or for `train_dataloader` to return."""
+        """Returns the train loader, filtered: for `trainer.fit`, or for `train_dataloader` to
+        return."""
         self._loader = loader
         return _Loader(self, loader) if self.filters else loader
 
     def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
-        """The weighted mean of the losses; a scalar for `training_step` to return.
+        """Returns the weighted mean of the losses, a scalar for `training_step` to return; in
+        evaluation the plain mean.
 
         Args:
-            losses, sizes: as in `Sieve.loss`. In evaluation the plain mean.
+            losses, batch, sizes: as in `Sieve.loss`.
+
+        Raises:
+            ScoreError: if these are not losses, one for each example.
+            ConfigError: if the train loader does not go through the sieve.
         """
         if not self.filters or self._trainer is None or not self._trainer.training:
             return check_losses(losses, losses.numel(), "the step").mean()
@@ -129,7 +137,7 @@ class SieveCallback(Handle, Callback):
         return self._watch.give(self.sieve.loss(losses, batch, sizes))
 
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
-        """`loss`, by its name of version 0.1."""
+        """Returns what `loss` does: its name of version 0.1."""
         warnings.warn(
             "SieveCallback.reduce goes with version 0.3: use SieveCallback.loss",
             DeprecationWarning,
@@ -138,7 +146,7 @@ class SieveCallback(Handle, Callback):
         return self.loss(losses, batch, sizes)
 
     def detach(self) -> None:
-        """Filter no more, and leave the trainer: from the next pass on batches come as the loader
+        """Filters no more, and leaves the trainer: from the next pass on batches come as the loader
         has them."""
         if self.sieve is not None:
             self.sieve.detach()
@@ -177,13 +185,18 @@ class SieveCallback(Handle, Callback):
         return self._stream.progress
 
     def schedule(self, scheduler: Any, steps: int | None = None) -> dict[str, Any]:
-        """For `configure_optimizers` to return: the scheduler, stepped with the optimizer.
+        """Returns what `configure_optimizers` is to return: the scheduler, stepped with the
+        optimizer.
 
-        Where an epoch is a pass over the data it follows the share of the data consumed, so that
-        it is fully decayed at the end; where steps are counted it is stepped as it is.
+        Where an epoch is a pass over the data it follows the share of the data consumed, so that it
+        is fully decayed at the end; where steps are counted it is stepped as it is.
 
         Args:
-            scheduler: built for `steps` steps, by default `self.steps`.
+            scheduler: built for `steps` steps.
+            steps: of plain training; `self.steps` by default.
+
+        Raises:
+            ConfigError: if the number of steps is needed and unknown.
         """
         self._asked()
         if self.filters and (self._passes() is not None or self._given is not None):
@@ -249,7 +262,8 @@ class SieveCallback(Handle, Callback):
             self.sieve.finish()
 
     def state_dict(self) -> dict[str, Any]:
-        """Of all ranks, since one of them writes the checkpoint; called on all of them."""
+        """Returns the state of all ranks, since one of them writes the checkpoint; it is called on
+        all of them."""
         if self.sieve is None:
             return {}
         order = self._stream.order
@@ -281,7 +295,11 @@ class SieveCallback(Handle, Callback):
     # ---- parts
 
     def _asked(self) -> Any:
-        """The trainer, which has asked for its train loader."""
+        """Returns the trainer, once it has asked for its train loader.
+
+        Raises:
+            ConfigError: if this callback is none of the trainer's.
+        """
         if self._trainer is None:
             raise ConfigError("the trainer does not know the sieve: Trainer(callbacks=[sieved])")
         if self._loader is None:  # the module's or the data module's, and not asked for yet
@@ -289,13 +307,14 @@ class SieveCallback(Handle, Callback):
         return self._trainer
 
     def _passes(self) -> int | None:
-        """Passes over the data that the training takes; None where batches are counted."""
+        """Returns how many passes over the data the training takes; None where batches are
+        counted."""
         trainer = self._trainer
         counted = trainer.max_steps > 0 or isinstance(trainer.limit_train_batches, int)
         return None if counted or trainer.max_epochs < 0 else int(trainer.max_epochs)
 
     def _total(self) -> int | None:
-        """Examples in all passes together, if that is known."""
+        """Returns how many examples there are in all passes together; None if that is unknown."""
         passes, loader = self._passes(), self._loader
         count = examples(loader, getattr(loader, "batch_size", None))
         if self._given is not None or passes is None or count is None:
@@ -337,7 +356,7 @@ class SieveCallback(Handle, Callback):
         return sieve
 
     def batches(self, loader: Any) -> Iterator[Any]:
-        """One epoch as Lightning sees it."""
+        """Yields one epoch as Lightning sees it."""
         if self._trainer is None:
             raise ConfigError("the trainer does not know the sieve: Trainer(callbacks=[sieved])")
         if self.sieve is None:

@@ -16,7 +16,7 @@ def samplers(loader: Any) -> list[Any]:
 
 
 def generator_of(loader: Any) -> torch.Generator:
-    """The random numbers that the loader's order comes from."""
+    """Returns the random generator that the loader's order comes from."""
     for part in (*samplers(loader), loader):
         if isinstance(found := getattr(part, "generator", None), torch.Generator):
             return found
@@ -24,7 +24,13 @@ def generator_of(loader: Any) -> torch.Generator:
 
 
 def repeated(loader: Any, generator: torch.Generator, state: Tensor) -> Iterator[Any]:
-    """The loader's batches in the order that belongs to a random state."""
+    """Yields the loader's batches in the order that belongs to a random state.
+
+    Args:
+        loader: draws its order when a pass begins.
+        generator: that its order comes from.
+        state: of the generator when the pass began.
+    """
     now = generator.get_state()
     generator.set_state(state)
     iterator = iter(loader)

@@ -7,7 +7,8 @@ from typing import Any
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from finesieve.scoring.last_layer import LastLayer
-from finesieve.scoring.scorers import Launched, Scorer, Scores, launcher, scoring
+from finesieve.scoring.mode import scoring
+from finesieve.scoring.protocol import Launched, Scorer, Scores, launcher
 
 
 class Prepared(Scorer):
@@ -18,7 +19,7 @@ class Prepared(Scorer):
         self.model = module
 
     def __call__(self, batch: Any) -> Scores:
-        """Scores a batch of the loader's."""
+        """Scores a batch of the loader's as the training step would see it."""
         with scoring(self._module):  # hooks may draw random numbers
             return self._scorer(self._prepared(batch))
 
@@ -29,7 +30,8 @@ class Prepared(Scorer):
 
     @property
     def room(self) -> int:  # type: ignore[override]
-        """As the scorer has it."""
+        """How many times the padded tokens of a training batch a scoring forward may have, as the
+        scorer has it."""
         return self._scorer.room
 
     def last_layer(self, batch: Any) -> LastLayer | None:

@@ -52,7 +52,8 @@ from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.scoring import heads
 from finesieve.scoring.frozen import FrozenPrefix
-from finesieve.scoring.scorers import SIZE_ALONE, Scorer, SizeFunction
+from finesieve.scoring.protocol import Scorer
+from finesieve.scoring.scorers import SIZE_ALONE, SizeFunction
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.sieve import Sieve
@@ -84,10 +85,8 @@ def attach(
 
     With `num_train_epochs` an epoch is one pass over the data, of other steps than plain training;
     the learning rate follows the share of the data consumed. With `max_steps` the trainer makes as
-    many steps as it is told, over as much data as that takes, and the schedule is its own.
-    Sets `args.ignore_data_skip`: when resuming, the sieve finds its place itself.
-
-    Raises `ConfigError`, naming the setting to change, for what cannot be served rightly.
+    many steps as it is told, over as much data as that takes, and the schedule is its own. Sets
+    `args.ignore_data_skip`: when resuming, the sieve finds its place itself.
 
     Args:
         trainer: a `transformers.Trainer`, or one built on it that leaves `compute_loss` alone;
@@ -110,6 +109,9 @@ def attach(
             of the trainer's own per device, which keeps optimizer steps, and all of it on long
             streams) or `total` (examples of this rank in all passes, where the loader does not
             tell: with `max_steps` and a budget, say).
+
+    Raises:
+        ConfigError: for what cannot be served rightly, with the setting to change.
     """
     attached = Attached(trainer, method, head, losses, size, features, prefix, listeners, options)
     for name in HOOKS:
@@ -202,7 +204,7 @@ class Attached(hosts.Handle):
     def train(
         self, resume_from_checkpoint: str | bool | None = None, *rest: Any, **more: Any
     ) -> Any:
-        """As the trainer's; remembers which checkpoint is taken up."""
+        """Trains as the trainer does; remembers which checkpoint is taken up."""
         found = resume_from_checkpoint
         if found is True:
             found = get_last_checkpoint(self.trainer.args.output_dir)  # type: ignore[no-untyped-call]
@@ -210,7 +212,7 @@ class Attached(hosts.Handle):
         return self._host["train"](resume_from_checkpoint, *rest, **more)
 
     def get_train_dataloader(self) -> Any:
-        """The trainer's own loader, filtered."""
+        """Returns the trainer's own loader, filtered, with a new sieve."""
         inner = self._host["get_train_dataloader"]()
         args = self.trainer.args
         ranks, batch_size = args.world_size, self._batch_size(inner)
@@ -256,8 +258,8 @@ class Attached(hosts.Handle):
         return self.loader
 
     def _batch_size(self, loader: Any) -> int:
-        """Examples a batch of this rank, as the loader has it: a host may settle that after the
-        trainer was made, as SetFit does."""
+        """Returns how many examples a batch of this rank has, as the loader has it: a host may
+        settle that after the trainer was made, as SetFit does."""
         size, args = int(self.trainer._train_batch_size), self.trainer.args
         found = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
         if isinstance(found, int) and not isinstance(
@@ -267,7 +269,7 @@ class Attached(hosts.Handle):
         return size // args.world_size if self.trainer.accelerator.split_batches else size
 
     def create_scheduler(self, num_training_steps: int, *rest: Any, **more: Any) -> Any:
-        """The trainer's schedule, driven by the share of the data consumed."""
+        """Returns the trainer's schedule, driven by the share of the data consumed."""
         if self.filters and self.epochs is not None:  # told by the loader's length, an upper bound
             num_training_steps = -(-num_training_steps // self._finer)
         plain = self._host["create_scheduler"](num_training_steps, *rest, **more)
@@ -278,12 +280,14 @@ class Attached(hosts.Handle):
     def create_optimizer_and_scheduler(
         self, num_training_steps: int, *rest: Any, **more: Any
     ) -> None:
-        """As the trainer's; drives the schedule also where a subclass makes it right here."""
+        """Makes both as the trainer does; drives the schedule also where a subclass makes it right
+        here."""
         self._host["create_optimizer_and_scheduler"](num_training_steps, *rest, **more)
         self._driven(self.trainer.lr_scheduler, num_training_steps)
 
     def _driven(self, plain: Any, steps: int) -> Any:
-        """A schedule made for so many steps, driven by the share of the data consumed."""
+        """Returns a schedule made for so many steps, driven by the share of the data consumed; as
+        it is where steps are counted, or evaluations drive it."""
         followed = self.filters and self.epochs is not None
         if not followed or plain is None or isinstance(plain, hosts.Driven):
             return plain
@@ -299,7 +303,8 @@ class Attached(hosts.Handle):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The trainer's own where nothing is weighed; else the weighted mean over examples."""
+        """Returns the trainer's own loss where nothing is weighed, else the weighted mean over
+        examples; with the model's outputs where they are asked for."""
         # In a copy: a training_step may ask for a second loss of its batch (adversarial training).
         carried = {key: inputs[key] for key in (IDS, WEIGHTS, PREFIX) if key in inputs}
         inputs = bare(inputs)
@@ -317,7 +322,8 @@ class Attached(hosts.Handle):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
-        """As the trainer's, with stage, realised rates and savings among the training logs."""
+        """Logs as the trainer does, with stage, realised rates and savings among the training
+        logs."""
         if "loss" in logs and self.sieve is not None and self.filters:
             logs.update(self.figures())
         self._host["log"](logs, *rest, **more)
@@ -330,7 +336,7 @@ class Attached(hosts.Handle):
     # ---- parts
 
     def detach(self) -> None:
-        """Give the trainer back as it was: its own methods, without the sieve's callback."""
+        """Gives the trainer back as it was: its own methods, without the sieve's callback."""
         for name in HOOKS:
             vars(self.trainer).pop(name, None)  # a method of its class again
         vars(self.trainer).update(self._set_there)
@@ -359,7 +365,7 @@ class Attached(hosts.Handle):
         return self.sieve.progress
 
     def save(self, folder: Path) -> None:
-        """The sieve's state, into the trainer's checkpoint."""
+        """Writes the sieve's state into the trainer's checkpoint."""
         assert self.sieve is not None
         state = {
             "sieve": self.sieve.state_dict(),
@@ -378,7 +384,7 @@ class Attached(hosts.Handle):
             self._per.load_state_dict(state["per"])
 
     def drawn(self, batches: Any) -> Iterator[Any]:
-        """The loader's batches on their way into the sieve."""
+        """Yields the loader's batches on their way into the sieve."""
         assert self.sieve is not None
         for batch in batches:
             if self._per is not None:
@@ -386,9 +392,9 @@ class Attached(hosts.Handle):
             yield self.folded(batch)
 
     def folded(self, batch: Any) -> Any:
-        """A batch of the trainer's, as the sieve draws it."""
+        """Returns a batch of the trainer's as the sieve draws it: pairs as one example each."""
         return hf_trl.fold(batch) if self._pairs else batch
 
     def yielded(self, batch: Any) -> Any:
-        """A batch of the sieve's, as the trainer's own are."""
+        """Returns a batch of the sieve's as the trainer's own are."""
         return hf_trl.unfold(batch) if self._pairs else batch

@@ -16,9 +16,11 @@ from finesieve.sieve.sieve import Sieve
 class Host(Protocol):
     """What the callback needs of the object that is attached to the trainer.
 
-    sieve, loader: None before training begins. filters: whether the method ever leaves anything
-    out. epochs: passes over the data; None if the trainer was given a number of steps. losses:
-    how many batches the trainer asked `compute_loss` for.
+    Args:
+        sieve, loader: None before training begins.
+        filters: whether the method ever leaves anything out.
+        epochs: passes over the data; None if the trainer was given a number of steps.
+        losses: how many batches the trainer asked `compute_loss` for.
     """
 
     trainer: Any

@@ -15,7 +15,11 @@ def _file(folder: Path, args: Any) -> Path:
 
 
 def write(folder: Path, args: Any, state: dict[str, Any]) -> None:
-    """Writes this rank's state into the folder of a checkpoint; args: the trainer's."""
+    """Writes this rank's state into the folder of a checkpoint.
+
+    Args:
+        args: the trainer's.
+    """
     torch.save({"ranks": args.world_size, **state}, _file(folder, args))
 
 

@@ -17,9 +17,12 @@ from finesieve.sieve.sieve import Sieve
 class Host(Protocol):
     """What the loader needs of the object that is attached to the trainer.
 
-    sieve: None before training begins. filters: whether the method ever leaves anything out.
-    epochs: passes over the data; None if the trainer was given a number of steps. begun: random
-    states when the pass under way began.
+    Attributes:
+        trainer: of transformers.
+        sieve: None before training begins.
+        filters: whether the method ever leaves anything out.
+        epochs: passes over the data; None if the trainer was given a number of steps.
+        begun: random states when the pass under way began.
     """
 
     trainer: Any
@@ -87,7 +90,8 @@ class FilteredLoader(hosts.Wrapper):
                 yield self._place(attached.yielded(sieve.filler()))
 
     def close(self) -> None:
-        """Enter the last step into the books: a trainer that has made them all asks for no more."""
+        """Enters the last step into the books: a trainer that has made them all asks for no
+        more."""
         if self._under_way is not None:
             self._under_way.close()
             self._under_way = None
@@ -95,11 +99,11 @@ class FilteredLoader(hosts.Wrapper):
                 self._attached.sieve.finish()
 
     def _pass(self, sieve: Sieve) -> Generator[Any, None, None]:
-        """One pass through the sieve.
+        """Yields the batches of one pass through the sieve.
 
         The first batch is drawn at once: on several ranks Accelerate may synchronise the order of
-        the data there, which has to come at the same place among the collectives on every rank,
-        and a sieve draws nothing as long as it has batches left from the pass before.
+        the data there, which has to come at the same place among the collectives on every rank, and
+        a sieve draws nothing as long as it has batches left from the pass before.
         """
         attached, inner, skip, self._skip = self._attached, self._inner, self._skip, 0
         if skip > 1:  # but for the last of them, which shows whether the order is the same
@@ -124,7 +128,7 @@ class FilteredLoader(hosts.Wrapper):
 
 
 def _random_states(loader: Any) -> dict[str, Any]:
-    """What the order of a pass may be drawn from, when it begins."""
+    """Returns what the order of a pass may be drawn from, when it begins."""
     return {
         "process": hosts.random_state(),
         "generators": [generator.get_state() for generator in generators(loader)],

@@ -16,19 +16,22 @@ from finesieve.batches.carry import IDS, WEIGHTS, is_filler
 from finesieve.integrations.transformers.scale import LossScale
 from finesieve.integrations.transformers.tasks import decoder_needs_targets
 from finesieve.scoring import heads
-from finesieve.scoring.scorers import scoring
+from finesieve.scoring.mode import scoring
 from finesieve.sieve.sieve import Sieve
 
 
 class TrainedLoss:
-    """Called for each batch of the sieve's; gives the loss, a scalar, and the model's outputs.
+    """Gives the loss of each batch of the sieve's, a scalar, and the model's outputs.
 
-    host: the trainer's own `compute_loss`.
-    head, losses: as in `attach`; one of them is there.
-    sft: whether the trainer is TRL's `SFTTrainer`, which keeps metrics while it computes its loss.
-    own: whether the user gave the loss, by `head` or `losses`.
-    watches: whether the method learns from losses, or somebody else looks at them.
-    compares: whether the head's loss must be the trainer's own.
+    Args:
+        trainer: of transformers.
+        host: the trainer's own `compute_loss`.
+        head, losses: as in `attach`; one of them is there.
+        sft: whether the trainer is TRL's `SFTTrainer`, which keeps metrics while it computes its
+            loss.
+        own: whether the user gave the loss, by `head` or `losses`.
+        watches: whether the method learns from losses, or somebody else looks at them.
+        compares: whether the head's loss must be the trainer's own.
     """
 
     def __init__(
@@ -51,8 +54,16 @@ class TrainedLoss:
     def __call__(
         self, sieve: Sieve, model: nn.Module, inputs: Any, carried: dict[str, Tensor], items: Any
     ) -> tuple[Tensor, Any]:
-        """inputs: the batch's columns as the model takes them. carried: the sieve's own of this
-        batch, `sieve_ids` at least. items: `num_items_in_batch`."""
+        """Returns the loss to call `backward()` on, and the model's outputs; tells the sieve the
+        losses.
+
+        Args:
+            sieve: made the batch.
+            model: as the trainer trains it.
+            inputs: the batch's columns as the model takes them.
+            carried: the sieve's own of this batch, `sieve_ids` at least.
+            items: the trainer's `num_items_in_batch`.
+        """
         if WEIGHTS in carried and is_filler(carried):
             return self._nothing(model, inputs, items)
         if WEIGHTS in carried:
@@ -91,7 +102,8 @@ class TrainedLoss:
         return self.scale.scaled(sieve.loss(each, carried), items), outputs
 
     def _nothing(self, model: nn.Module, inputs: Any, items: Any) -> tuple[Tensor, Any]:
-        """Of a filler: 0, through the model all the same, whose other ranks wait for it."""
+        """Returns a filler's loss, 0, and the outputs: it goes through the model all the same, for
+        which other ranks wait."""
         if self._own:
             loss, outputs = self._ours(model, inputs)
         else:
@@ -99,7 +111,8 @@ class TrainedLoss:
         return 0.0 * torch.nan_to_num(loss, 0.0, 0.0, 0.0).sum(), outputs
 
     def _ours(self, model: nn.Module, inputs: Any) -> tuple[Tensor, Any]:
-        """Loss of each example, float[n], and the model's outputs, where there is a head."""
+        """Returns the loss of each example, float[n], and the model's outputs; None for these where
+        the losses are a function of the user's."""
         if self._losses is not None:
             return self._losses(model, inputs), None
         assert self._head is not None
@@ -109,7 +122,7 @@ class TrainedLoss:
         return self._head.losses(outputs, inputs), outputs
 
     def _hosts(self, model: nn.Module, inputs: Any, items: Any) -> tuple[Tensor, Any]:
-        """The host's loss and the model's outputs."""
+        """Returns the host's loss and the model's outputs."""
         if not self._sft:
             both: tuple[Tensor, Any] = self._host(
                 model, inputs, return_outputs=True, num_items_in_batch=items

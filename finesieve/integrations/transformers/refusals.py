@@ -14,10 +14,14 @@ _FUNCTION = "attach(..., losses=function), a function (model, batch) -> loss per
 
 
 def unfit(trainer: Any, own_loss: str, losses: bool, head: bool = False) -> list[str]:
-    """A sentence for each, naming the setting to change.
+    """Returns what of a trainer's settings cannot be served, a sentence each, with the setting to
+    change.
 
-    own_loss: whose `compute_loss` it is (`hf_trl.loss_of`). losses: whether a function for the
-    loss of an example was given. head: whether a head was, whose loss is what is trained on then.
+    Args:
+        trainer: of transformers.
+        own_loss: whose `compute_loss` it is (`trl.loss_of`).
+        losses: whether a function for the loss of an example was given.
+        head: whether a head was, whose loss is what is trained on then.
     """
     wrong = [*_sharded(trainer), *_lengths(trainer.args)]
     if "compute_loss" in vars(trainer):
@@ -112,7 +116,14 @@ def _loss(trainer: Any, own_loss: str, head: bool) -> list[str]:
 
 
 def unshared(trainer: Any, prefix: FrozenPrefix, losses: bool) -> list[str]:
-    """As `unfit`: what keeps frozen layers from being run once an example."""
+    """Returns what keeps frozen layers from being run once an example, a sentence each as in
+    `unfit`.
+
+    Args:
+        trainer: of transformers.
+        prefix: the frozen layers.
+        losses: whether a function for the loss of an example was given.
+    """
     wrong = []
     if trainer.model_init is not None or not prefix.belongs_to(trainer.model):
         wrong.append(

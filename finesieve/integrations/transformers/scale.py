@@ -55,8 +55,9 @@ class LossScale:
         return int(self._trainer.current_gradient_accumulation_steps)
 
     def _times(self, items: Any) -> int:
-        """What the trainer multiplies its loss by on several ranks, where it counts the items of
-        all of them: the number of ranks, also for models that do not heed `num_items_in_batch`."""
+        """Returns what the trainer multiplies its loss by on several ranks, where it counts the
+        items of all of them: the number of ranks, also for models that do not heed
+        `num_items_in_batch`."""
         trainer = self._trainer
         args, counted = trainer.args, trainer.model_accepts_loss_kwargs and items is not None
         return int(args.world_size) if args.average_tokens_across_devices and counted else 1
@@ -91,7 +92,7 @@ class LossScale:
             self.check()
 
     def _rounding(self, host: Tensor) -> float:
-        """The relative difference that rounding explains."""
+        """Returns the relative difference that rounding explains."""
         args, kind = self._trainer.args, host.dtype
         if args.torch_compile and (args.bf16 or args.fp16):  # which may leave out a rounding
             kind = torch.bfloat16
@@ -126,7 +127,7 @@ class LossScale:
             self.is_share = share <= 1.0
 
     def scaled(self, loss: Tensor, items: Any) -> Tensor:
-        """A batch's mean as the host would scale it."""
+        """Returns a batch's mean as the host would scale it."""
         trainer, share = self._trainer, self.is_share
         if share is None:  # no loss of the host's to go by: what the trainer leaves us
             share = getattr(trainer, "loss_is_scaled_for_ga", None)

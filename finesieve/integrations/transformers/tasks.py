@@ -13,7 +13,8 @@ from finesieve.gates.features import IGNORED
 from finesieve.integrations.transformers import trl as hf_trl
 from finesieve.scoring import heads
 from finesieve.scoring.frozen import FrozenPrefix
-from finesieve.scoring.scorers import PerExample, Scorer, SizeFunction, Task
+from finesieve.scoring.protocol import Scorer
+from finesieve.scoring.scorers import PerExample, SizeFunction, Task
 from finesieve.scoring.task_of import decoder_needs_targets, head_of
 
 __all__ = ["TokensPerExample", "decoder_needs_targets", "find_head", "head_of", "scorer_of"]
@@ -114,7 +115,11 @@ class TokensPerExample:
         self._latest = [0, 0]  # tokens and examples, since the average was looked at
 
     def see(self, batch: Any, is_open: bool) -> None:
-        """A batch as drawn, before anything is left out of it."""
+        """Counts the target tokens of a batch as drawn, before anything is left out of it.
+
+        Raises:
+            BatchError: for targets where `attention_mask` is 0: they would be cut off as padding.
+        """
         labels = batch.get(self.head.targets[0]) if isinstance(batch, Mapping) else None
         if not isinstance(labels, Tensor) or labels.ndim != 2:
             return  # the head says what is wrong with it

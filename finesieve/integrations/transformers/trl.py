@@ -15,16 +15,20 @@ PAIRS = ("trl.DPOTrainer", "trl.RewardTrainer")  # n pairs are 2n rows: chosen, 
 
 
 def loss_of(trainer: Any) -> str:
-    """Whose `compute_loss` it is: the class's name, `trl.` before it if it is one of TRL's."""
+    """Returns whose `compute_loss` it is: the class's name, with `trl.` before it if it is one of
+    TRL's."""
     owner = next(k for k in type(trainer).__mro__ if "compute_loss" in vars(k))
     name = owner.__name__
     return f"trl.{name}" if owner.__module__.split(".")[0] == "trl" else name
 
 
 def unfit(trainer: Any, losses: bool) -> list[str]:
-    """What of the settings cannot be served, and what to set instead.
+    """Returns what of the settings of TRL's trainers cannot be served, and what to set instead, a
+    sentence each.
 
-    losses: whether a function for the loss of an example was given.
+    Args:
+        trainer: of transformers or TRL.
+        losses: whether a function for the loss of an example was given.
     """
     wrong = []
     kind = getattr(trainer.args, "loss_type", "nll")
@@ -107,7 +111,7 @@ class FusedTokens(heads.Tokens):
 
 
 def fold(batch: dict[str, Any]) -> dict[str, Any]:
-    """Pairs as n examples: columns [2n, length] become [n, 2, length]; those of n stay."""
+    """Returns pairs as n examples: columns [2n, length] become [n, 2, length]; those of n stay."""
     return {
         k: torch.stack(v.chunk(2), dim=1) if isinstance(v, Tensor) and v.ndim == 2 else v
         for k, v in batch.items()
@@ -115,7 +119,7 @@ def fold(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def unfold(batch: dict[str, Any]) -> dict[str, Any]:
-    """What `fold` folded, as the trainer's own batches are."""
+    """Returns what `fold` folded as the trainer's own batches are."""
     return {
         k: v.transpose(0, 1).flatten(0, 1) if isinstance(v, Tensor) and v.ndim == 3 else v
         for k, v in batch.items()
@@ -123,7 +127,7 @@ def unfold(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def pair_features() -> FeatureFunction:
-    """What the predictor sees of a pair: the tokens of both."""
+    """Makes what the predictor sees of a pair: the tokens of both."""
     plain = token_features(labels=None, max_tokens=256)
 
     def features(batch: Any) -> Any:

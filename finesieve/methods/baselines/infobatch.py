@@ -15,8 +15,10 @@ from finesieve.stages.policy import Decision, Shares, Stages, View
 
 
 class Known:
-    """The last known loss of each example, by its id. Grows with the examples, 8 to 100 bytes
-    each: for data that are met more than once."""
+    """Remembers the last known loss of each example, by its id.
+
+    It grows with the examples, by 8 to 100 bytes each: for data that are met more than once.
+    """
 
     def __init__(self) -> None:
         self._loss: dict[int, float] = {}
@@ -29,7 +31,7 @@ class Known:
         return sum(self._loss.values()) / len(self._loss) if self._loss else float("nan")
 
     def of(self, ids: IntArray) -> FloatArray:
-        """float32[n]; NaN where nothing is known."""
+        """Returns the last known loss of each example, float32[n]; NaN where none is known."""
         nothing = float("nan")
         return np.asarray([self._loss.get(i, nothing) for i in ids.tolist()], dtype=np.float32)
 
@@ -68,14 +70,15 @@ class InfoBatch(Gate):
         self._dice = Dice(seed, "infobatch")
 
     def decide(self, offer: Offer) -> Verdict:
-        """Decides which of the offered examples go on (see `Gate.decide`)."""
+        """Keeps examples whose last known loss is below the mean with probability 1 - share, and
+        all others."""
         with np.errstate(invalid="ignore"):
             easy = self._known.of(offer.ids) < self._known.mean()
         p = np.where(easy, 1.0 - self.share, 1.0).astype(np.float32)
         return Verdict(self._dice.uniform(offer.n) < p, p)
 
     def learn(self, offer: Offer) -> None:
-        """Learns from examples whose losses are known (see `Gate.learn`)."""
+        """Remembers the losses."""
         if offer.loss is not None:
             self._known.add(offer.ids, offer.loss)
 
@@ -99,13 +102,17 @@ class Annealed(Stages):
         self.until = check_share("until", until)
 
     def evidence(self, view: View) -> list[float]:
-        """Returns the numbers that `next` decides by (see `Policy.evidence`)."""
+        """Returns the share of the stream drawn.
+
+        Raises:
+            ConfigError: if it is unknown.
+        """
         if np.isnan(view.share):
             raise ConfigError("InfoBatch anneals at a share of the stream: give the sieve `total`")
         return [view.share]
 
     def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
-        """Returns the stage that is due, if any, and the shares (see `Policy.next`)."""
+        """Returns stage 1, for good, once the share `until` has been drawn."""
         if stage == 3 and numbers[0] >= self.until:
             return Decision((1, f"{self.until:.1%} of the stream seen: the rest on everything"))
         return Decision()

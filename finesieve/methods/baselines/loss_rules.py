@@ -51,14 +51,19 @@ class Quantile(Gate):
         self._history = History(window)
 
     def decide(self, offer: Offer) -> Verdict:
-        """Decides which of the offered examples go on (see `Gate.decide`)."""
+        """Keeps losses at or above the quantile of those remembered; of the pool's own before any
+        are.
+
+        Raises:
+            GateError: for an offer without losses.
+        """
         loss = np.asarray(offer.need("loss", self))
         known = self._history.values
         cut = np.quantile(known if len(known) else loss, 1.0 - self.share)
         return Verdict(loss >= cut, threshold=float(cut))
 
     def learn(self, offer: Offer) -> None:
-        """Learns from examples whose losses are known (see `Gate.learn`)."""
+        """Remembers the losses."""
         if offer.loss is not None:
             self._history.add(offer.loss)
 
@@ -72,13 +77,17 @@ class Quantile(Gate):
 
 
 class SelectiveBackprop(Gate):
-    """Keep an example with probability (its loss's percentile in recent history) ** beta.
+    """Keeps an example with probability (its loss's percentile in recent history) ** beta;
+    unweighted.
 
-    Jiang et al., "Accelerating Deep Learning by Focusing on the Biggest Losers", 2019
-    (arXiv 1910.00762). Unweighted. As published: every example is scored, full batches are made
-    of what is kept. Keeps 1 / (beta + 1) of a stream whose losses do not drift.
+    Jiang et al., "Accelerating Deep Learning by Focusing on the Biggest Losers", 2019 (arXiv
+    1910.00762). As published: every example is scored, full batches are made of what is kept. It
+    keeps 1 / (beta + 1) of a stream whose losses do not drift.
 
-    beta: selectivity, positive. window: losses remembered.
+    Args:
+        beta: selectivity, positive.
+        window: losses remembered.
+        seed: of the dice.
     """
 
     def __init__(self, beta: float = 2.0, window: int = 1024, seed: int = 0) -> None:
@@ -89,7 +98,12 @@ class SelectiveBackprop(Gate):
         self._dice = Dice(seed, "selective backprop")
 
     def decide(self, offer: Offer) -> Verdict:
-        """Decides which of the offered examples go on (see `Gate.decide`)."""
+        """Keeps each example with probability percentile ** beta; everything before any loss is
+        remembered.
+
+        Raises:
+            GateError: for an offer without losses.
+        """
         loss = np.asarray(offer.need("loss", self))
         known = np.sort(self._history.values)
         if len(known) == 0:  # nothing to compare with yet
@@ -98,7 +112,7 @@ class SelectiveBackprop(Gate):
         return Verdict(self._dice.uniform(offer.n) < percentile**self.beta)
 
     def learn(self, offer: Offer) -> None:
-        """Learns from examples whose losses are known (see `Gate.learn`)."""
+        """Remembers the losses."""
         if offer.loss is not None:
             self._history.add(offer.loss)
 
@@ -122,7 +136,11 @@ class TopLoss(Gate):
         self.share = check_share("share", share)
 
     def decide(self, offer: Offer) -> Verdict:
-        """Decides which of the offered examples go on (see `Gate.decide`)."""
+        """Keeps `round(share * n)` of the pool's n examples, those of the highest losses.
+
+        Raises:
+            GateError: for an offer without losses.
+        """
         loss = np.asarray(offer.need("loss", self))
         keep = np.zeros(offer.n, dtype=np.bool_)
         keep[np.argsort(-loss, kind="stable")[: round(self.share * offer.n)]] = True
@@ -144,7 +162,11 @@ class LossSampling(Gate):
         return self._rule._dice
 
     def decide(self, offer: Offer) -> Verdict:
-        """Decides which of the offered examples go on (see `Gate.decide`)."""
+        """Keeps each example with a probability in proportion to its loss.
+
+        Raises:
+            GateError: for an offer without losses.
+        """
         loss = np.maximum(np.asarray(offer.need("loss", self)), 0.0)
         return self._rule.decide(replace(offer, size=loss))
 

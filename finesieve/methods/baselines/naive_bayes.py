@@ -15,16 +15,18 @@ from finesieve.gates.protocol import Features, FloatArray, Offer, State
 
 
 class NaiveBayes(Predictor):
-    """The paper's: Bernoulli naive Bayes on the presence of token ids, without the label.
+    """The paper's predictor: Bernoulli naive Bayes on the presence of token ids, without the label.
 
-    Predicts the chance that the backward gate would keep the example; learns its verdicts.
+    It predicts the chance that the backward gate would keep the example, and learns its verdicts.
     As scikit-learn's BernoulliNB with partial_fit: Laplace smoothing `alpha`, prior from counts,
     absent tokens count as evidence too.
 
-    vocabulary: number of ids told apart; larger ids share a place (modulo).
-    absent: whether absent tokens count. With tens of thousands of them and verdicts of unequal
-        frequency their small evidences add up to a large one for the more frequent verdict,
-        until many thousands of examples were learned.
+    Args:
+        vocabulary: number of ids told apart; larger ids share a place (modulo).
+        alpha: of the smoothing, above 0.
+        absent: whether absent tokens count. With tens of thousands of them and verdicts of unequal
+            frequency their small evidences add up to a large one for the more frequent verdict,
+            until many thousands of examples were learned.
     """
 
     def __init__(self, vocabulary: int = 32768, alpha: float = 1.0, absent: bool = True) -> None:
@@ -42,14 +44,19 @@ class NaiveBayes(Predictor):
         return self._counts.nbytes
 
     def _present(self, features: Features) -> npt.NDArray[np.int64]:
-        """Ids int64[n, m], each once a row; the rest -1."""
+        """Returns the token ids of each example, each once and the rest -1, int64[n, m]."""
         ids = np.where(features.tokens < 0, -1, features.tokens % self.vocabulary)
         ids.sort(axis=1)
         ids[:, 1:][ids[:, 1:] == ids[:, :-1]] = -1
         return ids
 
     def predict(self, offer: Offer) -> FloatArray:
-        """Returns what is predicted of each example (its size or its chance), float32[n]."""
+        """Returns the chance that the backward gate keeps each example, float32[n]; 1 until both
+        verdicts were seen.
+
+        Raises:
+            GateError: for an offer without features.
+        """
         ids = self._present(offer.need("features", self))
         if self._classes.min() == 0:  # one class unseen: nothing can be told, let all through
             return np.ones(len(ids), dtype=np.float32)
@@ -64,7 +71,8 @@ class NaiveBayes(Predictor):
         return np.asarray(1.0 / (1.0 + np.exp(-np.clip(z, -500, 500))), dtype=np.float32)
 
     def learn(self, offer: Offer) -> None:
-        """Learns from examples whose losses are known (see `Gate.learn`)."""
+        """Counts the tokens of examples on which the backward gate has a verdict; in stage 1 there
+        is none."""
         if offer.keep is None:  # stage 1: the gate is open, there is no verdict to learn
             return
         ids = self._present(offer.need("features", self))

@@ -16,11 +16,12 @@ from finesieve.stages.policy import Decision, Shares, Stages, View
 class LossThreshold(Gate):
     """The paper's rule: keep an example iff its loss is above a threshold; all weigh the same.
 
-    The threshold is the mean of the last `window` losses of stage 1, and frozen after it.
-    Ouyang et al., IJCAI 2023 (arXiv 2207.14386). Like a hinge: what falls below rests, what rises
-    above is trained on again, which keeps accuracy but not calibration.
+    The threshold is the mean of the last `window` losses of stage 1, and frozen after it. Ouyang et
+    al., IJCAI 2023 (arXiv 2207.14386). Like a hinge: what falls below rests, what rises above is
+    trained on again, which keeps accuracy but not calibration.
 
-    threshold: fixes it by hand; `window` is then unused.
+    Args:
+        threshold: fixes it by hand; `window` is then unused.
     """
 
     def __init__(self, window: int = 128, threshold: float | None = None) -> None:
@@ -42,22 +43,26 @@ class LossThreshold(Gate):
         return float(values.mean()) if len(values) else float("-inf")
 
     def decide(self, offer: Offer) -> Verdict:
-        """Decides which of the offered examples go on (see `Gate.decide`)."""
+        """Keeps losses above the threshold.
+
+        Raises:
+            GateError: for an offer without losses.
+        """
         loss = np.asarray(offer.need("loss", self))
         return Verdict(loss > self.threshold, threshold=self.threshold)
 
     def learn(self, offer: Offer) -> None:
-        """Learns from examples whose losses are known (see `Gate.learn`)."""
+        """Remembers losses of stage 1, whose mean is the threshold; later ones change nothing."""
         if offer.stage == 1 and offer.loss is not None:
             self._history.add(offer.loss)
             self._agreed = None
 
     def shared(self) -> list[float]:
-        """Returns the numbers that all ranks should have alike."""
+        """Returns the threshold, on which ranks must agree."""
         return [self.threshold]
 
     def agree(self, values: list[float]) -> None:
-        """Takes over the mean of `shared` over ranks."""
+        """Takes over the mean threshold of the ranks, unless one of them has no losses yet."""
         if values and np.isfinite(values[0]):  # else a rank has no losses yet
             self._agreed = values[0]
 
@@ -81,7 +86,11 @@ class CutOff(Gate):
         self.cut = float(cut)
 
     def decide(self, offer: Offer) -> Verdict:
-        """Decides which of the offered examples go on (see `Gate.decide`)."""
+        """Keeps sizes (or chances) of `cut` or more.
+
+        Raises:
+            GateError: for an offer without sizes.
+        """
         return Verdict(np.asarray(offer.need("size", self)) >= self.cut)
 
 
@@ -89,8 +98,10 @@ class Paper(Stages):
     """The authors' rule: stage 2 after a share of the stream; stage 3 once the predictor's mean
     log-loss over a window is low enough, or with the second pass; no way back.
 
-    warmup: share of the stream (of one pass in the paper). log_loss: the value to reach.
-    window: number of scored examples over which it is taken.
+    Args:
+        warmup: share of the stream (of one pass in the paper).
+        log_loss: the value to reach.
+        window: number of scored examples over which it is taken.
     """
 
     def __init__(self, warmup: float = 0.05, log_loss: float = 0.6, window: int = 1024) -> None:
@@ -100,7 +111,12 @@ class Paper(Stages):
         self.log_loss, self.window = log_loss, window
 
     def evidence(self, view: View) -> list[float]:
-        """Returns the numbers that `next` decides by (see `Policy.evidence`)."""
+        """Returns the share of the stream drawn; the predictor's mean log-loss, infinite before
+        stage 2 has lasted a window; the passes completed; and whether any loss is known.
+
+        Raises:
+            ConfigError: if the stream's length is unknown.
+        """
         if np.isnan(view.share):
             raise ConfigError(
                 "the paper's warm-up is a share of the stream: give the sieve its length, `total`"
@@ -110,7 +126,8 @@ class Paper(Stages):
         return [view.share, quality, float(view.passes), float(len(view.window) > 0)]
 
     def next(self, stage: int, numbers: list[float], shares: Shares) -> Decision:
-        """Returns the stage that is due, if any, and the shares (see `Policy.next`)."""
+        """Returns stage 2 after the warm-up, and stage 3 once the log-loss is low enough or a pass
+        is over."""
         share, quality, passes, observed = numbers
         if stage == 1 and share >= self.warmup and observed >= 1:
             return Decision((2, f"{self.warmup:.0%} of the stream seen; threshold frozen"))

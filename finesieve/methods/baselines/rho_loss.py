@@ -28,11 +28,16 @@ class Reducible(Gate):
         self._irreducible = Known()
 
     def refer(self, ids: IntArray, loss: FloatArray) -> None:
-        """Take in the reference model's losses, once, before the first example."""
+        """Takes in the reference model's losses float32[n], by ids int64[n]: once, before the first
+        example."""
         self._irreducible.add(ids, loss)
 
     def decide(self, offer: Offer) -> Verdict:
-        """Decides which of the offered examples go on (see `Gate.decide`)."""
+        """Keeps `round(share * n)` of the pool's n examples, those of the highest reducible loss.
+
+        Raises:
+            GateError: for an offer without losses.
+        """
         reducible = np.asarray(offer.need("loss", self)) - np.nan_to_num(
             self._irreducible.of(offer.ids)
         )

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import finesieve as fs
+from finesieve.cli.data import docstrings
 from finesieve.cli.data.table import label_names, load
-from finesieve.cli.training import docstrings
 
 ROWS = [
     {"text": "fine film", "label": "pos"},

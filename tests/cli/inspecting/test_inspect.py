@@ -101,3 +101,30 @@ def test_data_without_labels_and_without_model(
     assert not (tmp_path / "b" / "issues.csv").exists()
     assert inspected(data, tmp_path / "b", "--model", "none") == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def test_a_language_models_rows_from_a_file(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, data, out = tmp_path / "causal", tmp_path / "rows.jsonl", tmp_path / "out"
+    tiny.causal().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    rows = [{"prompt": f"w{i % 50} w2", "completion": " w3 w4" * (1 + i)} for i in range(20)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    options = ["--model", str(folder), "--language-model"]
+    assert inspected(data, out, *options, "--max-length", "32") == 0
+    said = capsys.readouterr().out
+    assert "6 of 20 rows are cut at 32 tokens" in said
+    assert "The mean loss of a target token is" in said
+    page = (out / "insights.html").read_text(encoding="utf-8")
+    assert "What rows.jsonl tells" in page
+    import pyarrow.parquet as pq
+
+    found = pq.read_table(out / "examples.parquet").to_pydict()
+    assert found["tokens"] == [min(32, 2 + 2 * (1 + i) + 1) for i in range(20)]
+    assert found["targets"][0] == 3
+    assert inspected(data, tmp_path / "b", *options, "--label", "x") != 0
+    assert "--label: a language model's rows" in capsys.readouterr().err
+    classifier = ["--model", model, "--language-model"]
+    assert inspected(data, tmp_path / "c", *classifier) != 0
+    assert "language model" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 import finesieve as fs
-from finesieve.scoring.scorers import Scores
+from finesieve.scoring.protocol import Scores
 from tests.conftest import Bag, TableScorer, make_batches
 from tests.forked import Run as Forked
 from tests.forked import last_lines

@@ -41,7 +41,8 @@ _NAMES = re.compile(
 
 
 def masked(text: str) -> str:
-    """Library names replaced by `_`, blanks joined, cut to 600 characters at a word's end."""
+    """Returns a text with library names replaced by `_` and blanks joined, cut to 600 characters at
+    a word's end."""
     text = re.sub(r"\s+", " ", _NAMES.sub("_", text)).strip()
     if len(text) > _MAX_CHARS:
         text = text[:_MAX_CHARS].rsplit(" ", 1)[0]
@@ -49,7 +50,7 @@ def masked(text: str) -> str:
 
 
 def _docstrings(path: str) -> list[str]:
-    """Every docstring of a source file, in order; none from a file that does not parse."""
+    """Returns every docstring of a source file, in order; none from a file that does not parse."""
     try:
         source = Path(path).read_text(encoding="utf-8")
         if '"""' not in source and "'''" not in source:
@@ -105,8 +106,8 @@ def _texts(name: str, most: int) -> list[str]:
 
 
 def _texts_apart(name: str) -> list[str]:
-    """`_texts` in a process of its own: this one may have threads running and a main module
-    that must not be imported again, so neither a fork nor a spawned pool would do."""
+    """Returns what `_texts` does, from a process of its own: this one may have threads running and
+    a main module that must not be imported again, so neither a fork nor a spawned pool would do."""
     code = f"import json, {__name__} as d; print(json.dumps(d._texts({name!r}, {MOST})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode != 0:
@@ -156,7 +157,7 @@ def _build() -> list[dict[str, Any]]:
 
 
 def cache_folder() -> Path:
-    """FINESIEVE_CACHE, or finesieve below the user's cache folder."""
+    """Returns the folder FINESIEVE_CACHE, or finesieve below the user's cache folder."""
     if "FINESIEVE_CACHE" in os.environ:
         return Path(os.environ["FINESIEVE_CACHE"])
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -166,9 +167,12 @@ def cache_folder() -> Path:
 def rows(part: str = "train") -> list[dict[str, Any]]:
     """Return rows {"text", "label"}.
 
-    part: the split, `train` or `test` (a tenth, by hash of the text); or some libraries alone,
-        joined by "+", as in "sympy+transformers" and "sympy+transformers/test".
-    Raises `DataError` for anything else.
+    Args:
+        part: the split, `train` or `test` (a tenth, by hash of the text); or some libraries alone,
+            joined by "+", as in "sympy+transformers" and "sympy+transformers/test".
+
+    Raises:
+        DataError: for anything else.
     """
     some, _, split = part.rpartition("/") if "/" in part else ("", "", part)
     if not some and split not in ("train", "test"):

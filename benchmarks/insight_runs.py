@@ -1,0 +1,210 @@
+"""What `finesieve inspect` finds, takes and costs as a whole, beside insight.py.
+
+python benchmarks/insight_runs.py --data-dir DATA --cache FOLDER --output results/insight [PART ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+if str(ROOT) not in sys.path:  # from a checkout that was not installed, too
+    sys.path.insert(0, str(ROOT))
+
+from benchmarks.insight import MOST, Arrays, flipped, main, ours, ranked, read  # noqa: E402
+from finesieve.cli.main import main as run_command  # noqa: E402
+from finesieve.insight.labels import judge  # noqa: E402
+
+FINESIEVE = "import sys; from finesieve.cli.main import main; sys.exit(main(sys.argv[1:]))"
+TRAINED = (
+    ("trec6", "similar", 0.2),  # how much of the stream is looked at again was chosen on these
+    ("snips", "uniform", 0.1),
+    ("emotion", "similar", 0.1),
+    ("emotion", "uniform", 0.2),
+    ("hwu64", "similar", 0.1),
+    ("subj", "uniform", 0.1),
+    ("ag_news_noisy10k", "crowd", 0.0),
+    ("clickbait", "none", 0.0),
+    ("subj", "none", 0.0),
+    ("dbpedia14_14k", "none", 0.0),
+)
+COST = ("snips", "trec6")
+
+
+def trained(args: argparse.Namespace) -> list[Arrays]:
+    """The look after an epoch of training against the frozen model's, and what the losses of the
+    training pass tell alone."""
+    import pyarrow.parquet as pq
+
+    out = []
+    for name, kind, share in TRAINED:
+        data = read(args, name)
+        x, y, texts = data["x"][:MOST], data["y"][:MOST], data["texts"][:MOST]
+        if kind == "crowd":
+            given = data["noisy"][:MOST]
+        else:
+            given = y if kind == "none" else flipped(y, ours(x, y, texts, 0)[0], share, kind, 0)
+        bad = given != y
+        _, frozen, seconds = ours(x, given, texts, 0)
+        with tempfile.TemporaryDirectory() as folder:
+            file, to = Path(folder) / "data.jsonl", Path(folder) / "out"
+            write(file, texts, given)
+            start = time.process_time()
+            command = ["inspect", str(file), "--output", str(to), "--quiet", "--threads", "1"]
+            assert run_command(command) == 0
+            whole = time.process_time() - start
+            found = pq.read_table(to / "examples.parquet").to_pydict()
+            spent = json.loads((to / "run" / "summary.json").read_text())["cpu_seconds"]
+            look = judge(np.load(to / "pred_probs.npy"), given)
+        first = np.array(found["first_loss"], dtype=float)
+        known = np.isfinite(first)
+        record = {
+            "set": name,
+            "kind": kind,
+            "share": share,
+            "rows": len(y),
+            "wrong": int(bad.sum()),
+            "estimate": [look.wrong.value, look.wrong.low, look.wrong.high],
+            "frozen estimate": [frozen.wrong.value, frozen.wrong.low, frozen.wrong.high],
+            "seconds": {
+                "frozen": float(data["seconds"]) * len(y) / len(data["y"]) + seconds,
+                "trained": whole,
+                "of it training": spent,
+            },
+        }
+        if bad.any():
+            record |= {
+                "frozen": ranked(frozen.quality, bad),
+                "trained": ranked(np.array(found["quality"]), bad),
+                "training losses": ranked(-first[known], bad[known]),
+            }
+        out.append(record)
+        print(json.dumps(record), flush=True)
+    return out
+
+
+def write(file: Path, texts: list[str], given: Any) -> None:
+    """A file of JSON lines."""
+    rows = zip(texts, given.tolist(), strict=True)
+    lines = [json.dumps({"text": text, "label": f"c{label:02d}"}) + "\n" for text, label in rows]
+    file.write_text("".join(lines), encoding="utf-8")
+
+
+def seconds_of(*command: str) -> float:
+    """Processor seconds of `finesieve` with these arguments, in a process of its own."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", FINESIEVE, *command],
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def cost(args: argparse.Namespace) -> list[Arrays]:
+    """Training without `inspect`, filtered and in full, against `inspect`; in turns."""
+    out = []
+    for name in COST:
+        data = read(args, name)
+        texts, y = data["texts"][:4000], data["y"][:4000]
+        rounds: list[dict[str, float]] = []
+        for _ in range(2):
+            with tempfile.TemporaryDirectory() as folder:
+                file, few = Path(folder) / "data.jsonl", Path(folder) / "few.jsonl"
+                write(file, texts, y)
+                write(few, texts[:64], y[:64])  # `train` holds out a tenth of the data else
+                base = ["--threads", "1", "--quiet"]
+                train = ["train", "--train", str(file), "--eval", str(few), *base]
+                look = ["inspect", str(file), *base]
+                rounds.append(
+                    {
+                        "train": seconds_of(*train, "--output", f"{folder}/a"),
+                        "inspect": seconds_of(*look, "--output", f"{folder}/b"),
+                        "train in full": seconds_of(
+                            *train, "--method", "full", "--output", f"{folder}/c"
+                        ),
+                        "inspect without training": seconds_of(
+                            *look, "--no-train", "--output", f"{folder}/d"
+                        ),
+                    }
+                )
+        out.append(
+            {
+                "set": name,
+                "rows": len(texts),
+                "words": float(np.mean([len(t.split()) for t in texts])),
+                "seconds": {key: [one[key] for one in rounds] for key in rounds[0]},
+            }
+        )
+        print(json.dumps(out[-1]), flush=True)
+    return out
+
+
+def memory(args: argparse.Namespace) -> list[Arrays]:
+    """Peak memory and seconds of `inspect --model none` on a file of made-up rows."""
+    texts = read(args, "clickbait")["texts"] + read(args, "snips")["texts"]
+    out = []
+    for kind, rows in (
+        ("jsonl", 200_000),
+        ("jsonl", 1_000_000),
+        ("csv", 100_000),
+        ("csv", 400_000),
+    ):
+        dice = np.random.default_rng(0)
+        pairs, labels = dice.integers(0, len(texts), (rows, 2)), dice.integers(0, 4, rows)
+        many = [f"{texts[i]} {texts[j]}" for i, j in pairs]
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"data.{kind}"
+            if kind == "jsonl":
+                write(file, many, labels)
+            else:
+                with file.open("w", encoding="utf-8", newline="") as target:
+                    writer = csv.writer(target)
+                    writer.writerow(["text", "label"])
+                    writer.writerows(zip(many, [f"c{y}" for y in labels], strict=True))
+            code = (
+                "import resource, sys, time; from finesieve.cli.main import main; "
+                "assert main(sys.argv[1:]) == 0; "
+                "print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+            )
+            command = ["inspect", str(file), "--model", "none", "--output", f"{folder}/out"]
+            done = subprocess.run(
+                [sys.executable, "-c", code, *command, "--quiet"],
+                capture_output=True,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                check=True,
+            )
+            seconds, peak = done.stdout.split()[-2:]
+            out.append(
+                {
+                    "kind": kind,
+                    "rows": rows,
+                    "file_bytes": file.stat().st_size,
+                    "seconds": float(seconds),
+                    "peak_memory_mb": int(peak) / 1024,
+                }
+            )
+        print(json.dumps(out[-1]), flush=True)
+    return out
+
+
+PARTS = {"trained": trained, "cost": cost, "memory": memory}
+
+if __name__ == "__main__":
+    main(PARTS, "insight_runs.py")
