@@ -136,7 +136,9 @@ class Learning:
         """
         if self._returns.waiting < at_least and at_least > 1:
             return
-        for ids, losses, offer in self._returns.collect(stage, wait=at_least == 1):
+        found = list(self._returns.collect(stage, wait=at_least == 1))
+        self._method.forward.look_ahead([offer for *_, offer in found if offer is not None])
+        for ids, losses, offer in found:
             if offer is None or offer.n < len(ids):
                 self.bad(_bad(losses))
             size = None if offer is None else offer.size

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 import finesieve as fs
 from finesieve.scoring.protocol import Scores
 from finesieve.stages.policy import OWN, Decision, View
 from finesieve.stages.window import Window
-from tests.conftest import Bag, TableScorer, make_batches
+from tests.conftest import Bag, TableScorer, make_batches, train
 from tests.stages.kit import limits, view
 
 
@@ -212,13 +211,7 @@ def collapse_run(method: fs.Method, lr: float) -> tuple[fs.Sieve, list[str]]:
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for batch in sieve(make_batches(24000)):
-            bare = fs.inputs(batch)
-            labels = bare.pop("labels")
-            losses = F.cross_entropy(model(**bare), labels, reduction="none")
-            sieve.loss(losses, batch).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        train(sieve, make_batches(24000), model, optimizer)
     return sieve, [str(w.message) for w in caught if w.category is fs.CollapseWarning]
 
 
