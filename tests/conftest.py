@@ -256,3 +256,11 @@ def finished(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     assert main(arguments(files, output, *BY_HAND)) == 0
     return output
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny encoder and its tokenizer, in MiniLM's place."""
+    from tests.tiny import encoder as made
+
+    return made(tmp_path_factory.mktemp("encoder"))
