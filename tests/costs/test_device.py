@@ -103,6 +103,8 @@ def test_every_host_measures_what_scoring_costs(
     )
     # Survivors come in full batches, and a pool in one forward, where launches are all.
     assert max(examples for examples, *_ in train[-8:]) == (8 if costs is LAUNCHES else 4)
+    # Gathered for batches of like length only as far as padding costs anything.
+    assert sieve._flow.holding.group == (4 if costs is LAUNCHES else 16)
     assert (len(score) <= 1.5 * pools + 1) == (costs is LAUNCHES)
     # Nothing waits for the sake of a clock; and who reads the books has all seconds there.
     # The Trainer's loss is compared with ours for each open batch, and read at once where tensors
