@@ -205,6 +205,8 @@ class Flow:
             self.learning.scored(found)
         else:
             self.learning.expect(found.survivors, self.stage, len(self.holding), found.chances)
+        if self._told_group is None:
+            self.holding.group = _SMALL_GROUP if self._whole() else GROUP
         self.holding.add(found.survivors, len(rows), self._size())
 
     def _follow(self, rows: Rows) -> None:

@@ -38,6 +38,22 @@ def plain(device: Device, folder: Path) -> fs.Sieve:
     return sieve
 
 
+@pytest.mark.parametrize(("costs", "group"), [(LAUNCHES, 4), (COMPUTE, 16)], ids=["launch", "not"])
+def test_survivors_are_gathered_only_where_padding_costs_anything(
+    costs: tuple[Cost, Cost], group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(*costs, first=5.0, shape=0.002, noise=0.05)
+    device.install(monkeypatch)
+    model: Any = device.run(Bag(dropout=0.0))
+    sieve = fs.Sieve(
+        model, method(), total=N, head=fs.heads.SingleLabel(), head_start=0,
+        options=fs.SieveOptions(pool=POOL),
+    )  # fmt: skip
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    train(sieve, make_batches(N), model, optimizer)
+    assert sieve._flow.holding.group == group
+
+
 def in_trainer(device: Device, folder: Path) -> fs.Sieve:
     pytest.importorskip("transformers")
     from tests.integrations.transformers.kit import Data, model, trainer
@@ -103,8 +119,6 @@ def test_every_host_measures_what_scoring_costs(
     )
     # Survivors come in full batches, and a pool in one forward, where launches are all.
     assert max(examples for examples, *_ in train[-8:]) == (8 if costs is LAUNCHES else 4)
-    # Gathered for batches of like length only as far as padding costs anything.
-    assert sieve._flow.holding.group == (4 if costs is LAUNCHES else 16)
     assert (len(score) <= 1.5 * pools + 1) == (costs is LAUNCHES)
     # Nothing waits for the sake of a clock; and who reads the books has all seconds there.
     # The Trainer's loss is compared with ours for each open batch, and read at once where tensors
