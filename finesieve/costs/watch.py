@@ -177,10 +177,10 @@ class Watch:
     def _book(self, on: str, took: float, step: Step | None, part: bool, aside: float) -> None:
         """Books a span that is over."""
         if took > 0.0:  # a clock that was set back, or a device that was lost, says nothing
-            aside = min(took, aside)
-            self.seconds[on] += took - aside
             if aside:
+                aside = min(took, aside)
                 self.seconds[DATA] += aside
+            self.seconds[on] += took - aside
         if part or (step is not None and step.batches == 0):
             self._part += took
         elif step is not None:
