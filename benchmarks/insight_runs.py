@@ -172,9 +172,10 @@ def memory(args: argparse.Namespace) -> list[Arrays]:
                     writer.writerow(["text", "label"])
                     writer.writerows(zip(many, [f"c{y}" for y in labels], strict=True))
             code = (
-                "import resource, sys, time; from finesieve.cli.main import main; "
+                "import sys, time; from finesieve.cli.main import main; "
                 "assert main(sys.argv[1:]) == 0; "
-                "print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+                "peak = open('/proc/self/status').read().split('VmHWM:')[1].split()[0]; "
+                "print(time.process_time(), peak)"  # getrusage would begin with this process's own
             )
             command = ["inspect", str(file), "--model", "none", "--output", f"{folder}/out"]
             done = subprocess.run(
