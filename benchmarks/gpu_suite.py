@@ -107,7 +107,8 @@ def train(job: Job, inputs: Path, limit: int, small: bool) -> Record:
     }
     method: Any = methods[kind]()
     model = encoder("2x32", classes, job.seed) if small else minilm(inputs, classes, job.seed)
-    loop = Loop(model, device, "bf16" if device.type == "cuda" else "fp32", rate=job.rate)
+    half = device.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AVX512"
+    loop = Loop(model, device, "bf16" if half else "fp32", rate=job.rate)
     more: dict[str, Any] = {}
     if method is not None:
         more = {"head_start": head_start(len(texts)), "options": options}
@@ -157,7 +158,7 @@ class Suite:
     def jobs(self) -> Iterator[Job]:
         """Yields the jobs that are not done and could be run now; those that others wait for, and
         the first seed of all, come first."""
-        for seed in range(self.args.tuning_seeds):
+        for seed in range(0 if self.args.rate else self.args.tuning_seeds):
             for method, ratio in self.methods():
                 for name, rate in product(TUNING, RATES):
                     yield from self.job(name, method, seed, rate, ratio, rate)
@@ -185,6 +186,8 @@ class Suite:
 
     def tuned(self, method: str, ratio: float) -> float | None:
         """Returns the rate of a method, None as long as its tuning is under way."""
+        if self.args.rate is not None:
+            return float(self.args.rate)
         return best_rate(self.records, method, ratio, self.args.tuning_seeds)
 
     def job(
@@ -258,6 +261,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--sets", nargs="*", default=list(CLAIM))
+    parser.add_argument("--rate", type=float, help="the learning rate of all, tuned for none")
     parser.add_argument("--development", nargs="*", default=list(DEVELOPMENT))
     parser.add_argument(
         "--settings", nargs="*", default=[],

@@ -28,7 +28,7 @@ import torch
 import finesieve as fs
 from finesieve.gates.forward import PredictorGate
 from finesieve.gates.protocol import Features, Offer
-from finesieve.scoring.scorers import Scorer, Scores
+from finesieve.scoring.protocol import Scorer, Scores
 
 VOCABULARY = 30522
 BATCH = 32  # examples in a batch of the loader's

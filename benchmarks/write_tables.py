@@ -345,7 +345,7 @@ def written(text: str, content: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Every page that has results in it, as it must be."""
-    from benchmarks import insight_tables
+    from benchmarks import gpu_tables, insight_tables
 
     docs = ROOT / "docs"
     tables = {
@@ -353,6 +353,7 @@ def pages() -> dict[Path, str]:
         docs / "explanation" / "when-it-pays.md": pays_tables(),
         docs / "research" / "head-start.md": whole_table(HEAD_START),
         docs / "research" / "demo.md": whole_table(*DEMO),
+        docs / "research" / "gpu.md": gpu_tables.section(),
     }
     if insight_tables.FOLDER.is_dir():
         tables[docs / "how-to" / "look-into-your-data.md"] = insight_tables.section()

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.scoring.scorers import Scorer, Scores
+from finesieve.scoring.protocol import Scorer, Scores
 
 # Side by side with others a process has one thread: more threads than cores wait for each other,
 # and burn a core each meanwhile. The environment comes from the process that started the others,
@@ -230,9 +230,10 @@ BY_HAND = [
 ]  # nothing depends on a clock
 
 
-def arguments(files: Path, output: Path, *more: str) -> list[str]:
+def arguments(files: Path, output: Path, *more: str, command: str = "train") -> list[str]:
+    """A command on small data with a tiny model, quickly."""
     return [
-        "train",
+        command,
         "--train",
         str(files / "train.jsonl"),
         "--eval",
@@ -255,3 +256,11 @@ def finished(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     assert main(arguments(files, output, *BY_HAND)) == 0
     return output
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny encoder and its tokenizer, in MiniLM's place."""
+    from tests.tiny import encoder as made
+
+    return made(tmp_path_factory.mktemp("encoder"))

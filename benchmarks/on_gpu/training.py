@@ -99,7 +99,8 @@ class Loop:
     """One training: a model, its optimizer, and a step; attention without cuDNN's kernels.
 
     precision: "bf16", "fp16" (with a gradient scaler) or "fp32". compiled: by `torch.compile`.
-    head: the task. rate: of AdamW, at the beginning of a linear decay.
+    head: the task. rate: of AdamW, at the beginning of a linear decay. clip: the gradient's norm at
+    the most, as in a Trainer.
     """
 
     model: nn.Module
@@ -108,6 +109,7 @@ class Loop:
     compiled: bool = False
     head: Any = None
     rate: float = 1e-4
+    clip: float = 1.0
 
     def __post_init__(self) -> None:
         # Prepared for every shape of a batch, which plain training of short texts would pay, too.
@@ -134,6 +136,8 @@ class Loop:
             losses = self.head.losses(self.forward(**bare(given)), given)
         loss = losses.mean() if reduce is None else reduce(losses, batch)
         self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from finesieve.batches.carry import IDS, WEIGHTS, Ride, TensorBatch, of_kind
 from finesieve.batches.chooser import Chooser
+from finesieve.batches.concat import concat
 from finesieve.batches.device import to_device
 from finesieve.batches.padding import Column, Columns, Padding, text_mask
-from finesieve.batches.rows import Rows
+from finesieve.batches.rows import Rows, as_drawn
 from finesieve.errors import BatchError, StateError
 from finesieve.gates.protocol import IntArray, State
 
@@ -122,7 +123,7 @@ class Codec:
                 raise BatchError(f"id_key={self._id_key!r} is no column; there are {list(columns)}")
             ids = _whole(columns[self._id_key], self._id_key)
         lengths = self._padding.see(columns, n)
-        return Rows(columns, lengths, ids, np.ones(n, np.float32), np.ones(n, np.float64))
+        return Rows(columns, lengths, ids, *as_drawn(n))
 
     @staticmethod
     def place_like(rows: Rows, batch: Any) -> None:
@@ -246,42 +247,7 @@ class Codec:
         Raises:
             BatchError: where the parts have other columns or other kinds of values.
         """
-        if len(parts) == 1:
-            return parts[0]
-        keys = parts[0].columns.keys()
-        for part in parts:
-            if part.columns.keys() != keys:
-                raise BatchError(
-                    f"batches with columns {sorted(map(str, part.columns))} and "
-                    f"{sorted(map(str, keys))} came from the same loader: {_ALIKE}"
-                )
-        self._padding.check_mask([part.columns for part in parts])
-        texts = self._padding.texts(parts[0].columns)
-        axes = {key: text.mask.ndim - 1 for text in texts for key in text.keys}
-        mask = text_mask(parts[0].columns)
-        axis = 1 if mask is None else mask.ndim - 1  # of columns that no mask speaks of
-        columns: dict[Hashable, Column] = {}
-        for key in keys:
-            pieces = [part.columns[key] for part in parts]
-            kind = kind_of(pieces[0])
-            for piece in pieces:
-                if kind_of(piece) != kind:
-                    raise BatchError(
-                        f"column {key!r} is {_told(kind)} in one batch and "
-                        f"{_told(kind_of(piece))} in another: {_ALIKE}"
-                    )
-            if isinstance(pieces[0], list):
-                columns[key] = [x for piece in pieces for x in piece]
-            else:
-                tensors = [p for p in pieces if isinstance(p, Tensor)]
-                columns[key] = self._padding.cat(key, tensors, key in axes, axes.get(key, axis))
-        return Rows(
-            columns,
-            np.concatenate([p.lengths for p in parts]),
-            np.concatenate([p.ids for p in parts]),
-            np.concatenate([p.weights for p in parts]),
-            np.concatenate([p.spans for p in parts]),
-        )
+        return concat(self._padding, parts)
 
     def bare(self, rows: Rows) -> Any:
         """Return the rows as a batch of the loader's form, nothing riding."""
@@ -354,32 +320,8 @@ class Codec:
         self._padding.load_state_dict(state["padding"])
 
 
-_ALIKE = (
-    "examples of different batches are put together, so all batches must have the same columns; "
-    "several tasks with columns of their own need a sieve each, or a collate function that gives "
-    "all of them the same columns"
-)
-
-
 def _is_constant(value: Any) -> bool:
     return value is None or isinstance(value, (str, bool, int, float))
-
-
-Kind = tuple[int, bool] | None
-
-
-def kind_of(column: Column) -> Kind:
-    """Returns what columns of several batches must have in common to be put together: how many axes
-    they have, and whether of real numbers; None for a list."""
-    return (column.ndim, column.is_floating_point()) if isinstance(column, Tensor) else None
-
-
-def _told(kind: Kind) -> str:
-    """Returns the kind of a column in words."""
-    if kind is None:
-        return "a list"
-    axes, real = kind
-    return f"{'real' if real else 'whole'} numbers on {axes} axes"
 
 
 def _whole(column: Column, key: Hashable) -> IntArray:

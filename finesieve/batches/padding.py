@@ -144,10 +144,10 @@ class Padding:
                     return np.full(n, value.shape[1], dtype=np.int64)
             return np.ones(n, dtype=np.int64)
         found = [array_of(mask) != 0 for mask in masks.values()]  # read once, on any device
-        total = np.zeros(n, dtype=np.int64)
-        for real in found:
-            if real.shape[-1]:
-                total += self._real(real if real.ndim == 2 else np.asarray(real.any(axis=1)))
+        texts = [
+            self._real(real if real.ndim == 2 else np.asarray(real.any(axis=1))) for real in found
+        ]
+        total = texts[0] if len(texts) == 1 else np.sum(texts, axis=0)
         unknown = any(k not in self._found and k not in self._apart for k in columns)
         if self._labels is not None or (unknown and not all(real.all() for real in found)):
             for text in self.texts(columns):
@@ -174,6 +174,8 @@ class Padding:
         Args:
             real: bool[n, length], where there is text.
         """
+        if real.shape[1] == 0:
+            return np.zeros(len(real), dtype=np.int64)
         first = real[:, 0]
         if not self._left and not first.all() and (~first & real[:, -1]).any():
             self._left = True

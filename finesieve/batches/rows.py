@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,15 @@ class Rows:
         if self._longest < 0:
             self._longest = int(self.lengths.max())
         return self._longest
+
+
+@lru_cache(maxsize=64)
+def as_drawn(n: int) -> tuple[FloatArray, np.ndarray[Any, np.dtype[np.float64]]]:
+    """Returns the weights and the spans of n examples that nothing was decided on: ones, made once
+    for each n and not to be written to."""
+    weights, spans = np.ones(n, np.float32), np.ones(n, np.float64)
+    weights.flags.writeable = spans.flags.writeable = False
+    return weights, spans
 
 
 def rows_state(rows: Rows) -> State:

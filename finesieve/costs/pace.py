@@ -184,23 +184,22 @@ class Pace:
         seen, every = self.seen[-_LEVEL:], list(self._recent)[-_LEVEL:]
         if not seen:
             return None
-        y = np.array([one.seconds for one in seen])
-        padded = np.array([one.padded for one in seen])
-        n = np.array([one.batches for one in seen], dtype=np.float64)
+        took, _, padding, batches, _ = zip(*seen, strict=True)
+        y, padded, n = np.array(took), np.array(padding), np.array(batches, dtype=np.float64)
         # In units of a padded token; where a launch is all, the size of a batch is nothing.
         size = n if worth == math.inf else (worth or 0.0) * n + padded
         each = y / size
         usual = each <= _OUTLIER * quantile(each)
-        if y[usual].sum() <= 0.02 * y.sum():
-            usual = np.ones_like(usual)
-        unit = float(y[usual].sum() / size[usual].sum())
+        if not usual.all() and y[usual].sum() > 0.02 * y.sum():
+            y, size = y[usual], size[usual]
+        unit = float(y.sum() / size.sum())
         if unit <= 0.0:
             return None
         # Shapes that are met first are of other lengths than those that are met often.
-        tokens, padding, batches = (sum(one[i] for one in every) for i in (1, 2, 3))
+        _, tokens, width, count, _ = map(sum, zip(*every, strict=True))
         if worth == math.inf:
-            return Line(unit, 0.0, tokens / batches)
-        return Line((worth or 0.0) * unit, unit * padding / tokens, tokens / batches)
+            return Line(unit, 0.0, tokens / count)
+        return Line((worth or 0.0) * unit, unit * width / tokens, tokens / count)
 
     @property
     def per_token(self) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,10 @@ class PredictorGate(Gate):
         """Returns the predicted size of each offered example, or its chance to be kept,
         float32[n]."""
         return self.predictor.predict(offer)
+
+    def look_ahead(self, offers: Sequence[Offer]) -> None:
+        """Lets the predictor prepare for these offers."""
+        self.predictor.look_ahead(offers)
 
     def decide(self, offer: Offer) -> Verdict:
         """Keeps what the rule keeps of the predicted sizes, and the audit besides: a random share

@@ -8,7 +8,7 @@ method that changes what later decisions look like.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,6 +201,10 @@ class Gate(ABC):
         """Returns the sizes that this gate expects, float32[n], or None if it holds no
         predictor."""
         return None
+
+    def look_ahead(self, offers: Sequence[Offer]) -> None:  # noqa: B027
+        """Prepares for offers that will be predicted and learned one after another: what does not
+        depend on what is learned in between can be done for all of them at once."""
 
     def limits(self) -> Limits:
         """Returns the settings that policies ask for. They stay the same during a run."""

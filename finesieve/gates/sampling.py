@@ -269,15 +269,17 @@ def class_thresholds(
         drawn: [n], how many of the stream's examples each stands for (as `weights` by default).
     """
     s = np.asarray(sizes, dtype=np.float64)
-    w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64)
+    w = None if weights is None else np.asarray(weights, dtype=np.float64)
     kinds = np.asarray(labels)
     if kinds.dtype.kind != "i" or (len(kinds) and not 0 <= kinds.min() <= kinds.max() < 1024):
         kinds = np.unique(kinds, return_inverse=True)[1]
+    count = w if drawn is None else np.asarray(drawn, dtype=np.float64)
     if s.ndim > 1:  # as if each row had classes of its own
         kinds = kinds + np.arange(len(s))[:, None] * (1 + int(kinds.max(initial=0)))
-    count = np.broadcast_to(w if drawn is None else np.asarray(drawn, dtype=np.float64), s.shape)
-    counts = np.bincount(kinds.ravel(), count.ravel())
-    totals = np.bincount(kinds.ravel(), (w * s).ravel())
+        count = None if count is None else np.broadcast_to(count, s.shape)
+    flat = kinds.ravel()
+    counts = np.bincount(flat, None if count is None else count.ravel())
+    totals = np.bincount(flat, (s if w is None else w * s).ravel())
     bound = np.full(len(totals), np.inf)  # no sizes, nothing to starve
     np.divide(totals, least * counts, out=bound, where=totals > 0)
     return np.asarray(bound[kinds])

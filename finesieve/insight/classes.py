@@ -12,8 +12,8 @@ from torch import nn
 
 from finesieve.errors import DataError
 from finesieve.gates.features import IGNORED
+from finesieve.scoring.mode import scoring, unwrapped
 from finesieve.scoring.outputs import output_of
-from finesieve.scoring.scorers import scoring, unwrapped
 
 Ints = npt.NDArray[np.int64]
 _NAMED = 8  # classes or labels that a message names

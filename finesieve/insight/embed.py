@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from finesieve.errors import ConfigError
 from finesieve.insight.visits import Visits
 from finesieve.scoring.last_layer import find_last_layer, linear_calls
-from finesieve.scoring.scorers import unwrapped
+from finesieve.scoring.mode import unwrapped
 
 _TOGETHER = 1024  # texts that are only counted
 _NOTHING = "."  # stands for an empty text, of which some tokenizers make no token at all

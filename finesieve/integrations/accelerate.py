@@ -35,7 +35,8 @@ from finesieve.errors import ConfigError, FinesieveWarning, StateError
 from finesieve.integrations import common as hosts
 from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
-from finesieve.scoring.scorers import Scorer, unwrapped
+from finesieve.scoring.mode import unwrapped
+from finesieve.scoring.protocol import Scorer
 from finesieve.sieve.options import SieveOptions, scorer_of
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.schedule import StreamSchedule

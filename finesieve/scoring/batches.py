@@ -22,7 +22,7 @@ from finesieve.gates.protocol import FloatArray, IntArray, State
 from finesieve.scoring.cuts import cut_alike, cut_by_length
 from finesieve.scoring.head_start import unfit
 from finesieve.scoring.last_layer import LastLayer, joined
-from finesieve.scoring.scorers import ROOM, Launched, Scorer, Scores, launcher
+from finesieve.scoring.protocol import ROOM, Launched, Scorer, Scores, launcher
 
 _Found = TypeVar("_Found")
 _OVERHEAD = 64.0  # tokens that a forward's launch is worth on a CPU
@@ -84,6 +84,7 @@ class ScoringPass:
         overhead: float | None,
     ) -> None:
         self._scorer, self._codec, self._ledger, self._meter = scorer, codec, ledger, meter
+        self._launcher = None if scorer is None else launcher(scorer)
         self.most, self._told = most, most is not None
         self._told_overhead = overhead is not None
         self._overhead = _OVERHEAD if overhead is None else overhead
@@ -247,10 +248,10 @@ class ScoringPass:
         Raises:
             ScoreError: for losses or sizes that are not one for each.
         """
-        assert self._scorer is not None
-        found = launcher(self._scorer)(batch)
+        assert self._launcher is not None
+        found = self._launcher(batch)
         size = found.loss if found.size is None else found.size
-        if tuple(found.loss.shape) != (count,) or tuple(size.shape) != (count,):
+        if found.loss.shape != (count,) or size.shape != (count,):
             raise ScoreError(
                 f"the scorer gave {tuple(found.loss.shape)} losses and {tuple(size.shape)} "
                 f"sizes for {count} examples; expected one of each per example"
@@ -258,7 +259,7 @@ class ScoringPass:
         return found
 
     def _score(self, rows: Rows, chosen: IntArray, timed: bool = True) -> Scored:
-        codec = self._codec
+        codec, lengths = self._codec, rows.lengths[chosen]
         prefix: Tensor | None = None
         places: list[IntArray] = []
         answers: list[Scores | Launched] = []
@@ -271,7 +272,7 @@ class ScoringPass:
             if found.prefix is not None:
                 prefix = codec.place(rows, prefix, len(chosen), index, found.prefix)
             if timed:
-                self._lap(rows.lengths[chosen[index]])
+                self._lap(lengths[index])
         order = np.concatenate([np.empty(0, np.int64), *places])
         loss, size = np.empty(len(order), np.float32), np.empty(len(order), np.float32)
         loss[order], size[order] = self._read(answers, [len(index) for index in places])

@@ -8,130 +8,48 @@ it bounds the full gradient's norm up to a factor that hardly depends on the exa
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from finesieve.batches.device import to_device
-from finesieve.errors import BatchError, ScoreError
-from finesieve.gates.features import FeatureFunction, token_features
-from finesieve.gates.protocol import FloatArray, IntArray
+from finesieve.errors import BatchError
+from finesieve.gates.features import FeatureFunction
+from finesieve.gates.protocol import FloatArray
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.heads import Head, SingleLabel, Tokens
 from finesieve.scoring.last_layer import LastLayer, find_last_layer, linear_calls
+from finesieve.scoring.mode import scoring, unwrapped
 from finesieve.scoring.outputs import output_of
+from finesieve.scoring.protocol import ROOM, Launched, Scorer, Scores, check_losses, launcher
+
+__all__ = [
+    "SIZE_ALONE",
+    "Classification",
+    "Launched",
+    "PerExample",
+    "Scorer",
+    "Scores",
+    "SizeFunction",
+    "Task",
+    "check_losses",
+    "launcher",
+    "scoring",
+    "unwrapped",
+]
 
 SizeFunction = Callable[[FloatArray], FloatArray]
-# A scoring forward holds about one layer at a time where training holds all of them, so it may have
-# more tokens than a training batch: this many times as many, or as many times as there are layers.
-# Where every token has this many outputs, the outputs are what fills the memory, in both.
-ROOM, _LITTLE_ROOM, _WIDE = 8, 2, 1024
+# Where every token has this many outputs, the outputs are what fills the memory, in training too:
+# then a scoring forward has little more room than a training batch (see `ROOM`).
+_LITTLE_ROOM, _WIDE = 2, 1024
 SIZE_ALONE = (
     "size= says how large the gradient of a loss of yours is, so it goes with losses=: a head has "
     "its own"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """What the scoring pass finds of n examples.
-
-    Args:
-        loss: float32[n], on the CPU.
-        size: float32[n], non-negative, on the CPU.
-        prefix: float[n, length, width], what frozen layers put out, to ride along with the
-            survivors.
-    """
-
-    loss: FloatArray
-    size: FloatArray
-    prefix: Tensor | None = None
-
-
-def check_losses(losses: Any, n: int, where: str) -> Tensor:
-    """Returns the losses, float[n].
-
-    Args:
-        losses: what was given for them.
-        n: how many there must be.
-        where: who gave them, for the message.
-
-    Raises:
-        ScoreError: if they are not one value per example; it names the mend.
-    """
-    if not isinstance(losses, Tensor):
-        raise ScoreError(f"{where} gave a {type(losses).__name__}; expected a tensor of {n} losses")
-    if losses.shape == (n,):
-        return losses
-    cause = ""
-    if losses.numel() == 1 and n != 1:
-        cause = ": it is the mean over the batch; use reduction='none'"
-    elif losses.ndim > 1 and losses.shape[0] == n:
-        cause = ": average over all dimensions but the first"
-    raise ScoreError(
-        f"{where} gave losses of shape {tuple(losses.shape)}; expected ({n},), one value per "
-        f"example{cause}"
-    )
-
-
-class Launched(NamedTuple):
-    """Scores that the device may still be working on: reading them waits for it.
-
-    Args:
-        loss: float[n].
-        size: float[n]; None where it follows from the loss (`Scorer.size_of_loss`).
-        prefix: as in `Scores`.
-    """
-
-    loss: Tensor
-    size: Tensor | None
-    prefix: Tensor | None = None
-
-
-class Scorer(ABC):
-    """Scores batches for the sieve: the only part of it that knows the model.
-
-    Attributes:
-        room: how many times the padded tokens of a training batch a scoring forward may have.
-    """
-
-    room: int = ROOM
-
-    @abstractmethod
-    def __call__(self, batch: Any) -> Scores:
-        """Scores a batch of the loader's form.
-
-        It leaves no trace: the model's mode and the random states are restored.
-        """
-
-    def launch(self, batch: Any) -> Scores | Launched:
-        """Scores a batch as `__call__` does, and need not wait for the device: the sieve reads the
-        scores of a whole pool at once."""
-        return self(batch)
-
-    def note(self, ids: IntArray) -> None:  # noqa: B027 - most need not know
-        """Takes in which examples the last answer of a scoring pass was about: ids int64[n], of the
-        first n of its rows."""
-
-    def size_of_loss(self, loss: FloatArray) -> FloatArray:
-        """Returns the sizes that go with training losses, float32[n], where only the losses are
-        known (stage 1)."""
-        return np.maximum(loss, 0.0)
-
-    def features(self) -> FeatureFunction:
-        """Returns what a predictor is to look at, unless the user says otherwise."""
-        return token_features()
-
-    def last_layer(self, batch: Any) -> LastLayer | None:
-        """Returns what the model's last linear layer is given for a batch of the loader's form;
-        None where no such layer makes the task's logits. It leaves no trace."""
-        return None
 
 
 def _is_wide(outputs: Any) -> bool:
@@ -151,80 +69,6 @@ def room_of(model: nn.Module, wide: bool) -> int:
     if wide or any(getattr(m, "gradient_checkpointing", False) is True for m in modules):
         return _LITTLE_ROOM
     return max([ROOM, *(len(m) for m in modules if isinstance(m, nn.ModuleList))])
-
-
-def launcher(scorer: Callable[[Any], Scores]) -> Callable[[Any], Scores | Launched]:
-    """Returns `scorer.launch`, or the scorer itself where its class, or the function that it is,
-    has a call of its own that `launch` would pass by."""
-    for kind in type(scorer).__mro__:
-        if "launch" in vars(kind):
-            launch: Callable[[Any], Scores | Launched] = scorer.launch  # type: ignore[attr-defined]
-            return launch
-        if "__call__" in vars(kind):
-            break
-    return scorer
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """Returns the module without its DistributedDataParallel, also where that was compiled."""
-    wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
-    while True:
-        if isinstance(model, wrappers):
-            model = model.module
-        elif isinstance(getattr(model, "_orig_mod", None), wrappers):
-            model = model._orig_mod  # type: ignore[assignment]
-        else:
-            return model
-
-
-@contextmanager
-def scoring(
-    model: nn.Module, autocast: Callable[[], AbstractContextManager[Any]] | None = None
-) -> Iterator[nn.Module]:
-    """Puts a model into eval mode, without gradient and in training's autocast; yields it without
-    its wrapper.
-
-    There is no inference mode: a model may keep tensors that this forward made (tables of
-    positions, say), and training could not use them.
-
-    On leaving, each submodule's own mode is restored (some may have been in eval mode on purpose)
-    and so are the random states, so that a run with scoring draws the same dropout masks as one
-    without. The wrapper (DistributedDataParallel) is avoided because its forward takes part in
-    collectives, which hang when ranks score different numbers of batches.
-
-    On a CUDA device attention leaves out cuDNN's kernels: they are prepared anew for every shape of
-    a batch, which took 50 ms on an H100, five times what the forward itself did, and nearly every
-    scoring batch has a shape of its own.
-
-    Args:
-        model: may be wrapped.
-        autocast: gives the context that training runs in.
-
-    Yields:
-        The module without its wrapper.
-    """
-    inner = unwrapped(model)
-    training = [m for m in inner.modules() if m.training]
-    cpu = torch.get_rng_state()
-    device = next((p.device for p in inner.parameters()), torch.device("cpu"))
-    gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    prepared = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
-    for module in training:
-        module.training = False
-    try:
-        torch.backends.cuda.enable_cudnn_sdp(False)  # of no effect on other devices
-        with torch.no_grad(), (autocast or nullcontext)():
-            yield inner
-    finally:
-        # Within an outer autocast, torch before 2.10 keeps the weights that were cast without a
-        # gradient, and the next training forward would be given them.
-        torch.clear_autocast_cache()
-        torch.backends.cuda.enable_cudnn_sdp(prepared)
-        for module in training:
-            module.training = True
-        torch.set_rng_state(cpu)
-        if gpu is not None:
-            torch.cuda.set_rng_state(gpu, device)
 
 
 class Task(Scorer):

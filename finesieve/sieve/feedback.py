@@ -17,7 +17,7 @@ from finesieve.errors import ConfigError, FinesieveWarning, ScoreError
 from finesieve.gates.features import FeatureFunction
 from finesieve.gates.protocol import BoolArray, FloatArray, Offer, State
 from finesieve.methods.method import Method
-from finesieve.scoring.scorers import Scorer
+from finesieve.scoring.protocol import Scorer
 from finesieve.sieve.collapse import CollapseWatch
 from finesieve.sieve.pool import Sifted
 from finesieve.sieve.record import Record
@@ -136,7 +136,9 @@ class Learning:
         """
         if self._returns.waiting < at_least and at_least > 1:
             return
-        for ids, losses, offer in self._returns.collect(stage, wait=at_least == 1):
+        found = list(self._returns.collect(stage, wait=at_least == 1))
+        self._method.forward.look_ahead([offer for *_, offer in found if offer is not None])
+        for ids, losses, offer in found:
             if offer is None or offer.n < len(ids):
                 self.bad(_bad(losses))
             size = None if offer is None else offer.size

@@ -23,7 +23,7 @@ from finesieve.gates.dice import roll_apart
 from finesieve.gates.simple import Open
 from finesieve.methods.method import Method
 from finesieve.scoring.batches import ScoringPass
-from finesieve.scoring.scorers import Scorer
+from finesieve.scoring.protocol import Scorer
 from finesieve.sieve.answers import Answers
 from finesieve.sieve.feedback import Learning
 from finesieve.sieve.options import SieveOptions, features_of

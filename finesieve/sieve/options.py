@@ -18,7 +18,9 @@ from finesieve.gates.forward import PredictorGate
 from finesieve.methods.method import Method
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.heads import Head
-from finesieve.scoring.scorers import Scorer, Task, unwrapped
+from finesieve.scoring.mode import unwrapped
+from finesieve.scoring.protocol import Scorer
+from finesieve.scoring.scorers import Task
 from finesieve.scoring.task_of import decoder_needs_targets, default_head
 from finesieve.sieve.ranks import Agreement
 

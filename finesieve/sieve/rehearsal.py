@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finesieve.batches.codec import Codec, Kind, kind_of
+from finesieve.batches.codec import Codec
+from finesieve.batches.concat import Kind, kind_of
 from finesieve.batches.rows import Rows
 
 Form = frozenset[tuple[Hashable, Kind]]

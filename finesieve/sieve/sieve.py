@@ -27,7 +27,7 @@ from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.scoring.head_start import HeadStart
 from finesieve.scoring.heads import Head
-from finesieve.scoring.scorers import Scorer, check_losses
+from finesieve.scoring.protocol import Scorer, check_losses
 from finesieve.sieve.beginning import Beginning
 from finesieve.sieve.flow import Flow
 from finesieve.sieve.loop import Loop

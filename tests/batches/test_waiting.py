@@ -8,7 +8,7 @@ import torch
 
 from finesieve import Sieve, SieveOptions, methods
 from finesieve.scoring.cuts import cut_by_length
-from finesieve.scoring.scorers import Scores
+from finesieve.scoring.protocol import Scores
 
 
 def cheapest(lengths, most, overhead):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import finesieve as fs
-from finesieve.scoring.scorers import Scores
+from finesieve.scoring.protocol import Scores
 from tests.conftest import TableScorer, make_batches, small_sieve
 
 # Seconds: to draw a batch, to make features of a pool, to score a token, to train on one, and for

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.scoring.scorers import Scores
-from tests.conftest import Bag, TableScorer, make_batches
+from finesieve.scoring.protocol import Scores
+from tests.conftest import Bag, TableScorer, make_batches, train
 from tests.costs.simulated import Cost, Device
 
 LAUNCHES = Cost(0.024, 1e-6), Cost(0.008, 4e-7)  # a thousand kernels a step, and short texts
@@ -35,13 +34,7 @@ def plain(device: Device, folder: Path) -> fs.Sieve:
         model, method(), total=N, head=fs.heads.SingleLabel(), head_start=0, options=options
     )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    for batch in sieve(make_batches(N)):
-        given = fs.inputs(batch)
-        labels = given.pop("labels")
-        losses = F.cross_entropy(model(**given), labels, reduction="none")
-        sieve.loss(losses, batch).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    train(sieve, make_batches(N), model, optimizer)
     return sieve
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import finesieve as fs
 from finesieve.costs.meter import COST_RATIO, SURVIVOR, Meter, Work
-from finesieve.scoring.scorers import Scores
+from finesieve.scoring.protocol import Scores
 from tests.conftest import TableScorer, make_batches
 
 

@@ -353,3 +353,28 @@ def test_features_of_batches_without_names_are_found_by_their_form() -> None:
         features.target_features()((ids, ["a", "b", "c", "d"]))
     with pytest.raises(fs.BatchError, match="no 'input_ids'"):
         features.choice_features()((ids, labels))
+
+
+@pytest.mark.parametrize("bigrams", [True, False])
+def test_what_is_hashed_ahead_is_what_would_be_hashed_one_by_one(bigrams: bool) -> None:
+    """Batches of several widths, one of them learned without having been looked ahead to."""
+    dice = np.random.default_rng(0)
+    offers = []
+    for width in (5, 1, 9, 9, 4):
+        tokens = dice.integers(0, 500, (8, width))
+        tokens[np.arange(width) >= dice.integers(1, width + 1, 8)[:, None]] = -1
+        seen = fs.Features(tokens, dice.integers(0, 3, 8))
+        size = dice.lognormal(0, 1, 8).astype(np.float32)
+        offers.append(fs.Offer(np.arange(8), features=seen, loss=size, size=size))
+    ahead, alone = (fs.SizeRegression(bits=12, bigrams=bigrams) for _ in range(2))
+    ahead.look_ahead(offers[:-1])
+    for offer in offers:
+        assert ahead.predict(offer).tolist() == alone.predict(offer).tolist()
+        ahead.learn(offer)
+        alone.learn(offer)
+    assert all(
+        map(
+            torch.equal,
+            *([p.state_dict()[k] for k in ("weight", "square", "memory")] for p in (ahead, alone)),
+        )
+    )

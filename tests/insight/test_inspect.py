@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,8 +17,8 @@ from finesieve.errors import ConfigError, DataError
 from finesieve.insight.insights import Insights
 from finesieve.insight.page import PRINTED
 from tests import tiny
+from tests.browser import needs_browser, seen_by_browser
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 NASTY = '<script>alert("w1")</script> & w2'
 
 
@@ -228,9 +225,9 @@ def test_on_paper_long_tables_are_cut_and_say_so(found: Insights) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@needs_browser
 def test_a_browser_sorts_and_filters_the_tables(found: Insights, tmp_path: Path) -> None:
-    script = """<script>
+    script = """
     const rows = () => [...document.querySelectorAll("#issues tbody tr")];
     const first = () => rows().map(row => +row.cells[0].textContent);
     const head = document.querySelector("#issues th button");
@@ -240,31 +237,8 @@ def test_a_browser_sorts_and_filters_the_tables(found: Insights, tmp_path: Path)
     const left = rows().filter(row => getComputedStyle(row).display !== "none").length;
     document.title = JSON.stringify({up, down, left,
       wide: document.documentElement.scrollWidth - innerWidth});
-    </script>"""
-    page = tmp_path / "page.html"
-    page.write_text(found.to_html().replace("</body>", script + "</body>"), encoding="utf-8")
-    done = subprocess.run(
-        [
-            str(BROWSER),
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--enable-logging=stderr",
-            "--window-size=500,900",
-            f"--user-data-dir={tmp_path / 'u'}",
-            "--dump-dom",
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "CONSOLE" not in done.stderr, done.stderr
-    title = re.search(r"<title>(.*?)</title>", done.stdout)
-    assert title is not None
-    seen = json.loads(title.group(1))
+    """
+    seen = seen_by_browser(found.to_html(), script, tmp_path)
     assert seen["up"] == sorted(found.issues["row"]) == seen["down"][::-1]
     # Row 0 holds the word, and every row whose label has it in its name.
     assert 0 < seen["left"] <= len(seen["up"])

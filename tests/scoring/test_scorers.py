@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.scoring.scorers import scoring
+from finesieve.scoring.mode import scoring
 from tests.conftest import Bag, make_batches
 
 

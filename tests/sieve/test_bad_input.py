@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import finesieve as fs
-from finesieve.scoring.scorers import Scores
+from finesieve.scoring.protocol import Scores
 from tests.conftest import Bag, TableScorer, ids_of, make_batches
 
 

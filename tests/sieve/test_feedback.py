@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.scoring.scorers import Scores
+from finesieve.scoring.protocol import Scores
 from tests.conftest import Bag, TableScorer, make_batches, small_sieve
 
 

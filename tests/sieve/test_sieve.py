@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.scoring.scorers import Scores
+from finesieve.scoring.protocol import Scores
 from tests.conftest import Bag, TableScorer, ids_of, make_batches, small_sieve, train
 
 # ---- identity

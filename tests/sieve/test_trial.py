@@ -11,7 +11,8 @@ import torch
 
 import finesieve as fs
 from finesieve.costs.pace import Pace
-from finesieve.scoring.scorers import Classification, Scores
+from finesieve.scoring.protocol import Scores
+from finesieve.scoring.scorers import Classification
 from tests.conftest import Bag, TableScorer, by_hand, make_batches, small_sieve
 
 

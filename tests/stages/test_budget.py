@@ -12,7 +12,7 @@ import torch
 import finesieve as fs
 from finesieve.costs.meter import Work, followed
 from finesieve.gates.simple import Random
-from finesieve.scoring.scorers import Scores
+from finesieve.scoring.protocol import Scores
 from finesieve.stages.budget import Budget
 from finesieve.stages.policy import OWN, GateLimits, View
 from finesieve.stages.window import Window

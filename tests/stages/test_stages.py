@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 import finesieve as fs
-from finesieve.scoring.scorers import Scores
+from finesieve.scoring.protocol import Scores
 from finesieve.stages.policy import OWN, Decision, View
 from finesieve.stages.window import Window
-from tests.conftest import Bag, TableScorer, make_batches
-from tests.stages.kit import limits, view
-
-
-def feed(sieve: fs.Sieve, batches: Any) -> None:
-    """Return losses that equal the size that TableScorer would give."""
-    for batch in sieve(batches):
-        losses = (batch["input_ids"][:, 0].float() / 100 + 0.01) ** 3 * 2
-        sieve.loss(losses.requires_grad_(), batch)
+from tests.conftest import TableScorer, make_batches
+from tests.stages.kit import feed, limits, view
 
 
 def auto(**settings: Any) -> fs.Method:
@@ -203,39 +194,6 @@ def test_records_have_the_threshold_and_the_audit() -> None:
 # ---- collapse
 
 
-def collapse_run(method: fs.Method, lr: float) -> tuple[fs.Sieve, list[str]]:
-    """A linear model on a task it can learn, driven by one method at a high learning rate."""
-    model = Bag(dropout=0.0)
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
-    sieve = fs.Sieve(
-        model, method, total=24000, options=fs.SieveOptions(pool=100, group=2, batch_size=8)
-    )
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for batch in sieve(make_batches(24000)):
-            bare = fs.inputs(batch)
-            labels = bare.pop("labels")
-            losses = F.cross_entropy(model(**bare), labels, reduction="none")
-            sieve.loss(losses, batch).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-    return sieve, [str(w.message) for w in caught if w.category is fs.CollapseWarning]
-
-
-def test_collapse_of_the_quantile_gate_is_noticed_and_the_remedy_named() -> None:
-    _, warned = collapse_run(fs.methods.registry.build("quantile", train=0.1, warmup=0.3), lr=1.0)
-    assert len(warned) == 1
-    assert "collapsing" in warned[0]
-    assert "threshold sampling" in warned[0]
-
-
-def test_the_remedy_does_not_collapse() -> None:
-    method = fs.methods.registry.build("finesieve", train=0.1, starts={2: 0.3}, predictor_bits=8)
-    sieve, warned = collapse_run(method, lr=1.0)
-    assert warned == []
-    assert sieve.window.mean_loss() < 0.55
-
-
 def test_every_move_of_the_automatic_policy() -> None:
     policy = fs.Automatic(margin=0.05, slack=0.25)
     ready = 1.0
@@ -297,26 +255,6 @@ def test_the_sieve_follows_the_measured_cost_ratio_in_coarse_steps() -> None:
     assert len(set(seen)) == 2
     costs = sieve.state_dict()["meter"]
     assert costs["score"] / costs["train"] == seen[-1]
-
-
-class Rising(TableScorer):
-    """A model that gets worse and worse."""
-
-    def __call__(self, batch: Any) -> Scores:
-        scores = super().__call__(batch)
-        factor = 1 + len(self.calls) / 100
-        return Scores(scores.loss * factor, scores.size * factor)
-
-
-@pytest.mark.parametrize("audit", [0.3, 0.0])
-def test_collapse_is_noticed_in_stage_3_too_on_the_audited(audit: float) -> None:
-    method = fs.methods.registry.build("paper", warmup=0.05, window=100, log_loss=9.0, audit=audit)
-    sieve = fs.Sieve(scorer=Rising(), method=method, total=20000, options=fs.SieveOptions(pool=100))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        feed(sieve, make_batches(20000))
-    assert sieve.stage == 3
-    assert any(w.category is fs.CollapseWarning for w in caught) == (audit > 0)
 
 
 def test_without_a_scoring_pass_training_losses_teach_with_their_probability() -> None:

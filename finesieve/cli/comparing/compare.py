@@ -21,7 +21,7 @@ from finesieve.cli.comparing.groups import RIVAL
 from finesieve.cli.comparing.runner import run_suite
 from finesieve.cli.comparing.runs import Cores, Job, Runs, Summary
 from finesieve.cli.comparing.suite import CONFIG, EQUAL, Files, Suite, title_of
-from finesieve.cli.comparing.tables import baseline, set_table
+from finesieve.cli.comparing.tables import baseline, screen_table, set_table
 from finesieve.cli.comparing.verdict import verdict
 from finesieve.cli.config import Config
 from finesieve.cli.results import Record
@@ -93,7 +93,9 @@ def compare(
     text = told(records, config)
     if not quiet:
         print(file=sys.stderr)  # apart from the progress
-    print(text)
+    # What is neither looked at nor kept in a file may be piped into one.
+    seen = sys.stdout.isatty() or output is not None
+    print(told(records, config, shutil.get_terminal_size().columns) if seen else text)
     if output is not None:
         root = Path(output)
         (root / TABLE).write_text(text + "\n", encoding="utf-8")
@@ -261,10 +263,14 @@ class Folders:
 # ---- the table
 
 
-def told(records: list[Record], config: Config) -> str:
-    """Return the table of a comparison in Markdown, what it is of, and the verdict."""
+def told(records: list[Record], config: Config, width: int | None = None) -> str:
+    """Returns the table of a comparison, what it is of, and the verdict.
+
+    Args:
+        width: of the terminal that it is for, in characters; None for a table in Markdown.
+    """
     sound = [r for r in records if "failed" not in r]
-    lines = [set_table(records)]
+    lines = [set_table(records) if width is None else screen_table(records, width)]
     if sound:
         size = int(sound[0]["examples"]["drawn"]) // config.epochs
         about = (

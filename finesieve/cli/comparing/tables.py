@@ -123,6 +123,34 @@ def set_table(records: Sequence[Record]) -> str:
     return _markdown(HEADS[:cut], [row[:cut] for row in rows(groups, spread=True)])
 
 
+def screen_table(records: Sequence[Record], width: int = 80) -> str:
+    """Returns plain text for a terminal: a column for each method of a single set.
+
+    The differences from the rival are left to the verdict, which says them in words.
+
+    Args:
+        width: of the terminal, in characters; methods that do not fit go below the others.
+    """
+    (groups,) = grouped(records).values()
+    lines = [row[:-1] for row in rows(groups, spread=True)]
+    shown = [i for i in new_columns(HEADS[:-1], lines) if i > 0]
+    first = max(len(HEADS[i]) for i in shown)
+    blocks: list[list[list[str]]] = [[]]
+    for line in lines:
+        taken = first + sum(2 + max(map(len, other)) for other in (*blocks[-1], line))
+        if blocks[-1] and taken > width:
+            blocks.append([])
+        blocks[-1].append(line)
+    told = []
+    for block in blocks:
+        widths = [max(map(len, line)) for line in block]
+        for i in (0, *shown):
+            cells = (line[i].rjust(wide) for line, wide in zip(block, widths, strict=True))
+            told.append("  ".join((("" if i == 0 else HEADS[i]).ljust(first), *cells)).rstrip())
+        told.append("")
+    return "\n".join(told[:-1])
+
+
 def table(records: Sequence[Record], sets: Sequence[str] | None = None) -> str:
     """Returns a Markdown table: every claim set, a row a method; means over seeds."""
     groups = grouped(records)

@@ -36,7 +36,8 @@ from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.scoring import heads
-from finesieve.scoring.scorers import SIZE_ALONE, PerExample, SizeFunction, Task, check_losses
+from finesieve.scoring.protocol import check_losses
+from finesieve.scoring.scorers import SIZE_ALONE, PerExample, SizeFunction, Task
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.sieve import Sieve

@@ -7,7 +7,8 @@ from typing import Any
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from finesieve.scoring.last_layer import LastLayer
-from finesieve.scoring.scorers import Launched, Scorer, Scores, launcher, scoring
+from finesieve.scoring.mode import scoring
+from finesieve.scoring.protocol import Launched, Scorer, Scores, launcher
 
 
 class Prepared(Scorer):

@@ -52,7 +52,8 @@ from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.scoring import heads
 from finesieve.scoring.frozen import FrozenPrefix
-from finesieve.scoring.scorers import SIZE_ALONE, Scorer, SizeFunction
+from finesieve.scoring.protocol import Scorer
+from finesieve.scoring.scorers import SIZE_ALONE, SizeFunction
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.sieve import Sieve

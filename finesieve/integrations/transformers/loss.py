@@ -16,7 +16,7 @@ from finesieve.batches.carry import IDS, WEIGHTS, is_filler
 from finesieve.integrations.transformers.scale import LossScale
 from finesieve.integrations.transformers.tasks import decoder_needs_targets
 from finesieve.scoring import heads
-from finesieve.scoring.scorers import scoring
+from finesieve.scoring.mode import scoring
 from finesieve.sieve.sieve import Sieve
 
 

@@ -13,7 +13,8 @@ from finesieve.gates.features import IGNORED
 from finesieve.integrations.transformers import trl as hf_trl
 from finesieve.scoring import heads
 from finesieve.scoring.frozen import FrozenPrefix
-from finesieve.scoring.scorers import PerExample, Scorer, SizeFunction, Task
+from finesieve.scoring.protocol import Scorer
+from finesieve.scoring.scorers import PerExample, SizeFunction, Task
 from finesieve.scoring.task_of import decoder_needs_targets, head_of
 
 __all__ = ["TokensPerExample", "decoder_needs_targets", "find_head", "head_of", "scorer_of"]

@@ -188,7 +188,9 @@ def test_equal_time_is_met_by_trying_again_and_one_folder_a_run_is_left(
     assert json.loads((tmp_path / "out/compare.json").read_text()) == records
     assert all(not r["folder"].endswith(("try2", "try3")) for r in records)
     said = capsys.readouterr()
-    assert (tmp_path / "out/compare.md").read_text().strip() in said.out
+    table, words = (tmp_path / "out/compare.md").read_text().strip().split("\n\n", 1)
+    assert table.startswith("| method | seeds |")
+    assert words in said.out
     assert "a note" in said.err
     assert "Caution" not in said.out
 
@@ -229,9 +231,8 @@ def test_a_method_that_fails_is_shown_and_the_rest_go_on(
     command = ["compare", "--train", fake.config.train, "--quiet", "--output", str(output)]
     assert main(command) == 1
     out = capsys.readouterr().out
-    assert "| full | failed |" in out
+    assert re.search(r"^seeds +failed +1 +1$", out, re.M)
     assert "failed: full seed 0: the loss is not finite" in out
-    assert f"| {RIVAL} | 1 |" in out
     fake.fail["full"] = ConfigError("the model has 6 layers")
     assert main([*command[:-1], str(tmp_path / "other")]) == 2
     assert "the model has 6 layers" in capsys.readouterr().err
@@ -278,8 +279,7 @@ def test_an_interrupted_comparison_goes_on(
     assert [m for m, seed, _ in fake.runs if seed == 0 and m != "random"] == ["finesieve"]
     assert fake.resumed == ["finesieve-seed0"]
     out = capsys.readouterr().out
-    assert "| full | 2 |" in out
-    assert f"| {RIVAL} | 2 |" in out
+    assert re.search(r"^seeds +2 +2 +2$", out, re.M)
     fake.runs = []
     assert main([*command, "--resume", "--seeds", "2"]) == 0  # nothing is left to do
     assert not fake.runs
@@ -292,3 +292,25 @@ def test_settings_reach_finesieve_alone(fake: FakeTraining) -> None:
         "full": {},
         "finesieve": {"predictor_bits": 12},
     }
+
+
+def test_a_terminal_has_a_column_a_method_and_no_line_is_wider_than_it() -> None:
+    runs = [
+        *three("full", 0.2, 100),
+        *three("finesieve", 0.25, 50, trained=300),
+        *three(RIVAL, 0.3, 50, trained=500),
+        summary("paper", 0.4, 70, failed="RuntimeError: out of memory"),
+    ]
+    config = Config(train="t.csv")
+    table, *rest = told(runs, config, width=80).split("\n\nt.csv: ")
+    assert rest == told(runs, config).split("\n\nt.csv: ")[1:]  # the same words
+    lines = table.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["full", "finesieve", "random", "at", "equal", "time", "paper"]
+    told_of = {line.split("  ")[0]: line.split() for line in lines}
+    assert told_of["seeds"] == ["seeds", "3", "3", "3", "failed"]
+    assert told_of["seconds"][1:] == ["100.0", "50.0", "50.0"]
+    assert told_of["trained"][1:] == ["100%", "30%", "50%"]
+    narrow = told(runs, config, width=40).split("\n\nt.csv: ")[0]
+    assert max(map(len, narrow.splitlines())) <= 40
+    assert narrow.count("held-out loss") > 1  # methods that do not fit go below

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,9 +18,8 @@ from finesieve.cli.report.report import report
 from finesieve.cli.report.texts import texts_of
 from finesieve.cli.results import write_record
 from finesieve.insight import charts
+from tests.browser import needs_browser, seen_by_browser
 from tests.cli.comparing.suites import record
-
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Page(HTMLParser):
@@ -206,42 +202,17 @@ def test_a_line_of_one_point_is_seen() -> None:
     assert "nothing recorded" in charts.histogram("t", [float("nan")], "x")
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@needs_browser
 def test_a_browser_draws_it_without_complaint(finished: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     report([str(finished)], str(page))
     script = (
-        "<script>addEventListener('load', () => { const s = [...document.querySelectorAll("
-        "'svg')]; const wide = document.documentElement.scrollWidth; document.title = "
+        "addEventListener('load', () => { const s = [...document.querySelectorAll('svg')]; "
+        "const wide = document.documentElement.scrollWidth; document.title = "
         "JSON.stringify({n: s.length, flat: s.filter(e => e.getBoundingClientRect().height "
-        "< 50).length, wide: wide, window: innerWidth}); });</script>"
+        "< 50).length, wide: wide, window: innerWidth}); });"
     )
-    text = page.read_text(encoding="utf-8")
-    (tmp_path / "probe.html").write_text(text.replace("</body>", script + "</body>"))
-    done = subprocess.run(
-        [
-            str(BROWSER),
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--enable-logging=stderr",
-            "--window-size=500,900",
-            f"--user-data-dir={tmp_path / 'u'}",
-            "--dump-dom",
-            (tmp_path / "probe.html").as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "CONSOLE" not in done.stderr, done.stderr
-    title = re.search(r"<title>(.*?)</title>", done.stdout)
-    assert title is not None
-    seen: dict[str, Any] = json.loads(title.group(1))
+    seen = seen_by_browser(page.read_text(encoding="utf-8"), script, tmp_path)
     assert seen["n"] == 7
     assert seen["flat"] == 0
     assert seen["wide"] <= seen["window"]  # a phone need not scroll sideways

@@ -17,7 +17,7 @@ from finesieve.cli.data.table import load
 from finesieve.cli.main import main
 from finesieve.cli.training.models import load_model
 from finesieve.cli.training.train import Run
-from tests.conftest import BY_HAND, QUICK, THREADS, arguments
+from tests.conftest import BY_HAND, THREADS, arguments
 
 
 def test_summary_has_what_it_must(finished: Path) -> None:
@@ -124,21 +124,8 @@ def test_compare_prints_one_table(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "all"
-    command = [
-        "compare",
-        "--train",
-        str(files / "train.jsonl"),
-        "--eval",
-        str(files / "eval.jsonl"),
-        "--output",
-        str(output),
-        "--model",
-        str(files / "model"),
-        "--quiet",
-        "--methods",
-        "full,paper,finesieve",
-        *QUICK,
-    ]
+    methods = ["--methods", "full,paper,finesieve"]
+    command = arguments(files, output, *methods, command="compare")
     assert main(command) == 0
     out = capsys.readouterr().out
     for name in ("full", "paper", "finesieve", "random at equal time"):
