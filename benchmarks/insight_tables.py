@@ -220,9 +220,8 @@ def section() -> str:
         repeats(),
     ]
     parts += [
-        "After an epoch of training, in seconds of one processor (up to 5,000 rows, one seed; how "
-        "much is looked at again was chosen on the first three rows). The rest is reading, the "
-        "look and the exports:",
+        "After an epoch of training, in seconds of one processor (one seed; how much is looked at "
+        "again was chosen on the first three rows). The rest is reading, the look and the exports:",
         trained(),
         "What the look costs beside training (processor seconds, means of two rounds in turns; "
         "`train` filters, `train in full` does not):",

@@ -72,8 +72,8 @@ def _wrong(judged: Judged, n: int) -> str:
             "surest rows, too. The most suspicious are listed first."
         )
     return (
-        f"About {_count(wrong.value)} of {n:,} labels look wrong ({between}); the most suspicious "
-        "are listed first."
+        f"About {_count(wrong.value)} of {n:,} labels look wrong ({between}, if mistakes do not "
+        "gather on hard rows); the most suspicious are listed first."
     )
 
 
