@@ -76,7 +76,12 @@ class Derived:
     seed: int = 0
 
     def write(self, data_dir: Path, target: Path) -> None:
-        """Writes the set that is made of another one."""
+        """Writes the set that is made of another one.
+
+        Args:
+            data_dir: the folder with the other one.
+            target: the file to write, JSON lines.
+        """
         opened = gzip.open if self.source.endswith(".gz") else open
         with opened(data_dir / self.source, "rt", encoding="utf-8") as file:
             rows = [json.loads(line) for line in file if line.strip()]

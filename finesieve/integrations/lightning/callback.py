@@ -207,7 +207,11 @@ class SieveCallback(Handle, Callback):
     # ---- hooks
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Checks the trainer before anything is trained (a hook of Lightning's)."""
+        """Begins anew, and checks the trainer before anything is trained (a hook of Lightning's).
+
+        Raises:
+            ConfigError: for what cannot be served rightly.
+        """
         self._trainer, self._module = trainer, pl_module
         if stage == "fit" and self.filters:
             self._begin()
@@ -237,7 +241,7 @@ class SieveCallback(Handle, Callback):
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Checks the step that was made, and logs (a hook of Lightning's)."""
+        """Checks that the step trained on the sieve's loss, and logs (a hook of Lightning's)."""
         # Before a checkpoint is saved: those callbacks come last.
         if self._stream.end_step() and self._wants_losses:
             parts, automatic = trainer.accumulate_grad_batches, pl_module.automatic_optimization
@@ -277,11 +281,15 @@ class SieveCallback(Handle, Callback):
         return {"ranks": states}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes up what `state_dict` returned."""
+        """Keeps what `state_dict` returned until there is a sieve to take it up."""
         self._saved = state_dict
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
-        """Takes up the sieve of a checkpoint (a hook of Lightning's)."""
+        """Refuses a checkpoint that was saved without a sieve (a hook of Lightning's).
+
+        Raises:
+            StateError: for such a checkpoint, if this training filters.
+        """
         known = self.state_key in checkpoint.get("callbacks", {})
         if self.filters and trainer.state.fn == "fit" and not known:
             raise StateError(
