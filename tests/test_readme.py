@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import json
 import math
 import re
 import shlex
@@ -20,7 +21,7 @@ from benchmarks import write_tables
 from finesieve.cli.main import main, parser
 
 from .conftest import Bag, make_batches
-from .tiny import bert
+from .tiny import bert, causal, tokenizer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -188,6 +189,15 @@ def test_commands_run(
             ]:  # its runs take hours: the table of those kept
                 at = [*rest[:-1], str(ROOT / rest[-1])]
                 assert main(["bench", str(ROOT / suite), *at, "--table-only"]) == 0
+            case ["finesieve", "inspect", *rest] if "--language-model" in rest:
+                folder = tmp_path / "causal"
+                causal().save_pretrained(folder)
+                tokenizer().save_pretrained(folder)
+                rows = [{"prompt": f"w{i} w2", "completion": " w3 w4"} for i in range(20)]
+                chats = "".join(json.dumps(row) + "\n" for row in rows)
+                (tmp_path / rest[0]).write_text(chats, encoding="utf-8")
+                rest[rest.index("--model") + 1] = str(folder)
+                assert main(["inspect", *rest, "--quiet"]) == 0, line
             case ["finesieve", "compare" as verb, *rest]:
                 given = rest if "--output" in rest else [*rest, "--output", "compared"]
                 assert main([verb, *given, *small, "--seeds", "1"]) == 0

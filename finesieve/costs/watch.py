@@ -84,8 +84,9 @@ class Aside:
 class Watch:
     """Books the seconds of each kind of work, and gives the paces what a step took.
 
-    The end of one span is the beginning of the next. Spans wait in a queue until the device has
-    come to their end: nothing waits for the sake of a clock unless somebody asks for all of them.
+    The end of one span is the beginning of the next. Where the program runs ahead of the device,
+    spans wait in a queue until the device has come to their end: nothing waits for the sake of a
+    clock unless somebody asks for all of them.
 
     Args:
         kinds: of work.
@@ -133,7 +134,11 @@ class Watch:
         now = self.timer.mark()
         if self._on is not None or step is not None:
             first = now if self._on is None else self._since
-            self._queue.append(_Span(self._on or "train", first, now, step, part, self._aside))
+            on = self._on or "train"
+            if self.timer.ahead:
+                self._queue.append(_Span(on, first, now, step, part, self._aside))
+            else:
+                self._book(on, self.timer.between(first, now), step, part, self._aside)
             self._aside = 0.0
         self._on, self._since = to, now
 
@@ -166,17 +171,21 @@ class Watch:
         queue, timer = self._queue, self.timer
         while queue and (wait or timer.reached(queue[0].last)):
             span = queue.popleft()
-            took, step = timer.between(span.first, span.last), span.step
-            if took > 0.0:  # a clock that was set back, or a device that was lost, says nothing
-                aside = min(took, span.aside)
-                self.seconds[span.on] += took - aside
-                if aside:
-                    self.seconds[DATA] += aside
-            if span.part or (step is not None and step.batches == 0):
-                self._part += took
-            elif step is not None:
-                whole = took
-                if span.on == "train":
-                    whole, self._part = self._part + took, 0.0
-                if timer.trusted and whole >= 0.0:
-                    step.pace.add(whole, step.tokens, step.batches, step.padded, step.shape)
+            took = timer.between(span.first, span.last)
+            self._book(span.on, took, span.step, span.part, span.aside)
+
+    def _book(self, on: str, took: float, step: Step | None, part: bool, aside: float) -> None:
+        """Books a span that is over."""
+        if took > 0.0:  # a clock that was set back, or a device that was lost, says nothing
+            if aside:
+                aside = min(took, aside)
+                self.seconds[DATA] += aside
+            self.seconds[on] += took - aside
+        if part or (step is not None and step.batches == 0):
+            self._part += took
+        elif step is not None:
+            whole = took
+            if on == "train":
+                whole, self._part = self._part + took, 0.0
+            if self.timer.trusted and whole >= 0.0:
+                step.pace.add(whole, step.tokens, step.batches, step.padded, step.shape)

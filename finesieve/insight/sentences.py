@@ -72,8 +72,8 @@ def _wrong(judged: Judged, n: int) -> str:
             "surest rows, too. The most suspicious are listed first."
         )
     return (
-        f"About {_count(wrong.value)} of {n:,} labels look wrong ({between}); the most suspicious "
-        "are listed first."
+        f"About {_count(wrong.value)} of {n:,} labels look wrong ({between}, if mistakes do not "
+        "gather on hard rows); the most suspicious are listed first."
     )
 
 
@@ -91,5 +91,10 @@ def _enough(curve: Curve, n: int) -> str:
     if high < 0.5:
         return now + f"another {n:,} rows would change that by less than half a point."
     return now + (
-        f"another {n:,} rows would lower that by {value:.1f} points ({low:.1f} to {high:.1f})."
+        f"another {n:,} rows would lower that by {_points(value)} points ({_points(low)} to "
+        f"{_points(high)})."
     )
+
+
+def _points(value: float) -> str:
+    return f"{round(value, 1) + 0.0:.1f}"  # without the sign of a zero

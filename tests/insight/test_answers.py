@@ -53,7 +53,8 @@ def test_rows_in_trouble_are_named_and_told() -> None:
     assert "w" in found.data.texts[0]  # what was decoded
 
 
-def test_losses_are_the_means_over_targets() -> None:
+def test_losses_are_the_means_over_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finesieve.insight.answers._ROWS", 4)  # several batches
     model, data = tiny.causal(dropout=0.0).eval(), tokenized()
     rows = token_rows(data, None, 64)
     found = look_at(model, rows, 64)

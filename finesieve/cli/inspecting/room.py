@@ -9,7 +9,7 @@ from finesieve.cli.data.streaming import rows_in
 from finesieve.errors import DataError
 
 # Bytes a row beside its text, as measured with texts of 130 bytes (results/insight/memory.json).
-LEAN, WHOLE = 350, 1300  # JSON lines and Parquet, which are read row by row; other files
+LEAN, WHOLE = 350, 1000  # JSON lines and Parquet, which are read row by row; other files
 FEATURES = 2500  # more, where a model with features of 384 numbers looks at the rows
 BASE = 400_000_000  # whatever the rows are: the libraries, and the texts that are hashed at once
 _TEXT = 2.0  # bytes in memory for one in the file: the text, and what is made of it
