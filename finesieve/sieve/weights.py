@@ -71,5 +71,5 @@ def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
         if math.isfinite(mean.item()):
             return mean
     # Few operations: a small model's step on a GPU takes as long as it takes to launch them.
-    clean = torch.where(losses.detach() < math.inf, losses, 0.0)
+    clean = torch.where(losses.detach().abs() < math.inf, losses, 0.0)
     return (clean if ones else clean * weights).mean()
