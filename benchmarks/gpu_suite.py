@@ -97,7 +97,9 @@ def train(job: Job, inputs: Path, limit: int, small: bool) -> Record:
     settings: dict[str, Any] = {
         k: float(v) for k, v in (x.split("=") for x in given.split(",") if x)
     }
-    options = {"batch_size": 32} | {k: int(settings.pop(k)) for k in OPTIONS if k in settings}
+    # As it is by default where launches bind, and as compared with the others where they do not.
+    options = {"batch_size": 32, "group": 4 if job.ratio < 0.2 else 16}
+    options |= {k: int(settings.pop(k)) for k in OPTIONS if k in settings}
     methods = {
         "plain": lambda: None,
         "full": finesieve.Full,

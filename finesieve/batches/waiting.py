@@ -14,6 +14,8 @@ from finesieve.batches.rows import Rows, rows_from_state, rows_state
 from finesieve.gates.dice import Dice
 from finesieve.gates.protocol import State
 
+GROUP = 16  # batches that are cut at a time, where nobody says
+
 
 class Holding:
     """Gathers `group` batches of survivors, sorts them by length, cuts, shuffles the batches.
@@ -23,7 +25,7 @@ class Holding:
 
     Args:
         codec: puts rows together.
-        group: batches that are cut at a time.
+        group: batches that are cut at a time; may be changed at any time.
         seed: of the order of batches.
         opened: whether what is added now passed open gates. Batches remember it: they may go out
             once gates have moved. Release everything before it changes.

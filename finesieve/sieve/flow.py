@@ -15,7 +15,7 @@ import numpy as np
 
 from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows
-from finesieve.batches.waiting import Holding
+from finesieve.batches.waiting import GROUP, Holding
 from finesieve.costs.ledger import Ledger
 from finesieve.costs.meter import Meter, Work
 from finesieve.costs.watch import Watch
@@ -33,6 +33,7 @@ from finesieve.stages.second_look import SecondLook
 from finesieve.stages.transitions import Transitions
 
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
+_SMALL_GROUP = 4  # batches of survivors that are cut at a time where padding costs nothing
 
 
 @dataclass(slots=True)
@@ -83,7 +84,8 @@ class Flow:
         self.listeners, self.record = list(options.listeners), Record()
         self.counters = Counters()
         self.codec = Codec(options.pad_values, options.id_key, options.lengths)
-        self.holding = Holding(self.codec, options.group, seed, method.stages.first == 1)
+        self._told_group = options.group
+        self.holding = Holding(self.codec, options.group or GROUP, seed, method.stages.first == 1)
         self.ledger, self.meter = Ledger(watch), Meter()
         self.scoring = ScoringPass(
             scorer,
@@ -203,6 +205,8 @@ class Flow:
             self.learning.scored(found)
         else:
             self.learning.expect(found.survivors, self.stage, len(self.holding), found.chances)
+        if self._told_group is None:
+            self.holding.group = _SMALL_GROUP if self._whole() else GROUP
         self.holding.add(found.survivors, len(rows), self._size())
 
     def _follow(self, rows: Rows) -> None:
@@ -281,9 +285,13 @@ class Flow:
             return 1.0
         return self.meter.smaller(min(1.0, self.batch_size / self.loaders))
 
+    def _whole(self) -> bool:
+        """Returns whether launches are most of a step, so that survivors come in whole batches."""
+        return self.stage > 1 and self.transitions.whole
+
     def _size(self) -> int:
         """Returns how many survivors a batch has in this stage."""
-        usual = self.loaders if self.stage == 1 or self.transitions.whole else self.batch_size
+        usual = self.loaders if self.stage == 1 or self._whole() else self.batch_size
         return self.method.batches.get(self.stage, usual or 1)
 
     def move(self, stage: int, reason: str) -> None:

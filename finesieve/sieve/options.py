@@ -39,7 +39,8 @@ class SieveOptions:
             that 400 steps and more remain.
         pool: examples decided on together.
         group: batches of survivors gathered before they are sorted by length and cut, so that a
-            batch holds examples of like length. Pool and group are small on purpose: what waits was
+            batch holds examples of like length; by default 16, and 4 where launches are most of a
+            step, so that padding costs nothing. Pool and group are small on purpose: what waits was
             scored by a model that trains on meanwhile.
         scoring_batch: examples a scoring forward at the most; by default twice the loader's batch,
             64 at least, on a CPU, and as many as there are on an accelerator. Its padded tokens are
@@ -70,7 +71,7 @@ class SieveOptions:
     features: FeatureFunction | None = None
     batch_size: int | None = None
     pool: int = 256
-    group: int = 16
+    group: int | None = None
     scoring_batch: int | None = None
     scoring_overhead: float | None = None
     pad_values: Mapping[Any, float] | None = None

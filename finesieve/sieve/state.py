@@ -16,6 +16,7 @@ from finesieve.batches.carry import inputs, ride
 from finesieve.batches.codec import Codec
 from finesieve.batches.padding import Column
 from finesieve.batches.rows import Rows, rows_from_state, rows_state
+from finesieve.batches.waiting import GROUP
 from finesieve.errors import StateError
 from finesieve.gates.protocol import State
 from finesieve.methods.method import Method
@@ -38,7 +39,7 @@ def identity(method: Method, options: SieveOptions, total: int | None) -> dict[s
         "opening": described(method.opening),
         "stages": described(method.stages),
         "pool": options.pool,
-        "group": options.group,
+        "group": options.group or GROUP,
         "total": total,
     }
 

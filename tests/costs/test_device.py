@@ -38,6 +38,22 @@ def plain(device: Device, folder: Path) -> fs.Sieve:
     return sieve
 
 
+@pytest.mark.parametrize(("costs", "group"), [(LAUNCHES, 4), (COMPUTE, 16)], ids=["launch", "not"])
+def test_survivors_are_gathered_only_where_padding_costs_anything(
+    costs: tuple[Cost, Cost], group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(*costs, first=5.0, shape=0.002, noise=0.05)
+    device.install(monkeypatch)
+    model: Any = device.run(Bag(dropout=0.0))
+    sieve = fs.Sieve(
+        model, method(), total=N, head=fs.heads.SingleLabel(), head_start=0,
+        options=fs.SieveOptions(pool=POOL),
+    )  # fmt: skip
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    train(sieve, make_batches(N), model, optimizer)
+    assert sieve._flow.holding.group == group
+
+
 def in_trainer(device: Device, folder: Path) -> fs.Sieve:
     pytest.importorskip("transformers")
     from tests.integrations.transformers.kit import Data, model, trainer
