@@ -110,3 +110,15 @@ def test_labels_that_cannot_be_scored_are_named() -> None:
         scorer(dict(batch, labels=torch.full((8,), 5)))
     with pytest.raises(fs.ScoreError, match="one class an example"):
         scorer(dict(batch, labels=torch.rand(8)))
+
+
+def test_whatever_is_not_finite_adds_nothing() -> None:
+    from finesieve.sieve.weights import weighted_mean
+
+    losses = torch.tensor([1.0, float("inf"), -float("inf"), float("nan"), 4.0])
+    losses.requires_grad_()
+    found = weighted_mean(losses, torch.tensor([1.0, 1.0, 1.0, 1.0, 2.0]))
+    assert found.item() == pytest.approx(9.0 / 5.0)
+    found.backward()
+    assert losses.grad is not None
+    assert losses.grad.tolist() == pytest.approx([0.2, 0.0, 0.0, 0.0, 0.4])
