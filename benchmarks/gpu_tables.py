@@ -58,6 +58,9 @@ def rows(records: list[Record], ratio: float) -> Iterator[tuple[tuple[str, ...],
         def mean(runs: Runs, what: str) -> float:
             return fmean(record[what] for record in runs.values())
 
+        def accuracy(method: str, runs: Mapping[str, Runs] = runs) -> str:
+            return f"{mean(runs[method], 'accuracy'):.3f}" if method in runs else ""
+
         def share(what: str, ours: Runs = ours) -> str:
             return f"{fmean(r[what] / r['examples'] for r in ours.values()):.0%}"
 
@@ -67,10 +70,7 @@ def rows(records: list[Record], ratio: float) -> Iterator[tuple[tuple[str, ...],
             f"{mean(ours, 'cost'):.2f}",
             share("trained"),
             share("scored"),
-            *(
-                f"{mean(runs[method], 'accuracy'):.3f}"
-                for method in ("plain", "full", "random", "ours")
-            ),
+            *map(accuracy, ("plain", "full", "random", "ours")),
             *(f"{mean(runs[method], 'macro_f1'):.3f}" for method in ("random", "ours")),
             *(f"{mean(runs[method], 'loss'):.3f}" for method in ("random", "ours")),
             f"{difference.mean:+.0%} [{difference.low:+.0%}, {difference.high:+.0%}]",
@@ -83,8 +83,10 @@ def table(records: list[Record], ratio: float) -> str:
     found = list(rows(records, ratio))
     if not found:
         return ""
-    lines = ["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS)]
-    lines += ["| " + " | ".join(cells) + " |" for cells, _ in found]
+    there = [i for i in range(len(HEADS)) if any(cells[i] for cells, _ in found)]
+    table = [HEADS, *(cells for cells, _ in found)]
+    lines = ["| " + " | ".join(cells[i] for i in there) + " |" for cells in table]
+    lines.insert(1, "|" + "---|" * len(there))
     differences = [difference for _, difference in found]
     verdicts = [difference.verdict for difference in differences]
     over = overall([d.mean for d in differences], [(d.high - d.low) / 2 for d in differences])
@@ -117,9 +119,13 @@ NAMES = {
 }
 
 
-def section(name: str = "suite") -> str:
-    """Returns the tables of a file of records, one for each price of scoring."""
-    lines = (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
-    told = [f"Learning rates: {rates(records)}."]
-    return "\n\n".join([*told, *(table(records, ratio) for ratio in (0.05, 0.3))])
+def section(*names: str) -> str:
+    """Returns the tables of files of records, one for each price of scoring."""
+    told = []
+    for name in names:
+        lines = (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        records = [json.loads(line) for line in lines]
+        if rates(records):
+            told.append(f"Learning rates: {rates(records)}.")
+        told += [table(records, ratio) for ratio in (0.05, 0.3)]
+    return "\n\n".join(text for text in told if text)
