@@ -359,7 +359,7 @@ def pages() -> dict[Path, str]:
         docs / "explanation" / "when-it-pays.md": pays_tables(),
         docs / "research" / "head-start.md": whole_table(HEAD_START),
         docs / "research" / "demo.md": whole_table(*DEMO),
-        docs / "research" / "gpu.md": gpu_tables.section("suite"),
+        docs / "research" / "gpu.md": gpu_tables.section("suite", "suite-clipped"),
     }
     if insight_tables.FOLDER.is_dir():
         tables[docs / "how-to" / "look-into-your-data.md"] = insight_tables.section()
