@@ -10,8 +10,9 @@ from pathlib import Path
 from finesieve import __version__
 from finesieve.cli.comparing.groups import RIVAL, grouped, mean
 from finesieve.cli.comparing.suite import title_of
-from finesieve.cli.comparing.tables import HEADS, baseline, new_columns, rows
+from finesieve.cli.comparing.tables import HEADS, new_columns, rows
 from finesieve.cli.comparing.verdict import verdict
+from finesieve.cli.measures import baseline, is_regression, main_measure
 from finesieve.cli.report.one_run import class_table, over_time
 from finesieve.cli.report.style import PAGE
 from finesieve.cli.report.texts import Texts, texts_of
@@ -105,7 +106,8 @@ def page(records: Sequence[Record], folders: Mapping[int, Path], texts: Mapping[
         sound = {m: runs for m, runs in methods.items() if runs}
         body += [f"<section><h2>{escape(set_name)}</h2>", _table(methods)]
         if sound:
-            body += [f"<p>{escape(baseline(records))}</p>", *_charts(sound, color)]
+            known = baseline([run for runs in sound.values() for run in runs])
+            body += [f"<p>{escape(known)}</p>", *_charts(sound, color)]
             body += [class_table(sound), *(over_time(runs[0]) for runs in sound.values())]
         body.append("</section>")
     for place, folder in folders.items():
@@ -117,9 +119,10 @@ def _charts(methods: Mapping[str, Sequence[Record]], color: Mapping[str, str]) -
     """Return dots of every run against its seconds, and where the seconds went."""
     out = ['<div class="charts">']
     several = sum(map(len, methods.values())) > 1
+    main = main_measure([run for runs in methods.values() for run in runs])
     for what, title, note in (
         ("loss", "Held-out loss", "Lower is better, and further left is cheaper."),
-        ("accuracy", "Accuracy", "Higher is better, and further left is cheaper."),
+        (main.key, main.title, "Higher is better, and further left is cheaper."),
     ):
         series = [
             Series(
@@ -183,6 +186,7 @@ def _examples(record: Record, folder: Path, texts: Texts) -> str:
     import pyarrow.parquet as pq
 
     rows = pq.read_table(folder / EXAMPLES).to_pylist()
+    numbers = is_regression([record])
     revealed = [r for r in rows if r["loss"] is not None]
     skipped = [r for r in rows if r["verdict"] == "skipped-forward" and r["predicted"] is not None]
     lists = (
@@ -194,7 +198,8 @@ def _examples(record: Record, folder: Path, texts: Texts) -> str:
         ),
         (
             "Hardest",
-            "the highest losses when first met; which labels look wrong, finesieve inspect says",
+            "the highest losses when first met"
+            + ("" if numbers else "; which labels look wrong, finesieve inspect says"),
             sorted(revealed, key=lambda r: -r["loss"])[:LISTED],
             "loss",
         ),
