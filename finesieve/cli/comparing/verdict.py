@@ -136,25 +136,22 @@ def _over_sets(pairs: Pairs, ours: str) -> str:
         f"{ours} against full training: {fmean(speed):.2f}x as fast on average over {len(speed)} "
         f"sets ({min(speed):.2f}x to {max(speed):.2f}x)"
     ]
-    of = (f" over {len(right)} sets", f" over {len(ranked)}") if right and ranked else ("", "")
+    of = (f" on {len(right)} of them", f" on {len(ranked)}") if right and ranked else ("", "")
     if right:
-        total = overall(right, halves)
-        told.append(
-            f"accuracy {100 * fmean(right):+.2f} points{of[0]} "
-            f"(95 % interval {100 * total.low:+.2f} to {100 * total.high:+.2f})"
-        )
+        percent = overall([100 * x for x in right], [100 * x for x in halves])
+        told.append(f"accuracy {percent.mean:+.2f} points{of[0]}{_between(percent, '+.2f')}")
     if ranked:
         total = overall(ranked)
-        told.append(
-            f"Spearman {total.mean:+.3f}{of[1]}"
-            + (
-                f" (95 % interval {total.low:+.3f} to {total.high:+.3f})"
-                if math.isfinite(total.low)
-                else ""
-            )
-        )
+        told.append(f"Spearman {total.mean:+.3f}{of[1]}{_between(total, '+.3f')}")
     told.append(f"deciding takes {max(deciding):.1%} of the time at the most.")
     return "; ".join(told)
+
+
+def _between(found: Difference, form: str) -> str:
+    """Return the interval in brackets, if there is one."""
+    if not math.isfinite(found.low):
+        return ""
+    return f" (95 % interval {found.low:{form}} to {found.high:{form}})"
 
 
 # ---- against a random subset of the same time

@@ -73,6 +73,12 @@ class Examples:
         out["labels"] = torch.from_numpy(self.labels[index])
         return out
 
+    def probe(self) -> Batch:
+        """Returns a batch of the first two examples, without labels, to look at a model with."""
+        batch = self.batch(np.arange(min(2, len(self))))
+        del batch["labels"]
+        return batch
+
 
 class Loader:
     """One shuffled epoch: within windows of 32 batches examples of like length share a batch, and

@@ -147,22 +147,9 @@ class Run:
         """Returns the model of the configuration; this seed is of its head's random weights."""
         c = self.config
         attention = pick_attention(c, self.device)
-        return load_model(
-            c.model,
-            self.data.labels,
-            seed,
-            c.freeze,
-            c.dropout,
-            attention,
-            c.lora,
-            self.data.scale,
-            self._probe(),
-        )
-
-    def _probe(self) -> dict[str, torch.Tensor]:
-        """Returns a batch without labels."""
-        batch = self.data.train.batch(np.arange(min(2, len(self.data.train))))
-        return {k: v for k, v in batch.items() if k != "labels"}
+        layers = (c.freeze, c.dropout, attention, c.lora)
+        probe = self.data.train.probe()
+        return load_model(c.model, self.data.labels, seed, *layers, self.data.scale, probe)
 
     def _head_start(self, drawn: int) -> int:
         """Returns how many examples the head is fitted to: as many for every method, a random
@@ -343,7 +330,8 @@ class Run:
         if self.folder:
             orders = [self.loader(epoch).order for epoch in range(self.config.epochs)]
             self.folder.write_examples(self.log.columns(self.data.rows, orders))
-            self.folder.save_model(self.model, self.data.tokenizer, self.data.scale, self._probe())
+            data = self.data
+            self.folder.save_model(self.model, data.tokenizer, data.scale, data.train.probe())
             self.folder.log({"event": "end", **{k: summary[k] for k in ("seconds", "eval")}})
             self.folder.write_summary(summary)
             self.folder.drop_checkpoint()
