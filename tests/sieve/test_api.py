@@ -132,6 +132,7 @@ def test_every_method_by_name_has_a_recipe_and_the_other_way_round() -> None:
     ("make", "match"),
     [
         (lambda: fs.Adaptive(lest=0.3), "Adaptive has no setting 'lest'.*did you mean 'least'"),
+        (lambda: methods.named("finesieve", bugdet=0.2), "finesieve has no.*did you mean 'budget'"),
         (lambda: methods.named("paper", warmpu=0.1), "did you mean 'warmup'"),
         (lambda: fs.Full(share=0.1), "Full has no setting 'share'; it has none"),
         (lambda: fs.RandomSubset(seed=1), "the seed is set for the whole run"),

@@ -40,6 +40,7 @@ NEAR = 0.05  # by how much the seconds of two methods may differ for a verdict
 SEEDS = 3  # fewer prove little
 MANY = 10  # sets of one seed each that together tell something
 BOOKS = 0.1  # how far `sieve_saved` may be from what was saved
+ALL = 0.995  # a share of the examples that is shown as 100 %
 BUSY = 0.1  # how far a ratio of seconds may be from the ratio of processor seconds
 
 Pairs = Mapping[str, tuple[Sequence[Record], Sequence[Record]]]  # set -> runs of two methods
@@ -286,6 +287,17 @@ def cautions(
         told.append(
             f"the seconds of {rival} are off by up to {max(off.values()):.0%}"
             f"{where([*off])}, so that is no comparison at equal time (a noisy machine?)."
+        )
+    shares = [
+        r["examples"]["trained"] / r["examples"]["drawn"]
+        for _, theirs in equal.values()
+        for r in theirs
+        if r.get("subset") is not None
+    ]
+    if len(sets) == 1 and shares and min(shares) > ALL:
+        told.append(
+            f"{rival} trained on all examples too, in another order: its distance from full "
+            "training is what an order makes by chance."
         )
     for pairs, other in ((full, "full training"), (equal, rival)):
         found = {name: _processor(*pair) for name, pair in pairs.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
+from typing import Any
 
 from finesieve.cli import measures
 from finesieve.cli.comparing.groups import SAME, idle
@@ -114,7 +115,7 @@ def over_time(run: Record) -> str:
     if moved:
         moves = "".join(
             f"<li><b>Stage {m['stage']}</b> ({STAGES[m['stage']]}) from example "
-            f"{m['from_example']:,}: {escape(str(m['reason']))}</li>"
+            f"{m['from_example']:,}: {escape(str(m['reason']))}{_late(m, drawn)}</li>"
             for m in run["stages"]
         )
         out.append(f"{explained(_ABOUT_STAGES)}<ul>{moves}</ul>")
@@ -140,6 +141,12 @@ def over_time(run: Record) -> str:
     if moved:
         out += _gates(run, curve, drawn)
     return "".join([*out, "</div>"])
+
+
+def _late(move: Mapping[str, Any], drawn: int) -> str:
+    """Return what to add to a move for which the stream had no example left; else ""."""
+    late = move["from_example"] >= drawn and move["stage"] > 1
+    return " (after the last example, so it changed nothing)" if late else ""
 
 
 def _gates(run: Record, curve: Sequence[Mapping[str, float]], drawn: int) -> list[str]:

@@ -19,11 +19,21 @@ from finesieve.cli.report.texts import Texts, texts_of
 from finesieve.cli.results import Record, read_record
 from finesieve.cli.training.runfiles import EXAMPLES, SUMMARY
 from finesieve.errors import ConfigError
-from finesieve.insight.charts import Series, chart, histogram, stacked
+from finesieve.insight.charts import Series, chart, explained, histogram, stacked
 
 COLORS = ("#0f766e", "#c2410c", "#4f46e5", "#a16207", "#be185d", "#475569", "#15803d", "#7e22ce")
 PARTS = {"train": "#0f766e", "score": "#d97706", "decide": "#be185d", "data": "#94a3b8"}
 MOST_TEXT, LISTED = 160, 8
+_ABOUT_TABLE = (
+    "Fitted head: the new last layer was fitted to the first examples before training, with every "
+    "method alike. Scored: the share of the examples that a forward pass without gradient looked "
+    "at, those of the fitted head included."
+)
+_ABOUT_RIVAL = (
+    " Last column: the held-out loss minus that of a random subset that takes as many seconds as "
+    'finesieve; below 0 is better. "In 1.50 of its seconds" says that the method took 1.50 times '
+    "as long as the random subset."
+)
 
 
 def report(paths: Sequence[str], output: str) -> list[str]:
@@ -63,7 +73,10 @@ def gather(paths: Sequence[str]) -> tuple[list[Record], dict[int, Path], list[st
     for given in paths:
         path = Path(given)
         if not path.exists():
-            raise ConfigError(f"no file or folder {given}")
+            raise ConfigError(
+                f"no file or folder {given}; expected the output folder of `finesieve train`, "
+                "`compare` or `bench`"
+            )
         for file in [path] if path.is_file() else sorted(path.rglob("*.json")):
             if file.name == SUMMARY:
                 try:
@@ -176,7 +189,8 @@ def _table(methods: Mapping[str, Sequence[Record]]) -> str:
         shown = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         lines.append(f"<tr>{shown}<td>{told}</td></tr>")
     head = "".join(f"<th>{escape(h)}</th>" for h in heads)
-    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
+    table = f'<div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
+    return table + explained(_ABOUT_TABLE + (_ABOUT_RIVAL if RIVAL in methods else ""))
 
 
 # ---- single examples
