@@ -104,7 +104,9 @@ def method_of(method: Recipe | Method | str | None, seed: int) -> Method:
         return build(method, seed)
     if method is None or isinstance(method, Recipe):
         return (method or recipes.Adaptive()).build(seed)
+    a_class = isinstance(method, type)
+    kind = f"the class {method.__name__}" if a_class else f"a {type(method).__name__}"
     raise ConfigError(
-        f"method is a {type(method).__name__}; expected a recipe such as Adaptive() "
+        f"method is {kind}; expected a recipe such as Adaptive() "
         "(not the class), a Method, or a name"
     )

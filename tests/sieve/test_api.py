@@ -159,7 +159,10 @@ def test_misspelt_settings_are_type_errors_with_the_nearest_name(make: Any, matc
             lambda: fs.SieveOptions(pool=0, group=-1, lengths=[0]),
             "pool is 0.*group is -1.*lengths is",
         ),
-        (lambda: fs.Sieve(Bag(), fs.Adaptive), "expected a recipe such as Adaptive"),
+        (
+            lambda: fs.Sieve(Bag(), fs.Adaptive),
+            "the class Adaptive; expected a recipe such as Adaptive",
+        ),
         (lambda: fs.Sieve(Bag(), total=0), "total is 0"),
     ],
 )

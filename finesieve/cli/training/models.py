@@ -79,7 +79,10 @@ def load_tokenizer(model: str, pads: bool = True) -> Any:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(where)
     except Exception as error:  # a damaged folder raises anything
-        raise ConfigError(f"no tokenizer for model {model}: {_first_line(error)}") from None
+        raise ConfigError(
+            f"no tokenizer for model {model}: {_first_line(error)} (a hub id needs the network, or "
+            "a copy in the cache; a folder does not, nor the built-in minilm)"
+        ) from None
     if pads and tokenizer.pad_token_id is None:
         raise ConfigError(
             f"the tokenizer of {model} has no padding token, so examples of different lengths "
@@ -301,7 +304,8 @@ def pick_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"--device {name}, but this PyTorch sees {torch.cuda.device_count()} GPUs"
+            f"--device {name}, but this PyTorch sees {torch.cuda.device_count()} GPUs: "
+            "install a PyTorch that is built for yours, or leave --device out"
         )
     return device
 

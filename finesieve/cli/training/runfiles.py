@@ -49,7 +49,7 @@ class RunFolder:
                 done = (self.path / SUMMARY).exists()
                 raise StateError(
                     f"nothing to resume: {path} has no {CHECKPOINT}"
-                    + ("; the run in it is complete" if done else "")
+                    + ("; the run in it is complete" if done else ": leave out --resume to begin")
                 )
         elif has_run:
             unfinished = (self.path / CHECKPOINT).exists()
