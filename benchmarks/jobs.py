@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from finesieve.cli.config import Config
+from finesieve.cli.correlation import spearman
 
 IGNORED = -100
 
@@ -174,8 +175,6 @@ def spans(tags: Sequence[int]) -> set[tuple[int, int, int]]:
 
 
 def likeness(config: Config, train: Rows, held_out: Rows) -> Job:
-    from scipy.stats import spearmanr
-
     model, tokenizer = minilm(
         "SequenceClassification", config, num_labels=1, problem_type="regression"
     )
@@ -188,10 +187,11 @@ def likeness(config: Config, train: Rows, held_out: Rows) -> Job:
             "labels": row["label"] / 5.0,
         }
 
-    def spearman(logits: list[Tensor], rows: Rows) -> float:
-        return float(spearmanr([float(x) for x in logits], [r["labels"] for r in rows]).statistic)
+    def metric(logits: list[Tensor], rows: Rows) -> float:
+        found, wanted = [float(x) for x in logits], [float(r["labels"]) for r in rows]
+        return spearman(np.array(found), np.array(wanted))
 
-    return made(model, encoded, train, held_out, lambda rows: padded(rows, TEXT), spearman)
+    return made(model, encoded, train, held_out, lambda rows: padded(rows, TEXT), metric)
 
 
 def emotions(config: Config, train: Rows, held_out: Rows) -> Job:

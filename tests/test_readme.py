@@ -177,6 +177,10 @@ def test_commands_run(
         lines = [f"w{i % 60} w{i % 7},{'even' if i % 2 else 'odd'}" for i in range(rows)]
         text = "\n".join(["text,label", *lines])
         (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+    for name, rows in (("pairs", 160), ("pairs-test", 40)):
+        lines = [f"w{i % 60} w{i % 7},w{i % 5},{i % 7 / 2}" for i in range(rows)]
+        text = "\n".join(["text_a,text_b,score", *lines])
+        (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     small = ["--model", str(encoder), "--max-length", "32", "--quiet"]
     for line in "".join(blocks(page, "sh")).splitlines():

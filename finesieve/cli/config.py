@@ -12,6 +12,7 @@ from finesieve.errors import ConfigError
 
 PRECISIONS = ("fp32", "bf16", "auto")
 CLOCKS = ("wall", "processor")
+TASKS = ("classification", "regression")
 ATTENTION = ("eager", "sdpa")  # implementations in transformers
 # The names in `finesieve.methods.REGISTRY`, which cannot be asked without loading torch.
 METHODS = (
@@ -49,6 +50,7 @@ class Config:
     label: str | None = None
     keep_empty: bool = False
     unlabelled: str = "refuse"  # "drop" or "keep": rows whose label is missing, or probably is
+    task: str = "classification"  # or "regression": the labels are numbers to predict
     limit: int | None = None
     eval_limit: int | None = None
     method: str = "finesieve"
@@ -107,6 +109,13 @@ class Config:
         if self.unlabelled not in UNLABELLED:
             raise ConfigError(
                 f"unlabelled is {self.unlabelled!r}; expected one of {', '.join(UNLABELLED)}"
+            )
+        if self.task not in TASKS:
+            raise ConfigError(f"task is {self.task!r}; expected one of {', '.join(TASKS)}")
+        if self.task == "regression" and self.unlabelled == "keep":
+            raise ConfigError(
+                "--unlabelled keep makes a class of missing labels, and --task regression has no "
+                "classes: say --unlabelled drop to leave such rows out"
             )
         if self.attention not in ("auto", *ATTENTION):
             raise ConfigError(

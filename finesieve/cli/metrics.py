@@ -75,17 +75,22 @@ def one_class_warning(judged: Mapping[str, Any], config: Mapping[str, Any]) -> s
             f"{judged['majority']:.0%} of the labels are of one class, so naming it always is hard "
             "to beat: look at macro-F1 and recall, or train on data that are less one-sided"
         )
-    elif config["lora"] or config["freeze"]:
+    else:
+        cause = likely_cause(config)
+    return f"the trained model predicts {name!r} for every evaluation example. {cause}"
+
+
+def likely_cause(config: Mapping[str, Any]) -> str:
+    """Return why a model with these settings has probably learned nothing."""
+    if config["lora"] or config["freeze"]:
         what = "LoRA adapters" if config["lora"] else "a model with frozen layers"
-        cause = (
+        return (
             f"{what} need a learning rate about ten times as high, or more steps; --lr is "
             f"{config['lr']:g}"
         )
-    elif config["lr"] > 5e-4:
-        cause = f"the learning rate is probably too high for this model: --lr is {config['lr']:g}"
-    else:
-        cause = (
-            "training was probably too short for this model to learn anything (more examples or "
-            f"--epochs), or --lr, {config['lr']:g}, is far too low or too high for it"
-        )
-    return f"the trained model predicts {name!r} for every evaluation example. {cause}"
+    if config["lr"] > 5e-4:
+        return f"the learning rate is probably too high for this model: --lr is {config['lr']:g}"
+    return (
+        "training was probably too short for this model to learn anything (more examples or "
+        f"--epochs), or --lr, {config['lr']:g}, is far too low or too high for it"
+    )

@@ -6,7 +6,7 @@ import argparse
 
 from finesieve import __version__
 from finesieve.cli import shared
-from finesieve.cli.config import ATTENTION, CLOCKS, METHODS, PRECISIONS
+from finesieve.cli.config import ATTENTION, CLOCKS, METHODS, PRECISIONS, TASKS
 from finesieve.cli.inspecting import command as inspecting
 
 
@@ -34,6 +34,13 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     )
     shared.add_columns(group)
     group.add_argument(
+        "--task",
+        choices=TASKS,
+        default="classification",
+        help="regression: the labels are numbers to predict, e.g. scores from 0 to 5 "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
         "--keep-empty",
         action="store_true",
         help="keep rows with an empty text (dropped by default)",
@@ -60,7 +67,7 @@ def _training_options(parser: argparse.ArgumentParser) -> None:
         "--head-start",
         type=int,
         metavar="N",
-        help="fit the new classification head to the first N examples before "
+        help="fit the new head to the first N examples before "
         "training, with every method (default: 512, 5 %% of the training data at "
         "the most); 0 leaves it random",
     )
@@ -158,8 +165,8 @@ def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     top = argparse.ArgumentParser(
         prog="finesieve",
-        description="Fine-tune a text classifier without spending compute on examples that teach "
-        "it nothing.",
+        description="Fine-tune a text classifier, or a model that predicts a number, without "
+        "spending compute on examples that teach it nothing.",
     )
     top.add_argument("--version", action="version", version=f"finesieve {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")

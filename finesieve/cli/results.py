@@ -60,17 +60,19 @@ def read_all(folder: Path) -> tuple[list[Record], list[str]]:
     return records, complaints
 
 
-def pack_examples(loss: npt.ArrayLike, right: npt.ArrayLike) -> dict[str, Any]:
+def pack_examples(loss: npt.ArrayLike, right: npt.ArrayLike | None = None) -> dict[str, Any]:
     """Returns an evaluation, example by example, in little room: losses float[n] as float16,
-    bool[n] as bits."""
-    return {
-        "loss": base64.b64encode(np.asarray(loss, dtype="<f2").tobytes()).decode(),
-        "right": base64.b64encode(np.packbits(np.asarray(right, dtype=bool)).tobytes()).decode(),
-    }
+    bool[n] as bits, which a regression has not."""
+    packed = {"loss": base64.b64encode(np.asarray(loss, dtype="<f2").tobytes()).decode()}
+    if right is not None:
+        bits = np.packbits(np.asarray(right, dtype=bool))
+        packed["right"] = base64.b64encode(bits.tobytes()).decode()
+    return packed
 
 
 def unpack_examples(packed: Mapping[str, Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Returns losses, float64[n], and which predictions were right, bool[n]."""
+    """Returns losses, float64[n], and which predictions were right, bool[n]; bool[0] of a
+    regression."""
     loss = np.frombuffer(base64.b64decode(packed["loss"]), dtype="<f2").astype(np.float64)
-    bits = np.unpackbits(np.frombuffer(base64.b64decode(packed["right"]), dtype=np.uint8))
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(packed.get("right", "")), dtype=np.uint8))
     return loss, bits[: len(loss)].astype(bool)

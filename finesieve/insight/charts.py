@@ -190,7 +190,10 @@ def chart(
         )
     for s in drawn:
         at = [(frame.x(x), frame.y(y)) for x, y in s.points]
-        if s.kind == "dots" or len(at) == 1:  # a line of one point would not be seen
+        if s.kind == "line" and len(set(at)) == 1:  # a line of one point would not be seen
+            frame.parts.append(_dot(*at[0], s.name, s.color))
+            continue
+        if s.kind == "dots":
             for (x, y), label in zip(at, s.labels or [s.name] * len(at), strict=True):
                 frame.parts.append(_dot(x, y, label, s.color))
             continue

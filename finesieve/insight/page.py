@@ -22,7 +22,7 @@ _TITLES = {
     "contradicting_row": "nearest row so labelled",
     "contradicting_text": "its text",
     "wrong_labels": "labels estimated wrong",
-    "error": "missed out of sample",
+    "error": "classified wrongly, unseen",
     "gradient_of_easiest_half": "share of the gradient in its easiest half",
     "never_learned": "never learned",
 }
@@ -155,7 +155,16 @@ def _charts(curve: Curve | None, sizes: npt.NDArray[np.float64] | None) -> str:
         series = [Series("measured", points, "#0f766e")]
         if np.isfinite(ahead[0][1]):
             series += [Series("forecast", [(last, curve.now), *ahead], "#c2410c"), *bounds]
-        parts.append(chart("Share missed out of sample, by rows learned from", series, "rows", ""))
+        parts.append(
+            chart(
+                "Share of unseen rows that are classified wrongly",
+                series,
+                "rows learned from",
+                "",
+                note="A head judges rows that it was not fitted to. Low and high bound the "
+                "forecast: 95 % of such intervals should hold what comes.",
+            )
+        )
     if sizes is not None:
         ordered = np.cumsum(np.sort(sizes))
         total = float(ordered[-1]) or 1.0
@@ -169,6 +178,8 @@ def _charts(curve: Curve | None, sizes: npt.NDArray[np.float64] | None) -> str:
                 "",
                 percent=True,
                 zero=True,
+                note="A row's gradient says how much training on it would change the model. Where "
+                "the curve stays low, rows teach it little that is new.",
             )
         )
     if not parts:

@@ -41,7 +41,7 @@ def sentences(found: Found, repeats: Table, texts: Table) -> list[str]:
         out.append(_enough(found.curve, n))
     if found.unlearned is not None:
         out.append(
-            f"Rows that even a head that was fitted to them gets wrong: "
+            f"Rows that a head gets wrong even after it was fitted to them: "
             f"{int(found.unlearned.sum()):,}."
         )
     what = texts["what"]
@@ -84,7 +84,7 @@ def _count(value: float) -> str:
 def _enough(curve: Curve, n: int) -> str:
     """Returns the forecast for twice the data, in a sentence."""
     gain = curve.forecast[2.0]
-    now = f"Now {curve.now:.1%} of the rows are missed out of sample; "
+    now = f"{curve.now:.1%} of the rows are classified wrongly by a head that has not seen them; "
     if not curve.told:
         return now + "whether more data would help cannot be told from these."
     value, low, high = -100 * gain.value, -100 * gain.high, -100 * gain.low

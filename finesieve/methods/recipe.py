@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from inspect import signature
@@ -53,7 +53,17 @@ class Recipe(ABC):
 
 def check_names(recipe: type, settings: Mapping[str, Any]) -> None:
     """Raises `SettingError` for a setting that the recipe does not have."""
-    known = [one.name for one in fields(recipe)]
+    check_known(recipe.__name__, [one.name for one in fields(recipe)], settings)
+
+
+def check_known(owner: str, known: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Raises `SettingError` for a setting that is not among the known names.
+
+    Args:
+        owner: whose settings they are, for the message.
+        known: the names that exist.
+        settings: those given.
+    """
     for name in settings:
         if name == "seed":
             raise SettingError("the seed is set for the whole run, not among a method's settings")
@@ -61,7 +71,7 @@ def check_names(recipe: type, settings: Mapping[str, Any]) -> None:
             near = get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             there = f"there are {', '.join(known)}" if known else "it has none"
-            raise SettingError(f"{recipe.__name__} has no setting {name!r}; {there}{hint}")
+            raise SettingError(f"{owner} has no setting {name!r}; {there}{hint}")
 
 
 def _check_kind(recipe: str, name: str, kind: str, value: Any) -> None:

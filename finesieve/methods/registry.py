@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,7 +12,7 @@ from finesieve.errors import ConfigError
 from finesieve.methods import recipes
 from finesieve.methods.baselines import recipes as baselines
 from finesieve.methods.method import Method
-from finesieve.methods.recipe import Recipe
+from finesieve.methods.recipe import Recipe, check_known
 
 _BY_ITSELF = ("train", "score", "cost_ratio")  # found where they are None
 
@@ -19,6 +20,9 @@ _BY_ITSELF = ("train", "score", "cost_ratio")  # found where they are None
 def ours(**settings: Any) -> Recipe:
     """Returns our method's recipe: `Budget` where `budget` is given, `Manual` where `starts` is,
     else `Adaptive`."""
+    every = (recipes.Adaptive, recipes.Budget, recipes.Manual)
+    known = {one.name: None for recipe in every for one in fields(recipe)}  # in order, once each
+    check_known("finesieve", [name for name in (*known, "budget") if name != "share"], settings)
     budget, starts = settings.pop("budget", None), settings.pop("starts", None)
     given = {k: v for k, v in settings.items() if v is not None or k not in _BY_ITSELF}
     if budget is not None:
@@ -100,7 +104,9 @@ def method_of(method: Recipe | Method | str | None, seed: int) -> Method:
         return build(method, seed)
     if method is None or isinstance(method, Recipe):
         return (method or recipes.Adaptive()).build(seed)
+    a_class = isinstance(method, type)
+    kind = f"the class {method.__name__}" if a_class else f"a {type(method).__name__}"
     raise ConfigError(
-        f"method is a {type(method).__name__}; expected a recipe such as Adaptive() "
+        f"method is {kind}; expected a recipe such as Adaptive() "
         "(not the class), a Method, or a name"
     )

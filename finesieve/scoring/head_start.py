@@ -124,7 +124,8 @@ def start_head(found: LastLayer | None, mean: Mean = list, wanted: int = EXAMPLE
             **numbers,
         )
     if tried[best] >= min(before, frequencies):
-        return HeadStart(False, "the fitted head is no better on other examples", count, **numbers)
+        reason = "a fitted head is no better on examples that it was not fitted to"
+        return HeadStart(False, reason, count, **numbers)
     values = mean(fit.solve(torch.arange(count), STRENGTHS[best]).tolist())
     fit.install(torch.tensor(values))
     return HeadStart(True, "the head was untrained", count, **numbers)

@@ -11,6 +11,11 @@ from torch import Tensor
 from finesieve.errors import BatchError, ScoreError
 from finesieve.gates.features import IGNORED
 
+OTHER_NAMES = (  # the remedy where a batch lacks a target
+    ": rename what holds the targets, or say its name with head=, e.g. heads.SingleLabel('label'), "
+    "and SieveOptions(features=token_features('input_ids', 'label'))"
+)
+
 
 def output_of(outputs: Any, name: str = "logits") -> Any:
     """Finds an output of a model by its name: a dict's entry or an attribute.
@@ -57,7 +62,7 @@ def target(batch: Any, key: str) -> Tensor:
     """
     if not isinstance(batch, Mapping) or key not in batch:
         have = sorted(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
-        raise BatchError(f"no {key!r} in the batch; it has {have}")
+        raise BatchError(f"no {key!r} in the batch; it has {have}{OTHER_NAMES}")
     return torch.as_tensor(batch[key])
 
 

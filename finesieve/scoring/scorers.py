@@ -24,7 +24,7 @@ from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.heads import Head, SingleLabel, Tokens
 from finesieve.scoring.last_layer import LastLayer, find_last_layer, linear_calls
 from finesieve.scoring.mode import scoring, unwrapped
-from finesieve.scoring.outputs import output_of
+from finesieve.scoring.outputs import OTHER_NAMES, output_of
 from finesieve.scoring.protocol import ROOM, Launched, Scorer, Scores, check_losses, launcher
 
 __all__ = [
@@ -136,7 +136,9 @@ class Task(Scorer):
         if isinstance(batch, Mapping):
             missing = [key for key in self.head.targets if key not in batch]
             if missing:
-                raise BatchError(f"no {missing[0]!r} in the batch; it has {sorted(batch)}")
+                raise BatchError(
+                    f"no {missing[0]!r} in the batch; it has {sorted(batch)}{OTHER_NAMES}"
+                )
             given = {
                 k: to_device(v, device)
                 for k, v in batch.items()

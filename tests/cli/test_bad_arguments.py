@@ -114,7 +114,9 @@ def test_an_output_folder_in_use(
     (tmp_path / "file").write_text("mine")
     assert "is a file" in bad(capsys, *arguments(files, tmp_path / "file"))
     assert (tmp_path / "file").read_text() == "mine"
-    assert "nothing to resume" in bad(capsys, *arguments(files, tmp_path / "new", "--resume"))
+    told = bad(capsys, *arguments(files, tmp_path / "new", "--resume"))
+    assert "nothing to resume" in told
+    assert "leave out --resume" in told
 
 
 def test_resuming_on_other_data_is_refused(

@@ -210,7 +210,7 @@ def test_size_of_loss() -> None:
     [
         (heads.SingleLabel(), logits, {"labels": labels.float()}, "problem_type says which"),
         (heads.SingleLabel(), logits, {"labels": labels + 3}, "5 classes"),
-        (heads.SingleLabel(), logits, {"gold": labels}, "no 'labels' in the batch"),
+        (heads.SingleLabel(), logits, {"gold": labels}, "no 'labels' in the batch.*rename"),
         (heads.SingleLabel(), long, {"labels": labels}, r"expected logits \[n, classes\]"),
         (heads.MultiLabel(), logits, {"labels": labels}, "one 0 or 1 for each"),
         (heads.Regression(), logits, {"labels": torch.randn(N)}, "as the model's predictions"),

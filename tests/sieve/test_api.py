@@ -132,6 +132,7 @@ def test_every_method_by_name_has_a_recipe_and_the_other_way_round() -> None:
     ("make", "match"),
     [
         (lambda: fs.Adaptive(lest=0.3), "Adaptive has no setting 'lest'.*did you mean 'least'"),
+        (lambda: methods.named("finesieve", bugdet=0.2), "finesieve has no.*did you mean 'budget'"),
         (lambda: methods.named("paper", warmpu=0.1), "did you mean 'warmup'"),
         (lambda: fs.Full(share=0.1), "Full has no setting 'share'; it has none"),
         (lambda: fs.RandomSubset(seed=1), "the seed is set for the whole run"),
@@ -158,7 +159,10 @@ def test_misspelt_settings_are_type_errors_with_the_nearest_name(make: Any, matc
             lambda: fs.SieveOptions(pool=0, group=-1, lengths=[0]),
             "pool is 0.*group is -1.*lengths is",
         ),
-        (lambda: fs.Sieve(Bag(), fs.Adaptive), "expected a recipe such as Adaptive"),
+        (
+            lambda: fs.Sieve(Bag(), fs.Adaptive),
+            "the class Adaptive; expected a recipe such as Adaptive",
+        ),
         (lambda: fs.Sieve(Bag(), total=0), "total is 0"),
     ],
 )

@@ -19,11 +19,12 @@ from typing import Any
 from finesieve import methods
 from finesieve.cli.comparing.groups import RIVAL
 from finesieve.cli.comparing.runner import run_suite
-from finesieve.cli.comparing.runs import Cores, Job, Runs, Summary
+from finesieve.cli.comparing.runs import NEUTRAL, Cores, Job, Runs, Summary
 from finesieve.cli.comparing.suite import CONFIG, EQUAL, Files, Suite, title_of
-from finesieve.cli.comparing.tables import baseline, screen_table, set_table
+from finesieve.cli.comparing.tables import screen_table, set_table
 from finesieve.cli.comparing.verdict import verdict
 from finesieve.cli.config import Config
+from finesieve.cli.measures import baseline
 from finesieve.cli.results import Record
 from finesieve.cli.training.models import settled
 from finesieve.cli.training.prepare import Prepared, prepare
@@ -187,7 +188,11 @@ class Folders:
         """Raise `StateError` if the records kept are of other settings or data than these."""
         wanted = json.loads(json.dumps(config.as_dict()))
         for record in self._kept:
-            then = {**record["config"], **{k: wanted[k] for k in ("method", "settings", "seed")}}
+            then = {
+                **NEUTRAL,
+                **record["config"],
+                **{k: wanted[k] for k in ("method", "settings", "seed")},
+            }
             differ = [
                 f"{k}: {then.get(k)!r} then, {wanted[k]!r} now"
                 for k in wanted

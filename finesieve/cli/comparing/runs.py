@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 from finesieve.cli.comparing.suite import Files, Suite
 from finesieve.cli.config import Config
+from finesieve.cli.measures import in_short
 from finesieve.cli.results import Record, read_record, write_record
 
 # Fields of the configuration that older records lack, at defaults that change nothing.
-NEUTRAL = {"lora": 0, "head_start": 0, "clock": "wall"}
+NEUTRAL = {"lora": 0, "head_start": 0, "clock": "wall", "task": "classification"}
 Say = Callable[[str], None]
 Point = tuple[tuple[str, Any], ...]
 Cores = list[int]
@@ -128,8 +129,7 @@ class Runs:
             **self._files.hidden({**summary, "config": config.as_dict()}),
         }
         told = record.get("failed") or (
-            f"accuracy {record['eval']['accuracy']:.4f}, loss {record['eval']['loss']:.4f}, "
-            f"{record['seconds']['total']:.1f} s"
+            f"{in_short(record['eval'])}, {record['seconds']['total']:.1f} s"
         )
         self.say(f"{job}: {told} ({time.time() - start:.0f} s in all)")
         if again and "failed" in record and self.found(job):

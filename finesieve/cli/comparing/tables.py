@@ -19,6 +19,15 @@ from finesieve.cli.comparing.groups import (
 from finesieve.cli.comparing.statistics import compare_runs
 from finesieve.cli.comparing.suite import EQUAL
 from finesieve.cli.comparing.verdict import NEAR
+from finesieve.cli.measures import (
+    ACCURACY,
+    LOSS,
+    OF_CLASSES,
+    OF_NUMBERS,
+    RMSE,
+    SPEARMAN,
+    Measure,
+)
 from finesieve.cli.results import Record
 
 
@@ -57,8 +66,7 @@ def _against(groups: Groups, name: str) -> str:
 HEADS = (
     "method",
     "seeds",
-    "accuracy",
-    "macro-F1",
+    *(m.head for m in (*OF_CLASSES, *OF_NUMBERS)),
     "held-out loss",
     "seconds",
     "speed-up",
@@ -71,10 +79,11 @@ HEADS = (
 def rows(groups: Groups, spread: bool = False) -> list[list[str]]:
     """Return a row a method of one set, a cell for each of `HEADS`; means over seeds.
 
-    Records of earlier versions have no macro-F1: those cells are empty.
+    Cells of figures that a record has not are empty: accuracy of a regression, or macro-F1 of
+    earlier versions.
 
     Args:
-        spread: adds the standard deviation over seeds to accuracy and loss, where there are
+        spread: adds the standard deviation over seeds to figures and loss, where there are
             several.
     """
     full = groups.get("full", [])
@@ -92,9 +101,7 @@ def rows(groups: Groups, spread: bool = False) -> list[list[str]]:
             [
                 titled(method, runs),
                 str(len(runs)),
-                _figure(runs, "accuracy", 3, spread),
-                _figure(runs, "macro_f1", 3, spread),
-                _figure(runs, "loss", 4, spread),
+                *(_figure(runs, one, spread) for one in (*OF_CLASSES, *OF_NUMBERS, LOSS)),
                 f"{seconds:.1f}",
                 speed,
                 f"{mean(runs, 'examples', 'trained') / drawn:.0%}",
@@ -105,12 +112,14 @@ def rows(groups: Groups, spread: bool = False) -> list[list[str]]:
     return out
 
 
-def _figure(runs: Sequence[Record], what: str, digits: int, spread: bool) -> str:
-    if any(what not in r["eval"] for r in runs):
+def _figure(runs: Sequence[Record], what: Measure, spread: bool) -> str:
+    if any(what.key not in r["eval"] for r in runs):
         return ""
-    shown = f"{mean(runs, 'eval', what):.{digits}f}"
-    wanted = spread and len(runs) > 1
-    return shown + (f" ± {stdev(r['eval'][what] for r in runs):.3f}" if wanted else "")
+    shown = what.shown(mean(runs, "eval", what.key))
+    if not spread or len(runs) < 2:
+        return shown
+    form = what.form if what is RMSE else ".3f"
+    return f"{shown} ± {stdev(r['eval'][what.key] for r in runs):{form}}"
 
 
 def set_table(records: Sequence[Record]) -> str:
@@ -168,13 +177,10 @@ def _markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def new_columns(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
-    """Return the places of the columns to show: macro-F1 only where a record has it."""
-    return [i for i, h in enumerate(heads) if h != "macro-F1" or any(line[i] for line in lines)]
-
-
-def baseline(records: Sequence[Record]) -> str:
-    """Return a line on what always naming the most frequent class would reach, where known."""
-    found = {r["eval"]["majority"] for r in records if "majority" in r.get("eval", {})}
-    if not found:
-        return ""
-    return f"Always naming the most frequent class would have an accuracy of {max(found):.3f}."
+    """Return the places of the columns to show: figures that no record has are left out, but
+    accuracy only where numbers are predicted."""
+    filled = {h for i, h in enumerate(heads) if any(line[i] for line in lines)}
+    optional = {m.head for m in (*OF_CLASSES, *OF_NUMBERS)}
+    if SPEARMAN.head not in filled:
+        optional.remove(ACCURACY.head)
+    return [i for i, h in enumerate(heads) if h in filled or h not in optional]

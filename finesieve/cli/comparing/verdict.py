@@ -22,6 +22,17 @@ from finesieve.cli.comparing.groups import (
     times,
 )
 from finesieve.cli.comparing.statistics import Difference, compare_runs, overall
+from finesieve.cli.correlation import is_flat
+from finesieve.cli.measures import (
+    ACCURACY,
+    LOSS,
+    OF_CLASSES,
+    RMSE,
+    SPEARMAN,
+    Measure,
+    is_regression,
+    main_measure,
+)
 from finesieve.cli.metrics import only_class
 from finesieve.cli.results import Record
 
@@ -29,6 +40,7 @@ NEAR = 0.05  # by how much the seconds of two methods may differ for a verdict
 SEEDS = 3  # fewer prove little
 MANY = 10  # sets of one seed each that together tell something
 BOOKS = 0.1  # how far `sieve_saved` may be from what was saved
+ALL = 0.995  # a share of the examples that is shown as 100 %
 BUSY = 0.1  # how far a ratio of seconds may be from the ratio of processor seconds
 
 Pairs = Mapping[str, tuple[Sequence[Record], Sequence[Record]]]  # set -> runs of two methods
@@ -78,29 +90,23 @@ def against_full(pairs: Pairs, ours: str) -> str:
         return f"{start} ({seconds} s{': noise of the clock' if quicker > 0 else ''})."
     amount = f"{abs(quicker):.0%} {'less' if quicker >= 0 else 'more'} time ({seconds} s)"
     start += amount if round(abs(quicker), 2) else f"the same time ({seconds} s)"
-    told = [f"{start}; accuracy {_change(theirs, mine, 'accuracy')}"]
-    if all("macro_f1" in r["eval"] for r in (*mine, *theirs)):
-        told.append(f"macro-F1 {_change(theirs, mine, 'macro_f1')}")
-    told.append(f"held-out loss {_change(theirs, mine, 'loss')}.")
+    runs = [*mine, *theirs]
+    first, *others = (SPEARMAN, RMSE) if is_regression(runs) else OF_CLASSES
+    told = [f"{start}; {first.head} {_change(theirs, mine, first)}"]
+    for one in others:
+        if all(one.key in r["eval"] for r in runs):
+            told.append(f"{one.head} {_change(theirs, mine, one)}")
+    told.append(f"held-out loss {_change(theirs, mine, LOSS)}.")
     return ", ".join(told)
 
 
-def _change(before: Sequence[Record], after: Sequence[Record], what: str) -> str:
-    """Return "97.6 -> 96.1 % (-1.5 points, 95 % interval -2.1 to -0.9)", or likewise of a loss."""
-    old, new = mean(before, "eval", what), mean(after, "eval", what)
-    kind = {"accuracy": "right", "loss": "loss"}.get(what)
-    found = compare_runs(after, before, kind) if kind else _by_seed(after, before, what)
-    interval = ""
-    scale, unit, digits = (1, "", 4) if what == "loss" else (100, " points", 1)
-    if found is not None and math.isfinite(found.high):
-        low, high = (f"{scale * x:+.{digits}f}" for x in (found.low, found.high))
-        interval = f", 95 % interval {low} to {high}"
-    percent = "" if what == "loss" else " %"
-    difference = scale * (new - old)
-    return (
-        f"{scale * old:.{digits}f} -> {scale * new:.{digits}f}{percent} "
-        f"({difference:+.{digits}f}{unit}{interval})"
-    )
+def _change(before: Sequence[Record], after: Sequence[Record], what: Measure) -> str:
+    """Return the means of a figure before and after, their difference and its interval."""
+    kind = {ACCURACY: "right", LOSS: "loss"}.get(what)
+    found = compare_runs(after, before, kind) if kind else _by_seed(after, before, what.key)
+    known = found is not None and math.isfinite(found.high)
+    old, new = (mean(runs, "eval", what.key) for runs in (before, after))
+    return what.changed(old, new, (found.low, found.high) if found and known else None)
 
 
 def _by_seed(ours: Sequence[Record], rival: Sequence[Record], what: str) -> Difference | None:
@@ -111,23 +117,42 @@ def _by_seed(ours: Sequence[Record], rival: Sequence[Record], what: str) -> Diff
 
 
 def _over_sets(pairs: Pairs, ours: str) -> str:
-    speed, right, halves, deciding = [], [], [], []
+    speed, deciding = [], []
+    right: list[float] = []
+    halves: list[float] = []
+    ranked: list[float] = []  # differences of Spearman's correlation, of the sets of numbers
     for mine, theirs in pairs.values():
-        difference = compare_runs(mine, theirs, "right")
-        assert difference is not None
+        if is_regression([*mine, *theirs]):
+            ranked.append(mean(mine, "eval", "spearman") - mean(theirs, "eval", "spearman"))
+        else:
+            difference = compare_runs(mine, theirs, "right")
+            assert difference is not None
+            right.append(difference.mean)
+            halves.append((difference.high - difference.low) / 2)
         quicker = 1.0 / times(mine, theirs)
         # Runs that were plain training are quicker by the clock's noise alone.
         speed.append(min(1.0, quicker) if idle(mine, theirs) == SAME else quicker)
-        right.append(difference.mean)
-        halves.append((difference.high - difference.low) / 2)
         deciding.append(mean(mine, "seconds", "decide") / mean(mine, "seconds", "total"))
-    total = overall(right, halves)
-    return (
+    told = [
         f"{ours} against full training: {fmean(speed):.2f}x as fast on average over {len(speed)} "
-        f"sets ({min(speed):.2f}x to {max(speed):.2f}x); accuracy {100 * fmean(right):+.2f} points "
-        f"(95 % interval {100 * total.low:+.2f} to {100 * total.high:+.2f}); deciding takes "
-        f"{max(deciding):.1%} of the time at the most."
-    )
+        f"sets ({min(speed):.2f}x to {max(speed):.2f}x)"
+    ]
+    of = (f" on {len(right)} of them", f" on {len(ranked)}") if right and ranked else ("", "")
+    if right:
+        percent = overall([100 * x for x in right], [100 * x for x in halves])
+        told.append(f"accuracy {percent.mean:+.2f} points{of[0]}{_between(percent, '+.2f')}")
+    if ranked:
+        total = overall(ranked)
+        told.append(f"Spearman {total.mean:+.3f}{of[1]}{_between(total, '+.3f')}")
+    told.append(f"deciding takes {max(deciding):.1%} of the time at the most.")
+    return "; ".join(told)
+
+
+def _between(found: Difference, form: str) -> str:
+    """Return the interval in brackets, if there is one."""
+    if not math.isfinite(found.low):
+        return ""
+    return f" (95 % interval {found.low:{form}} to {found.high:{form}})"
 
 
 # ---- against a random subset of the same time
@@ -157,7 +182,8 @@ def against_rival(pairs: Pairs, ours: str, rival: str) -> str:
     text = words(told, overall(relative, halves), ours, rival, relative)
     if len(pairs) == 1 and told[0] not in (SAME, IDLE):
         ((mine, theirs),) = pairs.values()
-        text += f" Accuracy {_change(theirs, mine, 'accuracy')}."
+        main = main_measure([*mine, *theirs])
+        text += f" {main.title} {_change(theirs, mine, main)}."
     return text
 
 
@@ -262,6 +288,17 @@ def cautions(
             f"the seconds of {rival} are off by up to {max(off.values()):.0%}"
             f"{where([*off])}, so that is no comparison at equal time (a noisy machine?)."
         )
+    shares = [
+        r["examples"]["trained"] / r["examples"]["drawn"]
+        for _, theirs in equal.values()
+        for r in theirs
+        if r.get("subset") is not None
+    ]
+    if len(sets) == 1 and shares and min(shares) > ALL:
+        told.append(
+            f"{rival} trained on all examples too, in another order: its distance from full "
+            "training is what an order makes by chance."
+        )
     for pairs, other in ((full, "full training"), (equal, rival)):
         found = {name: _processor(*pair) for name, pair in pairs.items()}
         busy = {name: x for name, x in found.items() if x and abs(x[1] / x[0] - 1) > BUSY}
@@ -286,6 +323,11 @@ def cautions(
                 told.append(
                     f"{method} predicts one class for everything{where([name])}: it has not "
                     "learned, and its seconds mean nothing."
+                )
+            if any(is_flat(r["eval"]) for r in runs):
+                told.append(
+                    f"{method} predicts nearly the same number for everything{where([name])}: it "
+                    "has not learned, and its seconds mean nothing."
                 )
     return told
 

@@ -1,4 +1,4 @@
-"""Labels: classes as whole numbers or text, and what only marks a missing one."""
+"""Labels: classes as whole numbers or text, numbers to predict, and what marks a missing one."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from finesieve.errors import DataError
 
-Label = int | str
+Label = int | str | float  # a float only of a regression
 UNLABELLED = ("refuse", "drop", "keep")
 
 # What programs write where a value is missing. "-" is SNLI's, where annotators did not agree.
 _MISSING = ("nan", "NaN", "NaT", "<NA>", "#N/A", "\\N", "NULL", "null", "-")
 _WHOLE = re.compile(r"-?(0|[1-9]\d*)(\.0+)?")  # "007" is a name, not a 7
 _REAL = re.compile(r"-?\d+[.,]\d+")
+_HINT = "to learn numbers, `finesieve train` and `finesieve compare` have --task regression"
+_AMOUNTS, _EACH = 20, 5  # more whole numbers than this, on so few rows each, are hardly classes
 
 
 def is_missing(value: Any) -> bool:
@@ -36,7 +39,7 @@ def as_label(source: str, number: int, column: str, value: Any) -> Label:
         if not math.isfinite(value) or value != int(value):
             raise DataError(
                 f"{source}, example {number}: {column!r} is {value}; expected classes, as text or "
-                "whole numbers (this command trains classifiers, not regressions)"
+                f"whole numbers ({_HINT})"
             )
         return int(value)
     if isinstance(value, str):
@@ -44,6 +47,45 @@ def as_label(source: str, number: int, column: str, value: Any) -> Label:
     raise DataError(
         f"{source}, example {number}: {column!r} is a {type(value).__name__}; expected one class "
         "an example, as text or a whole number"
+    )
+
+
+def is_missing_value(value: Any) -> bool:
+    """Returns whether a cell has no number, or the word that programs write for none."""
+    return is_missing(value) or (isinstance(value, str) and value.strip() in ("", *_MISSING))
+
+
+def as_value(source: str, number: int, column: str, value: Any) -> float:
+    """Returns a number to predict.
+
+    Raises:
+        DataError: for what is no finite number.
+    """
+    found = math.nan
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):
+            found = float(value)
+    if math.isfinite(found):
+        return found
+    comma = isinstance(value, str) and _REAL.fullmatch(value.strip())
+    raise DataError(
+        f"{source}, example {number}: {column!r} is {value!r:.40}; --task regression expects a "
+        "finite number"
+        + (", with a decimal point instead of the comma" if comma else "")
+        + " (is it the right column? --label names another one)"
+    )
+
+
+def amounts_hint(labels: Sequence[Label]) -> str:
+    """Return a hint where classes are probably amounts: many whole numbers, each on few rows; ""
+    else."""
+    many = len(set(labels))
+    few = many > _AMOUNTS and len(labels) < _EACH * many
+    if not few or not all(isinstance(x, int) for x in labels):
+        return ""
+    return (
+        f"{many} different whole numbers are the labels of {len(labels)} examples: if they are "
+        "amounts rather than classes, say --task regression"
     )
 
 
@@ -57,7 +99,7 @@ def doubtful(labels: Sequence[Label]) -> Label | None:
     for word in _MISSING:
         if word in counts and len(counts) > 1 and not (word == "-" and "+" in counts):
             return word
-    whole = {int(float(x)) for x in counts if isinstance(x, int) or _WHOLE.fullmatch(x)}
+    whole = {int(float(x)) for x in counts if not isinstance(x, str) or _WHOLE.fullmatch(x)}
     if len(whole) == len(counts) and min(whole, default=0) == -1 and {0, 1} <= whole:
         name = next(x for x in counts if str(x) in ("-1", "-1.0"))
         if max(whole) > 1 or counts[name] < 0.05 * len(labels):
@@ -76,7 +118,7 @@ def numbers_if_all_are(source: str, column: str, labels: list[Label]) -> list[La
         some = next(x for x in labels if isinstance(x, str) and not _WHOLE.fullmatch(x))
         raise DataError(
             f"{source}: {column!r} holds numbers like {some}; expected classes, as text or whole "
-            "numbers (this command trains classifiers, not regressions)"
+            f"numbers ({_HINT})"
         )
     if all(x.startswith("[") and x.endswith("]") for x in names):
         raise DataError(

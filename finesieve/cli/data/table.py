@@ -20,9 +20,12 @@ from finesieve.cli.data.hub import read_hub
 from finesieve.cli.data.labels import (
     Label,
     alike,
+    amounts_hint,
     as_label,
+    as_value,
     doubtful,
     is_missing,
+    is_missing_value,
     numbers_if_all_are,
 )
 from finesieve.errors import DataError
@@ -79,6 +82,7 @@ def load(
     keep_empty: bool = False,
     unlabelled: str = "refuse",
     split: str = "train",
+    task: str = "classification",
 ) -> Table:
     """Read and check one source.
 
@@ -90,12 +94,13 @@ def load(
         unlabelled: "refuse" rows without a label and labels like nan or -1 that probably say so,
             "drop" them, or "keep" such labels as classes.
         split: the part of the dataset, where the source names none.
+        task: "classification", or "regression": labels are numbers then.
 
     Raises:
         DataError: with what is wrong, where, and what to do.
     """
     rows, notes = rows_of(source, split)
-    return table_of(source, rows, notes, text, text_pair, label, keep_empty, unlabelled)
+    return table_of(source, rows, notes, text, text_pair, label, keep_empty, unlabelled, task)
 
 
 def rows_of(source: str, split: str = "train") -> tuple[list[Row], list[str]]:
@@ -128,23 +133,29 @@ def table_of(
     label: str | None,
     keep_empty: bool,
     unlabelled: str,
+    task: str = "classification",
 ) -> Table:
     """Check rows that were read already; arguments and errors as of `load`."""
     columns = find_columns(source, rows, text, text_pair, label)
-    table = _checked(source, rows, columns, keep_empty, unlabelled)
+    table = _checked(source, rows, columns, keep_empty, unlabelled, task == "regression")
     table.taken, table.notes = told(source, columns, rows), notes + table.notes
     return table
 
 
 def _checked(
-    source: str, rows: list[Row], columns: Columns, keep_empty: bool, unlabelled: str
+    source: str,
+    rows: list[Row],
+    columns: Columns,
+    keep_empty: bool,
+    unlabelled: str,
+    numbers: bool,
 ) -> Table:
     text, pair, label = columns
     table = Table(source, [], [] if pair else None, [], [], columns)
     missing, blank, empty = [], 0, 0
     for number, row in enumerate(rows):
         a, b, y = row.get(text), row.get(pair) if pair else "", row.get(label)
-        if is_missing(y):
+        if is_missing_value(y) if numbers else is_missing(y):
             if all(is_missing(value) for value in row.values()):
                 blank += 1
             else:
@@ -159,7 +170,7 @@ def _checked(
         table.texts.append(a or "")
         if table.pairs is not None:
             table.pairs.append(b or "")
-        table.labels.append(as_label(source, number, label, y))
+        table.labels.append((as_value if numbers else as_label)(source, number, label, y))
         table.rows.append(number)
     if blank:
         table.notes.append(
@@ -173,12 +184,13 @@ def _checked(
                 "with --label"
             )
         table.notes.append(f"{source}: {what}; dropped")
-    while unlabelled != "keep" and (odd := doubtful(table.labels)) is not None:
+    while not numbers and unlabelled != "keep" and (odd := doubtful(table.labels)) is not None:
         table = _without(table, odd, unlabelled)
     if empty:
         what = "kept" if keep_empty else "dropped (--keep-empty keeps them)"
         table.notes.append(f"{source}: {empty} of {len(rows)} rows with an empty text {what}")
-    table.labels = numbers_if_all_are(source, label, table.labels)
+    if not numbers:
+        table.labels = numbers_if_all_are(source, label, table.labels)
     if not table.texts:
         raise DataError(f"{source}: every text is empty; is {text!r} the right column?")
     table.notes += [f"{source}: {names} are different classes" for names in alike(table.labels)]
@@ -267,6 +279,7 @@ def label_names(train: Table, evals: Iterable[Table]) -> list[Label]:
         raise DataError(
             f"{train.name}: {len(counts)} different labels in {len(train)} examples; expected "
             "classes: is it the right column?"
+            + (f" {hint}" if (hint := amounts_hint(train.labels)) else "")
         )
     names: list[Label] = sorted(counts)
     for table in evals:
@@ -276,5 +289,24 @@ def label_names(train: Table, evals: Iterable[Table]) -> list[Label]:
                 f"{table.name} has labels that {train.name} has not: {', '.join(strange[:5])} "
                 f"(known: {', '.join(map(str, names[:8]))}{', ...' if len(names) > 8 else ''})"
                 + ("; -1 probably says that a row has no label" * (strange == ["-1"]))
+                + (f"; {hint}" if (hint := amounts_hint(train.labels)) else "")
             )
     return names
+
+
+def check_values(train: Table, evals: Iterable[Table]) -> list[str]:
+    """Check the numbers of a regression's splits; return what the user has to know of them.
+
+    Raises:
+        DataError: if those of the training split are all the same.
+    """
+    same = [t for t in (train, *evals) if len(set(t.labels)) == 1]
+    if any(t is train for t in same):
+        raise DataError(
+            f"{train.name}: every label is {train.labels[0]}; there is nothing to learn: is it "
+            "the right column?"
+        )
+    return [
+        f"{t.name}: every label is {t.labels[0]}, so its correlations are not known and shown as 0"
+        for t in same
+    ]

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import pairwise
+from typing import Any
 
+from finesieve.cli import measures
 from finesieve.cli.comparing.groups import SAME, idle
+from finesieve.cli.correlation import flat_warning
 from finesieve.cli.metrics import one_class_warning
 from finesieve.cli.results import Record
 from finesieve.insight.charts import Series, chart, explained
@@ -26,18 +29,12 @@ def in_words(run: Record) -> str:
     trained, scored = (run["examples"][k] / drawn for k in ("trained", "scored"))
     told = [
         f"{run['name']} fine-tuned {config['model']} on {drawn // config['epochs']:,} examples, "
-        f"{config['epochs']} epoch(s), in {run['seconds']['total']:.1f} s. It reached an accuracy "
-        f"of {result['accuracy']:.1%} and a loss of {result['loss']:.4f} on {result['n']:,} "
-        "evaluation examples."
+        f"{config['epochs']} epoch(s), in {run['seconds']['total']:.1f} s.",
+        measures.in_words(result),
     ]
-    if "macro_f1" in result:
-        told.append(
-            f"Macro-F1, the mean over classes, is {result['macro_f1']:.1%}; always naming the most "
-            f"frequent class would have an accuracy of {result['majority']:.1%}."
-        )
     told.append(_savings(run, trained, scored))
     weak = _weakest(result.get("classes", ()))
-    warning = one_class_warning(result, config)
+    warning = one_class_warning(result, config) or flat_warning(result, config)
     if warning:
         told.append(f"Beware: {warning}.")
     elif weak:
@@ -118,7 +115,7 @@ def over_time(run: Record) -> str:
     if moved:
         moves = "".join(
             f"<li><b>Stage {m['stage']}</b> ({STAGES[m['stage']]}) from example "
-            f"{m['from_example']:,}: {escape(str(m['reason']))}</li>"
+            f"{m['from_example']:,}: {escape(str(m['reason']))}{_late(m, drawn)}</li>"
             for m in run["stages"]
         )
         out.append(f"{explained(_ABOUT_STAGES)}<ul>{moves}</ul>")
@@ -146,6 +143,12 @@ def over_time(run: Record) -> str:
     return "".join([*out, "</div>"])
 
 
+def _late(move: Mapping[str, Any], drawn: int) -> str:
+    """Return what to add to a move for which the stream had no example left; else ""."""
+    late = move["from_example"] >= drawn and move["stage"] > 1
+    return " (after the last example, so it changed nothing)" if late else ""
+
+
 def _gates(run: Record, curve: Sequence[Mapping[str, float]], drawn: int) -> list[str]:
     """Return the charts of what the gates did and what they went by."""
     starts = [*((m["stage"], m["from_example"] / drawn) for m in run["stages"]), (0, 1.0)]
@@ -164,6 +167,9 @@ def _gates(run: Record, curve: Sequence[Mapping[str, float]], drawn: int) -> lis
         points = [(p["drawn"] / drawn, p[key]) for p in curve if p.get(key) is not None]
         return Series(name, points, color)
 
+    size = "Size is the norm of the gradient at the logits, 0 to 1.4."
+    if measures.is_regression([run]):
+        size = "Size is twice the error, in standard deviations of the labels."
     shown = (
         (
             "Trained and scored",
@@ -191,7 +197,7 @@ def _gates(run: Record, curve: Sequence[Mapping[str, float]], drawn: int) -> lis
             [of("threshold", "threshold", "#475569")],
             "size",
             False,
-            "Size is the norm of the gradient at the logits, 0 to 1.4. From this size on every "
+            f"{size} From this size on every "
             "example is kept; smaller ones are kept in proportion to their size, and weigh more.",
         ),
         (

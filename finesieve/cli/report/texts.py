@@ -43,7 +43,8 @@ def texts_of(record: Record, found: dict[str, Texts]) -> Texts:
     """
     c, data = record["config"], record.get("data") or {}
     # Settings that are younger than the record have their defaults.
-    given = {k: c[k] for k in ("text", "text_pair", "label", "keep_empty", "unlabelled") if k in c}
+    names = ("text", "text_pair", "label", "keep_empty", "unlabelled", "task")
+    given = {k: c[k] for k in names if k in c}
     key = json.dumps([c["train"], given, data.get("digest")])
     if key not in found:
         found[key] = _read(c["train"], given, data.get("digest"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,22 @@ import numpy.typing as npt
 import torch
 
 from finesieve.cli.data.table import Table
+from finesieve.cli.training.targets import Scale
 
 Batch = dict[str, torch.Tensor]
 EXAMPLE = "example"
 
 
 class Examples:
-    """Tokenised examples with labels; makes padded batches of any selection."""
+    """Tokenised examples with labels; makes padded batches of any selection.
 
-    def __init__(self, table: Table, labels: dict[Any, int], tokenizer: Any, max_length: int):
+    Args:
+        labels: the number of each class; or the scale of a regression's targets.
+    """
+
+    def __init__(
+        self, table: Table, labels: Mapping[Any, int] | Scale, tokenizer: Any, max_length: int
+    ) -> None:
         encoded = tokenizer(
             table.texts,
             table.pairs,
@@ -36,7 +43,11 @@ class Examples:
         }
         self._left = tokenizer.padding_side == "left"
         self.lengths = np.asarray([len(r) for r in self._data["input_ids"]], dtype=np.int64)
-        self.labels = np.asarray([labels[y] for y in table.labels], dtype=np.int64)
+        self.labels: npt.NDArray[Any]
+        if isinstance(labels, Scale):
+            self.labels = labels.targets(table.labels)
+        else:
+            self.labels = np.asarray([labels[y] for y in table.labels], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,7 +56,7 @@ class Examples:
         """Returns a padded batch of the examples at these places, int64[n].
 
         It has input_ids, attention_mask (and token_type_ids) int64[n, longest], and labels
-        int64[n].
+        int64[n], of a regression float32[n].
         """
         width = int(self.lengths[index].max())
         out: Batch = {}
@@ -61,6 +72,12 @@ class Examples:
         out["attention_mask"] = torch.from_numpy(mask)
         out["labels"] = torch.from_numpy(self.labels[index])
         return out
+
+    def probe(self) -> Batch:
+        """Returns a batch of the first two examples, without labels, to look at a model with."""
+        batch = self.batch(np.arange(min(2, len(self))))
+        del batch["labels"]
+        return batch
 
 
 class Loader:

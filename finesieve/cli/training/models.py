@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from finesieve.cli.config import Config
+from finesieve.cli.training.targets import Scale, rescale
 from finesieve.errors import ConfigError, DataError, install
 from finesieve.scoring import frozen
 
@@ -78,7 +79,10 @@ def load_tokenizer(model: str, pads: bool = True) -> Any:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(where)
     except Exception as error:  # a damaged folder raises anything
-        raise ConfigError(f"no tokenizer for model {model}: {_first_line(error)}") from None
+        raise ConfigError(
+            f"no tokenizer for model {model}: {_first_line(error)} (a hub id needs the network, or "
+            "a copy in the cache; a folder does not, nor the built-in minilm)"
+        ) from None
     if pads and tokenizer.pad_token_id is None:
         raise ConfigError(
             f"the tokenizer of {model} has no padding token, so examples of different lengths "
@@ -96,17 +100,22 @@ def load_model(
     dropout: float | None = None,
     attention: str | None = None,
     lora: int = 0,
+    scale: Scale | None = None,
+    probe: Mapping[str, torch.Tensor] | None = None,
 ) -> Any:
-    """Returns a sequence classifier with a head for `labels`.
+    """Returns a sequence classifier with a head for `labels`, or one output for a regression.
 
     Args:
         model: a folder or hub id, or `minilm`.
-        labels: names of the classes.
+        labels: names of the classes; none for a regression.
         seed: of the head's random weights.
         freeze: first layers that are frozen.
         dropout: every dropout rate of the model while it trains here; None leaves its own.
         attention: "eager" or "sdpa"; None leaves the model's own.
         lora: the rank of adapters that are trained instead of the weights (`adapt`); 0 for none.
+        scale: of a regression's targets. A head that came with the checkpoint speaks in the
+            labels' unit; it is made to speak in the targets'.
+        probe: a batch without labels, with `scale`.
 
     Raises:
         ConfigError: for a model that cannot be loaded.
@@ -116,23 +125,30 @@ def load_model(
     where = resolve(model)
     _check_folder(model, where)
     names = {i: str(name) for i, name in enumerate(labels)}
+    outputs: dict[str, Any] = {
+        "num_labels": len(names),
+        "id2label": names,
+        "label2id": {name: i for i, name in names.items()},
+    }
+    if scale is not None:
+        outputs = {"num_labels": 1, "problem_type": "regression"}
     torch.manual_seed(seed)
     try:
         with quiet_transformers():
             net, loading = AutoModelForSequenceClassification.from_pretrained(
                 where,
                 output_loading_info=True,
-                num_labels=len(names),
-                id2label=names,
-                label2id={name: i for i, name in names.items()},
                 ignore_mismatched_sizes=True,
                 dtype=torch.float32,
+                **outputs,
                 **({} if attention is None else {"attn_implementation": attention}),
             )
     except Exception as error:  # a damaged folder raises anything
         raise ConfigError(f"cannot load model {model}: {_first_line(error)}") from None
+    new = [*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])]
+    if scale is not None and probe is not None and not new:
+        rescale(net, 1.0 / scale.std, -scale.mean / scale.std, probe)
     if lora:
-        new = [*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])]
         net = adapt(net, lora, new)
     frozen.freeze(net, freeze)
     if dropout is not None:
@@ -288,7 +304,8 @@ def pick_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"--device {name}, but this PyTorch sees {torch.cuda.device_count()} GPUs"
+            f"--device {name}, but this PyTorch sees {torch.cuda.device_count()} GPUs: "
+            "install a PyTorch that is built for yours, or leave --device out"
         )
     return device
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import numpy as np
 import torch
 
 from finesieve.cli.training.models import quiet_transformers
-from finesieve.errors import ConfigError, StateError
+from finesieve.cli.training.targets import Scale, rescale
+from finesieve.errors import ConfigError, FinesieveWarning, StateError
 
 SUMMARY, LOG, EXAMPLES, CHECKPOINT = (
     "summary.json",
@@ -46,7 +49,7 @@ class RunFolder:
                 done = (self.path / SUMMARY).exists()
                 raise StateError(
                     f"nothing to resume: {path} has no {CHECKPOINT}"
-                    + ("; the run in it is complete" if done else "")
+                    + ("; the run in it is complete" if done else ": leave out --resume to begin")
                 )
         elif has_run:
             unfinished = (self.path / CHECKPOINT).exists()
@@ -100,17 +103,37 @@ class RunFolder:
         pq.write_table(pa.table(columns), temporary)
         os.replace(temporary, self.path / EXAMPLES)
 
-    def save_model(self, model: Any, tokenizer: Any) -> None:
+    def save_model(
+        self,
+        model: Any,
+        tokenizer: Any,
+        scale: Scale | None = None,
+        probe: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
         """Writes `model/`, for `from_pretrained`.
 
         Adapters (PEFT) are merged into its weights there, and `adapter/` has them by themselves;
         the model given is of no use afterwards.
+
+        Args:
+            scale: of a regression's targets: the saved model predicts in the labels' own unit. A
+                warning says so if that cannot be.
+            probe: a batch without labels, with `scale`.
         """
         with quiet_transformers():
             if hasattr(model, "peft_config"):
                 # The vocabulary is the base model's: no look at the hub for whether it is.
                 model.save_pretrained(self.path / "adapter", save_embedding_layers=False)
                 model = model.merge_and_unload()
+            if scale is not None and not rescale(model, scale.std, scale.mean, probe or {}):
+                model.config.label_mean, model.config.label_std = scale.mean, scale.std
+                warnings.warn(
+                    f"the saved model predicts (label - {scale.mean:g}) / {scale.std:g}, since its "
+                    "last layer has no bias that could take the mean: multiply and add "
+                    "(`label_std` and `label_mean` in its config.json)",
+                    FinesieveWarning,
+                    stacklevel=2,
+                )
             model.save_pretrained(self.path / "model")
         tokenizer.save_pretrained(self.path / "model")
 

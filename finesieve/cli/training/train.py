@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from finesieve import methods
 from finesieve.batches.carry import inputs
@@ -44,7 +43,8 @@ from finesieve.errors import ConfigError, StateError
 from finesieve.insight.visits import Visits
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.head_start import default_examples
-from finesieve.scoring.scorers import Classification
+from finesieve.scoring.heads import Regression, SingleLabel
+from finesieve.scoring.scorers import Task
 from finesieve.sieve.schedule import StreamSchedule
 from finesieve.sieve.sieve import Sieve
 
@@ -81,6 +81,7 @@ class Run:
                 f"clock is 'processor', which does not see what {self.device} does: use 'wall'"
             )
         self.clock = time.process_time if config.clock == "processor" else time.perf_counter
+        self.head = SingleLabel() if data.scale is None else Regression()
         model = self.load(config.seed)
         check_length(model, config.max_length)
         if getattr(model.config, "pad_token_id", None) is None:
@@ -109,10 +110,11 @@ class Run:
         # Frozen layers are run once an example, unless dropout makes each pass another one.
         shares = config.freeze > 0 and config.dropout == 0.0 and method.scores
         self.prefix = FrozenPrefix(self.model, config.freeze) if shares else None
+        scorer = Task(self.model, self.head, self.autocast, prefix=self.prefix)
+        if visits is not None:
+            scorer = visits.scorer(self.model, autocast=self.autocast, prefix=self.prefix)
         self.sieve = Sieve.of_host(
-            (Classification if visits is None else visits.scorer)(
-                self.model, autocast=self.autocast, prefix=self.prefix
-            ),
+            scorer,
             method,
             total=self.total,
             batch_size=config.survivor_batch_size,
@@ -145,7 +147,9 @@ class Run:
         """Returns the model of the configuration; this seed is of its head's random weights."""
         c = self.config
         attention = pick_attention(c, self.device)
-        return load_model(c.model, self.data.labels, seed, c.freeze, c.dropout, attention, c.lora)
+        layers = (c.freeze, c.dropout, attention, c.lora)
+        probe = self.data.train.probe()
+        return load_model(c.model, self.data.labels, seed, *layers, self.data.scale, probe)
 
     def _head_start(self, drawn: int) -> int:
         """Returns how many examples the head is fitted to: as many for every method, a random
@@ -224,14 +228,14 @@ class Run:
         return Loader(self.data.train, c.batch_size, c.seed, epoch, some)
 
     def losses(self, model: nn.Module, batch: Any) -> torch.Tensor:
-        """Returns the cross-entropy of each example, float32[n], with gradient where there is
-        one."""
+        """Returns the cross-entropy, or squared error, of each example, float32[n], with gradient
+        where there is one."""
         given = {k: v.to(self.device) for k, v in inputs(batch).items() if k != EXAMPLE}
         labels = given.pop("labels")
         shared = self.prefix.shared(batch) if self.prefix and model is self.model else nullcontext()
         with self.autocast(), shared:
             logits = model(**given).logits
-        return F.cross_entropy(logits.float(), labels, reduction="none")
+        return self.head.losses(logits, {"labels": labels})
 
     def _step(self, batch: Any) -> None:
         losses = self.losses(self.model, batch)
@@ -326,7 +330,8 @@ class Run:
         if self.folder:
             orders = [self.loader(epoch).order for epoch in range(self.config.epochs)]
             self.folder.write_examples(self.log.columns(self.data.rows, orders))
-            self.folder.save_model(self.model, self.data.tokenizer)
+            data = self.data
+            self.folder.save_model(self.model, data.tokenizer, data.scale, data.train.probe())
             self.folder.log({"event": "end", **{k: summary[k] for k in ("seconds", "eval")}})
             self.folder.write_summary(summary)
             self.folder.drop_checkpoint()

@@ -85,6 +85,13 @@ def test_unequal_times_open_gates_and_few_seeds_are_said() -> None:
     assert "± 0.000" in equal
 
 
+def test_a_random_subset_of_everything_is_told_to_be_an_order_only() -> None:
+    ours = three("finesieve", 0.2, 50)
+    for trained, said in ((1000, True), (990, False)):
+        rival = [{**run, "subset": trained} for run in three(RIVAL, 0.3, 50, trained=trained)]
+        assert ("trained on all examples too, in another order" in text(*ours, *rival)) == said
+
+
 def test_speed_up_is_over_full_training() -> None:
     out = text(summary("full", 0.2, 100), summary("finesieve", 0.2, 40, trained=250))
     assert "| finesieve | 1 | 0.800 | 0.2000 | 40.0 | 2.5x | 25% | 0% |" in out

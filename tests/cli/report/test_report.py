@@ -136,6 +136,7 @@ def test_a_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "some &lt;b&gt;set&lt;/b&gt;" in text
     assert parsed.count["circle"] == 18
     assert "a gain on this set" in text
+    assert "below 0 is better" in text
     assert "script" not in parsed.count
 
 
@@ -192,12 +193,25 @@ def test_the_curve_of_plain_training_is_shown_too() -> None:
     assert "Threshold" not in shown  # no gate ever closed
 
 
+def test_a_stage_that_begins_after_the_last_example_is_told_to_have_changed_nothing() -> None:
+    run = record("finesieve", 0, np.linspace(0.1, 0.9, 50))
+    run["config"] = {"model": "m", "epochs": 1, "lr": 1e-4}
+    drawn = run["examples"]["drawn"]
+    for begin, said in ((drawn, True), (drawn - 1, False)):
+        moves = [(1, 0, "start"), (2, begin, "cheaper")]
+        run["stages"] = [{"stage": s, "from_example": n, "reason": r} for s, n, r in moves]
+        assert ("cheaper (after the last example" in over_time(run)) == said
+        assert "start (after" not in over_time(run)
+
+
 def test_an_empty_chart_says_so() -> None:
     assert "nothing recorded" in charts.chart("t", [charts.Series("a", [], "red")], "x", "y")
 
 
 def test_a_line_of_one_point_is_seen() -> None:
     one = charts.chart("t", [charts.Series("a", [(1.0, 2.0)], "red")], "x", "y")
+    again = charts.chart("t", [charts.Series("a", [(1.0, 2.0)] * 3, "red")], "x", "y")
+    assert again == one  # a path of no length would not be seen either
     assert one.count("<circle") == 1
     assert "nothing recorded" in charts.histogram("t", [float("nan")], "x")
 
