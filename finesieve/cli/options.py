@@ -6,6 +6,7 @@ import argparse
 
 from finesieve import __version__
 from finesieve.cli import shared
+from finesieve.cli.arguments import Parser
 from finesieve.cli.config import ATTENTION, CLOCKS, METHODS, PRECISIONS, TASKS
 from finesieve.cli.inspecting import command as inspecting
 
@@ -169,7 +170,9 @@ def parser() -> argparse.ArgumentParser:
         "spending compute on examples that teach it nothing.",
     )
     top.add_argument("--version", action="version", version=f"finesieve {__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=Parser
+    )
 
     train = commands.add_parser(
         "train",

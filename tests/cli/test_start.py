@@ -34,6 +34,9 @@ DATA = ["--train", "t.csv"]
         (["train", "--help"], 0, "selective-backprop"),
         (["train"], 2, "the following arguments are required: --train"),
         (["trian"], 2, "invalid choice: 'trian'"),
+        (["train", "--trian", "t.csv"], 2, "no option --trian; did you mean --train?"),
+        (["inspect", "t.csv", "--rows=5"], 2, "no option --rows; `finesieve inspect --help` lists"),
+        (["train", *DATA, "--outp", "o", "--lr", "5"], 2, "expected a learning rate"),
         (["train", *DATA, "--output", "o", "--lr", "5"], 2, "expected a learning rate"),
         (["train", *DATA, "--output", "o", "--set", "train"], 2, "expected NAME=VALUE"),
         (

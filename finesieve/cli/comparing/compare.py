@@ -280,8 +280,9 @@ def told(records: list[Record], config: Config, width: int | None = None) -> str
         size = int(sound[0]["examples"]["drawn"]) // config.epochs
         about = (
             f"{config.train}: {size} examples x {config.epochs} epoch(s), evaluated on "
-            f"{sound[0]['eval']['n']}; {len({r['seed'] for r in records})} seed(s); seconds = "
-            "deciding + scoring + training + waiting for data."
+            f"{sound[0]['eval']['n']}; {len({r['seed'] for r in records})} seed(s). Seconds "
+            "are those of deciding, scoring, training and waiting for data. `scored` counts the "
+            "examples that a forward pass without gradient looked at, also to fit the head."
         )
         lines.append(" ".join(text for text in (about, baseline(sound)) if text))
     lines += [
