@@ -93,7 +93,7 @@ class FilteredLoader(hosts.Handle):
             SieveOptions(autocast=options.pop("autocast", None)),
         )
         _check(accelerator, loader, scorer, epochs)
-        hosts.check_method(method, options.get("id_key"), "a filtered loader")
+        hosts.check_method(method, options, "a filtered loader")
         self._accelerator, self._loader, self._epochs = accelerator, loader, epochs
         ranks, device = accelerator.num_processes, accelerator.device
         settings = {

@@ -19,11 +19,16 @@ from finesieve.errors import ConfigError
 from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
+from finesieve.sieve.options import OWN, check_names
 from finesieve.sieve.record import Record
 from finesieve.sieve.returns import mark
 from finesieve.sieve.schedule import StreamSchedule
 from finesieve.sieve.sieve import Sieve
 from finesieve.sieve.table import Table
+
+TWICE = (
+    "a sieve is attached to this trainer already: make the trainer anew, or detach the first sieve"
+)
 
 
 def placed(batch: Any, device: torch.device) -> Any:
@@ -59,16 +64,21 @@ def on_host(loader: Any) -> Iterator[Callable[[Any], Any]]:
 
 
 def check_method(
-    method: Recipe | Method | str | None, id_key: Any, where: str, by_steps: bool = False
+    method: Recipe | Method | str | None,
+    options: Mapping[str, Any],
+    where: str,
+    by_steps: bool = False,
 ) -> None:
-    """Raises `ConfigError` for a method that needs more than a stream of batches gives.
+    """Raises `ConfigError` for a method that needs more than a stream of batches gives, and for
+    settings that a sieve does not have.
 
     Args:
         method: as in `Sieve`.
-        id_key: the column of ids, if any.
+        options: further settings of the sieve; `id_key` is the column of ids, if any.
         where: who runs it, for the message.
         by_steps: whether whoever runs it makes the learning rate follow the share of the stream.
     """
+    check_names(options, OWN)
     made = method_of(method, 0)
     wrong = ""
     if made.needs_reference:
@@ -80,7 +90,7 @@ def check_method(
             f"method {made.name!r} {wrong}, which {where} does not have: run it "
             f"with `finesieve train --method {made.name}`"
         )
-    if made.needs_ids and id_key is None:
+    if made.needs_ids and options.get("id_key") is None:
         raise ConfigError(
             f"method {made.name!r} remembers losses from pass to pass, so it needs "
             "ids that stay the same: give id_key=, the name of a column of them"

@@ -106,6 +106,8 @@ def method_of(method: Recipe | Method | str | None, seed: int) -> Method:
         return (method or recipes.Adaptive()).build(seed)
     a_class = isinstance(method, type)
     kind = f"the class {method.__name__}" if a_class else f"a {type(method).__name__}"
+    if isinstance(method, (int, float)):
+        kind += " (a share of plain training's time is Budget(0.2))"
     raise ConfigError(
         f"method is {kind}; expected a recipe such as Adaptive() "
         "(not the class), a Method, or a name"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -118,15 +118,7 @@ def options_of(
     Raises:
         SettingError: for a name that is none, with the nearest one.
     """
-    known = [one.name for one in fields(SieveOptions)]
-    for name in old:
-        if name not in known:
-            near = get_close_matches(name, [*known, *_OWN], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise SettingError(
-                f"Sieve has no setting {name!r}; there are {', '.join(_OWN)}, and "
-                f"in SieveOptions {', '.join(known)}{hint}"
-            )
+    check_names(old)
     if old and warn:
         names = ", ".join(f"{name}=..." for name in old)
         warnings.warn(
@@ -137,7 +129,25 @@ def options_of(
     return replace(options or SieveOptions(), **old)
 
 
-_OWN = ("model", "method", "total", "head", "scorer", "head_start", "seed", "options")
+def check_names(names: Iterable[str], besides: Sequence[str] = ()) -> None:
+    """Raises `SettingError` for a name that is no field of `SieveOptions`, with the nearest one.
+
+    Args:
+        names: of settings.
+        besides: further names that are allowed.
+    """
+    known = [one.name for one in fields(SieveOptions)]
+    for name in names:
+        if name not in known and name not in besides:
+            near = get_close_matches(name, [*known, *OWN], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise SettingError(
+                f"Sieve has no setting {name!r}; there are {', '.join(OWN)}, and "
+                f"in SieveOptions {', '.join(known)}{hint}"
+            )
+
+
+OWN = ("model", "method", "total", "head", "scorer", "head_start", "seed", "options")
 
 
 def scorer_of(

@@ -58,6 +58,9 @@ def test_a_lightning_trainer(tmp_path: Path) -> None:
     with pytest.raises(fs.ConfigError, match="attached to this trainer already"):
         fs.attach(host, kit.closed(), head=fs.heads.SingleLabel())
     sieved.detach()
+    assert sieved not in host.callbacks  # also before the first training
+    with pytest.raises(fs.SettingError, match="no setting 'poool'"):
+        fs.attach(host, kit.closed(), head=fs.heads.SingleLabel(), poool=128)
 
 
 def test_what_is_no_trainer() -> None:

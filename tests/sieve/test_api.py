@@ -163,6 +163,7 @@ def test_misspelt_settings_are_type_errors_with_the_nearest_name(make: Any, matc
             lambda: fs.Sieve(Bag(), fs.Adaptive),
             "the class Adaptive; expected a recipe such as Adaptive",
         ),
+        (lambda: fs.Sieve(Bag(), 0.2), r"is a float .*Budget\(0\.2\)"),
         (lambda: fs.Sieve(Bag(), total=0), "total is 0"),
     ],
 )

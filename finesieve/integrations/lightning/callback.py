@@ -26,7 +26,7 @@ except ImportError as error:
 
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
-from finesieve.integrations.common import Driven, Handle, check_method, examples, sized
+from finesieve.integrations.common import TWICE, Driven, Handle, check_method, examples, sized
 from finesieve.integrations.lightning.checks import check, check_sampler, not_wrapped
 from finesieve.integrations.lightning.order import generator_of
 from finesieve.integrations.lightning.prepared import Prepared
@@ -85,7 +85,7 @@ class SieveCallback(Handle, Callback):
         **options: Any,
     ) -> None:
         made = method_of(method, 0)
-        check_method(made, options.get("id_key"), "a SieveCallback")
+        check_method(made, options, "a SieveCallback")
         self.filters = made.filters
         self._wants_losses = made.scores or made.learns
         if made.scores and (head is None) == (losses is None):
@@ -101,6 +101,7 @@ class SieveCallback(Handle, Callback):
         self._options = options
         self.sieve: Sieve | None = None  # of the training under way or done last
         self._trainer: Any = None
+        self._put_into: Any = None  # the trainer that `attach` was given: known before training
         self._module: Any = None
         self._loader: Any = None
         self._begin()
@@ -150,8 +151,9 @@ class SieveCallback(Handle, Callback):
         has them."""
         if self.sieve is not None:
             self.sieve.detach()
-        if self._trainer is not None and self in self._trainer.callbacks:
-            self._trainer.callbacks.remove(self)
+        for trainer in (self._trainer, self._put_into):
+            if trainer is not None and self in trainer.callbacks:
+                trainer.callbacks.remove(self)
 
     @property
     def steps(self) -> int:
@@ -386,9 +388,10 @@ def attach(trainer: Any, method: Recipe | Method | str | None = None, **options:
         ConfigError: if the trainer has one already, or for what cannot be served rightly.
     """
     if any(isinstance(callback, SieveCallback) for callback in trainer.callbacks):
-        raise ConfigError("a sieve is attached to this trainer already")
+        raise ConfigError(TWICE)
     sieved = SieveCallback(method, **options)
     trainer.callbacks.append(sieved)
+    sieved._put_into = trainer
     return sieved
 
 

@@ -140,7 +140,7 @@ class Attached(hosts.Handle):
         if not isinstance(trainer, Trainer):
             raise ConfigError(f"a {type(trainer).__name__}; expected a transformers.Trainer")
         if any(isinstance(c, SieveCallback) for c in trainer.callback_handler.callbacks):
-            raise ConfigError("a sieve is attached to this trainer already")
+            raise ConfigError(hosts.TWICE)
         self._host = {name: getattr(trainer, name) for name in HOOKS}
         self._set_there = {name: vars(trainer)[name] for name in HOOKS if name in vars(trainer)}
         self.losses = 0  # batches that the trainer asked `compute_loss` for
@@ -171,7 +171,7 @@ class Attached(hosts.Handle):
         taken = sorted({"clock", "agreement", "scorer"} & options.keys())
         if taken:
             raise ConfigError(f"{', '.join(taken)}: the trainer's own is used; leave it out")
-        hosts.check_method(made, options.get("id_key"), "an attached sieve", by_steps=True)
+        hosts.check_method(made, options, "an attached sieve", by_steps=True)
         self._per: TokensPerExample | None = None
         if head is None and isinstance(self.head, heads.Tokens):
             self._per = TokensPerExample(

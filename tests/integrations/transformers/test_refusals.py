@@ -170,6 +170,8 @@ def test_other_refusals(tmp_path: Path) -> None:
     mixed.model.config.router_aux_loss_coef = 0.01
     with pytest.raises(fs.ConfigError, match=r"set router_aux_loss_coef=0\.0"):
         hf.attach(mixed)
+    with pytest.raises(fs.SettingError, match=r"no setting 'batchsize'.*mean 'batch_size'"):
+        hf.attach(trainer(tmp_path), batchsize=16)
     with pytest.raises(fs.ConfigError, match="clock: the trainer's own is used"):
         hf.attach(trainer(tmp_path), clock=lambda: 0.0)
     smoothed = trainer(tmp_path, model(1), label_smoothing_factor=0.1)
