@@ -73,7 +73,8 @@ def rows(records: list[Record], ratio: float) -> Iterator[tuple[tuple[str, ...],
             *map(accuracy, ("plain", "full", "random", "ours")),
             *(f"{mean(runs[method], 'macro_f1'):.3f}" for method in ("random", "ours")),
             *(f"{mean(runs[method], 'loss'):.3f}" for method in ("random", "ours")),
-            f"{difference.mean:+.0%} [{difference.low:+.0%}, {difference.high:+.0%}]",
+            f"{difference.mean:+.0%}"
+            + ("" if difference.seeds < 2 else f" [{difference.low:+.0%}, {difference.high:+.0%}]"),
         )
         yield cells, difference
 
@@ -89,7 +90,9 @@ def table(records: list[Record], ratio: float) -> str:
     lines.insert(1, "|" + "---|" * len(there))
     differences = [difference for _, difference in found]
     verdicts = [difference.verdict for difference in differences]
-    over = overall([d.mean for d in differences], [(d.high - d.low) / 2 for d in differences])
+    # A single seed tells nothing of its own spread: then the spread over sets alone counts.
+    halves = [(d.high - d.low) / 2 for d in differences]
+    over = overall([d.mean for d in differences], halves if all(map(math.isfinite, halves)) else ())
     lower = sum(d.mean < 0 for d in differences)
     words = (
         f"At a price of {ratio:g} finesieve's loss is lower than the random subset's on {lower} of "

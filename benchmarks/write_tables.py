@@ -33,7 +33,7 @@ SUITES = (
     "tasks",
 )
 SHOWN = ("sst2", "one-epoch")  # on the page when-it-pays
-README = ("readme", ("snips", "trec6"))  # in the README: suite and two of its sets
+README = ("readme", ("snips", "banking77"))  # in the README: suite and two of its sets
 SMALL = "small-batches"  # there, too
 ABOUT_SMALL = (
     "**In batches of 8** (rate 1e-4, fp32, another machine, at most 10,000 examples a set; one\n"
@@ -42,8 +42,8 @@ ABOUT_SMALL = (
     "choosing pays where batches must be small anyway ([batch size](../research/batch-size.md)):"
 )
 ABOUT_NOW = (
-    "**Version 0.2**, with the fitted head (rate 2e-4, bf16, seconds of the processor; \"full\n"
-    "without head start\" is what one has without finesieve):"
+    '**Version 0.2**, with the fitted head (rate 2e-4, bf16, seconds of the processor; "full\n'
+    'without head start" is what one has without finesieve):'
 )
 ABOUT_BEFORE = "**Version 0.1.0**, without it:"
 WIDE = "wide"  # in words

@@ -123,5 +123,8 @@ def test_the_table_pairs_by_seed_and_tells_a_gain_from_noise() -> None:
     assert "lower than the random subset's on 1 of 2 sets" in text
     assert "better on 1, worse on 0" in text
     assert gpu_tables.table(rows, 0.3) == ""
+    alone = gpu_tables.table([row for row in rows if row["seed"] == 1], 0.05)
+    assert "| -6% |" in alone  # no interval of one seed
+    assert "better on 0, worse on 0" in alone
     assert [len(line.split("|")) for line in text.splitlines()[:4]] == [16] * 4
     assert all(a != b for a, b in pairwise(text.splitlines()))
