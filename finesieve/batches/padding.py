@@ -79,9 +79,11 @@ def _governing(key: Hashable, masks: Mapping[str, Tensor]) -> str | None:
 
 
 def _of_examples(column: Tensor, padding: Tensor) -> bool:
-    """Returns whether a column that is as wide as the text is about its examples, and not about its
-    tokens: where the text is padding, at one and the same place, it differs from example to
-    example.
+    """Returns whether a column that is as wide as the text describes examples rather than tokens.
+
+    A column that describes tokens holds one filling value wherever the text is padding. So the
+    place that is padding most often is looked at: if the column's values differ there between
+    examples, it describes the examples, and its width is the text's by chance.
 
     Args:
         column: [n, length, ...] or [n, choices, length, ...].

@@ -102,8 +102,14 @@ class Holding:
             self.release(batch_size)
 
     def release(self, batch_size: int, everything: bool = False) -> None:
-        """Cuts held survivors into batches, sorted by length in groups; with `everything` also
-        those that make no full group."""
+        """Cuts held survivors into batches, group by group, as long as there is a full group.
+
+        A group is sorted by length and cut, and its batches are lined up in random order.
+
+        Args:
+            batch_size: survivors in a batch.
+            everything: whether to cut the rest, too, which makes no full group.
+        """
         enough = self.group * batch_size
         while (count := sum(map(len, self._held))) >= enough or (everything and count):
             rows = self._codec.concat(self._held)

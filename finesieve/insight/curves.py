@@ -34,8 +34,14 @@ _COUNTED = np.asarray([_counted(times) for times in TIMES])
 
 
 def clear(low: float, high: float) -> bool:
-    """Returns whether an interval of a change says something: it is to one side of zero, or
-    narrow."""
+    """Returns whether the forecast change of the error can be told.
+
+    It can be if the whole interval is below zero, so that the error falls, or if the interval is at
+    most two points wide, so that the change is known closely enough.
+
+    Args:
+        low, high: ends of the interval, as shares of all rows.
+    """
     return high < 0.0 or high - low <= _NARROW
 
 

@@ -213,10 +213,11 @@ class FilteredLoader(hosts.Handle):
             )
 
     def _start(self, epoch: int) -> tuple[Any, Iterator[Any]]:
-        """Returns the loader, placed where an interrupted pass had come to, and its batches.
+        """Returns the loader and an iterator over its batches.
 
-        The first is drawn at once: on several ranks Accelerate synchronises random states there,
-        which has to come at the same place among the collectives on every rank, and a sieve draws
+        After an interruption both start at the batch where the pass was interrupted.
+        The first batch is drawn at once: on several ranks Accelerate synchronises random states
+        there, which has to come at the same place among the collectives on every rank, and a sieve draws
         nothing as long as it has batches left from the pass before.
         """
         loader, skip, self._skip = self._loader, self._skip, None

@@ -88,8 +88,11 @@ class Window:
         return min(self._end, self.length)
 
     def column(self, name: str) -> Array:
-        """Returns a column, float64[len(self)]: loss, size, predicted, probability, keep or
-        audited."""
+        """Returns one value for each remembered example, oldest first, float64[len(self)].
+
+        Args:
+            name: "loss", "size", "predicted", "probability", "keep", "audited" or "label".
+        """
         return self._table[_COLUMNS.index(name), self._end - len(self) : self._end]
 
     @property

@@ -243,8 +243,10 @@ def _swallowed(reading: _Reading, content: str, delimiter: str) -> int | None:
 
 
 def _rows(name: str, cells: list[list[str]]) -> tuple[list[Row], list[str]]:
-    """Names the cells; returns rows, and notes on names. The second of two columns with one name
-    gets a number: `label.1`."""
+    """Returns a table's rows as dicts by column name, and notes on names that had to be changed.
+
+    If two columns have the same name, the second one gets a number: `label.1`.
+    """
     if not cells:
         return [], []
     header, notes = [cell.strip() for cell in cells[0]], []
