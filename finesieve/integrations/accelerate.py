@@ -217,8 +217,8 @@ class FilteredLoader(hosts.Handle):
 
         After an interruption both start at the batch where the pass was interrupted.
         The first batch is drawn at once: on several ranks Accelerate synchronises random states
-        there, which has to come at the same place among the collectives on every rank, and a sieve draws
-        nothing as long as it has batches left from the pass before.
+        there, which has to come at the same place among the collectives on every rank, and a sieve
+        draws nothing as long as it has batches left from the pass before.
         """
         loader, skip, self._skip = self._loader, self._skip, None
         # But for the last of them, which shows whether the order is the same.
