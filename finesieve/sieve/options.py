@@ -37,7 +37,8 @@ class SieveOptions:
         batch_size: survivors a batch; by default the loader's own times the method's `batch_share`
             (half for our own), which keeps optimizer steps; the loader's own if `total` is so large
             that 400 steps and more remain.
-        pool: examples decided on together.
+        pool: examples decided on together; by default 256, and 512 where launches are most of a
+            step, so that scoring twice as many takes hardly longer.
         group: batches of survivors gathered before they are sorted by length and cut, so that a
             batch holds examples of like length; by default 16, and 4 where launches are most of a
             step, so that padding costs nothing. Pool and group are small on purpose: what waits was
@@ -70,7 +71,7 @@ class SieveOptions:
 
     features: FeatureFunction | None = None
     batch_size: int | None = None
-    pool: int = 256
+    pool: int | None = None
     group: int | None = None
     scoring_batch: int | None = None
     scoring_overhead: float | None = None
