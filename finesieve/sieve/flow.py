@@ -96,6 +96,7 @@ class Flow:
             self.meter,
             options.scoring_batch,
             options.scoring_overhead,
+            options.scoring_precision,
         )
         features = features_of(options, method, scorer)
         self._sifter = Sifter(method, self.codec, self.scoring, features)
