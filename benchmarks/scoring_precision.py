@@ -1,11 +1,11 @@
 """What scoring in bf16 saves where training is in float32, and whether it chooses as well.
 
     python benchmarks/gpu_suite.py --prepare FOLDER --data-dir DATA
-    python benchmarks/scoring_precision.py --inputs FOLDER [--sets snips trec6 --limit 6000 --seeds 2]
+    python -m benchmarks.scoring_precision --inputs FOLDER [--sets snips trec6] [--seeds 2]
 
-The first part times steps and scoring forwards of MiniLM, one thread, processor seconds, and compares
-the sizes. The second part trains MiniLM in float32 for one epoch: on everything, and with finesieve
-scoring in training's precision and in bf16.
+The first part times steps and scoring forwards of MiniLM, one thread, in processor seconds, and
+compares the sizes. The second part trains MiniLM in float32 for one epoch: on everything, and with
+finesieve scoring in training's precision and in bf16.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import json
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,10 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
-ROOT = Path(__file__).parent.parent
-if str(ROOT) not in sys.path:  # from a checkout that was not installed, too
-    sys.path.insert(0, str(ROOT))
 
 import finesieve
 from benchmarks.gpu_suite import head_start
@@ -116,7 +111,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, Any] = {
-        "command": "python benchmarks/scoring_precision.py --inputs FOLDER "
+        "command": "python -m benchmarks.scoring_precision --inputs FOLDER "
         f"--sets {' '.join(args.sets)} --limit {args.limit} --seeds {args.seeds}",
         "machine": platform.machine(),
         "torch": torch.__version__,
