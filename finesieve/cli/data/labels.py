@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -74,6 +74,34 @@ def as_value(source: str, number: int, column: str, value: Any) -> float:
         + (", with a decimal point instead of the comma" if comma else "")
         + " (is it the right column? --label names another one)"
     )
+
+
+def number_to_predict(labels: Iterable[Any]) -> str:
+    """Returns a label that shows that labels are numbers to predict, not classes; "" if they are
+    classes.
+
+    They are numbers if all that are not missing are, and one of them is not whole.
+    """
+    found, before = "", None
+    for value in labels:
+        if value is before:  # often the same object
+            continue
+        before = value
+        if is_missing_value(value):
+            continue
+        text = value.strip() if isinstance(value, str) else str(value)
+        if isinstance(value, float):
+            real = math.isfinite(value) and value != int(value)
+        elif isinstance(value, str):
+            real = _REAL.fullmatch(text) is not None and text.rstrip("0")[-1] not in ".,"
+            if not (real or _REAL.fullmatch(text) or _WHOLE.fullmatch(text)):
+                return ""
+        elif isinstance(value, int) and not isinstance(value, bool):
+            real = False
+        else:
+            return ""
+        found = found or (text if real else "")
+    return found
 
 
 def amounts_hint(labels: Sequence[Label]) -> str:

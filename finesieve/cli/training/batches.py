@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,11 @@ class Examples:
             self.labels = labels.targets(table.labels)
         else:
             self.labels = np.asarray([labels[y] for y in table.labels], dtype=np.int64)
+
+    @property
+    def tokens(self) -> Sequence[npt.NDArray[np.int64]]:
+        """The token ids of each example."""
+        return self._data["input_ids"]
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -356,7 +356,8 @@ def train(
         data: what is trained on, if it is prepared already.
         quiet: whether to show no progress.
         label: how to call the run on the terminal; the method's name by default.
-        visits: keeps the features of the examples that are met.
+        visits: keeps the features of the examples that are met. Such a run cannot be resumed, so no
+            checkpoint is written at its end.
 
     Raises:
         Interrupted: after writing a checkpoint, if a signal comes.
@@ -383,7 +384,7 @@ def train(
     run.train()
     if visits is not None:
         visits.end(run.loader(0).order)
-    if folder:
+    if folder and visits is None:
         run.save()  # what follows can be interrupted too; resuming then goes on from here
     for text in told_of_end(run.sieve, method):
         live.say(text)
