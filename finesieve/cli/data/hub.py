@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from finesieve.cli.data.names import put_names
 from finesieve.errors import DataError, install
 
 Row = dict[str, Any]
@@ -43,4 +44,9 @@ def read_hub(source: str, split: str) -> list[Row]:
         for row in rows:
             if isinstance(row[column], int):
                 row[column] = classes[row[column]] if row[column] >= 0 else None
-    return rows
+    lists = {
+        column: list(feature.feature.names)
+        for column, feature in found.features.items()
+        if getattr(getattr(feature, "feature", None), "names", None)
+    }
+    return put_names(rows, lists)
