@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from finesieve.batches.device import has_bf16
 from finesieve.errors import ConfigError
 from finesieve.insight.visits import Visits
 from finesieve.scoring.last_layer import find_last_layer, linear_calls
@@ -46,7 +47,7 @@ def fast(device: torch.device) -> AbstractContextManager[Any]:
     if device.type == "cuda":
         able = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        able = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        able = device.type == "cpu" and has_bf16()
     return torch.autocast(device.type, torch.bfloat16) if able else nullcontext()
 
 

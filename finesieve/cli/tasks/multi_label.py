@@ -72,8 +72,7 @@ class MultiLabel(Task):
         """Returns that it predicts the same labels for everything, if it does."""
         if result.get("only_set") is None:
             return None
-        what = "the same labels" if result["only_set"] else "no label at all"
-        return f"predicts {what} for everything"
+        return "gives every example the same labels" if result["only_set"] else "predicts no label"
 
     def warning(self, result: Result, config: Mapping[str, Any]) -> str | None:
         """Returns a warning if every example is given the same labels, or none."""

@@ -160,7 +160,11 @@ class TokenLabels(Task):
 
     def weakest(self, one: Result) -> str:
         """Returns a sentence on the type of the lowest recall."""
-        return f"The weakest is {one['name']}: {one['recall']:.0%} of its {one['n']} are found."
+        _, kind, counted = self.each
+        return (
+            f"The weakest {kind} is {one['name']}: {one['recall']:.0%} of its {one['n']} {counted} "
+            "are found."
+        )
 
 
 class PlainTags(TokenLabels):

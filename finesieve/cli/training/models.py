@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from finesieve.batches.device import has_bf16
 from finesieve.cli.config import Config
+from finesieve.cli.network import no_network
 from finesieve.cli.tasks.registry import TASKS
 from finesieve.cli.tasks.targets import Scale
 from finesieve.cli.tasks.task import Task
@@ -68,6 +70,12 @@ def quiet_transformers() -> Any:
             hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
+def _where_from(where: str) -> dict[str, Any]:
+    """Returns what to add to `from_pretrained`: nothing but the cache is asked for a hub id where
+    there is no network, since the hub's library would try again for a minute."""
+    return {} if Path(where).is_dir() or not no_network() else {"local_files_only": True}
+
+
 def load_tokenizer(model: str, pads: bool = True, by_word: bool = False) -> Any:
     """Returns the tokenizer of a model.
 
@@ -82,12 +90,13 @@ def load_tokenizer(model: str, pads: bool = True, by_word: bool = False) -> Any:
 
     where = resolve(model)
     _check_folder(model, where)
+    more = _where_from(where)
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(where)
+            tokenizer = AutoTokenizer.from_pretrained(where, **more)
             if by_word and getattr(tokenizer, "add_prefix_space", None) is False:
                 # RoBERTa's and GPT-2's take words one by one only with a space before each.
-                tokenizer = AutoTokenizer.from_pretrained(where, add_prefix_space=True)
+                tokenizer = AutoTokenizer.from_pretrained(where, add_prefix_space=True, **more)
     except Exception as error:  # a damaged folder raises anything
         raise ConfigError(
             f"no tokenizer for model {model}: {_first_line(error)} (a hub id needs the network, or "
@@ -151,6 +160,7 @@ def load_model(
                 ignore_mismatched_sizes=True,
                 dtype=torch.float32,
                 **task.outputs(labels),
+                **_where_from(where),
                 **({} if attention is None else {"attn_implementation": attention}),
             )
     except Exception as error:  # a damaged folder raises anything
@@ -178,7 +188,9 @@ def load_language_model(model: str) -> Any:
     _check_folder(model, where)
     try:
         with quiet_transformers():
-            net = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32)
+            net = AutoModelForCausalLM.from_pretrained(
+                where, dtype=torch.float32, **_where_from(where)
+            )
     except Exception as error:  # a damaged folder raises anything
         raise ConfigError(f"cannot load language model {model}: {_first_line(error)}") from None
     made = list(getattr(net.config, "architectures", None) or ["CausalLM"])  # as it was saved
@@ -245,7 +257,7 @@ def settled(config: Config) -> Config:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported()
     else:
-        fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        fast = has_bf16()
     return replace(config, precision="bf16" if fast else "fp32")
 
 
@@ -254,11 +266,11 @@ def precision_note(precision: str, device: torch.device) -> str | None:
     or None."""
     if precision != "bf16" or device.type != "cpu":
         return None
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if has_bf16():
         return None
     return (
-        "bf16 is slow here: this processor lacks the instructions (AVX-512 or AMX), so it is "
-        "emulated, at about a tenth of the speed of fp32. Use --precision fp32"
+        "bf16 is slow here: this processor lacks the instructions (AVX512-BF16 or AMX), so it is "
+        "emulated, at down to a tenth of the speed of fp32. Use --precision fp32"
     )
 
 

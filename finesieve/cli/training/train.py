@@ -160,7 +160,10 @@ class Run:
 
     def _listen(self, event: dict[str, Any]) -> None:
         if event["event"] == "stage":
-            self.live.say(f"stage {event['stage']}: {event['reason']}")
+            self.live.say(
+                f"stage {event['stage']} from example {event['from_example']:,} on: "
+                f"{event['reason']}"
+            )
             if self.folder:
                 self.folder.log(event)
         elif event["event"] == "head_start":
