@@ -254,10 +254,7 @@ def settled(config: Config) -> Config:
     if config.precision != "auto":
         return config
     device = pick_device(config.device)
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported()
-    else:
-        fast = has_bf16()
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bf16()
     return replace(config, precision="bf16" if fast else "fp32")
 
 
