@@ -90,8 +90,11 @@ def told_of_head(event: Mapping[str, Any]) -> str:
     """Returns a line for the terminal about the head start."""
     if not event["fitted"]:
         return f"the head is left as it is: {event['reason']}"
+    how = "fitted to"
+    if event["strength"] is None:
+        how = "set to predict how frequent labels are in"
     return (
-        f"head fitted to {event['examples']} examples: loss on left-out examples "
+        f"head {how} {event['examples']} examples: loss on left-out examples "
         f"{event['before']:.3f} -> {event['after']:.3f}"
     )
 
