@@ -38,7 +38,7 @@ class Classification(Task):
         """Returns the numbers of the classes."""
         return Classes(names)
 
-    def head(self) -> Head:
+    def head(self, targets: Targets) -> Head:
         """Returns the cross-entropy."""
         return SingleLabel()
 

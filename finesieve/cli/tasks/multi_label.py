@@ -45,7 +45,7 @@ class MultiLabel(Task):
         """Returns a mark for each label."""
         return Marks(names)
 
-    def head(self) -> heads.Head:
+    def head(self, targets: Targets) -> heads.Head:
         """Returns the binary cross-entropy, the mean over labels."""
         return heads.MultiLabel()
 

@@ -35,7 +35,7 @@ class Regression(Task):
         """Returns the scale of the training labels."""
         return Scale.of(train.labels)
 
-    def head(self) -> heads.Head:
+    def head(self, targets: Targets) -> heads.Head:
         """Returns the squared error."""
         return heads.Regression()
 

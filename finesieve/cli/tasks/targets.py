@@ -121,10 +121,11 @@ class Tags(Targets):
 
     Args:
         names: of all tags, in their order.
+        per: how many words a training sentence has on average, before `--limit`.
     """
 
-    def __init__(self, names: Sequence[Any]) -> None:
-        self._number = {name: i for i, name in enumerate(names)}
+    def __init__(self, names: Sequence[Any], per: float = 1.0) -> None:
+        self._number, self.per = {name: i for i, name in enumerate(names)}, per
 
     def encode(self, table: Table, encoded: Any) -> list[Array]:
         """Returns a label for each piece, int64[pieces] an example."""

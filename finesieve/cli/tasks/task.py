@@ -80,7 +80,7 @@ class Task(ABC):
         """Returns what makes numbers of the labels."""
 
     @abstractmethod
-    def head(self) -> Head:
+    def head(self, targets: Targets) -> Head:
         """Returns what says an example's loss."""
 
     def cut(self, truth: Mapping[str, Sequence[Any]], max_length: int) -> list[str]:

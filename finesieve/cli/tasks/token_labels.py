@@ -28,7 +28,7 @@ class TokenLabels(Task):
     figures = told = (ENTITY_F1, TOKEN_ACCURACY)
     size = (
         "Size is the norm of the gradient at the logits of all words of a sentence, over the "
-        "number of its words."
+        "number of words that a sentence has on average."
     )
     each = ("Each type of entity", "type", "evaluation entities")
 
@@ -51,7 +51,7 @@ class TokenLabels(Task):
 
     def targets(self, train: Table, names: Sequence[Any]) -> Targets:
         """Returns the tags of first pieces."""
-        return Tags(names)
+        return Tags(names, sum(map(len, train.words or ())) / len(train))
 
     def cut(self, truth: Mapping[str, Sequence[Any]], max_length: int) -> list[str]:
         """Returns how many words of each set are not seen."""
@@ -67,9 +67,11 @@ class TokenLabels(Task):
                 )
         return notes
 
-    def head(self) -> heads.Head:
-        """Returns the cross-entropy, the mean over the words of a sentence."""
-        return heads.Tokens()
+    def head(self, targets: Targets) -> heads.Head:
+        """Returns the cross-entropy, summed over the words of a sentence and divided by how many a
+        sentence has on average: so every word weighs the same, as in plain training."""
+        assert isinstance(targets, Tags)
+        return heads.Tokens(per=targets.per)
 
     def answers(self, logits: Tensor, truth: Sequence[Any], targets: Targets) -> Sequence[Any]:
         """Returns the tags of the words, int64[words] a sentence; -1 for a word without a place."""

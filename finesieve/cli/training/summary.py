@@ -44,7 +44,7 @@ def evaluate(
     """Return the loss of each example, float64[n], and what is predicted of it; in eval mode, full
     precision."""
     model.eval()
-    head, task = data.task.head(), data.task
+    head, task = data.task.head(data.targets), data.task
     loss = np.empty(len(examples))
     predicted: list[Any] = [None] * len(examples)
     with torch.inference_mode():

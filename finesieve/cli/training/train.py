@@ -80,7 +80,7 @@ class Run:
                 f"clock is 'processor', which does not see what {self.device} does: use 'wall'"
             )
         self.clock = time.process_time if config.clock == "processor" else time.perf_counter
-        self.head = data.task.head()
+        self.head = data.task.head(data.targets)
         model = self.load(config.seed)
         check_length(model, config.max_length)
         if getattr(model.config, "pad_token_id", None) is None:

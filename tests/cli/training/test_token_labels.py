@@ -79,6 +79,18 @@ def test_it_learns_entities(learned: Path) -> None:
     assert not {"accuracy", "macro_f1"} & s["eval"].keys()
 
 
+def test_every_word_weighs_the_same(tagged: Path) -> None:
+    """A sentence of few words as little as that, as in plain training with a mean over words."""
+    table = load(str(tagged / "train.jsonl"), task="token-labels")
+    targets = TASKS["token-labels"].targets(table, ["O"])
+    average = sum(len(words) for words in table.words) / len(table)
+    assert 8 < average < 10
+    batch = {"labels": torch.tensor([[0, -100, -100], [0, 0, 0]])}
+    losses = TASKS["token-labels"].head(targets).losses(torch.zeros(2, 3, 2), batch)
+    each = torch.tensor(2.0).log() / average
+    torch.testing.assert_close(losses, each * torch.tensor([1, 3]))
+
+
 def test_the_saved_model_tags_words_by_their_first_piece(learned: Path, tagged: Path) -> None:
     from transformers import AutoModelForTokenClassification, AutoTokenizer
 
