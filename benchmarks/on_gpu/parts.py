@@ -113,6 +113,7 @@ class Check:
             if seed == 0:
                 yield from self.prices()
                 yield Part("trainer", 90, lambda _: self.trainer(names[-1]), say_trainer)
+                yield Part("fp32", 30, lambda _: self.single(), say_single)
                 yield Part("fp16", 20, lambda _: self.half(names[0]), say_half)
                 yield Part("causal", 30, lambda _: self.causal(), say_causal)
 
@@ -298,6 +299,21 @@ class Check:
         told = trained(loop, texts, 32, 0, finesieve.Manual({2: 0.1}, train=0.3))
         return {**told, **quality(loop, evaluated, classes), "precision": precision}
 
+    def single(self) -> Record:
+        """Measures what scoring costs in bf16 and in float32, beside training in float32."""
+        name = "2x32" if self.scale.small else "12x768"
+        longest, told = self.scale.lengths[min(1, len(self.scale.lengths) - 1)], Record()
+        texts = shape(32, longest, 8 * self.scale.pools)
+        for how in ("training", "auto"):
+            model: Any = encoder(name)
+            loop = Loop(model, self.device, "fp32")
+            told[how] = trained(
+                loop, texts.modulo(model.config.vocab_size), 32, 0,
+                finesieve.Manual({2: 0.25}, train=0.25),
+                head_start=0, options={"scoring_precision": how},
+            )  # fmt: skip
+        return {"model": name, "longest": longest, **told}
+
     def causal(self) -> Record:
         """Trains a causal model on batches of one long text, plain and with gates closed."""
         scale, told = self.scale, Record()
@@ -377,6 +393,15 @@ def say_half(record: Record) -> str:
     return (
         f"{record['precision']} with a gradient scaler, gates closed by hand: {fits}, accuracy "
         f"{record['accuracy']:.4f}, loss {record['loss']:.4f}."
+    )
+
+
+def say_single(record: Record) -> str:
+    """Puts the costs of scoring beside training in float32 into words."""
+    same, bf16 = (record[how]["costs"][0] for how in ("training", "auto"))
+    return (
+        f"{record['model']}, up to {record['longest']} tokens, trained in float32: scoring costs "
+        f"{same:.3f} of training in float32 and {bf16:.3f} by default."
     )
 
 

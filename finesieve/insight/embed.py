@@ -12,11 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from finesieve.batches.device import has_bf16
 from finesieve.errors import ConfigError
 from finesieve.insight.visits import Visits
 from finesieve.scoring.last_layer import find_last_layer, linear_calls
 from finesieve.scoring.mode import unwrapped
+from finesieve.scoring.precision import fast_bf16
 
 _TOGETHER = 1024  # texts that are only counted
 _NOTHING = "."  # stands for an empty text, of which some tokenizers make no token at all
@@ -44,11 +44,7 @@ class Embedded:
 def fast(device: torch.device) -> AbstractContextManager[Any]:
     """Returns the context in which a forward is fastest: bf16 where the processor or the GPU has
     instructions for it. The features' cosines with those of float32 are above 0.999."""
-    if device.type == "cuda":
-        able = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = device.type == "cpu" and has_bf16()
-    return torch.autocast(device.type, torch.bfloat16) if able else nullcontext()
+    return torch.autocast(device.type, torch.bfloat16) if fast_bf16(device) else nullcontext()
 
 
 @torch.inference_mode()

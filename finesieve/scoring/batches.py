@@ -22,6 +22,7 @@ from finesieve.gates.protocol import FloatArray, IntArray, State
 from finesieve.scoring.cuts import cut_alike, cut_by_length
 from finesieve.scoring.head_start import unfit
 from finesieve.scoring.last_layer import LastLayer, joined
+from finesieve.scoring.precision import Precision
 from finesieve.scoring.protocol import ROOM, Launched, Scorer, Scores, launcher
 
 _Found = TypeVar("_Found")
@@ -72,6 +73,7 @@ class ScoringPass:
         budget: padded tokens a batch at the most: `room` times those of the largest training batch
             seen.
         overhead: see `cut_by_length`.
+        precision: "auto" or "training", see `Precision`.
     """
 
     def __init__(
@@ -82,9 +84,11 @@ class ScoringPass:
         meter: Meter,
         most: int | None,
         overhead: float | None,
+        precision: str = "auto",
     ) -> None:
         self._scorer, self._codec, self._ledger, self._meter = scorer, codec, ledger, meter
         self._launcher = None if scorer is None else launcher(scorer)
+        self._precision = Precision(precision, getattr(scorer, "model", None))
         self.most, self._told = most, most is not None
         self._told_overhead = overhead is not None
         self._overhead = _OVERHEAD if overhead is None else overhead
@@ -249,7 +253,7 @@ class ScoringPass:
             ScoreError: for losses or sizes that are not one for each.
         """
         assert self._launcher is not None
-        found = self._launcher(batch)
+        found = self._precision.launched(self._launcher, batch)
         size = found.loss if found.size is None else found.size
         if found.loss.shape != (count,) or size.shape != (count,):
             raise ScoreError(
@@ -305,16 +309,19 @@ class ScoringPass:
     # ---- state
 
     def state_dict(self) -> State:
-        """Returns what forwards are cut by: the sizes of batches, and where memory was not
-        enough."""
+        """Returns what forwards are cut by, the sizes of batches and where memory was not enough,
+        and their precision."""
         return {
             "most": self.most,
             "largest": self._largest,
             "room": self._room,
             "failed": self._failed,
+            "precision": self._precision.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes up what `state_dict` returned."""
         self.most, self._largest = state["most"], state["largest"]
         self._room, self._failed = state["room"], state["failed"]
+        if "precision" in state:  # states from before there was one
+            self._precision.load_state_dict(state["precision"])

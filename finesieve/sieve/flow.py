@@ -29,11 +29,13 @@ from finesieve.sieve.feedback import Learning
 from finesieve.sieve.options import SieveOptions, features_of
 from finesieve.sieve.pool import Sifter
 from finesieve.sieve.record import Record
+from finesieve.stages.prices import POOL
 from finesieve.stages.second_look import SecondLook
 from finesieve.stages.transitions import Transitions
 
 _TYPICAL_SHARE, _ENOUGH_STEPS = 0.2, 400
 _SMALL_GROUP = 4  # batches of survivors that are cut at a time where padding costs nothing
+_MORE = 2  # times as many examples a pool where launches are what scoring it takes
 
 
 @dataclass(slots=True)
@@ -80,7 +82,7 @@ class Flow:
         seed: int,
         watch: Watch,
     ) -> None:
-        self.method, self._total, self._pool_size = method, total, options.pool
+        self.method, self._total, self._told_pool = method, total, options.pool
         self.listeners, self.record = list(options.listeners), Record()
         self.counters = Counters()
         self.codec = Codec(options.pad_values, options.id_key, options.lengths)
@@ -94,6 +96,7 @@ class Flow:
             self.meter,
             options.scoring_batch,
             options.scoring_overhead,
+            options.scoring_precision,
         )
         features = features_of(options, method, scorer)
         self._sifter = Sifter(method, self.codec, self.scoring, features)
@@ -175,11 +178,11 @@ class Flow:
             self.holding.pass_through(rows)
             if self.listeners:
                 self.tell({"event": "open", "stage": 1, "ids": rows.ids})
-            if self.meter.drawn - self._followed >= self._pool_size:
+            if self.meter.drawn - self._followed >= self._pool_size(opened=True):
                 self._follow(rows)
         else:
             self.pool.append(rows)
-            if sum(map(len, self.pool)) >= self._pool_size:
+            if sum(map(len, self.pool)) >= self._pool_size(opened=self.stage == 1):
                 self._sift()
 
     def _sift(self) -> None:
@@ -222,15 +225,16 @@ class Flow:
         each = meter.drawn_tokens / meter.drawn
         if meter.unscored:
             # A device that runs behind gets as much at once as it can hold.
-            most = self._pool_size if watch.timer.ahead else min(self._pool_size, scoring.most or 1)
-            meter.forward = most * each
+            pool = self._pool_size(opened=False)
+            meter.forward = each * (pool if watch.timer.ahead else min(pool, scoring.most or 1))
         meter.follow(opened=self.stage == 1)
         if watch.timer.ahead and meter.overhead is not None:
             scoring.measured(meter.overhead)
         if self.stage == 1 and self._priced:
             some = np.arange(min(len(rows), self.loaders or 1))
             tokens, drawn = int(rows.lengths[some].sum()), meter.drawn_tokens
-            if self.second_look.due(drawn, self._pool_size * each, lambda: meter.looking(tokens)):
+            pool = self._pool_size(opened=True)
+            if self.second_look.due(drawn, pool * each, lambda: meter.looking(tokens)):
                 self.second_look.looked(drawn)
                 self.scoring.look(rows, some)
 
@@ -284,6 +288,16 @@ class Flow:
         if not (self._priced and self._sized and self.loaders and self.batch_size):
             return 1.0
         return self.meter.smaller(min(1.0, self.batch_size / self.loaders))
+
+    def _pool_size(self, opened: bool) -> int:
+        """Returns how many examples are decided on together.
+
+        Where launches are most of a step they are most of a scoring pass, too. Twice as many
+        examples take hardly longer, and their survivors still make one group of batches.
+        """
+        if self._told_pool is not None:
+            return self._told_pool
+        return _MORE * POOL if self.transitions.whole and not opened else POOL
 
     def _whole(self) -> bool:
         """Returns whether launches are most of a step, so that survivors come in whole batches."""

@@ -25,6 +25,7 @@ from finesieve.sieve.beginning import Beginning
 from finesieve.sieve.flow import Counters, Flow
 from finesieve.sieve.loop import Loop
 from finesieve.sieve.options import SieveOptions
+from finesieve.stages.prices import POOL
 
 _VERSION = 11
 
@@ -38,7 +39,7 @@ def identity(method: Method, options: SieveOptions, total: int | None) -> dict[s
         "backward": described(method.backward),
         "opening": described(method.opening),
         "stages": described(method.stages),
-        "pool": options.pool,
+        "pool": options.pool or POOL,
         "group": options.group or GROUP,
         "total": total,
     }

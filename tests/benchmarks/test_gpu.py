@@ -39,7 +39,7 @@ def test_all_of_it_runs_and_goes_on(folder: Path, capsys: pytest.CaptureFixture[
     gpu.check(folder, file, 100.0, CPU, quick=True, only=["open", "sst2"])
     begun = json.loads(file.read_text())["parts"]
     gpu.check(folder, file, 0.0, CPU, quick=True, only=[])
-    assert "No time was left for price/2x32/8/16/eager, trainer, fp16, causal" in (
+    assert "No time was left for price/2x32/8/16/eager, trainer, fp32, fp16, causal" in (
         capsys.readouterr().out
     )
     gpu.check(folder, file, 100.0, CPU, quick=True, only=[])
@@ -53,12 +53,14 @@ def test_all_of_it_runs_and_goes_on(folder: Path, capsys: pytest.CaptureFixture[
         *(f"sst2/0/{how}" for how in ("plain", "finesieve", "random", "full")),
         "price/2x32/8/16/eager",
         "trainer",
+        "fp32",
         "fp16",
         "causal",
     ]
     assert parts["sst2/0/plain"]["steps"] == parts["sst2/0/full"]["steps"] == 10
     assert parts["sst2/0/random"]["trained"] <= 320
     assert 0 < parts["fp16"]["scored"] < 320
+    assert parts["fp32"]["auto"]["scored"] > 0
     assert parts["causal"]["finesieve"]["steps"] < parts["causal"]["plain"]["steps"] == 60
     assert parts["price/2x32/8/16/eager"]["sieve"] > 0
     said = capsys.readouterr().out.splitlines()

@@ -38,20 +38,30 @@ def plain(device: Device, folder: Path) -> fs.Sieve:
     return sieve
 
 
-@pytest.mark.parametrize(("costs", "group"), [(LAUNCHES, 4), (COMPUTE, 16)], ids=["launch", "not"])
-def test_survivors_are_gathered_only_where_padding_costs_anything(
-    costs: tuple[Cost, Cost], group: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("costs", "group", "pool"), [(LAUNCHES, 4, 512), (COMPUTE, 16, 256)], ids=["launch", "not"]
+)
+def test_where_launches_bind_pools_are_larger_and_fewer_survivors_are_gathered(
+    costs: tuple[Cost, Cost], group: int, pool: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = Device(*costs, first=5.0, shape=0.002, noise=0.05)
     device.install(monkeypatch)
     model: Any = device.run(Bag(dropout=0.0))
+    pools: list[int] = []
+
+    def listen(event: dict[str, Any]) -> None:
+        if event["event"] == "pool":
+            pools.append(len(event["ids"]))
+
+    n = 4 * N
     sieve = fs.Sieve(
-        model, method(), total=N, head=fs.heads.SingleLabel(), head_start=0,
-        options=fs.SieveOptions(pool=POOL),
+        model, method(), total=n, head=fs.heads.SingleLabel(), head_start=0,
+        options=fs.SieveOptions(listeners=[listen]),
     )  # fmt: skip
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    train(sieve, make_batches(N), model, optimizer)
+    train(sieve, make_batches(n), model, optimizer)
     assert sieve._flow.holding.group == group
+    assert set(pools[:-1]) == {pool}  # the last is what is left
 
 
 def in_trainer(device: Device, folder: Path) -> fs.Sieve:

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from finesieve.batches.device import has_bf16
 from finesieve.cli.config import Config
 from finesieve.cli.network import no_network
 from finesieve.cli.tasks.registry import TASKS
@@ -25,6 +24,7 @@ from finesieve.cli.tasks.task import Task
 from finesieve.cli.training.unit import rescale
 from finesieve.errors import ConfigError, DataError, install
 from finesieve.scoring import frozen
+from finesieve.scoring.precision import fast_bf16
 
 WEIGHTS = (
     "model.safetensors",
@@ -254,8 +254,7 @@ def settled(config: Config) -> Config:
     if config.precision != "auto":
         return config
     device = pick_device(config.device)
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bf16()
-    return replace(config, precision="bf16" if fast else "fp32")
+    return replace(config, precision="bf16" if fast_bf16(device) else "fp32")
 
 
 def precision_note(precision: str, device: torch.device) -> str | None:
@@ -263,7 +262,7 @@ def precision_note(precision: str, device: torch.device) -> str | None:
     or None."""
     if precision != "bf16" or device.type != "cpu":
         return None
-    if has_bf16():
+    if fast_bf16(device):
         return None
     return (
         "bf16 is slow here: this processor lacks the instructions (AVX512-BF16 or AMX), so it is "
