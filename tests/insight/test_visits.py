@@ -89,6 +89,7 @@ def test_bf16_is_used_only_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> 
     kinds = []
     for able in (True, False):
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda able=able: able)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
         with embedding.fast(torch.device("cpu")):
             kinds.append((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
     assert kinds == [torch.bfloat16, torch.float32]

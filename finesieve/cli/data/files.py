@@ -16,8 +16,10 @@ from typing import Any
 from finesieve.cli.data.delimited import read_delimited
 from finesieve.cli.data.encodings import SAMPLE, decode, encoding_of
 from finesieve.cli.data.formats import (
+    is_conll,
     is_fasttext,
     read_arrow,
+    read_conll,
     read_fasttext,
     read_json,
     read_parquet,
@@ -27,6 +29,7 @@ from finesieve.errors import DataError
 Row = dict[str, Any]
 READ = (".csv", ".tsv", ".jsonl", ".json", ".ndjson", ".parquet", ".arrow", ".feather", ".txt")
 PACKED = (".gz", ".bz2", ".xz", ".zip")
+CONLL = (".conll", ".bio", ".iob", ".iob2")
 _SHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 _OTHERS = (*_SHEETS, ".zst", ".tar", ".tgz", ".7z", ".rar", ".pkl", ".pickle", ".npy", ".pt")
 
@@ -40,7 +43,7 @@ _UNPACK: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
 
 def is_file_name(source: str) -> bool:
     """Returns whether a source that does not exist was meant as a file, not as a hub dataset."""
-    return source.lower().endswith((*READ, *PACKED, *_OTHERS))
+    return source.lower().endswith((*READ, *CONLL, *PACKED, *_OTHERS))
 
 
 def read_file(path: Path) -> tuple[list[Row], list[str]]:
@@ -103,6 +106,8 @@ def _read_text(name: str, kind: str, content: str) -> tuple[list[Row], list[str]
         return read_delimited(name, content, "\t" if kind.endswith(".tsv") else None)
     if kind.endswith((".jsonl", ".json", ".ndjson")):
         return read_json(name, content), []
+    if kind.endswith(CONLL) or is_conll(content):
+        return read_conll(name, content), []
     if is_fasttext(content):
         return read_fasttext(name, content), []
     if content.lstrip().startswith(("{", "[")):

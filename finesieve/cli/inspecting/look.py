@@ -17,6 +17,7 @@ from finesieve.cli.data.streaming import lean_rows
 from finesieve.cli.data.table import Table, label_names, table_of
 from finesieve.cli.inspecting.answers import drawn, inspect_answers, told
 from finesieve.cli.inspecting.room import check_room
+from finesieve.cli.tasks.targets import Classes
 from finesieve.cli.training.batches import Examples
 from finesieve.cli.training.models import check_length, load_model, load_tokenizer, pick_device
 from finesieve.cli.training.prepare import Prepared
@@ -143,11 +144,12 @@ def _prepared(table: Table, config: Config) -> Prepared:
     """Returns all rows, ready for training; a few of them stand for evaluation data, which nobody
     reads."""
     labels = label_names(table, [])
-    number, tokenizer = {name: i for i, name in enumerate(labels)}, load_tokenizer(config.model)
+    number, tokenizer = Classes(labels), load_tokenizer(config.model)
     few = table.take(np.linspace(0, len(table) - 1, _EVALUATED).astype(int).tolist())
     return Prepared(
         tokenizer,
-        labels,
+        list(labels),
+        number,
         Examples(table, number, tokenizer, config.max_length),
         np.asarray(table.rows, dtype=np.int64),
         {"training rows": Examples(few, number, tokenizer, config.max_length)},

@@ -340,3 +340,23 @@ def test_batches_are_filtered_on_the_host_and_yielded_on_the_loaders_device() ->
         assert loader.device == torch.device("meta")
     assert scorer.devices == {"cpu"}
     assert stream.sieve.stage == 2
+
+
+def test_frozen_layers_are_shared_with_training() -> None:
+    transformers = pytest.importorskip("transformers")
+    from finesieve.scoring.frozen import FrozenPrefix, freeze
+
+    config = transformers.BertConfig(
+        vocab_size=100, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=16, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    model = transformers.BertForSequenceClassification(config)
+    freeze(model, 1)
+    accelerator = fresh()
+    loader = accelerator.prepare(DataLoader(rows(256), batch_size=8, collate_fn=collate))
+    method = closed(starts={2: 0.0})
+    prefix = FrozenPrefix(model, 1)
+    stream = FilteredLoader(accelerator, loader, model, method, prefix=prefix, **OPTIONS)
+    carried = ["sieve_prefix" in batch for batch in stream]
+    assert len(carried) > 4
+    assert all(carried)
