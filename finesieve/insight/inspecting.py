@@ -22,7 +22,7 @@ from finesieve.insight.insights import Insights
 from finesieve.insight.labels import Judged, judge
 from finesieve.insight.passed_over import passed_over
 from finesieve.insight.repeats import repeats
-from finesieve.insight.visits import Visits
+from finesieve.insight.visits import UNEVEN, Visits
 from finesieve.scoring.heads import Tokens
 from finesieve.scoring.task_of import head_of
 
@@ -217,7 +217,10 @@ def look(
     p = heads.out_of_fold(folds_of(labels, near, folds, seed))
     if passed is not None:
         p[passed.places] = passed.probabilities
-    judged = judge(p, labels, seed, among)
+    if visits is None:
+        judged = judge(p, labels, seed)
+    else:
+        judged = judge(p, labels, seed, visits.weights(), UNEVEN)
     unlearned = np.zeros(len(data), dtype=bool)
     unlearned[among] = heads.fitted(among)(among).argmax(axis=1) != labels[among]
     tell("enough", 0.0)
@@ -262,6 +265,14 @@ def _how(folds: int, visits: Visits | None, passed: int) -> str:
         told += (
             f" The filter passed over {passed:,} more rows as easy, so they were judged by their "
             "words alone, by a head that was not fitted to them; --thorough looks at them, too."
+        )
+    if visits.passed.any():
+        counted = int((visits.weights() > 0.0).sum())
+        told += (
+            f" How many labels are wrong, in all and by class, was counted on {counted:,} rows: "
+            "each row that training met counts for one over the chance that the filter gave it, "
+            "so it stands for rows like it that were passed over. The fewer rows were met, the "
+            "wider is the interval."
         )
     return told
 

@@ -30,6 +30,7 @@ FEWEST = 20  # anchors below which a class goes by the mistakes of all classes
 _PRIOR = 10.0  # rows' worth of the mistakes of all classes that each class starts from
 _SURE = 0.7  # of what the anchors say is left when it is extended
 _VAGUE = 0.05  # of the rows: a wider interval, wide against its low end too, tells nothing
+_ROUNDING = 1e-6  # of sums of weights
 _DRAWS, _ROWS_DRAWN = 200, 10_000_000  # of the bootstrap, and rows in all its draws
 
 
@@ -86,7 +87,8 @@ def judge(
     probabilities: npt.NDArray[np.floating],
     given: Ints,
     seed: int = 0,
-    among: Ints | None = None,
+    weights: Floats | None = None,
+    uneven: float = 0.0,
 ) -> Judged:
     """Judges every label.
 
@@ -94,21 +96,22 @@ def judge(
         probabilities: float[n, k], each row from a model that was not fitted to it.
         given: int64[n], the labels, 0 to k - 1.
         seed: of the bootstrap.
-        among: int64[m], places of the rows that the model has seen; all by default. The others are
-            so easy that no anchors are taken from them; their wrong labels are counted apart.
+        weights: float64[n], how many rows each stands for (Horvitz & Thompson 1952): one over its
+            chance to be among those that are counted; 0 for rows that are ranked and not counted.
+            1 by default. What is counted is scaled to n.
+        uneven: by how much the share of wrong labels among the anchors may differ from that among
+            all rows, apart from chance: a standard deviation, relative. It widens the interval.
     """
     p = np.asarray(probabilities, dtype=np.float64)
     n, k = p.shape
     here = np.arange(n)
+    w = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
+    w = w * (n / w.sum())
     taken, sure = p.argmax(axis=1), p.max(axis=1)
     surest = np.lexsort((-sure, taken))  # by class, the surest of each first
-    easy = np.empty(0, dtype=np.int64)
-    if among is not None and len(among) < n:
-        seen = np.zeros(n, dtype=bool)
-        seen[among] = True
-        surest, easy = surest[seen[surest]], surest[~seen[surest]]
-    rates = _rates(given[surest], taken[surest], k)  # [true, given]
-    counts = np.bincount(taken[surest], minlength=k).astype(np.float64)
+    surest = surest[w[surest] > 0.0]
+    rates = _rates(given[surest], taken[surest], w[surest], k)  # [true, given]
+    counts = np.bincount(taken, weights=w, minlength=k)
     of_given = p[here, given]
     right = of_given * rates[given, given] / np.maximum((p * rates[:, given].T).sum(1), 1e-12)
     quality = (_shares(of_given) + _shares(right)) / 2
@@ -119,14 +122,11 @@ def judge(
         # How often each row is drawn.
         times = np.bincount(dice.integers(0, most, most), minlength=most)
         some = np.repeat(surest, times[by_place])
-        drawn.append(_wrong(given[some], taken[some], k))
-    value, anchored = _wrong(given[surest], taken[surest], k)
-    more = _wrong(given[easy], taken[easy], k)[1] if len(easy) else 0.0
-    low = np.percentile([extended for extended, _ in drawn], 2.5)
-    high = np.percentile([plain for _, plain in drawn], 97.5)
-    confident = confident_wrong(p, given)
-    joint = (rates * counts[:, None]).T
-    np.add.at(joint, (given[easy], taken[easy]), 1.0)
+        drawn.append(_wrong(given[some], taken[some], w[some] * (n / w[some].sum()), k))
+    value, anchored = _wrong(given[surest], taken[surest], w[surest], k)
+    ends = np.asarray(drawn) * (1.0 + uneven * dice.standard_normal((len(drawn), 1)))
+    low, high = float(np.percentile(ends[:, 0], 2.5)), float(np.percentile(ends[:, 1], 97.5))
+    confident = confident_wrong(p[surest], given[surest], w[surest])
     # The worst first; a label that the model agrees with is no issue.
     order = np.argsort(quality, kind="stable")
     order = order[taken[order] != given[order]]
@@ -136,83 +136,97 @@ def judge(
         quality,
         of_given,
         right,
-        joint,
-        Estimate(value + more, float(min(low, value)) + more, float(max(high, value)) + more),
-        anchored + more,
+        (rates * counts[:, None]).T,
+        Estimate(value, min(low, value), max(high, value)),
+        anchored,
         confident,
-        order[: max(1, round(max(value, high, confident) + more))],
+        order[: max(1, round(max(value, high, confident)))],
     )
 
 
-def confident_wrong(p: Floats, given: Ints) -> float:
+def confident_wrong(p: Floats, given: Ints, weights: Floats | None = None) -> float:
     """Counts wrong labels as confident learning does (Northcutt et al. 2021, section 3.1).
 
     A row counts for the most probable class among those whose probability there reaches the mean
     that the class has over its own rows; counts are scaled to the number of rows of each class.
+
+    Args:
+        p: float64[n, k].
+        given: int64[n].
+        weights: float64[n], how many rows each stands for; 1 by default.
     """
     k = p.shape[1]
-    sizes = np.bincount(given, minlength=k)
-    sums = np.bincount(given, weights=p[np.arange(len(p)), given], minlength=k)
-    least = np.where(sizes > 0, sums / np.maximum(sizes, 1), np.inf)
+    w = np.ones(len(p)) if weights is None else weights
+    sizes = np.bincount(given, weights=w, minlength=k)
+    sums = np.bincount(given, weights=w * p[np.arange(len(p)), given], minlength=k)
+    least = np.where(sizes > 0, sums / np.maximum(sizes, 1e-12), np.inf)
     above = p >= least
     found = above.any(axis=1)
     counts = np.zeros((k, k))
-    np.add.at(counts, (given[found], np.where(above, p, -1.0).argmax(axis=1)[found]), 1.0)
-    agree = np.diag(counts) / np.maximum(counts.sum(axis=1), 1.0)
-    agree[counts.sum(axis=1) == 0] = 1.0
+    np.add.at(counts, (given[found], np.where(above, p, -1.0).argmax(axis=1)[found]), w[found])
+    seen = counts.sum(axis=1)
+    agree = np.where(seen > 0, np.diag(counts) / np.maximum(seen, 1e-12), 1.0)
     return float(((1.0 - agree) * sizes).sum())
 
 
-def _places(taken: Ints, k: int) -> tuple[Ints, Ints]:
-    """Returns for each row its place among those taken for its class, from 0, and their number.
+def _places(taken: Ints, weights: Floats, k: int) -> tuple[Floats, Floats]:
+    """Returns for each row what is before it among those taken for its class, and what is in all.
 
     Args:
         taken: int64[n], sorted.
+        weights: float64[n], how many rows each stands for.
         k: classes.
     """
-    sizes = np.bincount(taken, minlength=k)
-    inside = np.arange(len(taken)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return inside, np.repeat(sizes, sizes)
+    sizes = np.bincount(taken, weights=weights, minlength=k).astype(np.float64)
+    before = np.cumsum(weights) - weights - (np.cumsum(sizes) - sizes)[taken]
+    return before, sizes[taken]
 
 
-def _rates(given: Ints, taken: Ints, k: int, prior: float = _PRIOR) -> Floats:
+def _rates(given: Ints, taken: Ints, weights: Floats, k: int, prior: float = _PRIOR) -> Floats:
     """Returns the rates float64[k, k] at which rows of a class (first axis) are given each label.
 
     Args:
         given, taken: int64[n], by class taken, the surest rows of each first.
+        weights: float64[n], how many rows each stands for.
         k: classes.
         prior: rows' worth of the mistakes of all classes.
     """
-    inside, sizes = _places(taken, k)
-    among = inside < np.maximum(1, (ANCHORS * sizes).astype(np.int64))
-    pairs = np.bincount(taken[among] * k + given[among], minlength=k * k)
-    counts = pairs.reshape(k, k).astype(np.float64)
-    most = max(counts.sum(), 1.0)
-    off = (most - np.trace(counts)) / most if counts.sum() else 0.0
+    before, sizes = _places(taken, weights, k)
+    # A row that stands for many may be an anchor in part.
+    most = np.maximum(1.0, np.floor(ANCHORS * sizes + _ROUNDING))
+    part = np.clip(most - before, 0.0, weights)
+    pairs = np.bincount(taken * k + given, weights=part, minlength=k * k)
+    counts = pairs.reshape(k, k)
+    many = max(counts.sum(), 1.0)
+    off = (many - np.trace(counts)) / many if counts.sum() else 0.0
     usual = np.full((k, k), (off + 0.01 * (prior > 0)) / max(1, k - 1))
     np.fill_diagonal(usual, 1.0 - off - 0.01 * (prior > 0))
-    few = counts.sum(axis=1, keepdims=True) < FEWEST
+    few = (np.bincount(taken[part > _ROUNDING], minlength=k) < FEWEST)[:, None]
     counts = counts + usual * np.where(few, max(prior, FEWEST), prior)
     rates: Floats = counts / counts.sum(axis=1, keepdims=True)
     return rates
 
 
-def _wrong(given: Ints, taken: Ints, k: int) -> tuple[float, float]:
+def _wrong(given: Ints, taken: Ints, weights: Floats, k: int) -> tuple[float, float]:
     """Returns how many rows have a wrong label: extended to the surest row, and as the anchors say;
     arguments as of `_rates`."""
-    rates = _rates(given, taken, k, 0.0)
-    plain = float(((1.0 - np.diag(rates)) * np.bincount(taken, minlength=k)).sum())
-    inside, sizes = _places(taken, k)
-    place = (inside + 0.5) / sizes  # as a share: 0 is the surest
+    rates = _rates(given, taken, weights, k, 0.0)
+    counts = np.bincount(taken, weights=weights, minlength=k)
+    plain = float(((1.0 - np.diag(rates)) * counts).sum())
+    before, sizes = _places(taken, weights, k)
+    place = (before + weights / 2) / sizes  # as a share: 0 is the surest
     among = place < ANCHORS
+    w = weights[among]
+    if not len(w):
+        return plain, plain
     # The share that disagrees rises steeply at first, so its root is what it is a line of.
-    x, y = np.sqrt(place[among]), (given != taken)[among].astype(np.float64)
-    middle, mean = x.mean(), y.mean()
-    spread = float(np.square(x - middle).sum())
+    x, y = np.sqrt(np.maximum(place[among], 0.0)), (given != taken)[among].astype(np.float64)
+    middle, mean = np.average(x, weights=w), float(np.average(y, weights=w))
+    spread = float((w * np.square(x - middle)).sum())
     if mean == 0.0 or spread == 0.0:
         return plain, plain
-    slope = max(0.0, float(((x - middle) * (y - mean)).sum()) / spread)
-    return plain * max(0.0, mean - slope * middle) / mean, plain
+    slope = max(0.0, float((w * (x - middle) * (y - mean)).sum()) / spread)
+    return plain * max(0.0, mean - slope * float(middle)) / mean, plain
 
 
 def _shares(values: Floats) -> Floats:

@@ -17,6 +17,11 @@ from finesieve.scoring.scorers import Classification
 # Of the stream, by a model too poor to go by: these rows are looked at again.
 EARLY, THOROUGH = 0.1, 0.2
 EARLY_MOST = 400  # rows, unless the look is thorough
+# By how much wrong labels may be rarer or more frequent among the rows that the model is surest of
+# than among all (see `judge`): its features come from many moments of the training. Chosen on
+# five sets, in which that was 13 % beside chance.
+UNEVEN = 0.15
+_LEAST = 1e-3  # chance to be met: smaller ones would be rounding
 _TOGETHER = 64  # batches that are read from a device at once
 
 
@@ -36,6 +41,7 @@ class Visits:
         features: float32[many, d], None before the first are known.
         met: bool[many], those whose features are good enough.
         passed: bool[many], those that training passed over: neither met nor early.
+        missed: float64[many], the chance that each had not to be met, by the forward gate's dice.
         model: which is trained.
         tokens: of each example, as the model is given them, if they are known.
     """
@@ -44,12 +50,33 @@ class Visits:
         self.features: npt.NDArray[np.float32] | None = None
         self.met = np.zeros(many, dtype=np.bool_)
         self.passed = np.zeros(many, dtype=np.bool_)
+        self.missed = np.ones(many)
         self.thorough = thorough
         self.tokens: Sequence[IntArray] | None = None
         self.model: Any = None
         self._given: Tensor | None = None
         self._new: list[tuple[IntArray, Tensor]] = []
         self._hook: Any = None
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Takes in an event of the sieve: with which probability the gates let examples pass."""
+        if event["event"] == "open":
+            self.missed[event["ids"]] = 0.0
+        elif event["event"] == "pool":
+            # What is not a number is an open gate's.
+            self.missed[event["ids"]] *= np.nan_to_num(1.0 - event["forward_probability"])
+
+    def weights(self) -> npt.NDArray[np.float64]:
+        """Returns how many rows each stands for when they are counted, float64[many].
+
+        That is one over its chance to be met (Horvitz & Thompson 1952), and 1 for the early ones,
+        which are all looked at. Those that were passed over are stood for by others: 0. The sum is
+        the number of rows but for chance.
+        """
+        out = np.zeros(len(self.met))
+        out[self.met] = 1.0 / np.maximum(1.0 - self.missed[self.met], _LEAST)
+        out[~self.met & ~self.passed] = 1.0
+        return out
 
     def scorer(self, model: nn.Module, **settings: Any) -> Classification:
         """Returns the scoring pass of a classifier, which is followed from now on."""

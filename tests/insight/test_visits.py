@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from finesieve.batches.carry import inputs
+from finesieve.cli.inspecting import look as command
 from finesieve.cli.main import main
 from finesieve.insight import embed as embedding
 from finesieve.insight.embed import embed
@@ -95,7 +96,17 @@ def test_bf16_is_used_only_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> 
     assert kinds == [torch.bfloat16, torch.float32]
 
 
-def test_inspect_with_training_finds_flipped_labels(tmp_path: Path, capsys: Any) -> None:
+def test_inspect_with_training_finds_flipped_labels(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Visits] = []
+
+    class Kept(Visits):
+        def end(self, order: np.ndarray) -> None:
+            super().end(order)
+            kept.append(self)
+
+    monkeypatch.setattr(command, "Visits", Kept)
     dice = np.random.default_rng(0)
     names, rows = ("calm", "storm"), []
     words = [["quiet", "still", "soft", "slow", "mild"], ["loud", "wild", "rough", "fast", "sharp"]]
@@ -112,3 +123,6 @@ def test_inspect_with_training_finds_flipped_labels(tmp_path: Path, capsys: Any)
     assert "in training, before it was trained on them" in page
     found = [line.split(",")[0] for line in (out / "issues.csv").read_text().splitlines()[1:4]]
     assert set(found) == {"500", "601", "702"}
+    visits = kept[0]
+    assert (visits.missed[visits.met] < 1.0).all()  # the sieve told their chances
+    assert visits.weights().sum() == pytest.approx(800, rel=0.05)

@@ -122,7 +122,7 @@ class Run:
             head_start=self._head_start(len(order) * config.epochs),
             seed=config.seed,
             clock=self.clock if config.clock == "processor" else None,
-            listeners=[self.log, self._listen],
+            listeners=[self.log, self._listen, *([] if visits is None else [visits])],
         )
         self.trainable = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
