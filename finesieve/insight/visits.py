@@ -21,7 +21,6 @@ EARLY_MOST = 400  # rows, unless the look is thorough
 # than among all (see `judge`): its features come from many moments of the training. Chosen on
 # five sets, in which that was 13 % beside chance.
 UNEVEN = 0.15
-_LEAST = 1e-3  # chance to be met: smaller ones would be rounding
 _TOGETHER = 64  # batches that are read from a device at once
 
 
@@ -41,7 +40,8 @@ class Visits:
         features: float32[many, d], None before the first are known.
         met: bool[many], those whose features are good enough.
         passed: bool[many], those that training passed over: neither met nor early.
-        missed: float64[many], the chance that each had not to be met, by the forward gate's dice.
+        missed: float64[many], the chance of each not to be met, by the gates' probabilities; 1
+            until an event of the sieve tells of it.
         model: which is trained.
         tokens: of each example, as the model is given them, if they are known.
     """
@@ -74,7 +74,8 @@ class Visits:
         the number of rows but for chance.
         """
         out = np.zeros(len(self.met))
-        out[self.met] = 1.0 / np.maximum(1.0 - self.missed[self.met], _LEAST)
+        # One that was met though nothing was told of it had no gate in its way.
+        out[self.met] = 1.0 / np.where(self.missed < 1.0, 1.0 - self.missed, 1.0)[self.met]
         out[~self.met & ~self.passed] = 1.0
         return out
 
