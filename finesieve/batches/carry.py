@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -67,6 +67,22 @@ def inputs(batch: Any) -> Any:
     if isinstance(batch, (tuple, list)) and batch and isinstance(batch[-1], Ride):
         return batch[:-1]
     return batch
+
+
+def examples_in(batch: Any) -> int:
+    """Returns how many examples a batch of any form has: the rows of its first column that has
+    any; 0 where nothing tells."""
+    if isinstance(batch, Tensor):
+        return int(batch.shape[0]) if batch.ndim else 0
+    columns = batch.values() if isinstance(batch, Mapping) else batch
+    if not isinstance(columns, Iterable) or isinstance(columns, str):
+        return 0
+    for column in columns:
+        if isinstance(column, Tensor) and column.ndim:
+            return int(column.shape[0])
+        if isinstance(column, Sequence) and not isinstance(column, str):
+            return len(column)
+    return 0
 
 
 def rides(batch: Any) -> bool:

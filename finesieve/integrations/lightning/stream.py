@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from finesieve.batches.carry import rides
 from finesieve.integrations.lightning.order import generator_of, repeated, samplers
 from finesieve.sieve.sieve import Sieve
 
@@ -91,11 +92,8 @@ class Stream:
             self.progress = self._out[0][1]
 
     def end_step(self) -> bool:
-        """Forgets the batch that was trained on; returns whether it was one of the stream's."""
-        if not self._out:
-            return False
-        self._out.popleft()
-        return True
+        """Forgets the batch that was trained on; returns whether the sieve made it."""
+        return bool(self._out) and rides(self._out.popleft()[0])
 
     def close(self) -> None:
         """Ends the pass under way, and so the loader's workers."""
