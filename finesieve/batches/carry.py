@@ -12,6 +12,8 @@ from finesieve.errors import BatchError
 
 IDS, WEIGHTS = "sieve_ids", "sieve_weights"
 PREFIX = "sieve_prefix"  # what frozen layers put out (finesieve.scoring.frozen)
+FILLER = "sieve_filler"  # True in a filler whose weights are on a device that is not to be waited for
+RIDING = (IDS, WEIGHTS, PREFIX, FILLER)
 
 
 class Ride(NamedTuple):
@@ -58,10 +60,10 @@ def inputs(batch: Any) -> Any:
         return batch.input
     if isinstance(batch, Mapping) and IDS in batch:
         if not isinstance(batch, MutableMapping):
-            own = {k: v for k, v in batch.items() if k not in (IDS, WEIGHTS, PREFIX)}
+            own = {k: v for k, v in batch.items() if k not in RIDING}
             return of_kind(type(batch), own)
         bare = copy.copy(batch)
-        for key in (IDS, WEIGHTS, PREFIX):
+        for key in RIDING:
             bare.pop(key, None)
         return bare
     if isinstance(batch, (tuple, list)) and batch and isinstance(batch[-1], Ride):

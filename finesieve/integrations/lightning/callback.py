@@ -406,6 +406,8 @@ class SieveCallback(Handle, Callback):
         if self.sieve is None:
             check_sampler(self._trainer, loader)
             self.sieve = self._built()
+            if self._leaving:  # told so before the first batch
+                self.sieve.detach()
         counted = isinstance(self._trainer.limit_train_batches, int)
         most, follows = self._passes() or math.inf, bool(self._total())
         yield from self._stream.epoch(self.sieve, loader, most, counted, follows)

@@ -28,7 +28,7 @@ except ImportError as error:
         f"finesieve.integrations.transformers.attach needs {error.name}: {install('hf')}"
     ) from None
 
-from finesieve.batches.carry import IDS, PREFIX, WEIGHTS, of_kind
+from finesieve.batches.carry import RIDING, of_kind
 from finesieve.batches.carry import inputs as bare
 from finesieve.errors import ConfigError
 from finesieve.gates.features import FeatureFunction
@@ -193,6 +193,8 @@ class Attached(hosts.Handle):
             watches=made.scores or made.learns or looked_at,
             compares=self.filters,
         )
+        self._trains = False  # whether a training is under way
+        self._leaving = False  # whether it gives the trainer back when that ends
         self._finer = 1  # batches of survivors that make up one of the loader's
 
     def _epochs(self) -> int | None:
@@ -209,7 +211,13 @@ class Attached(hosts.Handle):
         if found is True:
             found = get_last_checkpoint(self.trainer.args.output_dir)  # type: ignore[no-untyped-call]
         self.checkpoint = str(found) if found else None
-        return self._host["train"](resume_from_checkpoint, *rest, **more)
+        self._trains = True
+        try:
+            return self._host["train"](resume_from_checkpoint, *rest, **more)
+        finally:
+            self._trains = False
+            if self._leaving:
+                self._leave()
 
     def get_train_dataloader(self) -> Any:
         """Returns the trainer's own loader, filtered, with a new sieve."""
@@ -245,6 +253,8 @@ class Attached(hosts.Handle):
         if self.epochs is None:
             self.sieve.may_exceed_total()
         self.begun = {}
+        if self._leaving:  # told so before it drew anything, or while the batch size was searched
+            self.sieve.detach()
         if self.checkpoint and self.filters:
             self._load(Path(self.checkpoint))
         if not self.filters:  # resuming, the trainer skips batches, of no loader but its own
@@ -306,7 +316,7 @@ class Attached(hosts.Handle):
         """Returns the trainer's own loss where nothing is weighed, else the weighted mean over
         examples; with the model's outputs where they are asked for."""
         # In a copy: a training_step may ask for a second loss of its batch (adversarial training).
-        carried = {key: inputs[key] for key in (IDS, WEIGHTS, PREFIX) if key in inputs}
+        carried = {key: inputs[key] for key in RIDING if key in inputs}
         inputs = bare(inputs)
         if (id_key := self._options.get("id_key")) in inputs:
             inputs = of_kind(type(inputs), {k: v for k, v in inputs.items() if k != id_key})
@@ -324,7 +334,8 @@ class Attached(hosts.Handle):
     def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
         """Logs as the trainer does, with stage, realised rates and savings among the training
         logs."""
-        if "loss" in logs and self.sieve is not None and self.filters:
+        attached = self.sieve is not None and not self.sieve.detached
+        if "loss" in logs and attached and self.filters:
             logs.update(self.figures())
         self._host["log"](logs, *rest, **more)
 
@@ -336,7 +347,21 @@ class Attached(hosts.Handle):
     # ---- parts
 
     def detach(self) -> None:
-        """Gives the trainer back as it was: its own methods, without the sieve's callback."""
+        """Filters no more, and gives the trainer back as it was: its own methods, without the
+        sieve's callback.
+
+        In mid-training, batches come as the trainer's loader has them from the next pass on, and
+        the loss of these is the trainer's own; the trainer is given back when it has trained. Until
+        then the hooks keep the epoch, the learning rate and the place in the data.
+        """
+        if self.sieve is not None:
+            self.sieve.detach()
+        self._leaving = True
+        if not self._trains:
+            self._leave()
+
+    def _leave(self) -> None:
+        self._leaving = False
         for name in HOOKS:
             vars(self.trainer).pop(name, None)  # a method of its class again
         vars(self.trainer).update(self._set_there)
