@@ -362,6 +362,8 @@ class Attached(hosts.Handle):
 
     def _leave(self) -> None:
         self._leaving = False
+        if self._callback not in self.trainer.callback_handler.callbacks:
+            return  # it has left before, and another sieve may be attached by now
         for name in HOOKS:
             vars(self.trainer).pop(name, None)  # a method of its class again
         vars(self.trainer).update(self._set_there)

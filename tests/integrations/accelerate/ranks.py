@@ -104,6 +104,7 @@ class Run:
         prepared: bool = True,
         generator: torch.Generator | None = None,
         losses: Any = None,
+        detach: int | None = None,
         **more: Any,
     ) -> None:
         self.accelerator = accelerator = fresh(accumulated, **more)
@@ -140,6 +141,8 @@ class Run:
             self.sync.append([])
             for batch in self.stream:
                 self.batches.append(dict(batch))
+                if len(self.batches) == detach:
+                    self.stream.detach()
                 with accelerator.accumulate(net):
                     bare = fs.inputs(batch)
                     labels = bare.pop("labels")
