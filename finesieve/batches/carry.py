@@ -12,7 +12,7 @@ from finesieve.errors import BatchError
 
 IDS, WEIGHTS = "sieve_ids", "sieve_weights"
 PREFIX = "sieve_prefix"  # what frozen layers put out (finesieve.scoring.frozen)
-FILLER = "sieve_filler"  # True in a filler whose weights are on a device that is not to be waited for
+FILLER = "sieve_filler"  # True in a filler whose weights a host puts on a device
 RIDING = (IDS, WEIGHTS, PREFIX, FILLER)
 
 

@@ -219,7 +219,8 @@ class SieveCallback(Handle, Callback):
         """
         if not self._left:
             self._asked()
-        if self.filters and not self._left and (self._passes() is not None or self._given is not None):
+        stays = self.filters and not self._left
+        if stays and (self._passes() is not None or self._given is not None):
             nominal = self.steps if steps is None else steps
             scheduler = Driven(scheduler, nominal, lambda: self.progress)
         return {"scheduler": scheduler, "interval": "step"}

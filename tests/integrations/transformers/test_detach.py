@@ -122,7 +122,7 @@ def test_the_pass_under_way_has_its_weights(tmp_path: Path) -> None:
     """It ends as if the sieve had stayed; with weights, which plain training on them has not."""
     ends = []
     for at in (0, 3):
-        host, told, attached = run(
+        host, _, attached = run(
             tmp_path, at, num_train_epochs=1, lr_scheduler_type="constant", warmup_steps=0
         )
         assert attached.sieve.detached == (at == 3)
@@ -203,7 +203,7 @@ def test_detached_before_its_first_batch_a_training_is_plain(tmp_path: Path) -> 
 
 
 def test_so_many_steps_as_told(tmp_path: Path) -> None:
-    host, told, _ = run(tmp_path, 10, max_steps=70)
+    host, *_ = run(tmp_path, 10, max_steps=70)
     assert host.state.global_step == 70
     sizes = [len(rows) for rows in host.model.seen]
     assert set(sizes[-20:]) == {SIZE}

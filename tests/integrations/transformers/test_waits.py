@@ -104,9 +104,7 @@ def test_a_step_on_one_or_two_survivors_waits_for_no_gpu(monkeypatch: pytest.Mon
         def losses(model: Any, batch: Any) -> Any:
             return batch["labels"] * 0.5 + 0.5
 
-        loss = TrainedLoss(
-            trainer, lambda: None, None, losses, sft=False, own=True, watches=False
-        )
+        loss = TrainedLoss(trainer, lambda: None, None, losses, sft=False, own=True, watches=False)
         found, waits = [], []
         for batch in FilteredLoader(attached, Inner(), None):
             carried = {key: batch[key] for key in RIDING if key in batch}
