@@ -49,7 +49,7 @@ def measure(data_dir: Path, name: str) -> dict[str, Any]:
     halves = [torch.arange(start, len(found), 2) for start in (0, 1)]
     before, frequencies, *tried = _Fit(found).judge(*halves)
     came = start_head(found)
-    test = judged(model, data.evals, data.labels, torch.device("cpu"))["eval"]
+    test = judged(model, data, torch.device("cpu"))["eval"]
     return {
         "classes": len(data.labels),
         "examples": len(found),

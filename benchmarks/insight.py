@@ -40,6 +40,7 @@ MODEL = {
     "trained": "all-MiniLM-L6-v2, trained for an epoch",
     "cost": "all-MiniLM-L6-v2, trained for an epoch",
     "memory": "none",
+    "large": "none",
 }
 MOST, SEEDS = 5_000, 3
 Arrays = dict[str, Any]

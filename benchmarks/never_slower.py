@@ -91,7 +91,7 @@ def side_by_side(config: Config, data: Prepared) -> dict[str, Any]:
         turn += 1
     told = {}
     for name, side in (("plain", plain), ("finesieve", ours)):
-        test = judged(side.run.model, data.evals, data.labels, side.run.device)["eval"]
+        test = judged(side.run.model, data, side.run.device)["eval"]
         told[name] = {
             "seconds": round(side.seconds, 3),
             "steps": side.steps,

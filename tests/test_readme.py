@@ -181,6 +181,12 @@ def test_commands_run(
         lines = [f"w{i % 60} w{i % 7},w{i % 5},{i % 7 / 2}" for i in range(rows)]
         text = "\n".join(["text_a,text_b,score", *lines])
         (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+        lines = [f"w{i % 60} w{i % 7},{('a|b', 'b', 'c|a')[i % 3]}" for i in range(rows)]
+        text = "\n".join(["text,labels", *lines])
+        (tmp_path / f"{name.replace('pairs', 'topics')}.csv").write_text(text, encoding="utf-8")
+        words = [{"tokens": [f"w{i % 60}", "w1"], "tags": ["B-X", "O"]} for i in range(rows)]
+        text = "".join(json.dumps(row) + "\n" for row in words)
+        (tmp_path / f"{name.replace('pairs', 'words')}.jsonl").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     small = ["--model", str(encoder), "--max-length", "32", "--quiet"]
     for line in "".join(blocks(page, "sh")).splitlines():

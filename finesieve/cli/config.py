@@ -12,7 +12,8 @@ from finesieve.errors import ConfigError
 
 PRECISIONS = ("fp32", "bf16", "auto")
 CLOCKS = ("wall", "processor")
-TASKS = ("classification", "regression")
+# The names in `finesieve.cli.tasks.registry.TASKS`.
+TASKS = ("classification", "regression", "multi-label", "token-labels")
 ATTENTION = ("eager", "sdpa")  # implementations in transformers
 # The names in `finesieve.methods.REGISTRY`, which cannot be asked without loading torch.
 METHODS = (
@@ -50,7 +51,8 @@ class Config:
     label: str | None = None
     keep_empty: bool = False
     unlabelled: str = "refuse"  # "drop" or "keep": rows whose label is missing, or probably is
-    task: str = "classification"  # or "regression": the labels are numbers to predict
+    task: str = "classification"  # or another of `TASKS`: what the labels are
+    label_names: str | None = None  # of labels that are numbers: a file, or names and commas
     limit: int | None = None
     eval_limit: int | None = None
     method: str = "finesieve"
@@ -112,10 +114,20 @@ class Config:
             )
         if self.task not in TASKS:
             raise ConfigError(f"task is {self.task!r}; expected one of {', '.join(TASKS)}")
-        if self.task == "regression" and self.unlabelled == "keep":
+        if self.task in ("regression", "token-labels") and self.unlabelled == "keep":
             raise ConfigError(
-                "--unlabelled keep makes a class of missing labels, and --task regression has no "
-                "classes: say --unlabelled drop to leave such rows out"
+                f"--unlabelled keep makes a class of missing labels, and --task {self.task} has "
+                "none for them: say --unlabelled drop to leave such rows out"
+            )
+        if self.task == "token-labels" and self.text_pair is not None:
+            raise ConfigError(
+                "--text-pair is for pairs of texts, and --task token-labels takes one sentence a "
+                "row: leave it out"
+            )
+        if self.label_names is not None and self.task not in ("multi-label", "token-labels"):
+            raise ConfigError(
+                f"--label-names is for --task multi-label and token-labels, and the task is "
+                f"{self.task}: leave it out"
             )
         if self.attention not in ("auto", *ATTENTION):
             raise ConfigError(

@@ -30,7 +30,7 @@ PAGE = "report.html"  # of a comparison, in its output folder
 
 def _train(args: argparse.Namespace) -> int:
     config = config_of(args, settings=settings_of(args.settings))
-    from finesieve.cli.measures import in_full
+    from finesieve.cli.tasks.registry import of_result
     from finesieve.cli.training.train import Interrupted, train
 
     try:
@@ -40,7 +40,7 @@ def _train(args: argparse.Namespace) -> int:
         return 128 + stop.signal
     result, seconds, examples = summary["eval"], summary["seconds"], summary["examples"]
     print(
-        f"{in_full(result)}\n"
+        f"{of_result(result).in_full(result)}\n"
         f"trained on {examples['trained']} of {examples['drawn']} examples, scored "
         f"{examples['scored']}, in {seconds['total']:.1f} s\n"
         f"written: {os.path.join(args.output, '')}"

@@ -30,7 +30,7 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model",
         default="minilm",
-        help="folder or hub id of any sequence classifier (default: %(default)s, "
+        help="folder or hub id of any encoder or classifier (default: %(default)s, "
         "the encoder from the extra 'demo')",
     )
     shared.add_columns(group)
@@ -38,8 +38,15 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
         "--task",
         choices=TASKS,
         default="classification",
-        help="regression: the labels are numbers to predict, e.g. scores from 0 to 5 "
-        "(default: %(default)s)",
+        help="what a label is: one class; a number to predict (regression); any number of classes, "
+        "as a list or like a|b (multi-label); a tag for each word, for named entities and the like "
+        "(token-labels) (default: %(default)s)",
+    )
+    group.add_argument(
+        "--label-names",
+        metavar="FILE",
+        help="the names of labels that are numbers, for multi-label and token-labels: a file with "
+        "a name a line, or the names with commas between them",
     )
     group.add_argument(
         "--keep-empty",
@@ -166,8 +173,8 @@ def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
     top = argparse.ArgumentParser(
         prog="finesieve",
-        description="Fine-tune a text classifier, or a model that predicts a number, without "
-        "spending compute on examples that teach it nothing.",
+        description="Fine-tune a model that classifies texts, tags their words or predicts a "
+        "number, without spending compute on examples that teach it nothing.",
     )
     top.add_argument("--version", action="version", version=f"finesieve {__version__}")
     commands = top.add_subparsers(

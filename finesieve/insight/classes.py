@@ -48,6 +48,13 @@ def numbered(given: list[Any], names: Sequence[str] | None) -> tuple[Ints, Seque
     return np.asarray([place[x] for x in given], dtype=np.int64), [str(x) for x in known]
 
 
+def not_whole(given: list[Any]) -> float | None:
+    """Returns a label that is a number but not a whole one, so that labels are no classes; None
+    where there is none."""
+    numbers = (x for x in given if isinstance(x, (float, np.floating)) and np.isfinite(x))
+    return next((float(x) for x in numbers if x != int(x)), None)
+
+
 def check_classes(model: nn.Module, tokenizer: Any, texts: Sequence[str], given: list[Any]) -> None:
     """Raises `DataError` if a label is none of the model's classes.
 

@@ -78,12 +78,14 @@ def learning_curve(heads: Heads, labels: Ints, probabilities: Floats, seed: int 
     both together over a bootstrap of the errors, since the data rarely tell which is true.
 
     Args:
-        heads: fits heads to parts of the rows.
+        heads: fits heads to parts of the rows, those that have features.
         labels: int64[n].
-        probabilities: float[n, k], out of fold: the last point of the curve.
+        probabilities: float[n, k], out of fold: the last point of the curve. Those of rows without
+            features are from elsewhere.
         seed: of the parts.
     """
-    n = len(labels)
+    among = heads.among
+    n = len(among)
     dice = np.random.default_rng([seed, 85])
     sizes, errors, losses, tested = [], [], [], []
 
@@ -98,10 +100,10 @@ def learning_curve(heads: Heads, labels: Ints, probabilities: Floats, seed: int 
         if size < max(_LEAST, 3 * len(np.unique(labels))):
             continue
         for _ in range(_REPEATS):
-            order = dice.permutation(n)
+            order = dice.permutation(among)
             outside = order[size : size + _TESTED]
             judged(size, heads.fitted(order[:size])(outside).astype(np.float64), labels[outside])
-    judged(int(0.8 * n), probabilities, labels)
+    judged(int(0.8 * n), probabilities[among], labels[among])
     at, y = np.asarray(sizes), np.asarray(errors)
     spread = np.sqrt(np.maximum(y * (1 - y), 1e-4) / np.asarray(tested))
     forecast = _forecast(at, y, spread, n, dice)
@@ -110,7 +112,21 @@ def learning_curve(heads: Heads, labels: Ints, probabilities: Floats, seed: int 
     def means(values: list[float]) -> Floats:
         return np.asarray([np.mean(np.asarray(values)[at == one]) for one in unique])
 
-    return Curve(unique, means(errors), means(losses), y[-1], forecast)
+    # Rows without features are none that it is drawn from: their error stays as it is.
+    share = n / len(labels)
+    rest = np.ones(len(labels), dtype=bool)
+    rest[among] = False
+    missed = float((probabilities[rest].argmax(axis=1) != labels[rest]).sum()) / len(labels)
+    return Curve(
+        np.rint(unique / share).astype(np.int64),
+        means(errors) * share + missed,
+        means(losses),
+        float(y[-1]) * share + missed,
+        {
+            times: Estimate(share * one.value, share * one.low, share * one.high)
+            for times, one in forecast.items()
+        },
+    )
 
 
 def _forecast(
@@ -122,15 +138,21 @@ def _forecast(
         return {times: Estimate(float("nan"), -1.0, 1.0) for times in TIMES}
     targets = np.asarray([0.8 * n, *(0.8 * n * times for times in TIMES)])
     late = sizes >= 0.1 * n  # where a curve has begun to level off, its early part misleads
-    drawn = []
-    for i in range(_DRAWS):
-        values = errors + spread * dice.standard_normal(len(errors))
-        some = late if i % 4 > 1 and len(np.unique(sizes[late])) > 2 else slice(None)
-        at = _power_law(sizes[some], values[some], spread[some], targets, bool(i % 2))
-        # Whoever checks, counts on rows, partly the same ones as now.
-        counted = np.sqrt(np.clip(at[0] * (1 - at[0]), 0.0, 0.25) / n * _COUNTED)
-        drawn.append(at[1:] - at[0] + counted * dice.standard_normal(len(TIMES)))
-    low, middle, high = np.percentile(np.stack(drawn), [2.5, 50, 97.5], axis=0)
+    noise = [
+        (dice.standard_normal(len(errors)), dice.standard_normal(len(TIMES))) for _ in range(_DRAWS)
+    ]
+    values = errors + spread * np.stack([one for one, _ in noise])
+    at = np.empty((_DRAWS, len(targets)))
+    for kind in range(4):  # with and without a floor, by all of the curve and by its late part
+        some = late if kind > 1 and len(np.unique(sizes[late])) > 2 else np.ones_like(late)
+        at[kind::4] = _power_law(
+            sizes[some], values[kind::4, some], spread[some], targets, bool(kind % 2)
+        )
+    # Whoever checks, counts on rows, partly the same ones as now.
+    now = at[:, :1]
+    counted = np.sqrt(np.clip(now * (1 - now), 0.0, 0.25) / n * _COUNTED)
+    drawn = at[:, 1:] - now + counted * np.stack([one for _, one in noise])
+    low, middle, high = np.percentile(drawn, [2.5, 50, 97.5], axis=0)
     return {
         times: Estimate(float(middle[i]), float(low[i]), float(high[i]))
         for i, times in enumerate(TIMES)
@@ -138,26 +160,32 @@ def _forecast(
 
 
 def _power_law(sizes: Ints, values: Floats, spread: Floats, targets: Floats, floor: bool) -> Floats:
-    """Returns the values at `targets`, float[len(targets)], of the law a * size ** -c + b that fits
-    best.
+    """Returns the values at `targets`, float[k, len(targets)], of the laws a * size ** -c + b that
+    fit best.
 
     Args:
+        sizes: int[m]. values: float[k, m], k curves. spread: float[m].
         floor: whether there is a `b`; a, b >= 0, and c is from a grid.
     """
-    weight = 1.0 / (spread + 0.02 * values.mean())  # parts differ by more than their tests' noise
-    best, found = np.inf, np.full(len(targets), values.mean())
+    # Parts differ by more than their tests' noise.
+    weight = (1.0 / (spread + 0.02 * values.mean(axis=1, keepdims=True))) ** 2
+    total = weight.sum(axis=1)
+    best = np.full(len(values), np.inf)
+    found = np.repeat(values.mean(axis=1, keepdims=True), len(targets), axis=1)
     for power in _POWERS:
         x = (sizes / sizes.max()) ** -power
         z = (targets / sizes.max()) ** -power
-        columns = [x, np.ones_like(x)] if floor else [x]
-        a = np.stack(columns, axis=1)
-        solved, *_ = np.linalg.lstsq(a * weight[:, None], values * weight, rcond=None)
-        if (solved < 0).any():
-            continue
-        miss = float(np.square((a @ solved - values) * weight).sum())
-        if miss < best:
-            best = miss
-            found = solved[0] * z + (solved[1] if floor else 0.0)
+        xx, xy = (weight * x**2).sum(axis=1), (weight * x * values).sum(axis=1)
+        if floor:  # weighted least squares of a line, in closed form
+            mean, of = (weight * x).sum(axis=1) / total, (weight * values).sum(axis=1) / total
+            slope = (xy - total * mean * of) / np.maximum(xx - total * mean**2, 1e-300)
+            level = of - slope * mean
+        else:
+            slope, level = xy / xx, np.zeros(len(values))
+        miss = (weight * (slope[:, None] * x + level[:, None] - values) ** 2).sum(axis=1)
+        better = (slope >= 0) & (level >= 0) & (miss < best)
+        best[better] = miss[better]
+        found[better] = (slope[:, None] * z + level[:, None])[better]
     return found
 
 

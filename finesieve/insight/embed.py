@@ -57,6 +57,7 @@ def embed(
     max_length: int = 128,
     pool: str = "auto",
     visits: Visits | None = None,
+    leave_out: npt.NDArray[np.int64] | None = None,
     tell: Callable[[float], None] = lambda share: None,
 ) -> Embedded:
     """Runs every text through the model once, in eval mode, and returns its features.
@@ -71,6 +72,7 @@ def embed(
         pool: "mean" takes the mean of the last hidden states over a text's tokens; "head" what the
             last linear layer is given; "auto" the latter if that layer came with the checkpoint.
         visits: has features of some texts already, which are not run again.
+        leave_out: int64[m], with `visits`, places of texts that get no features: zeros.
         tell: is told the share that is done.
 
     Raises:
@@ -84,9 +86,15 @@ def embed(
         size = size + np.asarray([len(p) for p in pairs])
     order = np.argsort(size, kind="stable")
     features: npt.NDArray[np.float32] | None = None
+    left_out = np.zeros(len(texts), dtype=np.bool_)
+    if leave_out is not None:
+        left_out[leave_out] = True
     tokens = np.zeros(len(texts), dtype=np.int64)
     if visits is not None and visits.features is not None:
-        features, there = visits.features, np.flatnonzero(visits.met)
+        features, there = visits.features, np.flatnonzero(visits.met | left_out)
+        if visits.tokens is not None:
+            tokens[there] = [len(visits.tokens[i]) for i in there.tolist()]
+            there = there[:0]
         for start in range(0, len(there), _TOGETHER):
             some = there[start : start + _TOGETHER].tolist()
             read = tokenizer(
@@ -96,7 +104,7 @@ def embed(
                 max_length=max_length,
             )
             tokens[some] = [len(ids) for ids in read["input_ids"]]
-        order = order[~visits.met[order]]
+        order = order[~(visits.met | left_out)[order]]
     together = _BATCH if device.type == "cpu" else _ON_GPU
     training = model.training
     model.eval()

@@ -58,10 +58,32 @@ class Heads:
     the one of `STRENGTHS` that does best on one half of some examples after fitting the other.
     """
 
-    def __init__(self, features: Floats, labels: Ints, classes: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        features: Floats,
+        labels: Ints,
+        classes: int,
+        seed: int = 0,
+        among: Ints | None = None,
+        strength: float | None = None,
+    ) -> None:
+        """Chooses the strength.
+
+        Args:
+            features: float32[n, d].
+            labels: int64[n].
+            classes: how many.
+            seed: of the examples that heads are fitted to, where they are many.
+            among: int64[m], places of the examples that have features; all by default.
+            strength: if it is not to be chosen.
+        """
         self._features, self._labels = features, labels
         self._classes, self._dice = classes, np.random.default_rng([seed, 82])
-        some = self._some(np.arange(len(labels)), _JUDGED)
+        self.among = np.arange(len(labels)) if among is None else among
+        if strength is not None:
+            self.strength = strength
+            return
+        some = self._some(self.among, _JUDGED)
         fit = self._fit(some)
         first, second = (torch.arange(start, len(some), 2) for start in (0, 1))
         losses = fit.judge(first, second, STRENGTHS)[-len(STRENGTHS) :]
@@ -102,13 +124,15 @@ class Heads:
         return probabilities
 
     def out_of_fold(self, fold: Ints) -> Floats:
-        """Returns probabilities float32[n, classes], each from a head fitted to the other folds.
+        """Returns probabilities float32[n, classes], each from a head fitted to the other folds;
+        zeros for examples without features.
 
         Args:
             fold: int64[n], as `folds_of` deals them.
         """
-        out = np.empty((len(fold), self._classes), dtype=np.float32)
+        out = np.zeros((len(fold), self._classes), dtype=np.float32)
+        among, fold = self.among, fold[self.among]
         for number in np.unique(fold):
-            inside = np.flatnonzero(fold == number)
-            out[inside] = self.fitted(np.flatnonzero(fold != number))(inside)
+            inside = among[fold == number]
+            out[inside] = self.fitted(among[fold != number])(inside)
         return out

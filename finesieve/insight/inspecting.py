@@ -12,14 +12,15 @@ from torch import nn
 
 from finesieve.errors import ConfigError, DataError
 from finesieve.insight.answers import limit_of, look_at, token_rows
-from finesieve.insight.classes import check_classes, numbered
+from finesieve.insight.classes import check_classes, not_whole, numbered
 from finesieve.insight.columns import column
 from finesieve.insight.curves import gradient_sizes, learning_curve
 from finesieve.insight.data import Data
 from finesieve.insight.embed import Embedded, embed
 from finesieve.insight.folds import Heads, folds_of
 from finesieve.insight.insights import Insights
-from finesieve.insight.labels import judge
+from finesieve.insight.labels import Judged, judge
+from finesieve.insight.passed_over import passed_over
 from finesieve.insight.repeats import repeats
 from finesieve.insight.visits import Visits
 from finesieve.scoring.heads import Tokens
@@ -27,6 +28,10 @@ from finesieve.scoring.task_of import head_of
 
 Ints = npt.NDArray[np.int64]
 FEWEST = 100  # rows below which labels are not judged
+NO_LABELS = "There are no labels, so only repeats and lengths were looked at."
+NUMBERS = (
+    "The labels in {label!r} are numbers such as {number}, not classes, so they were not judged."
+)
 _LOOKED_UP = 2_000  # issues for which the nearest contradicting row is looked up
 
 
@@ -57,7 +62,8 @@ def inspect(
         dataset: columns by name (a mapping of lists, a `datasets.Dataset`, a data frame), or rows,
             each a mapping. For a language model see `finesieve.insight.answers.token_rows`.
         tokenizer: the model's.
-        text, text_pair, label: names of columns; `label=None` if there are no labels.
+        text, text_pair, label: names of columns; `label=None` if there are no labels. Labels that
+            are numbers such as 2.5 are no classes and not judged.
         names: of the classes, where labels are whole numbers.
         max_length: tokens that the model is shown of a text: 128 by default, and of a language
             model's row 1,024, or as many as it has positions.
@@ -82,6 +88,10 @@ def inspect(
     texts = [str(x) if x is not None else "" for x in column(dataset, text)]
     pairs = None if text_pair is None else [str(x or "") for x in column(dataset, text_pair)]
     given = None if label is None else list(column(dataset, label))
+    number = None if given is None else not_whole(given)
+    unlabelled = NO_LABELS
+    if number is not None:
+        given, unlabelled = None, NUMBERS.format(label=label, number=number)
     if not texts:
         raise DataError("the data set is empty: expected a row per example")
     rows = np.arange(len(texts))
@@ -90,7 +100,17 @@ def inspect(
         check_classes(model, tokenizer, texts, given)
     data = Data("", texts, pairs, numbers, found, rows)
     max_length = 128 if max_length is None else max_length
-    return look(model, tokenizer, data, max_length=max_length, folds=folds, pool=pool, seed=seed)
+    return look(
+        model,
+        tokenizer,
+        data,
+        max_length=max_length,
+        folds=folds,
+        pool=pool,
+        seed=seed,
+        unlabelled=unlabelled,
+        notes=(unlabelled,) if number is not None and model is None else (),
+    )
 
 
 def look_at_answers(
@@ -102,6 +122,8 @@ def look_at_answers(
     text: str = "text",
     max_length: int | None = None,
     seed: int = 0,
+    numbers: Ints | None = None,
+    notes: Sequence[str] = (),
     tell: Callable[[str, float], None] = lambda what, share: None,
 ) -> Insights:
     """Returns what `inspect` does, of a causal language model's rows.
@@ -109,11 +131,14 @@ def look_at_answers(
     Args:
         model, tokenizer, dataset, text, max_length, seed: as in `inspect`.
         name: of the source.
+        numbers: int64[n], of the rows in it; they count from 0 if not given.
+        notes: sentences to add.
         tell: is told what is done, and the share of it.
     """
     limit = limit_of(model, max_length)
     rows = token_rows(dataset, tokenizer, limit, text)
-    data = Data(name, rows.texts, rows.answers, None, (), np.arange(len(rows.ids)))
+    numbers = np.arange(len(rows.ids)) if numbers is None else numbers
+    data = Data(name, rows.texts, rows.answers, None, (), numbers)
     tell("repeats", 0.0)
     exact, near = repeats([data.text(i) for i in range(len(data))], seed)
     answered = look_at(model, rows, limit, lambda share: tell("texts", share))
@@ -123,6 +148,7 @@ def look_at_answers(
         near,
         sizes=answered.sizes,
         answered=answered,
+        notes=notes,
         how="Losses are the model's as it is: nothing was trained.",
     )
 
@@ -138,6 +164,7 @@ def look(
     seed: int = 0,
     visits: Visits | None = None,
     tell: Callable[[str, float], None] = lambda what, share: None,
+    unlabelled: str = NO_LABELS,
     **more: Any,
 ) -> Insights:
     """Returns what `inspect` does, of data that are read already.
@@ -146,6 +173,7 @@ def look(
         model, tokenizer, data, max_length, folds, pool, seed: as in `inspect`.
         visits: features from a training run, of rows that need not be looked at again.
         tell: is told what is done, and the share of it.
+        unlabelled: what to say where there are no labels.
         more: fields of `Insights` that are known already.
     """
     if folds < 2:
@@ -162,6 +190,9 @@ def look(
             notes=(*notes, "Without a model, labels and lengths are not looked at."),
             **more,
         )
+    labels, passed = data.labels, None
+    if visits is not None and labels is not None:
+        passed = passed_over(visits, labels, near, len(data.names), seed)
     seen = embed(
         model,
         tokenizer,
@@ -170,19 +201,25 @@ def look(
         max_length=max_length,
         pool=pool,
         visits=visits,
+        leave_out=None if passed is None else passed.places,
         tell=lambda share: tell("texts", share),
     )
     known = {"tokens": seen.tokens, "cut": seen.cut, "limit": seen.limit, **more}
-    why = _unjudgeable(data, near, seen)
+    why = _unjudgeable(data, near, seen) if data.labels is not None else unlabelled
     if why:
         return Insights(data, exact, near, notes=(*notes, why), **known)
-    labels = data.labels
     assert labels is not None
     tell("labels", 0.0)
-    heads = Heads(seen.features, labels, len(data.names), seed)
+    among = np.arange(len(data))
+    if passed is not None:
+        among = np.setdiff1d(among, passed.places)
+    heads = Heads(seen.features, labels, len(data.names), seed, among)
     p = heads.out_of_fold(folds_of(labels, near, folds, seed))
-    judged = judge(p, labels, seed)
-    everything = np.arange(len(data))
+    if passed is not None:
+        p[passed.places] = passed.probabilities
+    judged = judge(p, labels, seed, among)
+    unlearned = np.zeros(len(data), dtype=bool)
+    unlearned[among] = heads.fitted(among)(among).argmax(axis=1) != labels[among]
     tell("enough", 0.0)
     return Insights(
         data,
@@ -191,17 +228,23 @@ def look(
         probabilities=p,
         judged=judged,
         sizes=gradient_sizes(p.astype(np.float64), labels),
-        contradicting=_contradicting(seen.features, labels, judged.issues, judged.suggested),
-        unlearned=heads.fitted(everything)(everything).argmax(axis=1) != labels,
+        contradicting=_contradicting(seen.features, labels, among, judged),
+        unlearned=unlearned,
         curve=learning_curve(heads, labels, p.astype(np.float64), seed),
         notes=notes,
-        how=_how(folds, visits),
+        how=_how(folds, visits, 0 if passed is None else len(passed.places)),
         **known,
     )
 
 
-def _how(folds: int, visits: Visits | None) -> str:
-    """Returns how the rows were judged, in a sentence or two."""
+def _how(folds: int, visits: Visits | None, passed: int) -> str:
+    """Returns how the rows were judged, in a few sentences.
+
+    Args:
+        folds: of the cross-fitting.
+        visits: of the training run, if there was one.
+        passed: rows that were judged by their words.
+    """
     of = "the model's features" if visits is not None else "the frozen model's features"
     told = (
         f"Every row was judged by a head on {of} that was fitted to the other rows ({folds} folds; "
@@ -209,11 +252,18 @@ def _how(folds: int, visits: Visits | None) -> str:
     )
     if visits is None:
         return told
-    return told + (
-        f" The features of {visits.met.mean():.0%} of the rows are those that the model gave them "
-        "in training, before it was trained on them; the others, met too early or not at all, were "
-        "looked at again at the end."
+    met = int(visits.met.sum())
+    told += (
+        f" The features of {met:,} rows are those that the model gave them in training, before it "
+        f"was trained on them; {len(visits.met) - met - passed:,} others, met too early or not at "
+        "all, were looked at again at the end."
     )
+    if passed:
+        told += (
+            f" The filter passed over {passed:,} more rows as easy, so they were judged by their "
+            "words alone, by a head that was not fitted to them; --thorough looks at them, too."
+        )
+    return told
 
 
 def _writes(model: nn.Module) -> bool:
@@ -227,8 +277,7 @@ def _writes(model: nn.Module) -> bool:
 
 def _unjudgeable(data: Data, near: Ints, seen: Embedded) -> str:
     """Returns why the labels cannot be judged, in a sentence; empty if they can."""
-    if data.labels is None:
-        return "There are no labels, so only repeats and lengths were looked at."
+    assert data.labels is not None
     if len(data) < FEWEST:
         return f"{len(data)} rows are too few to judge labels by; it takes {FEWEST}."
     counts = np.bincount(data.labels, minlength=len(data.names))
@@ -248,21 +297,31 @@ def _unjudgeable(data: Data, near: Ints, seen: Embedded) -> str:
 
 
 def _contradicting(
-    features: npt.NDArray[np.float32], labels: Ints, issues: Ints, suggested: Ints
+    features: npt.NDArray[np.float32], labels: Ints, among: Ints, judged: Judged
 ) -> Ints:
     """Returns for each issue the place of the row nearest to it, by cosine, among those with the
-    suggested label; -1 where there is none, and beyond the first issues."""
+    suggested label; -1 where there is none, and beyond the first issues.
+
+    Args:
+        features: float32[n, d].
+        labels: int64[n].
+        among: int64[m], in order, places of the rows that have features.
+        judged: has the issues and what is suggested.
+    """
+    issues, suggested = judged.issues, judged.suggested
     out = np.full(len(issues), -1, dtype=np.int64)
-    looked = issues[:_LOOKED_UP]
-    middle = features.mean(axis=0)
+    known = np.zeros(len(labels), dtype=bool)
+    known[among] = True
+    looked = np.flatnonzero(known[issues[:_LOOKED_UP]])
+    middle = features[among].mean(axis=0) if len(among) < len(labels) else features.mean(axis=0)
 
     def unit(places: Ints) -> torch.Tensor:  # of one class at a time: all would be a copy
         return nn.functional.normalize(torch.from_numpy(features[places] - middle), dim=1)
 
-    for k in np.unique(suggested[looked]):
-        mine = np.flatnonzero(suggested[looked] == k)
-        other = np.flatnonzero(labels == k)
+    for k in np.unique(suggested[issues[looked]]):
+        mine = looked[suggested[issues[looked]] == k]
+        other = np.flatnonzero((labels == k) & known)
         if len(other):
-            close = unit(looked[mine]) @ unit(other).T
+            close = unit(issues[mine]) @ unit(other).T
             out[mine] = other[close.argmax(dim=1).numpy()]
     return out

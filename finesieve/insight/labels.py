@@ -82,32 +82,51 @@ class Judged:
         return not (wide and wrong.value < _SURE * self.anchored)
 
 
-def judge(probabilities: npt.NDArray[np.floating], given: Ints, seed: int = 0) -> Judged:
+def judge(
+    probabilities: npt.NDArray[np.floating],
+    given: Ints,
+    seed: int = 0,
+    among: Ints | None = None,
+) -> Judged:
     """Judges every label.
 
     Args:
         probabilities: float[n, k], each row from a model that was not fitted to it.
         given: int64[n], the labels, 0 to k - 1.
         seed: of the bootstrap.
+        among: int64[m], places of the rows that the model has seen; all by default. The others are
+            so easy that no anchors are taken from them; their wrong labels are counted apart.
     """
     p = np.asarray(probabilities, dtype=np.float64)
     n, k = p.shape
     here = np.arange(n)
     taken, sure = p.argmax(axis=1), p.max(axis=1)
-    rates = _rates(given, taken, sure, k)  # [true, given]
-    counts = np.bincount(taken, minlength=k).astype(np.float64)
+    surest = np.lexsort((-sure, taken))  # by class, the surest of each first
+    easy = np.empty(0, dtype=np.int64)
+    if among is not None and len(among) < n:
+        seen = np.zeros(n, dtype=bool)
+        seen[among] = True
+        surest, easy = surest[seen[surest]], surest[~seen[surest]]
+    rates = _rates(given[surest], taken[surest], k)  # [true, given]
+    counts = np.bincount(taken[surest], minlength=k).astype(np.float64)
     of_given = p[here, given]
     right = of_given * rates[given, given] / np.maximum((p * rates[:, given].T).sum(1), 1e-12)
     quality = (_shares(of_given) + _shares(right)) / 2
     dice = np.random.default_rng([seed, 84])
-    drawn = [
-        _wrong(given[some], taken[some], sure[some], k)
-        for some in (dice.integers(0, n, n) for _ in range(max(20, min(_DRAWS, _ROWS_DRAWN // n))))
-    ]
-    value, anchored = _wrong(given, taken, sure, k)
+    drawn, most = [], len(surest)
+    by_place = np.argsort(np.argsort(surest))
+    for _ in range(max(20, min(_DRAWS, _ROWS_DRAWN // n))):
+        # How often each row is drawn.
+        times = np.bincount(dice.integers(0, most, most), minlength=most)
+        some = np.repeat(surest, times[by_place])
+        drawn.append(_wrong(given[some], taken[some], k))
+    value, anchored = _wrong(given[surest], taken[surest], k)
+    more = _wrong(given[easy], taken[easy], k)[1] if len(easy) else 0.0
     low = np.percentile([extended for extended, _ in drawn], 2.5)
     high = np.percentile([plain for _, plain in drawn], 97.5)
     confident = confident_wrong(p, given)
+    joint = (rates * counts[:, None]).T
+    np.add.at(joint, (given[easy], taken[easy]), 1.0)
     # The worst first; a label that the model agrees with is no issue.
     order = np.argsort(quality, kind="stable")
     order = order[taken[order] != given[order]]
@@ -117,11 +136,11 @@ def judge(probabilities: npt.NDArray[np.floating], given: Ints, seed: int = 0) -
         quality,
         of_given,
         right,
-        (rates * counts[:, None]).T,
-        Estimate(value, float(min(low, value)), float(max(high, value))),
-        anchored,
+        joint,
+        Estimate(value + more, float(min(low, value)) + more, float(max(high, value)) + more),
+        anchored + more,
         confident,
-        order[: max(1, round(max(value, high, confident)))],
+        order[: max(1, round(max(value, high, confident) + more))],
     )
 
 
@@ -144,15 +163,30 @@ def confident_wrong(p: Floats, given: Ints) -> float:
     return float(((1.0 - agree) * sizes).sum())
 
 
-def _rates(given: Ints, taken: Ints, sure: Floats, k: int, prior: float = _PRIOR) -> Floats:
-    """Returns the rates float64[k, k] at which rows of a class (first axis) are given each
-    label."""
-    counts = np.zeros((k, k))
-    for one in range(k):
-        rows = np.flatnonzero(taken == one)
-        if len(rows):
-            rows = rows[np.argsort(-sure[rows], kind="stable")[: max(1, int(ANCHORS * len(rows)))]]
-            counts[one] = np.bincount(given[rows], minlength=k)
+def _places(taken: Ints, k: int) -> tuple[Ints, Ints]:
+    """Returns for each row its place among those taken for its class, from 0, and their number.
+
+    Args:
+        taken: int64[n], sorted.
+        k: classes.
+    """
+    sizes = np.bincount(taken, minlength=k)
+    inside = np.arange(len(taken)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return inside, np.repeat(sizes, sizes)
+
+
+def _rates(given: Ints, taken: Ints, k: int, prior: float = _PRIOR) -> Floats:
+    """Returns the rates float64[k, k] at which rows of a class (first axis) are given each label.
+
+    Args:
+        given, taken: int64[n], by class taken, the surest rows of each first.
+        k: classes.
+        prior: rows' worth of the mistakes of all classes.
+    """
+    inside, sizes = _places(taken, k)
+    among = inside < np.maximum(1, (ANCHORS * sizes).astype(np.int64))
+    pairs = np.bincount(taken[among] * k + given[among], minlength=k * k)
+    counts = pairs.reshape(k, k).astype(np.float64)
     most = max(counts.sum(), 1.0)
     off = (most - np.trace(counts)) / most if counts.sum() else 0.0
     usual = np.full((k, k), (off + 0.01 * (prior > 0)) / max(1, k - 1))
@@ -163,19 +197,16 @@ def _rates(given: Ints, taken: Ints, sure: Floats, k: int, prior: float = _PRIOR
     return rates
 
 
-def _wrong(given: Ints, taken: Ints, sure: Floats, k: int) -> tuple[float, float]:
-    """Returns how many rows have a wrong label: extended to the surest row, and as the anchors
-    say."""
-    rates = _rates(given, taken, sure, k, 0.0)
+def _wrong(given: Ints, taken: Ints, k: int) -> tuple[float, float]:
+    """Returns how many rows have a wrong label: extended to the surest row, and as the anchors say;
+    arguments as of `_rates`."""
+    rates = _rates(given, taken, k, 0.0)
     plain = float(((1.0 - np.diag(rates)) * np.bincount(taken, minlength=k)).sum())
-    # Places of rows among those taken for the same class, as shares: 0 is the surest.
-    order = np.lexsort((-sure, taken))
-    sizes = np.bincount(taken, minlength=k)
-    inside = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    place = (inside + 0.5) / np.repeat(np.maximum(sizes, 1), sizes)
+    inside, sizes = _places(taken, k)
+    place = (inside + 0.5) / sizes  # as a share: 0 is the surest
     among = place < ANCHORS
     # The share that disagrees rises steeply at first, so its root is what it is a line of.
-    x, y = np.sqrt(place[among]), (given != taken)[order][among].astype(np.float64)
+    x, y = np.sqrt(place[among]), (given != taken)[among].astype(np.float64)
     middle, mean = x.mean(), y.mean()
     spread = float(np.square(x - middle).sum())
     if mean == 0.0 or spread == 0.0:

@@ -9,6 +9,10 @@ from finesieve.insight.data import Found
 from finesieve.insight.labels import Judged
 from finesieve.sieve.table import Table
 
+LOWER = (
+    "This number is only a lower bound where mistakes gather on hard rows, as those of annotators "
+    "often do: a model makes the same ones."
+)
 SMALL = 20  # rows: a class with fewer is named as small
 
 
@@ -25,6 +29,8 @@ def sentences(found: Found, repeats: Table, texts: Table) -> list[str]:
         out += found.answered.sentences()
     if found.judged is not None:
         out.append(_wrong(found.judged, n))
+        if found.judged.told:
+            out.append(LOWER)
     copies = int((found.exact != np.arange(n)).sum())
     near = int((found.near != np.arange(n)).sum()) - copies
     conflicts = len({g for g, c in zip(repeats["group"], repeats["conflict"], strict=True) if c})
@@ -72,8 +78,8 @@ def _wrong(judged: Judged, n: int) -> str:
             "surest rows, too. The most suspicious are listed first."
         )
     return (
-        f"About {_count(wrong.value)} of {n:,} labels look wrong ({between}, if mistakes do not "
-        "gather on hard rows); the most suspicious are listed first."
+        f"About {_count(wrong.value)} of {n:,} labels look wrong ({between}); the most suspicious "
+        "are listed first."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from finesieve.gates.protocol import IntArray
 from finesieve.scoring.last_layer import LastLayer
 from finesieve.scoring.scorers import Classification
 
-EARLY = 0.2  # of the stream, by a model too poor to go by: these rows are looked at again
+# Of the stream, by a model too poor to go by: these rows are looked at again.
+EARLY, THOROUGH = 0.1, 0.2
+EARLY_MOST = 400  # rows, unless the look is thorough
 _TOGETHER = 64  # batches that are read from a device at once
 
 
@@ -26,11 +29,23 @@ class Visits:
 
     Args:
         many: examples there are.
+        thorough: whether to look again at more of those that were met early, and at all that were
+            not met at all.
+
+    Attributes:
+        features: float32[many, d], None before the first are known.
+        met: bool[many], those whose features are good enough.
+        passed: bool[many], those that training passed over: neither met nor early.
+        model: which is trained.
+        tokens: of each example, as the model is given them, if they are known.
     """
 
-    def __init__(self, many: int) -> None:
+    def __init__(self, many: int, thorough: bool = False) -> None:
         self.features: npt.NDArray[np.float32] | None = None
         self.met = np.zeros(many, dtype=np.bool_)
+        self.passed = np.zeros(many, dtype=np.bool_)
+        self.thorough = thorough
+        self.tokens: Sequence[IntArray] | None = None
         self.model: Any = None
         self._given: Tensor | None = None
         self._new: list[tuple[IntArray, Tensor]] = []
@@ -78,7 +93,10 @@ class Visits:
             order: int64[n], the examples as they were drawn.
         """
         self._read()
-        self.met[order[: int(EARLY * len(order))]] = False
+        many = min(int(EARLY * len(order)), EARLY_MOST)
+        early = order[: int(THOROUGH * len(order)) if self.thorough else many]
+        self.passed = ~self.met
+        self.met[early] = self.passed[early] = False
         if self._hook is not None:
             self._hook.remove()
 

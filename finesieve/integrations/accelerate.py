@@ -90,7 +90,9 @@ class FilteredLoader(hosts.Handle):
             model,
             options.pop("head", None),
             options.pop("scorer", None),
-            SieveOptions(autocast=options.pop("autocast", None)),
+            SieveOptions(
+                autocast=options.pop("autocast", None), prefix=options.pop("prefix", None)
+            ),
         )
         _check(accelerator, loader, scorer, epochs)
         hosts.check_method(method, options, "a filtered loader")

@@ -15,11 +15,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from finesieve.batches.carry import of_kind
 from finesieve.batches.device import to_device
-from finesieve.errors import ConfigError
+from finesieve.errors import ConfigError, SettingError
 from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
-from finesieve.sieve.options import OWN, check_names
+from finesieve.sieve.options import SET, check_names
 from finesieve.sieve.record import Record
 from finesieve.sieve.returns import mark
 from finesieve.sieve.schedule import StreamSchedule
@@ -63,6 +63,13 @@ def on_host(loader: Any) -> Iterator[Callable[[Any], Any]]:
         loader.device = found
 
 
+_OTHERS = {  # what a `Sieve` takes and a host does not
+    "options": "give the fields of SieveOptions one by one, as in pool=128",
+    "model": "it has the host's",
+    "scorer": "its scoring pass is of the host's model; head= or losses= say what a loss is",
+}
+
+
 def check_method(
     method: Recipe | Method | str | None,
     options: Mapping[str, Any],
@@ -78,7 +85,10 @@ def check_method(
         where: who runs it, for the message.
         by_steps: whether whoever runs it makes the learning rate follow the share of the stream.
     """
-    check_names(options, OWN)
+    for name, how in _OTHERS.items():
+        if name in options:
+            raise SettingError(f"{where} takes no {name}=: {how}")
+    check_names(options, SET)
     made = method_of(method, 0)
     wrong = ""
     if made.needs_reference:

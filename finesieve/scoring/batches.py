@@ -16,6 +16,7 @@ from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows
 from finesieve.costs.ledger import Ledger
 from finesieve.costs.meter import Meter
+from finesieve.costs.pace import Pace
 from finesieve.costs.watch import Step
 from finesieve.errors import ScoreError
 from finesieve.gates.protocol import FloatArray, IntArray, State
@@ -128,9 +129,9 @@ class ScoringPass:
     def _lap(self, lengths: npt.NDArray[np.int64]) -> None:
         """Books and times the forward over examples of these lengths, int[n], ascending, that ends
         here."""
-        step = Step.of(
-            self._meter.paces["score"], len(lengths), int(lengths.sum()), int(lengths[-1])
-        )
+        # Scored in two precisions it took longer than usual.
+        pace = Pace() if self._precision.compared else self._meter.paces["score"]
+        step = Step.of(pace, len(lengths), int(lengths.sum()), int(lengths[-1]))
         self._ledger.watch.turn("score", step)
 
     def _cuts(self, lengths: npt.NDArray[np.int64]) -> list[slice]:
@@ -243,17 +244,22 @@ class ScoringPass:
         """
         some = np.arange(min(2, len(rows)))
         with _undisturbed():
-            found = [(n, answer) for _, n, answer in self._each(rows, some, self._launched)]
+            found = [(n, answer) for _, n, answer in self._each(rows, some, self._checked)]
             self._read([answer for _, answer in found], [n for n, _ in found])
 
     def _launched(self, batch: Any, count: int) -> Scores | Launched:
+        """Returns the scorer's answer for a batch of `count` examples, in the precision of the
+        scoring pass."""
+        return self._precision.launched(lambda given: self._checked(given, count), batch)
+
+    def _checked(self, batch: Any, count: int) -> Scores | Launched:
         """Returns the scorer's answer for a batch of `count` examples.
 
         Raises:
             ScoreError: for losses or sizes that are not one for each.
         """
         assert self._launcher is not None
-        found = self._precision.launched(self._launcher, batch)
+        found = self._launcher(batch)
         size = found.loss if found.size is None else found.size
         if found.loss.shape != (count,) or size.shape != (count,):
             raise ScoreError(

@@ -24,6 +24,7 @@ FEWEST = 32  # with less, luck decides whether the fitted head looks better
 STRENGTHS = (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 # A head counts as trained if the best constant prediction leaves a tenth more open than it does.
 _KNOWS = 0.9
+_FAR = 0.5  # of a new layer's loss: a constant below that is much better
 # Multiplications of one fit's step below which a GPU takes longer to launch it than a CPU to do it.
 _LITTLE = 5e7
 
@@ -86,7 +87,10 @@ def start_head(found: LastLayer | None, mean: Mean = list, wanted: int = EXAMPLE
 
     A head is trained if it came with the checkpoint (transformers 5 marks that), or if its loss on
     these examples is less than nine tenths of the best constant prediction's. It is left alone,
-    too, where the fitted head is no better on the other half.
+    too, where the fitted head is no better on the other half; but where the task says so
+    (`Head.begins_constant`) and the best constant's loss is less than half of the first head's, the
+    layer is made to give that constant: a new layer gives each of many rare labels a probability of
+    a half, which takes hundreds of steps to unlearn.
 
     With several ranks each fits its own examples, and the mean of the fitted layers is installed
     (Zhang, Duchi & Wainwright 2013, "Communication-efficient algorithms for statistical
@@ -110,7 +114,7 @@ def start_head(found: LastLayer | None, mean: Mean = list, wanted: int = EXAMPLE
     first, second = (torch.arange(start, count, 2) for start in (0, 1))
     before, frequencies, nothing, *tried = mean(fit.judge(first, second))
     best = min(range(len(tried)), key=tried.__getitem__)
-    numbers = {
+    numbers: dict[str, Any] = {
         "before": before,
         "after": tried[best],
         "frequencies": frequencies,
@@ -125,7 +129,13 @@ def start_head(found: LastLayer | None, mean: Mean = list, wanted: int = EXAMPLE
         )
     if tried[best] >= min(before, frequencies):
         reason = "a fitted head is no better on examples that it was not fitted to"
-        return HeadStart(False, reason, count, **numbers)
+        if not (found is not None and found.head.begins_constant and frequencies < _FAR * before):
+            return HeadStart(False, reason, count, **numbers)
+        values = mean(fit.solve(torch.arange(count), None).tolist())
+        fit.install(torch.tensor(values))
+        numbers = {**numbers, "after": frequencies, "strength": None}
+        reason = "the head was untrained; it predicts how frequent labels are, since " + reason
+        return HeadStart(True, reason, count, **numbers)
     values = mean(fit.solve(torch.arange(count), STRENGTHS[best]).tolist())
     fit.install(torch.tensor(values))
     return HeadStart(True, "the head was untrained", count, **numbers)
@@ -196,8 +206,9 @@ class HeadFit:
             ]
         return [self.now(second), *constants, *losses]
 
-    def solve(self, index: Tensor, strength: float) -> Tensor:
-        """Returns the parameters fitted to these examples, for the layer's own inputs."""
+    def solve(self, index: Tensor, strength: float | None) -> Tensor:
+        """Returns the parameters fitted to these examples, for the layer's own inputs; with None
+        for the strength those of the best constant."""
         values = self._minimise(self._data.take(index), strength, None)
         weight, bias = self._parts(values)
         weight = weight / self._scale

@@ -42,10 +42,13 @@ class Head(ABC):
         fits: whether the last linear layer may be fitted to this task's loss before training begins
             (`finesieve.scoring.head_start`): its logits are classes or values of the task, not
             words.
+        begins_constant: whether the best constant prediction takes the place of a new layer where a
+            fitted one would be no better, since new layers are far worse than it.
     """
 
     targets: tuple[str, ...] = ("labels",)
     fits: bool = False
+    begins_constant: bool = False
 
     @abstractmethod
     def losses(self, outputs: Any, batch: Any) -> Tensor:
@@ -175,6 +178,7 @@ class MultiLabel(Head):
     """Any number of classes: mean binary cross-entropy, logits and labels float[n, classes]."""
 
     fits = True
+    begins_constant = True  # a new layer gives each of many rare labels a probability of a half
 
     def __init__(self, labels: str = "labels") -> None:
         self.targets = (labels,)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from finesieve.gates.protocol import State
+from finesieve.scoring.mode import unwrapped
 from finesieve.scoring.protocol import Launched, Scores
 
 PRECISIONS = ("auto", "training")
@@ -24,17 +26,22 @@ Launch = Callable[[Any], Scores | Launched]
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Returns whether the device has instructions for bf16; where it is emulated it is slow."""
+    """Returns whether the device has instructions for bf16; where it is emulated it is slow.
+
+    oneDNN says yes on every x86 processor with AVX-512, and emulates bf16 on those that lack
+    AVX512-BF16 and AMX, more slowly than it computes fp32.
+    """
     if device.type == "cuda":
         able: bool = torch.cuda.is_bf16_supported(including_emulation=False)
         return able
-    if device.type != "cpu" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    known = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if device.type != "cpu" or not known or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
-    asked = (
-        getattr(torch.cpu, name, None)
-        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
-    return any(ask is not None and ask() for ask in asked)
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    asked = [ask for name in names if (ask := getattr(torch.cpu, name, None)) is not None]
+    if platform.machine().lower() not in ("x86_64", "amd64") or not asked:
+        return True
+    return any(ask() for ask in asked)
 
 
 class Precision:
@@ -43,30 +50,36 @@ class Precision:
     A score need not be exact. It sets the chance to survive, and a survivor's weight is one over
     that chance whatever it is, so the expected gradient stays that of plain training.
 
-    The first batch is scored in both precisions, and so are the 8th, the 64th, ...: training's is
-    kept where the sizes lie apart, or where the model cannot be run in bf16. A context that the
-    scorer enters itself comes inside and so is what counts: a scorer in mixed precision stays in
-    its own.
+    The first batch of a pool is scored in both precisions, and so are the 8th, the 64th, ...:
+    training's is kept where the sizes lie apart, or where the scorer does not run in bf16. A
+    context that the scorer enters itself comes inside and so is what counts: a scorer in mixed
+    precision stays in its own. Compiled models are left alone, for which another precision is
+    another graph to compile.
 
     Args:
         wanted: "auto", or "training" for training's precision in any case.
         model: to be scored; None, or no module, where nothing is known of it: training's precision.
+
+    Attributes:
+        compared: whether the last batch was scored in both, so that its time says nothing.
     """
 
     def __init__(self, wanted: str, model: Any) -> None:
         self._model = model if isinstance(model, nn.Module) else None
-        self._faster = False
-        self._count = 0
+        self._faster = self.compared = False
+        self._count = 0  # batches scored
         # The batch at which both are compared next; None: never.
         self._due = 1 if wanted == "auto" and self._model is not None else None
 
     def launched(self, launch: Launch, batch: Any) -> Scores | Launched:
         """Returns what `launch` makes of the batch."""
-        self._count += 1
-        if self._count == self._due:
-            return self._compared(launch, batch)
-        with self._context() if self._faster else nullcontext():
-            return launch(batch)
+        self.compared = False
+        if self._due is not None and self._count + 1 >= self._due:
+            found = self._compared(launch, batch)
+        else:
+            found = (self._rough(launch, batch) if self._faster else None) or launch(batch)
+        self._count += 1  # only now: a batch that memory was not enough for comes again
+        return found
 
     def _compared(self, launch: Launch, batch: Any) -> Scores | Launched:
         """Returns what `launch` makes of the batch in training's precision, and goes on in bf16 if
@@ -74,21 +87,30 @@ class Precision:
         found = launch(batch)
         # What frozen layers put out is trained on, too.
         if found.prefix is not None or not self._pays():
-            self._faster, self._due = False, None
+            self._give_up()
             return found
-        self._due = self._count * _AGAIN
+        self.compared, self._due = True, (self._count + 1) * _AGAIN
+        rough = self._rough(launch, batch)
+        if rough is not None:
+            exact = _sizes(found)
+            apart = float(np.abs(exact - _sizes(rough)).mean())  # NaN if one of them is
+            self._faster = apart <= _APART * float(exact.mean())
+        return found
+
+    def _rough(self, launch: Launch, batch: Any) -> Scores | Launched | None:
+        """Returns what `launch` makes of the batch in bf16; None if it cannot, and then it is not
+        asked again."""
         try:
             with self._context():
-                rough = launch(batch)
+                return launch(batch)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError:  # an operation that does not know bf16
-            self._faster, self._due = False, None
-            return found
-        exact = _sizes(found)
-        apart = float(np.abs(exact - _sizes(rough)).mean())  # NaN if one of them is
-        self._faster = apart <= _APART * float(exact.mean())
-        return found
+        except Exception:  # an operation, or a conversion to NumPy, that does not know bf16
+            self._give_up()
+            return None
+
+    def _give_up(self) -> None:
+        self._faster, self._due = False, None
 
     def state_dict(self) -> State:
         """Returns what `load_state_dict` takes up: a resumed run scores as it would have."""
@@ -110,8 +132,11 @@ class Precision:
         return torch.autocast(self._device().type, torch.bfloat16, cache_enabled=False)
 
     def _pays(self) -> bool:
-        """Returns whether the model is float32, large enough, and on a device fast at bf16."""
+        """Returns whether the model is float32, large enough, not compiled, and on a device fast at
+        bf16."""
         assert self._model is not None
+        if any(map(_compiled, (self._model, unwrapped(self._model)))):
+            return False
         device = self._device()
         if not fast_bf16(device) or torch.is_autocast_enabled(device.type):
             return False
@@ -126,6 +151,11 @@ class Precision:
             if p.ndim > 1
         )
         return matrices >= _MATRICES[device.type]
+
+
+def _compiled(model: nn.Module) -> bool:
+    """Returns whether it is of `torch.compile(model)` or was compiled by `model.compile()`."""
+    return hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None
 
 
 def _sizes(found: Scores | Launched) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -149,15 +149,17 @@ def check_names(names: Iterable[str], besides: Sequence[str] = ()) -> None:
     known = [one.name for one in fields(SieveOptions)]
     for name in names:
         if name not in known and name not in besides:
-            near = get_close_matches(name, [*known, *OWN], n=1)
+            own = besides or OWN
+            near = get_close_matches(name, [*known, *own], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise SettingError(
-                f"Sieve has no setting {name!r}; there are {', '.join(OWN)}, and "
+                f"Sieve has no setting {name!r}; there are {', '.join(own)}, and "
                 f"in SieveOptions {', '.join(known)}{hint}"
             )
 
 
 OWN = ("model", "method", "total", "head", "scorer", "head_start", "seed", "options")
+SET = ("total", "head_start", "seed")  # of these what a host's user gives beside its own
 
 
 def scorer_of(
@@ -178,6 +180,13 @@ def scorer_of(
     if scorer is not None:
         if head is not None:
             raise ConfigError("head= and scorer= both say what an example's loss is: give one")
+        unused = [x for x in ("autocast", "prefix") if getattr(options, x) is not None]
+        if unused:
+            raise ConfigError(
+                f"{' and '.join(unused)}: the scoring pass that finesieve makes of a model uses "
+                "that, and here the scorer is given, or the host's: make the scorer with it, e.g. "
+                f"finesieve.scoring.scorers.Task(model, head, {unused[0]}=...)"
+            )
         return scorer
     if model is None:
         return None

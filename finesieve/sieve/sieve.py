@@ -31,7 +31,7 @@ from finesieve.scoring.protocol import Scorer, check_losses
 from finesieve.sieve.beginning import Beginning
 from finesieve.sieve.flow import Flow
 from finesieve.sieve.loop import Loop
-from finesieve.sieve.options import SieveOptions, options_of, scorer_of
+from finesieve.sieve.options import SET, SieveOptions, options_of, scorer_of
 from finesieve.sieve.record import Record
 from finesieve.sieve.schedule import RateWatch, Schedule, StreamSchedule
 from finesieve.sieve.state import check_same, identity, take_up, written
@@ -127,9 +127,7 @@ class Sieve:
         Raises:
             SettingError: for a setting that is none.
         """
-        own = {
-            name: settings.pop(name) for name in ("total", "head_start", "seed") if name in settings
-        }
+        own = {name: settings.pop(name) for name in SET if name in settings}
         options = options_of(None, settings, warn=False)
         return cls(scorer=scorer, method=method, options=options, **own)
 
@@ -410,7 +408,8 @@ class Sieve:
                 takes up the state yields them first. Without them they are lost.
         """
         if self._plain:
-            ahead = [batch if rides(batch) else self._loop.riding(batch) for batch in ahead]
+            kept = [batch for batch in ahead if self._save_texts or rides(batch)]
+            ahead = [batch if rides(batch) else self._loop.riding(batch) for batch in kept]
         run = written(self._flow, self._beginning, self._loop, ahead, self._save_texts)
         detached = {"asked": self._detached, "plain": self._plain}
         return {"fingerprint": dict(self._fingerprint), "detached": detached, **run}

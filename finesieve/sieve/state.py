@@ -137,11 +137,18 @@ def _without_texts(state: State) -> State:
     holding, ledger = dict(state["holding"]), dict(state["ledger"])
     waiting = [*holding["held"], *holding["ready"]]
     for station, count in (
-        ("examples", lambda rows: len(rows["ids"])),
-        ("tokens", lambda rows: int(rows["lengths"].sum())),
+        ("examples", lambda rows: int((rows["ids"] >= 0).sum())),  # none of a filler's
+        ("tokens", lambda rows: int(rows["lengths"][rows["ids"] >= 0].sum())),
     ):
-        lost = sum(map(count, [*state["pool"], *waiting]))
-        ledger[station] = {**ledger[station], "dropped": ledger[station]["dropped"] + lost}
+        lost, taken = (
+            sum(map(count, rows)) for rows in ([*state["pool"], *waiting], state["ahead"])
+        )
+        books = ledger[station]  # what was taken and not trained on yet is booked as yielded
+        ledger[station] = {
+            **books,
+            "dropped": books["dropped"] + lost + taken,
+            "yielded": books["yielded"] - taken,
+        }
     counters = dict(state["counters"])
     counters["released"] += float(sum(rows["spans"].sum() for rows in waiting))
     counters["released"] += sum(len(rows["ids"]) for rows in state["pool"])

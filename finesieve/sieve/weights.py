@@ -32,7 +32,7 @@ def after_opening(q: FloatArray | None, passed: IntArray) -> FloatArray | None:
 
 
 def after_gates(
-    q: FloatArray | None, p: FloatArray | None, passed: IntArray, kept: IntArray, drawn: int
+    q: FloatArray | None, p: FloatArray | None, passed: IntArray, kept: IntArray, drawn: float
 ) -> FloatArray:
     """Returns float32[k], the weights of the k survivors of closed gates; of mean about 1, so that
     every batch estimates the mean gradient of its pool.
@@ -42,7 +42,7 @@ def after_gates(
         p: float32[m], the probability to be kept once scored; None where the gate gives none.
         passed: int64[m], places in the pool of those that were scored.
         kept: int64[k], places in `passed`.
-        drawn: examples in the pool.
+        drawn: examples in the pool that count.
     """
     weights = np.ones(len(kept), dtype=np.float64)
     # Where all are alike they weigh 1, to the bit.

@@ -69,6 +69,8 @@ def test_the_flipped_rows_are_the_issues(found: Insights) -> None:
     assert found.judged is not None
     assert found.judged.wrong.low <= 12 <= found.judged.wrong.high
     assert found.sentences()[0].startswith("About ")
+    assert "only a lower bound where mistakes gather on hard rows" in found.sentences()[1]
+    assert found.sentences()[1] in found.to_html()
     assert found.repeats["row"] == [397, 399]
 
 
@@ -149,6 +151,17 @@ def test_without_labels_or_model_repeats_and_lengths_are_left() -> None:
     alone = finesieve.inspect(None, data)
     assert alone.repeats["row"] == [397, 399]
     assert "Without a model" in alone.sentences()[-1]
+
+
+@pytest.mark.parametrize("model", [None, Bag()])
+def test_numbers_are_no_classes(model: Any) -> None:
+    data = rows(120)
+    data["label"] = [i % 7 / 2 for i in range(120)]
+    found = finesieve.inspect(model, data, tokenizer=tiny.tokenizer(), max_length=16)
+    assert found.judged is None
+    assert sum("numbers such as 0.5, not classes" in said for said in found.sentences()) == 1
+    data["label"] = [float(i % 2) for i in range(120)]  # whole numbers are classes
+    assert not any("numbers" in said for said in looked(data).sentences())
 
 
 def test_bad_input_is_named_at_once() -> None:

@@ -14,7 +14,7 @@ from finesieve.batches.carry import inputs
 from finesieve.cli.main import main
 from finesieve.insight import embed as embedding
 from finesieve.insight.embed import embed
-from finesieve.insight.visits import EARLY, Visits
+from finesieve.insight.visits import EARLY, EARLY_MOST, Visits
 from finesieve.methods.recipes import Manual
 from finesieve.sieve.options import SieveOptions
 from finesieve.sieve.sieve import Sieve
@@ -60,6 +60,18 @@ def test_what_was_met_last_before_it_was_trained_on_is_kept() -> None:
     assert visits.features[~early] == pytest.approx(expected[~early], abs=1e-5)
 
 
+def test_of_a_long_stream_few_rows_count_as_early() -> None:
+    many = 20_000
+    for thorough, early in ((False, EARLY_MOST), (True, many // 5)):
+        visits = Visits(many, thorough)
+        visits.met[:] = True
+        visits.met[many - 7 :] = False
+        visits.end(np.arange(many))
+        assert not visits.met[:early].any()
+        assert visits.met[early:-7].all()
+        assert np.flatnonzero(visits.passed).tolist() == list(range(many - 7, many))
+
+
 def test_texts_that_were_met_are_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "_BATCH", 1)
     texts, visits, words = ["w1 w2", "w3 w4 w5", "w6"], Visits(3), tiny.tokenizer()
@@ -77,6 +89,7 @@ def test_bf16_is_used_only_where_it_is_fast(monkeypatch: pytest.MonkeyPatch) -> 
     kinds = []
     for able in (True, False):
         monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda able=able: able)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
         with embedding.fast(torch.device("cpu")):
             kinds.append((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
     assert kinds == [torch.bfloat16, torch.float32]

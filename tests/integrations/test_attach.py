@@ -130,3 +130,21 @@ def test_spikes_hear_of_every_batch_in_lightning_and_accelerate(tmp_path: Path) 
     run = Run(closed(starts={}), epochs=1, n=160, options={**OPTIONS, "listeners": [always]})
     assert told == [8] * 20  # it has its median already
     assert run.stream.insights["times"].tolist() == [1] * 160
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ({"options": fs.SieveOptions(pool=64)}, "give the fields of SieveOptions one by one"),
+        ({"scorer": Bag()}, "the trainer's own is used; leave it out"),
+        ({"model": Bag()}, "it has the host's"),
+    ],
+)
+def test_what_a_sieve_takes_and_a_host_does_not_is_told(
+    setting: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    from tests.integrations.transformers.kit import Data, model, trainer
+
+    with pytest.raises(fs.ConfigError, match=why):
+        fs.attach(trainer(tmp_path, model(), Data(64)), **setting)

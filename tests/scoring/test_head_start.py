@@ -335,3 +335,39 @@ def test_a_compiled_model_tells_its_task() -> None:
     model = transformers.BertForSequenceClassification(config)
     assert isinstance(head_of(torch.compile(model)), heads.MultiLabel)
     assert isinstance(default_head(torch.compile(model)), heads.MultiLabel)
+
+
+# ---- where nothing can be told from the features
+
+
+@pytest.mark.parametrize(("share", "seed", "fitted"), [(0.05, 2, True), (0.4, 0, False)])
+def test_rare_labels_begin_at_their_frequencies(share: float, seed: int, fitted: bool) -> None:
+    """A new layer gives each a probability of a half; with frequent ones that is nearly right."""
+    dice = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(200, 8, generator=dice) < share).float()
+    batch = {"x": torch.randn(200, 12, generator=dice), "labels": labels}
+    model = Given(12, 8)
+    before = [p.detach().clone() for p in model.head.parameters()]
+    found = start_head(scores.Task(model, heads.MultiLabel()).last_layer(batch))
+    assert found.fitted is fitted
+    assert found.before is not None
+    assert found.before > 0.6
+    if not fitted:
+        assert "no better" in found.reason
+        assert all(map(torch.equal, before, model.head.parameters()))
+        return
+    assert found.after == found.frequencies < 0.3
+    assert found.strength is None
+    assert "how frequent labels are" in found.reason
+    assert not model.head.weight.any()
+    given = torch.sigmoid(model.head.bias).detach()
+    torch.testing.assert_close(given, labels.mean(dim=0), atol=0.01, rtol=0.0)
+
+
+def test_one_rare_class_of_several_does_not() -> None:
+    """There a new layer is not as far from the best constant, and it stays as it is."""
+    dice = torch.Generator().manual_seed(0)
+    labels = (torch.rand(200, generator=dice) < 0.05).long()
+    batch = {"x": torch.randn(200, 12, generator=dice), "labels": labels}
+    found = start_head(scores.Task(Given(12, 2), heads.SingleLabel()).last_layer(batch))
+    assert not found.fitted

@@ -13,7 +13,7 @@ import finesieve as fs
 from finesieve.errors import ConfigError
 from finesieve.scoring import precision
 from finesieve.scoring.precision import Precision
-from finesieve.scoring.protocol import Launched
+from finesieve.scoring.protocol import Launched, Scores
 from tests.conftest import Bag, ids_of, make_batches, train
 
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -87,6 +87,57 @@ def test_an_operation_that_does_not_know_bf16_is_no_error() -> None:
     assert scoring.kinds == [FP32] * 20
 
 
+def test_a_scorer_that_hands_numpy_its_outputs_is_scored_as_before() -> None:
+    scoring = Scoring()
+
+    def old(batch: torch.Tensor) -> Scores:
+        found = scoring(batch)
+        with torch.no_grad():
+            loss = scoring.model(batch).sum(1).numpy()  # TypeError: NumPy has no bf16
+        return Scores(loss, found.loss.numpy())
+
+    scored = Precision("auto", scoring.model)
+    for _ in range(3):
+        assert isinstance(scored.launched(old, torch.ones(3, 4)), Scores)
+    assert scoring.kinds == [FP32, BF16, FP32, FP32]
+
+
+def test_an_operation_that_fails_later_is_no_error_either() -> None:
+    scoring = Scoring()
+
+    def moody(batch: torch.Tensor) -> Launched:
+        if torch.is_autocast_enabled("cpu") and len(batch) > 3:
+            raise RuntimeError("not implemented for 'BFloat16'")
+        return scoring(batch)
+
+    scored = Precision("auto", scoring.model)
+    for n in (3, 3, 4, 3):
+        scored.launched(moody, torch.ones(n, 4))
+    assert scoring.kinds == [FP32, BF16, BF16, FP32, FP32]
+
+
+def test_a_first_batch_that_memory_was_not_enough_for_comes_again() -> None:
+    scoring = Scoring()
+
+    def greedy(batch: torch.Tensor) -> Launched:
+        if len(batch) > 3:
+            raise torch.OutOfMemoryError
+        return scoring(batch)
+
+    scored = Precision("auto", scoring.model)
+    with pytest.raises(torch.OutOfMemoryError):
+        scored.launched(greedy, torch.ones(6, 4))
+    for _ in range(2):
+        scored.launched(greedy, torch.ones(3, 4))
+    assert scoring.kinds == [FP32, BF16, BF16]
+
+
+def test_a_torch_without_onednn_is_slow_at_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not precision.fast_bf16(torch.device("cpu"))
+
+
 def test_memory_that_is_not_enough_is_told() -> None:
     scoring = Scoring()
 
@@ -115,7 +166,15 @@ def frozen(monkeypatch: pytest.MonkeyPatch, scoring: Scoring) -> None:
     scoring.prefix = True
 
 
-@pytest.mark.parametrize("why", [small, slow, half, frozen])
+def compiled(monkeypatch: pytest.MonkeyPatch, scoring: Scoring) -> None:
+    scoring.model = torch.compile(scoring.model, backend="eager")  # type: ignore[assignment]
+
+
+def compiled_in_place(monkeypatch: pytest.MonkeyPatch, scoring: Scoring) -> None:
+    scoring.model.compile(backend="eager")
+
+
+@pytest.mark.parametrize("why", [small, slow, half, frozen, compiled, compiled_in_place])
 def test_it_is_left_alone_where_it_would_not_help(
     why: Callable[[pytest.MonkeyPatch, Scoring], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +228,18 @@ def test_a_sieve_scores_in_bf16_and_trains_in_float32() -> None:
     assert set(trained) == {FP32}
     assert scored[0] == FP32
     assert scored.count(BF16) > 0.7 * len(scored)
+
+
+def test_a_batch_that_was_scored_twice_is_not_timed() -> None:
+    model = Bag(dropout=0.0)
+    sieve = sieved(model, 320)
+    train(sieve, make_batches(320), model, torch.optim.SGD(model.parameters(), lr=0.01))
+    options = fs.SieveOptions(pool=48, group=2, scoring_precision="training")
+    plain = sieved(model, 320, options=options)
+    train(plain, make_batches(320), model, torch.optim.SGD(model.parameters(), lr=0.01))
+    forwards = plain.meter.paces["score"].count
+    assert 8 <= forwards < 64
+    assert sieve.meter.paces["score"].count == forwards - 2  # the first and the eighth
 
 
 def test_a_resumed_run_scores_as_it_would_have() -> None:

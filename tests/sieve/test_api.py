@@ -86,6 +86,9 @@ def test_what_tells_the_task_twice_or_not_at_all_is_refused() -> None:
     model = Bag()
     with pytest.raises(fs.ConfigError, match="head= and scorer= both"):
         fs.Sieve(model, head=fs.heads.SingleLabel(), scorer=TableScorer())
+    mixed = fs.SieveOptions(autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    with pytest.raises(fs.ConfigError, match="autocast: the scoring pass that finesieve makes"):
+        fs.Sieve(scorer=TableScorer(), options=mixed)
     with pytest.raises(fs.ConfigError, match="model is a str; expected a torch"):
         fs.Sieve("bert")
     with pytest.raises(fs.ConfigError, match="give the sieve the model"):

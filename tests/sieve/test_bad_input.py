@@ -9,7 +9,16 @@ import pytest
 import torch
 
 import finesieve as fs
+from finesieve.batches.codec import Codec
+from finesieve.batches.rows import Rows, as_drawn
+from finesieve.gates.protocol import IntArray
+from finesieve.gates.sampling import ThresholdSampling
+from finesieve.gates.simple import Random
+from finesieve.methods.method import Method
+from finesieve.scoring.batches import Scored
 from finesieve.scoring.protocol import Scores
+from finesieve.sieve.pool import Sifter
+from finesieve.stages.policy import OWN, Fixed
 from tests.conftest import Bag, TableScorer, ids_of, make_batches
 
 
@@ -122,3 +131,35 @@ def test_whatever_is_not_finite_adds_nothing() -> None:
     found.backward()
     assert losses.grad is not None
     assert losses.grad.tolist() == pytest.approx([0.2, 0.0, 0.0, 0.0, 0.4])
+
+
+def test_examples_without_a_finite_loss_stand_for_nothing_in_stage_3() -> None:
+    """Weighted survivors estimate the mean of those that have one, not a smaller mean."""
+    dice = np.random.default_rng(0)
+    size = dice.lognormal(-1, 1, 256).astype(np.float32)
+    bad = np.arange(256) < 32
+    offered = size.copy()
+    offered[bad] = np.nan
+    rows = Rows(
+        {"labels": torch.zeros(256, dtype=torch.long)},
+        np.ones(256, np.int64),
+        np.arange(256),
+        *as_drawn(256),
+    )
+    forward, backward = Random(0.5, seed=1), ThresholdSampling(0.25, 0.05, seed=2)
+    method = Method("test", forward, backward, Fixed({3: 0.0}))
+    codec = Codec()
+    codec.note(rows.columns)
+
+    def score(rows: Rows, passed: IntArray) -> Scored:
+        return Scored(offered[passed], offered[passed], None)
+
+    sifter = Sifter(method, codec, score, None)
+    total = count = 0.0
+    for _ in range(300):
+        found = sifter.closed(rows, 3, 0.3, OWN)
+        kept = found.survivors
+        assert found.p is not None
+        total += float((kept.weights * size[kept.ids]).sum())
+        count += float(found.p.sum())
+    assert total / count == pytest.approx(float(size[~bad].mean()), rel=0.02)

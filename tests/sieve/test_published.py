@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -72,3 +73,18 @@ def test_a_run_that_takes_it_up_keeps_right_books(steps: int) -> None:
     counts = again.ledger.examples
     assert counts.drawn == 400 == counts.yielded + counts.dropped
     assert again.progress == pytest.approx(1.0)
+
+
+def test_batches_that_a_host_had_taken_are_booked_as_dropped() -> None:
+    sieve, model = sieve_of(False), Marked()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    train(sieve, marked(), model, optimizer, stop=14)
+    taken = list(islice(sieve(marked()), 3))
+    before = sieve.ledger.examples
+    yielded, dropped, held = before.yielded, before.dropped, sieve.held
+    again = sieve_of(False)
+    again.load_state_dict(sieve.state_dict(ahead=[*taken, sieve.filler()]))
+    lost = sum(len(batch["labels"]) for batch in taken)
+    assert lost > 0
+    assert again.ledger.examples.yielded == yielded - lost
+    assert again.ledger.examples.dropped == dropped + held + lost

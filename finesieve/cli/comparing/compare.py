@@ -24,8 +24,8 @@ from finesieve.cli.comparing.suite import CONFIG, EQUAL, Files, Suite, title_of
 from finesieve.cli.comparing.tables import screen_table, set_table
 from finesieve.cli.comparing.verdict import verdict
 from finesieve.cli.config import Config
-from finesieve.cli.measures import baseline
 from finesieve.cli.results import Record
+from finesieve.cli.tasks.registry import baseline
 from finesieve.cli.training.models import settled
 from finesieve.cli.training.prepare import Prepared, prepare
 from finesieve.cli.training.runfiles import CHECKPOINT, SUMMARY

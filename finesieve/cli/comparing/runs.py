@@ -15,11 +15,17 @@ from typing import Any, Protocol
 
 from finesieve.cli.comparing.suite import Files, Suite
 from finesieve.cli.config import Config
-from finesieve.cli.measures import in_short
 from finesieve.cli.results import Record, read_record, write_record
+from finesieve.cli.tasks.registry import of_result
 
 # Fields of the configuration that older records lack, at defaults that change nothing.
-NEUTRAL = {"lora": 0, "head_start": 0, "clock": "wall", "task": "classification"}
+NEUTRAL = {
+    "lora": 0,
+    "head_start": 0,
+    "clock": "wall",
+    "task": "classification",
+    "label_names": None,
+}
 Say = Callable[[str], None]
 Point = tuple[tuple[str, Any], ...]
 Cores = list[int]
@@ -128,9 +134,10 @@ class Runs:
             **more,
             **self._files.hidden({**summary, "config": config.as_dict()}),
         }
-        told = record.get("failed") or (
-            f"{in_short(record['eval'])}, {record['seconds']['total']:.1f} s"
-        )
+        told = record.get("failed")
+        if told is None:
+            result, seconds = record["eval"], record["seconds"]["total"]
+            told = f"{of_result(result).in_short(result)}, {seconds:.1f} s"
         self.say(f"{job}: {told} ({time.time() - start:.0f} s in all)")
         if again and "failed" in record and self.found(job):
             return record  # nothing sound is lost

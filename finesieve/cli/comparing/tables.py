@@ -19,16 +19,9 @@ from finesieve.cli.comparing.groups import (
 from finesieve.cli.comparing.statistics import compare_runs
 from finesieve.cli.comparing.suite import EQUAL
 from finesieve.cli.comparing.verdict import NEAR
-from finesieve.cli.measures import (
-    ACCURACY,
-    LOSS,
-    OF_CLASSES,
-    OF_NUMBERS,
-    RMSE,
-    SPEARMAN,
-    Measure,
-)
+from finesieve.cli.measures import ACCURACY, LOSS, RMSE, Measure
 from finesieve.cli.results import Record
+from finesieve.cli.tasks.registry import FIGURES, TASKS
 
 
 def titled(name: str, runs: Sequence[Record]) -> str:
@@ -66,7 +59,7 @@ def _against(groups: Groups, name: str) -> str:
 HEADS = (
     "method",
     "seeds",
-    *(m.head for m in (*OF_CLASSES, *OF_NUMBERS)),
+    *(m.head for m in FIGURES),
     "held-out loss",
     "seconds",
     "speed-up",
@@ -101,7 +94,7 @@ def rows(groups: Groups, spread: bool = False) -> list[list[str]]:
             [
                 titled(method, runs),
                 str(len(runs)),
-                *(_figure(runs, one, spread) for one in (*OF_CLASSES, *OF_NUMBERS, LOSS)),
+                *(_figure(runs, one, spread) for one in (*FIGURES, LOSS)),
                 f"{seconds:.1f}",
                 speed,
                 f"{mean(runs, 'examples', 'trained') / drawn:.0%}",
@@ -178,9 +171,9 @@ def _markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def new_columns(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
     """Return the places of the columns to show: figures that no record has are left out, but
-    accuracy only where numbers are predicted."""
+    accuracy only where another task's stand in its place."""
     filled = {h for i, h in enumerate(heads) if any(line[i] for line in lines)}
-    optional = {m.head for m in (*OF_CLASSES, *OF_NUMBERS)}
-    if SPEARMAN.head not in filled:
+    optional = {m.head for m in FIGURES}
+    if not filled & (optional - {m.head for m in TASKS["classification"].figures}):
         optional.remove(ACCURACY.head)
     return [i for i, h in enumerate(heads) if h in filled or h not in optional]

@@ -22,19 +22,9 @@ from finesieve.cli.comparing.groups import (
     times,
 )
 from finesieve.cli.comparing.statistics import Difference, compare_runs, overall
-from finesieve.cli.correlation import is_flat
-from finesieve.cli.measures import (
-    ACCURACY,
-    LOSS,
-    OF_CLASSES,
-    RMSE,
-    SPEARMAN,
-    Measure,
-    is_regression,
-    main_measure,
-)
-from finesieve.cli.metrics import only_class
+from finesieve.cli.measures import LOSS, Measure
 from finesieve.cli.results import Record
+from finesieve.cli.tasks.registry import FIGURES, of_result, of_runs
 
 NEAR = 0.05  # by how much the seconds of two methods may differ for a verdict
 SEEDS = 3  # fewer prove little
@@ -91,7 +81,7 @@ def against_full(pairs: Pairs, ours: str) -> str:
     amount = f"{abs(quicker):.0%} {'less' if quicker >= 0 else 'more'} time ({seconds} s)"
     start += amount if round(abs(quicker), 2) else f"the same time ({seconds} s)"
     runs = [*mine, *theirs]
-    first, *others = (SPEARMAN, RMSE) if is_regression(runs) else OF_CLASSES
+    first, *others = of_runs(runs).told
     told = [f"{start}; {first.head} {_change(theirs, mine, first)}"]
     for one in others:
         if all(one.key in r["eval"] for r in runs):
@@ -102,7 +92,7 @@ def against_full(pairs: Pairs, ours: str) -> str:
 
 def _change(before: Sequence[Record], after: Sequence[Record], what: Measure) -> str:
     """Return the means of a figure before and after, their difference and its interval."""
-    kind = {ACCURACY: "right", LOSS: "loss"}.get(what)
+    kind = {of_runs(after).paired: "right", LOSS: "loss"}.get(what)
     found = compare_runs(after, before, kind) if kind else _by_seed(after, before, what.key)
     known = found is not None and math.isfinite(found.high)
     old, new = (mean(runs, "eval", what.key) for runs in (before, after))
@@ -118,17 +108,15 @@ def _by_seed(ours: Sequence[Record], rival: Sequence[Record], what: str) -> Diff
 
 def _over_sets(pairs: Pairs, ours: str) -> str:
     speed, deciding = [], []
-    right: list[float] = []
-    halves: list[float] = []
-    ranked: list[float] = []  # differences of Spearman's correlation, of the sets of numbers
+    changes: dict[Measure, list[float]] = {}  # of each task's first figure, by set
+    halves: dict[Measure, list[float]] = {}
     for mine, theirs in pairs.values():
-        if is_regression([*mine, *theirs]):
-            ranked.append(mean(mine, "eval", "spearman") - mean(theirs, "eval", "spearman"))
-        else:
-            difference = compare_runs(mine, theirs, "right")
-            assert difference is not None
-            right.append(difference.mean)
-            halves.append((difference.high - difference.low) / 2)
+        task = of_runs(mine)
+        difference = compare_runs(mine, theirs, "right") if task.main is task.paired else None
+        change = mean(mine, "eval", task.main.key) - mean(theirs, "eval", task.main.key)
+        changes.setdefault(task.main, []).append(difference.mean if difference else change)
+        if difference:
+            halves.setdefault(task.main, []).append((difference.high - difference.low) / 2)
         quicker = 1.0 / times(mine, theirs)
         # Runs that were plain training are quicker by the clock's noise alone.
         speed.append(min(1.0, quicker) if idle(mine, theirs) == SAME else quicker)
@@ -137,13 +125,12 @@ def _over_sets(pairs: Pairs, ours: str) -> str:
         f"{ours} against full training: {fmean(speed):.2f}x as fast on average over {len(speed)} "
         f"sets ({min(speed):.2f}x to {max(speed):.2f}x)"
     ]
-    of = (f" on {len(right)} of them", f" on {len(ranked)}") if right and ranked else ("", "")
-    if right:
-        percent = overall([100 * x for x in right], [100 * x for x in halves])
-        told.append(f"accuracy {percent.mean:+.2f} points{of[0]}{_between(percent, '+.2f')}")
-    if ranked:
-        total = overall(ranked)
-        told.append(f"Spearman {total.mean:+.3f}{of[1]}{_between(total, '+.3f')}")
+    order = sorted(changes, key=FIGURES.index)
+    for place, one in enumerate(order):
+        form, scale, unit = ("+.2f", 100, " points") if one.percent else ("+.3f", 1, "")
+        total = overall([scale * x for x in changes[one]], [scale * x for x in halves.get(one, ())])
+        of = f" on {len(changes[one])}" + " of them" * (place == 0) if len(order) > 1 else ""
+        told.append(f"{one.head} {total.mean:{form}}{unit}{of}{_between(total, form)}")
     told.append(f"deciding takes {max(deciding):.1%} of the time at the most.")
     return "; ".join(told)
 
@@ -182,7 +169,7 @@ def against_rival(pairs: Pairs, ours: str, rival: str) -> str:
     text = words(told, overall(relative, halves), ours, rival, relative)
     if len(pairs) == 1 and told[0] not in (SAME, IDLE):
         ((mine, theirs),) = pairs.values()
-        main = main_measure([*mine, *theirs])
+        main = of_runs(mine).main
         text += f" {main.title} {_change(theirs, mine, main)}."
     return text
 
@@ -319,16 +306,11 @@ def cautions(
             )
     for name in sets:
         for method, runs in grouped(records)[name].items():
-            if any(only_class(r["eval"]) is not None for r in runs):
-                told.append(
-                    f"{method} predicts one class for everything{where([name])}: it has not "
-                    "learned, and its seconds mean nothing."
-                )
-            if any(is_flat(r["eval"]) for r in runs):
-                told.append(
-                    f"{method} predicts nearly the same number for everything{where([name])}: it "
-                    "has not learned, and its seconds mean nothing."
-                )
+            stuck = {of_result(r["eval"]).has_learned_nothing(r["eval"]) for r in runs} - {None}
+            told += [
+                f"{method} {what}{where([name])}: it has not learned, and its seconds mean nothing."
+                for what in sorted(map(str, stuck))
+            ]
     return told
 
 

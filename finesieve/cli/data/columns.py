@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -44,32 +45,33 @@ LABELS = (
     "target",
     "sentiment",
 )
+WORDS = ("tokens", "words", "text", "sentence")
+TAGS = ("ner_tags", "tags", "labels", "label", "ner", "slots", "pos_tags", "upos")
 _DATA = re.compile(r"-?\d+(\.\d+)?|(\S+\s+){3,}\S+")  # a number, or four words
 
 
 def find_columns(
-    source: str, rows: list[Row], text: str | None, pair: str | None, label: str | None
+    source: str,
+    rows: list[Row],
+    text: str | None,
+    pair: str | None,
+    label: str | None,
+    labels: Sequence[str] = LABELS,
 ) -> Columns:
     """Return the names of the columns: text, its pair (or None), label.
 
     Args:
         source: of the rows, for messages.
         text, pair, label: as named by the user; None to find them.
+        labels: the usual names of label columns.
 
     Raises:
         DataError: with the columns that there are.
     """
-    have = list(dict.fromkeys(name for row in rows for name in row))
-    for given in (text, pair, label):
-        if given is not None and given not in have:
-            near = get_close_matches(given, have, n=1)
-            raise DataError(
-                f"{source} has no column {given!r}; it has {', '.join(map(repr, have))}"
-                + (f"; did you mean {near[0]!r}?" if near else "")
-            )
+    have = _columns(source, rows, text, pair, label)
     lower = {name.lower(): name for name in reversed(have)}
     if label is None:
-        label = next((lower[n] for n in LABELS if n in lower), None)
+        label = next((lower[n] for n in labels if n in lower), None)
         if label is None:
             raise DataError(_which(source, "label", have))
     if text is None:
@@ -91,6 +93,46 @@ def find_columns(
     return text, pair, label
 
 
+def find_word_columns(
+    source: str, rows: list[Row], words: str | None, tags: str | None
+) -> tuple[str, None, str]:
+    """Return the names of the columns of words and of their tags, and None between them.
+
+    Args:
+        words, tags: as named by the user (`--text` and `--label`); None to find them.
+
+    Raises:
+        DataError: with the columns that there are.
+    """
+    have = _columns(source, rows, words, tags)
+    lower = {name.lower(): name for name in reversed(have)}
+    found = [
+        given if given is not None else next((lower[n] for n in usual if n in lower), None)
+        for given, usual in ((words, WORDS), (tags, TAGS))
+    ]
+    for name, what, option in zip(found, ("words", "tags"), ("text", "label"), strict=True):
+        if name is None:
+            raise DataError(_which(source, option, have, f"column holds the {what}"))
+    return str(found[0]), None, str(found[1])
+
+
+def _columns(source: str, rows: list[Row], *named: str | None) -> list[str]:
+    """Return the names of the columns.
+
+    Raises:
+        DataError: if one that the user named is none of them.
+    """
+    have = list(dict.fromkeys(name for row in rows for name in row))
+    for given in named:
+        if given is not None and given not in have:
+            near = get_close_matches(given, have, n=1)
+            raise DataError(
+                f"{source} has no column {given!r}; it has {', '.join(map(repr, have))}"
+                + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+    return have
+
+
 def has_label(rows: list[Row]) -> bool:
     """Returns whether a column has one of the usual names for labels."""
     return any(name.lower() in LABELS for row in rows for name in row)
@@ -109,11 +151,13 @@ def told(source: str, columns: Columns, rows: list[Row]) -> str:
     )
 
 
-def _which(source: str, what: str, have: list[str]) -> str:
+def _which(source: str, what: str, have: list[str], question: str = "") -> str:
     message = (
-        f"{source}: which column is the {what}? Name it with --{what}; there are "
+        f"{source}: which {question or f'column is the {what}'}? Name it with --{what}; there are "
         f"{', '.join(f'{n:.40}' if len(n) > 40 else repr(n) for n in have)}"
     )
+    if not question and any(n.lower() in WORDS[:2] for n in have):
+        message += " (words with a tag each are trained on with --task token-labels)"
     if len(have) == 1 and not have[0].isidentifier():
         return (
             f"{message}, the whole first line: expected a comma, semicolon, tab or | between cells"

@@ -20,7 +20,9 @@ from finesieve.errors import DataError
 
 Row = dict[str, Any]
 _DELIMITERS = ",;\t|"
-_HEAD = 1 << 16  # characters by which the delimiter is found
+HEAD = 1 << 16  # characters by which the delimiter is found
+FEW = 20  # records among which any value counts as usual
+FOR_EXCEL = re.compile(r'"?sep=(.)"?\r?\n')  # a line before the header
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?|NA")  # cells that R and pandas do not quote
 
 
@@ -53,11 +55,10 @@ def read_delimited(name: str, content: str, delimiter: str | None) -> tuple[list
         DataError: if no reading gives every record as many cells as the header.
     """
     csv.field_size_limit(1 << 30)
-    first = re.match(r'"?sep=(.)"?\r?\n', content)  # a line for Excel
+    first = FOR_EXCEL.match(content)
     if first:
         delimiter, content = first[1], content[first.end() :]
-    if delimiter is None or delimiter not in content.lstrip("\r\n").split("\n", 1)[0]:
-        delimiter = _delimiter(content)
+    delimiter = delimiter_of(content, delimiter)
     if "\\N" in content:  # MySQL's NULL
         edge = re.escape(delimiter) + "\r\n"
         content = re.sub(rf"(?<![^{edge}])\\N(?![^{edge}])", "", content)
@@ -70,10 +71,18 @@ def read_delimited(name: str, content: str, delimiter: str | None) -> tuple[list
     return rows, ([f"{name}: {found.told}"] if found.told else []) + notes
 
 
-def _delimiter(content: str) -> str:
-    """Returns the character that parts the most records into as many cells as the header has."""
-    head = content[:_HEAD]
-    if len(content) > _HEAD:
+def delimiter_of(content: str, expected: str | None) -> str:
+    """Returns the character that parts the most records into as many cells as the header has, or
+    the one that is expected, if it is in the header.
+
+    Args:
+        content: of the file; the first `HEAD` + 1 characters do.
+        expected: by the file's name.
+    """
+    if expected is not None and expected in content.lstrip("\r\n").split("\n", 1)[0]:
+        return expected
+    head = content[:HEAD]
+    if len(content) > HEAD:
         head = head[: head.rfind("\n") + 1]
     best, found = (0.0, 0), ","
     for delimiter in _DELIMITERS:
@@ -186,19 +195,38 @@ def _doubled(content: str, delimiter: str) -> str:
 
 
 def _as_written(cells: list[list[str]], content: str, delimiter: str) -> bool:
-    """Returns whether a program that quotes cells, in one of four usual ways to choose them,
-    writes as many quotation marks as there are: where needed, Excel's (commas too), all, all but
-    numbers."""
-    needed = re.compile(f'["\r\n{re.escape(delimiter)}]')
-    counts = [0, 0, 0, 0]
+    """Returns whether a program that quotes cells writes as many quotation marks as there are."""
+    marks = Marks(delimiter)
     for record in cells:
+        marks.add(record)
+    return content.count('"') in marks.written
+
+
+class Marks:
+    """Counts the quotation marks that a program writes around cells and in them.
+
+    Attributes:
+        written: by each of four usual ways to choose the cells that are quoted: where needed,
+            Excel's (commas too), all, all but numbers.
+        held: what the cells need that hold a mark.
+    """
+
+    def __init__(self, delimiter: str) -> None:
+        self._needed = re.compile(f'["\r\n{re.escape(delimiter)}]')
+        self.written = [0, 0, 0, 0]
+        self.held = 0
+
+    def add(self, record: list[str]) -> None:
+        """Counts the marks of one more record."""
+        counts, needed = self.written, self._needed
         for cell in record:
-            marks = 2 + 2 * cell.count('"')
+            inside = cell.count('"')
+            marks = 2 + 2 * inside
             counts[0] += marks if needed.search(cell) else 0
             counts[1] += marks if "," in cell or needed.search(cell) else 0
             counts[2] += marks
             counts[3] += 0 if _NUMBER.fullmatch(cell) else marks
-    return content.count('"') in counts
+            self.held += marks if inside else 0
 
 
 def _bare(cells: list[list[str]], content: str) -> bool:
@@ -218,7 +246,7 @@ def _swallowed(reading: _Reading, content: str, delimiter: str) -> int | None:
         return None
     width, inside = len(reading.cells[0]), set(many)
     known = [
-        {v for v, n in Counter(column).items() if n > 1 or len(reading.cells) < 20}
+        {v for v, n in Counter(column).items() if n > 1 or len(reading.cells) < FEW}
         for column in zip(
             *(r for i, r in enumerate(reading.cells) if i and i not in inside and len(r) == width),
             strict=True,
@@ -243,14 +271,27 @@ def _swallowed(reading: _Reading, content: str, delimiter: str) -> int | None:
 
 
 def _rows(name: str, cells: list[list[str]]) -> tuple[list[Row], list[str]]:
-    """Returns a table's rows as dicts by column name, and notes on names that had to be changed.
-
-    If two columns have the same name, the second one gets a number: `label.1`.
-    """
+    """Returns a table's rows as dicts by column name, and notes on names that had to be changed."""
     if not cells:
         return [], []
-    header, notes = [cell.strip() for cell in cells[0]], []
-    if len(cells) > 1 and len(cells[1]) == len(header) + 1:
+    names, notes = column_names(name, *cells[:2])
+    return [dict(zip(names, record, strict=True)) for record in cells[1:]], notes
+
+
+def column_names(
+    name: str, header: list[str], first: list[str] | None = None
+) -> tuple[list[str], list[str]]:
+    """Returns the names of a table's columns, and notes on names that had to be changed.
+
+    If two columns have the same name, the second one gets a number: `label.1`.
+
+    Args:
+        name: of the file, for messages.
+        header: its first record.
+        first: the one after it, which has a cell more if a column of row names has no name.
+    """
+    header, notes = [cell.strip() for cell in header], []
+    if first is not None and len(first) == len(header) + 1:
         header.insert(0, "row name")
         notes.append(f"{name}: the first column has no name in the header; taken as row names")
     times = Counter(header)
@@ -266,4 +307,4 @@ def _rows(name: str, cells: list[list[str]]) -> tuple[list[Row], list[str]]:
                 f"{name}: {n} columns are named {column!r}; that name stands for the first, "
                 f"{others} for the other{'s' if n > 2 else ''}"
             )
-    return [dict(zip(names, record, strict=True)) for record in cells[1:]], notes
+    return names, notes

@@ -17,7 +17,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_SAMPLE = 4096
+SAMPLE = 4096  # bytes
 
 
 def decode(name: str, raw: bytes) -> str:
@@ -30,9 +30,7 @@ def decode(name: str, raw: bytes) -> str:
     Raises:
         DataError: where the bytes are no text in UTF-8, UTF-16 or UTF-32.
     """
-    encoding = next((e for mark, e in _MARKS if raw.startswith(mark)), None)
-    if encoding is None:
-        encoding = _utf16_without_mark(raw[:_SAMPLE]) or "utf-8"
+    encoding = encoding_of(raw)
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError as error:
@@ -42,6 +40,16 @@ def decode(name: str, raw: bytes) -> str:
                 "it: was the file cut, or put together from several?"
             ) from None
         raise DataError(_not_utf8(name, raw, error)) from None
+
+
+def encoding_of(raw: bytes) -> str:
+    """Returns the encoding that a file's bytes begin in: that of its mark, or what is likely.
+
+    Args:
+        raw: its bytes; the first `SAMPLE` do.
+    """
+    marked = next((e for mark, e in _MARKS if raw.startswith(mark)), None)
+    return marked or _utf16_without_mark(raw[:SAMPLE]) or "utf-8"
 
 
 def _utf16_without_mark(sample: bytes) -> str | None:

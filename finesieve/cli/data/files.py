@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from finesieve.cli.data.delimited import read_delimited
-from finesieve.cli.data.encodings import decode
+from finesieve.cli.data.encodings import SAMPLE, decode, encoding_of
 from finesieve.cli.data.formats import (
+    is_conll,
     is_fasttext,
     read_arrow,
+    read_conll,
     read_fasttext,
     read_json,
     read_parquet,
@@ -27,9 +29,11 @@ from finesieve.errors import DataError
 Row = dict[str, Any]
 READ = (".csv", ".tsv", ".jsonl", ".json", ".ndjson", ".parquet", ".arrow", ".feather", ".txt")
 PACKED = (".gz", ".bz2", ".xz", ".zip")
+CONLL = (".conll", ".bio", ".iob", ".iob2")
 _SHEETS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 _OTHERS = (*_SHEETS, ".zst", ".tar", ".tgz", ".7z", ".rar", ".pkl", ".pickle", ".npy", ".pt")
 
+_ZIP = b"PK\x03\x04"
 _UNPACK: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
     (b"\x1f\x8b", gzip.decompress),
     (b"BZh", bz2.decompress),
@@ -39,7 +43,7 @@ _UNPACK: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
 
 def is_file_name(source: str) -> bool:
     """Returns whether a source that does not exist was meant as a file, not as a hub dataset."""
-    return source.lower().endswith((*READ, *PACKED, *_OTHERS))
+    return source.lower().endswith((*READ, *CONLL, *PACKED, *_OTHERS))
 
 
 def read_file(path: Path) -> tuple[list[Row], list[str]]:
@@ -71,10 +75,29 @@ def read_file(path: Path) -> tuple[list[Row], list[str]]:
                 raise OSError(f"it is not packed as {path.suffix} says")
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"cannot read {path}: {error}") from None
-    if raw.startswith(b"PK\x03\x04"):
+    if raw.startswith(_ZIP):
         name, kind, raw = _only_member(path, raw)
     _refuse_others(name, kind, raw)
     return _read_text(name, kind, decode(name, raw))
+
+
+def encoding_if_plain(path: Path) -> str | None:
+    """Returns the encoding of a file that is text in UTF-8 and not packed, by its first bytes; None
+    for another.
+
+    Raises:
+        DataError: for what is no text at all, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(SAMPLE)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+    if start.startswith((*(mark for mark, _ in _UNPACK), _ZIP)):
+        return None
+    _refuse_others(str(path), path.name.lower(), start)
+    encoding = encoding_of(start)
+    return encoding if encoding in ("utf-8", "utf-8-sig") else None
 
 
 def _read_text(name: str, kind: str, content: str) -> tuple[list[Row], list[str]]:
@@ -83,6 +106,8 @@ def _read_text(name: str, kind: str, content: str) -> tuple[list[Row], list[str]
         return read_delimited(name, content, "\t" if kind.endswith(".tsv") else None)
     if kind.endswith((".jsonl", ".json", ".ndjson")):
         return read_json(name, content), []
+    if kind.endswith(CONLL) or is_conll(content):
+        return read_conll(name, content), []
     if is_fasttext(content):
         return read_fasttext(name, content), []
     if content.lstrip().startswith(("{", "[")):

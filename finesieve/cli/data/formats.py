@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from finesieve.cli.data.names import names_of_lists, put_names
 from finesieve.errors import DataError
 
 Row = dict[str, Any]
 _PREFIX = "__label__"
+_TAG = re.compile(r"O|[BIESLU]-\S+")
+_DOCUMENT = "-DOCSTART-"
 
 
 def read_json(name: str, content: str) -> list[Row]:
@@ -99,13 +103,16 @@ def read_fasttext(name: str, content: str) -> list[Row]:
             continue
         words = line.split()
         labels = [w for w in words if w.startswith(_PREFIX)]
-        if len(labels) != 1:
+        if not labels:
             raise DataError(
-                f"{name}, line {number}: {len(labels)} labels ({_PREFIX}...); expected one class "
-                "an example"
+                f"{name}, line {number}: no label ({_PREFIX}...); expected one class an "
+                "example, or with --task multi-label one and more"
             )
-        text = line.replace(labels[0], "", 1).strip()
-        rows.append({"text": text, "label": labels[0].removeprefix(_PREFIX)})
+        text = line
+        for label in labels:
+            text = text.replace(label, "", 1)
+        names = [label.removeprefix(_PREFIX) for label in labels]
+        rows.append({"text": text.strip(), "label": names if len(names) > 1 else names[0]})
     return rows
 
 
@@ -115,13 +122,52 @@ def is_fasttext(content: str) -> bool:
     return line.startswith(_PREFIX) or f" {_PREFIX}" in line
 
 
+def is_conll(content: str) -> bool:
+    """Returns whether a text has a word a line, with a tag as the last of its columns: O, B-...,
+    I-... and the like."""
+    lines = content.split("\n", 200)[:200]
+    cells = [x.split() for x in lines if x.strip() and not x.startswith((_DOCUMENT, "#"))]
+    counts = {len(line) for line in cells}
+    return len(counts) == 1 and counts != {1} and all(_TAG.fullmatch(x[-1]) for x in cells)
+
+
+def read_conll(name: str, content: str) -> list[Row]:
+    """Return the sentences of a file with a word a line, as of the shared task of CoNLL 2003.
+
+    A blank line ends a sentence. The first column is the word and the last one its tag; columns are
+    parted by tabs, or else by spaces. Lines that begin with -DOCSTART- say that a document begins.
+
+    Raises:
+        DataError: with the line that has no tag.
+    """
+    rows: list[Row] = []
+    words: list[str] = []
+    tags: list[str] = []
+    for number, line in enumerate([*content.split("\n"), ""], 1):
+        if not line.strip() or line.startswith(_DOCUMENT):
+            if words:
+                rows.append({"tokens": words, "tags": tags})
+            words, tags = [], []
+            continue
+        cells = line.strip().split("\t") if "\t" in line.strip() else line.split()
+        if len(cells) < 2:
+            raise DataError(
+                f"{name}, line {number}: {line.strip()!r:.40} is a word without a tag; expected "
+                "columns with a space or tab between them, the word first and its tag last"
+            )
+        words.append(cells[0].strip())
+        tags.append(cells[-1].strip())
+    return rows
+
+
 def read_parquet(path: Path) -> list[Row]:
     """Return the rows of a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return list(pq.read_table(path).to_pylist())
+        table = pq.read_table(path)
+        return put_names(list(table.to_pylist()), names_of_lists(table.schema.metadata))
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"cannot read {path} as Parquet: {error}") from None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from finesieve.cli.data.names import put_names
+from finesieve.cli.network import hub_if_there
 from finesieve.errors import DataError, install
 
 Row = dict[str, Any]
@@ -27,7 +29,8 @@ def read_hub(source: str, split: str) -> list[Row]:
             f"no file {source}; to read it as a hub dataset install the extra: {install('hub')}"
         ) from None
     try:
-        found = datasets.load_dataset(name, split=part or split)
+        with hub_if_there(datasets.config):
+            found = datasets.load_dataset(name, split=part or split)
     except Exception as error:  # the hub raises dozens of kinds
         first = str(error).strip().split("\n")[0] or type(error).__name__
         raise DataError(
@@ -43,4 +46,9 @@ def read_hub(source: str, split: str) -> list[Row]:
         for row in rows:
             if isinstance(row[column], int):
                 row[column] = classes[row[column]] if row[column] >= 0 else None
-    return rows
+    lists = {
+        column: list(feature.feature.names)
+        for column, feature in found.features.items()
+        if getattr(getattr(feature, "feature", None), "names", None)
+    }
+    return put_names(rows, lists)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from finesieve.errors import DataError
 
-Label = int | str | float  # a float only of a regression
+# A float only of a regression; a tuple of several classes an example, or of a tag a word.
+Label = int | str | float | tuple[int | str, ...]
 UNLABELLED = ("refuse", "drop", "keep")
 
 # What programs write where a value is missing. "-" is SNLI's, where annotators did not agree.
@@ -19,6 +20,10 @@ _MISSING = ("nan", "NaN", "NaT", "<NA>", "#N/A", "\\N", "NULL", "null", "-")
 _WHOLE = re.compile(r"-?(0|[1-9]\d*)(\.0+)?")  # "007" is a name, not a 7
 _REAL = re.compile(r"-?\d+[.,]\d+")
 _HINT = "to learn numbers, `finesieve train` and `finesieve compare` have --task regression"
+_LISTS = (
+    "`finesieve train` and `finesieve compare` serve several labels a text with --task "
+    "multi-label, and a tag for each word with --task token-labels"
+)
 _AMOUNTS, _EACH = 20, 5  # more whole numbers than this, on so few rows each, are hardly classes
 
 
@@ -46,8 +51,23 @@ def as_label(source: str, number: int, column: str, value: Any) -> Label:
         return value.strip()
     raise DataError(
         f"{source}, example {number}: {column!r} is a {type(value).__name__}; expected one class "
-        "an example, as text or a whole number"
+        "an example, as text or a whole number" + f" ({_LISTS})" * isinstance(value, (list, tuple))
     )
+
+
+def as_name(source: str, number: int, column: str, value: Any) -> int | str:
+    """Returns one of several labels as whole number or text.
+
+    Raises:
+        DataError: for what is no class, and for nothing.
+    """
+    if is_missing(value) or (isinstance(value, str) and not value.strip()):
+        raise DataError(
+            f"{source}, example {number}: a label in {column!r} is empty ({value!r}); expected "
+            "text or a whole number"
+        )
+    found = as_label(source, number, column, value)
+    return found if isinstance(found, str) else int(found)  # type: ignore[arg-type]
 
 
 def is_missing_value(value: Any) -> bool:
@@ -76,6 +96,34 @@ def as_value(source: str, number: int, column: str, value: Any) -> float:
     )
 
 
+def number_to_predict(labels: Iterable[Any]) -> str:
+    """Returns a label that shows that labels are numbers to predict, not classes; "" if they are
+    classes.
+
+    They are numbers if all that are not missing are, and one of them is not whole.
+    """
+    found, before = "", None
+    for value in labels:
+        if value is before:  # often the same object
+            continue
+        before = value
+        if is_missing_value(value):
+            continue
+        text = value.strip() if isinstance(value, str) else str(value)
+        if isinstance(value, float):
+            real = math.isfinite(value) and value != int(value)
+        elif isinstance(value, str):
+            real = _REAL.fullmatch(text) is not None and text.rstrip("0")[-1] not in ".,"
+            if not (real or _REAL.fullmatch(text) or _WHOLE.fullmatch(text)):
+                return ""
+        elif isinstance(value, int) and not isinstance(value, bool):
+            real = False
+        else:
+            return ""
+        found = found or (text if real else "")
+    return found
+
+
 def amounts_hint(labels: Sequence[Label]) -> str:
     """Return a hint where classes are probably amounts: many whole numbers, each on few rows; ""
     else."""
@@ -99,7 +147,8 @@ def doubtful(labels: Sequence[Label]) -> Label | None:
     for word in _MISSING:
         if word in counts and len(counts) > 1 and not (word == "-" and "+" in counts):
             return word
-    whole = {int(float(x)) for x in counts if not isinstance(x, str) or _WHOLE.fullmatch(x)}
+    known = [x for x in counts if not isinstance(x, tuple)]
+    whole = {int(float(x)) for x in known if not isinstance(x, str) or _WHOLE.fullmatch(x)}
     if len(whole) == len(counts) and min(whole, default=0) == -1 and {0, 1} <= whole:
         name = next(x for x in counts if str(x) in ("-1", "-1.0"))
         if max(whole) > 1 or counts[name] < 0.05 * len(labels):
@@ -122,9 +171,19 @@ def numbers_if_all_are(source: str, column: str, labels: list[Label]) -> list[La
         )
     if all(x.startswith("[") and x.endswith("]") for x in names):
         raise DataError(
-            f"{source}: {column!r} holds lists like {min(names)}; expected one class an example"
+            f"{source}: {column!r} holds lists like {min(names)}; expected one class an example "
+            f"({_LISTS})"
         )
     return [str(x) for x in labels]
+
+
+def whole_or_text(sets: Sequence[tuple[int | str, ...]]) -> list[tuple[int | str, ...]]:
+    """Return labels, several an example, as whole numbers if all are written as such; else as
+    text."""
+    names = {x for one in sets for x in one}
+    if all(isinstance(x, int) or re.fullmatch(_WHOLE, x) for x in names):
+        return [tuple(int(float(x)) for x in one) for one in sets]
+    return [tuple(map(str, one)) for one in sets]
 
 
 def alike(labels: Sequence[Label]) -> list[str]:

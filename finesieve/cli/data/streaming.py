@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 
 from finesieve.cli.data.columns import LABELS, find_columns, has_label
+from finesieve.cli.data.labels import is_missing
+from finesieve.cli.data.long_tables import Otherwise, read_long
 from finesieve.cli.data.table import Row, rows_of
 from finesieve.errors import DataError
 
+LEAN = (".jsonl", ".ndjson", ".parquet", ".csv", ".tsv")  # files that are read row by row
 _FIRST = 1000  # rows that stay whole, by which the columns are found
 _TOGETHER = 16_384  # rows of a Parquet file that are unpacked at once
 
 
 def lean_rows(
-    source: str, text: str | None, pair: str | None, label: str | None
+    source: str,
+    text: str | None,
+    pair: str | None,
+    label: str | None,
+    before: Callable[[], None] = lambda: None,
 ) -> tuple[list[Row], list[str]]:
-    """Reads a source as `rows_of` does, of JSON lines and Parquet files the needed columns alone.
+    """Reads a source as `rows_of` does, of the files in `LEAN` the needed columns alone.
 
     Args:
         source: a file, or whatever else `rows_of` reads.
         text, pair, label: columns as named by the user; None to find them.
+        before: is called before a source is read as a whole, which takes more memory.
 
     Raises:
         DataError: if they cannot be read, or there are none.
@@ -34,13 +42,13 @@ def lean_rows(
             return _lean(_lines(path), source, text, pair, label), []
         if path.is_file() and kind.endswith(".parquet"):
             return _lean(_batches(path), source, text, pair, label), []
-    except (_Otherwise, UnicodeDecodeError, DataError):
+        if path.is_file() and kind.endswith((".csv", ".tsv")):
+            rows, notes = read_long(path)
+            return _lean(rows, source, text, pair, label), notes
+    except (Otherwise, UnicodeDecodeError, DataError):
         pass  # read as a whole: it takes more in, and says in full what is wrong
+    before()
     return rows_of(source)
-
-
-class _Otherwise(Exception):  # noqa: N818 - no error: another reader takes it
-    """The file is not what can be read row by row."""
 
 
 def _lean(
@@ -48,7 +56,7 @@ def _lean(
 ) -> list[Row]:
     first = list(islice(rows, _FIRST))
     if not first or (len(first) == 1 and isinstance(next(iter(first[0].values()), None), list)):
-        raise _Otherwise  # empty, or one object of columns
+        raise Otherwise  # empty, or one object of columns
     asked = first
     if label is None and not has_label(first):
         asked = [{**row, LABELS[0]: 0} for row in first]
@@ -62,6 +70,8 @@ def _lean(
 
     def short(row: Row) -> Row:
         out = {name: row[name] for name in kept if name in row}
+        if all(map(is_missing, out.values())):  # whether the row is blank is judged by all of it
+            return row
         word = out.get(kept[-1])
         if isinstance(word, str) and word in known:
             out[kept[-1]] = known[word]
@@ -78,9 +88,9 @@ def _lines(path: Path) -> Iterator[Row]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError):
-                raise _Otherwise from None
+                raise Otherwise from None
             if not isinstance(row, dict):
-                raise _Otherwise
+                raise Otherwise
             yield row
 
 
@@ -93,7 +103,7 @@ def _batches(path: Path) -> Iterator[Row]:
             for batch in file.iter_batches(batch_size=_TOGETHER):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException):
-        raise _Otherwise from None
+        raise Otherwise from None
 
 
 def rows_in(source: str) -> int | None:

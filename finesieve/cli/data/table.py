@@ -14,20 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finesieve.cli.data.columns import Columns, find_columns, told
+from finesieve.cli.data.columns import Columns, told
 from finesieve.cli.data.files import is_file_name, read_file
 from finesieve.cli.data.hub import read_hub
-from finesieve.cli.data.labels import (
-    Label,
-    alike,
-    amounts_hint,
-    as_label,
-    as_value,
-    doubtful,
-    is_missing,
-    is_missing_value,
-    numbers_if_all_are,
-)
+from finesieve.cli.data.labels import Label, alike, amounts_hint, doubtful, is_missing
+from finesieve.cli.data.names import read_names
+from finesieve.cli.data.readers import READERS, Reader, Words
 from finesieve.errors import DataError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -43,6 +35,7 @@ class Table:
 
     Args:
         pairs: None for single texts.
+        words: of each text, where they are labelled one by one.
         rows: each one's row in the source, counted from 0, without the header.
         taken: a line that names the columns.
         notes: what else the user has to know.
@@ -58,6 +51,7 @@ class Table:
     taken: str = ""
     notes: list[str] = field(default_factory=list)
     digest: str = ""
+    words: list[Words] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -71,6 +65,7 @@ class Table:
             [self.labels[i] for i in index],
             [self.rows[i] for i in index],
             self.columns,
+            words=None if self.words is None else [self.words[i] for i in index],
         )
 
 
@@ -83,6 +78,7 @@ def load(
     unlabelled: str = "refuse",
     split: str = "train",
     task: str = "classification",
+    label_names: str | None = None,
 ) -> Table:
     """Read and check one source.
 
@@ -94,13 +90,18 @@ def load(
         unlabelled: "refuse" rows without a label and labels like nan or -1 that probably say so,
             "drop" them, or "keep" such labels as classes.
         split: the part of the dataset, where the source names none.
-        task: "classification", or "regression": labels are numbers then.
+        task: a name in `READERS`: what labels are.
+        label_names: a file with the names of labels that are numbers, or the names with commas
+            between them.
 
     Raises:
         DataError: with what is wrong, where, and what to do.
     """
     rows, notes = rows_of(source, split)
-    return table_of(source, rows, notes, text, text_pair, label, keep_empty, unlabelled, task)
+    names = None if label_names is None else read_names(label_names)
+    return table_of(
+        source, rows, notes, text, text_pair, label, keep_empty, unlabelled, task, names
+    )
 
 
 def rows_of(source: str, split: str = "train") -> tuple[list[Row], list[str]]:
@@ -134,10 +135,12 @@ def table_of(
     keep_empty: bool,
     unlabelled: str,
     task: str = "classification",
+    names: Sequence[str] | None = None,
 ) -> Table:
-    """Check rows that were read already; arguments and errors as of `load`."""
-    columns = find_columns(source, rows, text, text_pair, label)
-    table = _checked(source, rows, columns, keep_empty, unlabelled, task == "regression")
+    """Check rows that were read already; arguments and errors as of `load`, but the names."""
+    reader = READERS[task]
+    columns = reader.columns(source, rows, text, text_pair, label)
+    table = _checked(source, rows, columns, keep_empty, unlabelled, reader, names)
     table.taken, table.notes = told(source, columns, rows), notes + table.notes
     return table
 
@@ -148,19 +151,23 @@ def _checked(
     columns: Columns,
     keep_empty: bool,
     unlabelled: str,
-    numbers: bool,
+    reader: Reader,
+    names: Sequence[str] | None,
 ) -> Table:
     text, pair, label = columns
     table = Table(source, [], [] if pair else None, [], [], columns)
     missing, blank, empty = [], 0, 0
     for number, row in enumerate(rows):
-        a, b, y = row.get(text), row.get(pair) if pair else "", row.get(label)
-        if is_missing_value(y) if numbers else is_missing(y):
+        y = row.get(label)
+        if reader.missing(y):
             if all(is_missing(value) for value in row.values()):
                 blank += 1
-            else:
+                continue
+            if not (reader.task == "multi-label" and unlabelled == "keep"):
                 missing.append(number)
-            continue
+                continue
+            y = []  # none of the classes
+        (a, words), b = reader.text(row.get(text)), row.get(pair) if pair else ""
         for name, value in ((text, a), (pair, b)):
             _check_text(source, number, name, value)
         if not (a or "").strip() or (pair and not (b or "").strip()):
@@ -170,7 +177,13 @@ def _checked(
         table.texts.append(a or "")
         if table.pairs is not None:
             table.pairs.append(b or "")
-        table.labels.append((as_value if numbers else as_label)(source, number, label, y))
+        found = reader.label(source, number, label, y)
+        if words is not None:
+            _check_count(source, number, columns, words, found)
+            if table.words is None:
+                table.words = []
+            table.words.append(words)
+        table.labels.append(found)
         table.rows.append(number)
     if blank:
         table.notes.append(
@@ -180,28 +193,52 @@ def _checked(
         what = f"{len(missing)} of {len(rows)} examples have no {label!r} ({_shown(missing)})"
         if unlabelled != "drop":
             raise DataError(
-                f"{source}: {what}: leave them out with --unlabelled drop, or name another column "
-                "with --label"
+                f"{source}: {what}: leave them out with --unlabelled drop, "
+                + "say --unlabelled keep if none of the labels applies to them, "
+                * (reader.task == "multi-label")
+                + "or name another column with --label"
             )
         table.notes.append(f"{source}: {what}; dropped")
-    while not numbers and unlabelled != "keep" and (odd := doubtful(table.labels)) is not None:
+    while reader.doubts and unlabelled != "keep" and (odd := doubtful(table.labels)) is not None:
         table = _without(table, odd, unlabelled)
     if empty:
         what = "kept" if keep_empty else "dropped (--keep-empty keeps them)"
         table.notes.append(f"{source}: {empty} of {len(rows)} rows with an empty text {what}")
-    if not numbers:
-        table.labels = numbers_if_all_are(source, label, table.labels)
+    table.labels, more = reader.settle(source, label, table.labels, table.rows, names)
     if not table.texts:
         raise DataError(f"{source}: every text is empty; is {text!r} the right column?")
-    table.notes += [f"{source}: {names} are different classes" for names in alike(table.labels)]
+    table.notes += more
+    table.notes += [
+        f"{source}: {spelt} are different classes" for spelt in alike(_flat(table.labels))
+    ]
     broken = sum(bool(_TWICE.search(x)) for x in table.texts)
     if broken:
         table.notes.append(
             f"{source}: {broken} texts have letters like â€™ or Ã©: UTF-8 that was read in another "
             "encoding and saved again"
         )
-    table.digest = _digest(table.texts, table.pairs, table.labels, table.rows)
+    parts: list[list[Any] | None] = [table.texts, table.pairs, table.labels, table.rows]
+    if table.words is not None:  # spaces inside of words do not part them
+        parts.append(list(table.words))
+    table.digest = _digest(*parts)
     return table
+
+
+def _flat(labels: Sequence[Label]) -> list[Label]:
+    """Returns the labels that there are, those of several an example one by one."""
+    many = {x for x in labels if isinstance(x, tuple)}
+    single = [x for x in dict.fromkeys(labels) if not isinstance(x, tuple)]
+    return [*single, *dict.fromkeys(name for one in sorted(many, key=str) for name in one)]
+
+
+def _check_count(source: str, number: int, columns: Columns, words: Words, tags: Label) -> None:
+    """Raises `DataError` unless there is a tag for each word."""
+    count = len(tags) if isinstance(tags, tuple) else 1
+    if count != len(words):
+        raise DataError(
+            f"{source}, example {number}: {len(words)} words in {columns[0]!r}, but {count} tags "
+            f"in {columns[2]!r}; expected one tag a word (it begins {' '.join(words)!r:.40})"
+        )
 
 
 def _digest(*columns: list[Any] | None) -> str:
@@ -268,7 +305,7 @@ def label_names(train: Table, evals: Iterable[Table]) -> list[Label]:
     if any(isinstance(y, str) for table in (train, *evals) for y in table.labels):
         for table in (train, *evals):
             table.labels = [str(y) for y in table.labels]
-    counts = Counter(train.labels)
+    counts: Counter[Any] = Counter(train.labels)
     if len(counts) < 2:
         only = next(iter(counts))
         raise DataError(
@@ -290,6 +327,57 @@ def label_names(train: Table, evals: Iterable[Table]) -> list[Label]:
                 f"(known: {', '.join(map(str, names[:8]))}{', ...' if len(names) > 8 else ''})"
                 + ("; -1 probably says that a row has no label" * (strange == ["-1"]))
                 + (f"; {hint}" if (hint := amounts_hint(train.labels)) else "")
+            )
+    return names
+
+
+def known_names(
+    train: Table, evals: Iterable[Table], what: str, given: Sequence[str] | None
+) -> list[int | str]:
+    """Return the labels of splits that have several an example, sorted, from the training split.
+
+    If one split has text labels, whole numbers in the others are taken as text too.
+
+    Args:
+        what: a label is called, "tag" or "label".
+        given: all names that there may be, in their order; None if nobody gave them.
+
+    Raises:
+        DataError: where there are too few, or an evaluation split has others.
+    """
+    tables = [train, *evals]
+
+    def names_in(table: Table) -> list[Any]:
+        return [x for one in table.labels if isinstance(one, tuple) for x in one]
+
+    if any(isinstance(x, str) for table in tables for x in names_in(table)):
+        for table in tables:
+            table.labels = [
+                tuple(map(str, one)) if isinstance(one, tuple) else one for one in table.labels
+            ]
+    found = set(names_in(train))
+    if len(found) < 2:
+        only = f"the {what} {next(iter(found))!r} alone" if found else f"no {what} at all"
+        raise DataError(
+            f"{train.name} has {only}; at least two are needed to learn anything: is "
+            f"{train.columns[2]!r} the right column?"
+        )
+    names: list[Any] = sorted(found)
+    if given is not None:
+        names = list(given)
+    for table in tables[1:]:
+        strange = set(names_in(table)) - set(names)
+        if strange:
+            first = next(
+                row
+                for row, one in zip(table.rows, table.labels, strict=True)
+                if isinstance(one, tuple) and strange & set(one)
+            )
+            raise DataError(
+                f"{table.name} has {what}s that {train.name} has not: "
+                f"{', '.join(sorted(map(str, strange))[:5])} (example {first} is the first; known: "
+                f"{', '.join(map(str, names[:8]))}{', ...' if len(names) > 8 else ''}): leave such "
+                f"examples out, or name all {what}s that there may be with --label-names"
             )
     return names
 

@@ -6,6 +6,9 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from finesieve.cli.data.table import rows_of
 from finesieve.cli.training.models import load_language_model, load_tokenizer, pick_device
 from finesieve.errors import ConfigError
@@ -34,6 +37,11 @@ def inspect_answers(args: argparse.Namespace, tell: Callable[[str, float], None]
     tokenizer = load_tokenizer(args.model, pads=False)
     model = load_language_model(args.model).to(pick_device(args.device))
     rows, _ = rows_of(args.train)
+    some = drawn(len(rows), args.limit, args.seed)
+    notes = []
+    if some is not None:
+        notes = [told(len(some), len(rows))]
+        rows = [rows[i] for i in some.tolist()]
     return look_at_answers(
         model,
         tokenizer,
@@ -42,5 +50,19 @@ def inspect_answers(args: argparse.Namespace, tell: Callable[[str, float], None]
         text=args.text or "text",
         max_length=args.max_length,
         seed=args.seed,
+        numbers=some,
+        notes=notes,
         tell=tell,
     )
+
+
+def told(some: int, of: int) -> str:
+    """Returns a sentence that says how many rows are looked at."""
+    return f"{some:,} of {of:,} rows were looked at, chosen at random."
+
+
+def drawn(n: int, limit: int | None, seed: int) -> npt.NDArray[np.int64] | None:
+    """Returns the places of the rows that are looked at, int64[limit], in order; None for all."""
+    if limit is None or limit >= n:
+        return None
+    return np.sort(np.random.default_rng([seed, 86]).permutation(n)[:limit])

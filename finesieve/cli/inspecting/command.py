@@ -31,12 +31,24 @@ def add_commands(commands: Any) -> None:
         help="leave the model as it is and fit heads to its features: much faster",
     )
     look.add_argument(
+        "--thorough",
+        action="store_true",
+        help="after training, look again at the first fifth of the stream, not at a tenth or 400 "
+        "rows, and at all rows that the filter passed over: ranks labels a little better",
+    )
+    look.add_argument(
         "--language-model",
         action="store_true",
         help="the model is a causal language model: look at tokens, targets and losses of rows "
         "with messages, with prompt and completion, or with texts; nothing is trained",
     )
     shared.add_columns(look)
+    look.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="look at N random rows only; row numbers stay those of the data",
+    )
     look.add_argument(
         "--max-length",
         type=int,

@@ -11,11 +11,13 @@ import numpy.typing as npt
 import torch
 
 from finesieve.cli.config import Config, config_of
-from finesieve.cli.data.columns import has_label
+from finesieve.cli.data.columns import find_columns, has_label
+from finesieve.cli.data.labels import number_to_predict
 from finesieve.cli.data.streaming import lean_rows
 from finesieve.cli.data.table import Table, label_names, table_of
-from finesieve.cli.inspecting.answers import inspect_answers
+from finesieve.cli.inspecting.answers import drawn, inspect_answers, told
 from finesieve.cli.inspecting.room import check_room
+from finesieve.cli.tasks.targets import Classes
 from finesieve.cli.training.batches import Examples
 from finesieve.cli.training.models import check_length, load_model, load_tokenizer, pick_device
 from finesieve.cli.training.prepare import Prepared
@@ -24,10 +26,10 @@ from finesieve.cli.training.train import train
 from finesieve.errors import ConfigError
 from finesieve.insight.data import Data
 from finesieve.insight.insights import Insights
-from finesieve.insight.inspecting import FEWEST, look
+from finesieve.insight.inspecting import FEWEST, NO_LABELS, NUMBERS, look
 from finesieve.insight.visits import Visits
 
-_EVALUATED = 64  # rows
+_EVALUATED = 16  # rows: an evaluation that nobody reads
 LENGTH = 128  # tokens of a text, by default
 NO_LABEL = "label"  # the column that unlabelled rows are read with
 
@@ -50,32 +52,25 @@ def inspect_source(args: argparse.Namespace) -> Insights:
         raise ConfigError(
             f"folds is {args.folds} and max-length {args.max_length}; expected 2 and 1 or more"
         )
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError(f"limit is {args.limit}; expected 1 or more")
     tell = _Progress(args.quiet)
     if args.language_model:
         found = inspect_answers(args, tell)
         tell.end()
         return found
     args.max_length = args.max_length or LENGTH
-    check_room(args.train, args.model != "none")
-    rows, notes = lean_rows(args.train, args.text, args.text_pair, args.label)
-    labelled = args.label is not None or has_label(rows)
-    if not labelled:
-        for row in rows:
-            row[NO_LABEL] = 0
-    columns = (args.text, args.text_pair, args.label)
-    unlabelled = args.unlabelled if labelled else "keep"
-    table = table_of(args.train, rows, notes, *columns, True, unlabelled)
-    del rows  # the table has what is needed of them
-    if not args.quiet:
-        for note in table.notes:
-            print(note, file=sys.stderr)
+    table, labelled, why, said = _read(args)
     data = _data(args.train, table, labelled)
     if args.model == "none":
-        return look(None, None, data, seed=args.seed, tell=tell)
+        if why != NO_LABELS:
+            said.append(why)
+        return look(None, None, data, seed=args.seed, tell=tell, notes=said)
     trains = not args.no_train and labelled and len(data) >= FEWEST and len(data.names) > 1
     if trains:
         config = config_of(args)
-        prepared, visits = _prepared(table, config), Visits(len(data))
+        prepared, visits = _prepared(table, config), Visits(len(data), args.thorough)
+        visits.tokens = prepared.train.tokens
         train(config, str(folder / "run"), data=prepared, quiet=args.quiet, visits=visits)
         found = look(
             visits.model,
@@ -87,6 +82,7 @@ def inspect_source(args: argparse.Namespace) -> Insights:
             seed=args.seed,
             visits=visits,
             tell=tell,
+            notes=said,
             first_losses=_first_losses(folder / "run" / EXAMPLES, data),
         )
     else:
@@ -101,20 +97,59 @@ def inspect_source(args: argparse.Namespace) -> Insights:
             folds=args.folds,
             seed=args.seed,
             tell=tell,
+            unlabelled=why,
+            notes=said,
         )
     tell.end()
     return found
+
+
+def _read(args: argparse.Namespace) -> tuple[Table, bool, str, list[str]]:
+    """Reads the rows that are looked at.
+
+    Returns:
+        The rows, whether they have labels to judge, what to say if not, and what to say of the
+        rows.
+    """
+    room = (args.train, args.model != "none", args.limit)
+    check_room(*room)
+    rows, notes = lean_rows(
+        args.train, args.text, args.text_pair, args.label, lambda: check_room(*room, whole=True)
+    )
+    labelled, why = args.label is not None or has_label(rows), NO_LABELS
+    label = NO_LABEL
+    if labelled:
+        label = find_columns(args.train, rows, args.text, args.text_pair, args.label)[2]
+        number = number_to_predict(row.get(label) for row in rows)
+        if number:
+            labelled, why = False, NUMBERS.format(label=label, number=number)
+    if not labelled:
+        for row in rows:
+            row[label] = 0
+    unlabelled = args.unlabelled if labelled else "keep"
+    table = table_of(args.train, rows, notes, args.text, args.text_pair, label, True, unlabelled)
+    del rows  # the table has what is needed of them
+    if not args.quiet:
+        for note in table.notes:
+            print(note, file=sys.stderr)
+    some = drawn(len(table), args.limit, args.seed)
+    if some is None:
+        return table, labelled, why, []
+    few = table.take(some.tolist())
+    few.digest = table.digest
+    return few, labelled, why, [told(len(some), len(table))]
 
 
 def _prepared(table: Table, config: Config) -> Prepared:
     """Returns all rows, ready for training; a few of them stand for evaluation data, which nobody
     reads."""
     labels = label_names(table, [])
-    number, tokenizer = {name: i for i, name in enumerate(labels)}, load_tokenizer(config.model)
-    few = table.take(range(min(len(table), _EVALUATED)))
+    number, tokenizer = Classes(labels), load_tokenizer(config.model)
+    few = table.take(np.linspace(0, len(table) - 1, _EVALUATED).astype(int).tolist())
     return Prepared(
         tokenizer,
-        labels,
+        list(labels),
+        number,
         Examples(table, number, tokenizer, config.max_length),
         np.asarray(table.rows, dtype=np.int64),
         {"training rows": Examples(few, number, tokenizer, config.max_length)},

@@ -7,11 +7,9 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-from finesieve.cli import measures
 from finesieve.cli.comparing.groups import SAME, idle
-from finesieve.cli.correlation import flat_warning
-from finesieve.cli.metrics import one_class_warning
 from finesieve.cli.results import Record
+from finesieve.cli.tasks.registry import of_result, of_runs
 from finesieve.insight.charts import Series, chart, explained
 
 TRAIN, SCORE, OTHER = "#0f766e", "#d97706", "#4f46e5"
@@ -26,22 +24,20 @@ _ABOUT_STAGES = (
 def in_words(run: Record) -> str:
     """Return a paragraph: what the run did, what it reached, what it saved, what to look at."""
     drawn, result, config = run["examples"]["drawn"], run["eval"], run["config"]
+    task = of_result(result)
     trained, scored = (run["examples"][k] / drawn for k in ("trained", "scored"))
     told = [
         f"{run['name']} fine-tuned {config['model']} on {drawn // config['epochs']:,} examples, "
         f"{config['epochs']} epoch(s), in {run['seconds']['total']:.1f} s.",
-        measures.in_words(result),
+        task.in_words(result),
     ]
     told.append(_savings(run, trained, scored))
     weak = _weakest(result.get("classes", ()))
-    warning = one_class_warning(result, config) or flat_warning(result, config)
+    warning = task.warning(result, config)
     if warning:
         told.append(f"Beware: {warning}.")
     elif weak:
-        told.append(
-            f"The weakest class is {weak['name']}: {weak['recall']:.0%} of its {weak['n']} "
-            "evaluation examples are recognised."
-        )
+        told.append(task.weakest(weak))
     if run["examples"].get("kept_out"):
         told.append(f"{run['examples']['kept_out']} examples had a loss that was not finite.")
     return " ".join(told)
@@ -95,13 +91,14 @@ def class_table(methods: Mapping[str, Sequence[Record]]) -> str:
         for name, n, cells in lines
     )
     head = "".join(f"<th>{escape(m)}</th>" for m in known)
+    title, one, counted = of_runs([first]).each
     note = (
-        "Recall: how many of a class's evaluation examples are recognised, the mean over seeds. "
-        "Small classes are where a saving may cost most."
+        f"Recall: how many of the {counted} of a {one} are recognised, the mean over seeds. What "
+        "is rare is where a saving may cost most."
     )
     return (
-        f'<h3>Each class</h3>{explained(note)}<div class="scroll"><table><tr><th>class</th>'
-        f"<th>evaluation examples</th>{head}</tr>{body}</table></div>"
+        f'<h3>{title}</h3>{explained(note)}<div class="scroll"><table><tr><th>{one}</th>'
+        f"<th>{counted}</th>{head}</tr>{body}</table></div>"
     )
 
 
@@ -167,9 +164,7 @@ def _gates(run: Record, curve: Sequence[Mapping[str, float]], drawn: int) -> lis
         points = [(p["drawn"] / drawn, p[key]) for p in curve if p.get(key) is not None]
         return Series(name, points, color)
 
-    size = "Size is the norm of the gradient at the logits, 0 to 1.4."
-    if measures.is_regression([run]):
-        size = "Size is twice the error, in standard deviations of the labels."
+    size = of_runs([run]).size
     shown = (
         (
             "Trained and scored",

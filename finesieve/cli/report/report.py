@@ -12,11 +12,11 @@ from finesieve.cli.comparing.groups import RIVAL, grouped, mean
 from finesieve.cli.comparing.suite import title_of
 from finesieve.cli.comparing.tables import HEADS, new_columns, rows
 from finesieve.cli.comparing.verdict import verdict
-from finesieve.cli.measures import baseline, is_regression, main_measure
 from finesieve.cli.report.one_run import class_table, over_time
 from finesieve.cli.report.style import PAGE
 from finesieve.cli.report.texts import Texts, texts_of
 from finesieve.cli.results import Record, read_record
+from finesieve.cli.tasks.registry import baseline, of_runs
 from finesieve.cli.training.runfiles import EXAMPLES, SUMMARY
 from finesieve.errors import ConfigError
 from finesieve.insight.charts import Series, chart, explained, histogram, stacked
@@ -132,7 +132,7 @@ def _charts(methods: Mapping[str, Sequence[Record]], color: Mapping[str, str]) -
     """Return dots of every run against its seconds, and where the seconds went."""
     out = ['<div class="charts">']
     several = sum(map(len, methods.values())) > 1
-    main = main_measure([run for runs in methods.values() for run in runs])
+    main = of_runs([run for runs in methods.values() for run in runs]).main
     for what, title, note in (
         ("loss", "Held-out loss", "Lower is better, and further left is cheaper."),
         (main.key, main.title, "Higher is better, and further left is cheaper."),
@@ -200,7 +200,7 @@ def _examples(record: Record, folder: Path, texts: Texts) -> str:
     import pyarrow.parquet as pq
 
     rows = pq.read_table(folder / EXAMPLES).to_pylist()
-    numbers = is_regression([record])
+    inspected = of_runs([record]).inspected
     revealed = [r for r in rows if r["loss"] is not None]
     skipped = [r for r in rows if r["verdict"] == "skipped-forward" and r["predicted"] is not None]
     lists = (
@@ -213,7 +213,7 @@ def _examples(record: Record, folder: Path, texts: Texts) -> str:
         (
             "Hardest",
             "the highest losses when first met"
-            + ("" if numbers else "; which labels look wrong, finesieve inspect says"),
+            + "; which labels look wrong, finesieve inspect says" * inspected,
             sorted(revealed, key=lambda r: -r["loss"])[:LISTED],
             "loss",
         ),

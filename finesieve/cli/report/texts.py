@@ -43,7 +43,7 @@ def texts_of(record: Record, found: dict[str, Texts]) -> Texts:
     """
     c, data = record["config"], record.get("data") or {}
     # Settings that are younger than the record have their defaults.
-    names = ("text", "text_pair", "label", "keep_empty", "unlabelled", "task")
+    names = ("text", "text_pair", "label", "keep_empty", "unlabelled", "task", "label_names")
     given = {k: c[k] for k in names if k in c}
     key = json.dumps([c["train"], given, data.get("digest")])
     if key not in found:
@@ -52,6 +52,7 @@ def texts_of(record: Record, found: dict[str, Texts]) -> Texts:
 
 
 def _read(source: str, given: Mapping[str, object], digest: str | None) -> Texts:
+    from finesieve.cli.data.readers import READERS
     from finesieve.cli.data.table import load
 
     if digest is None:
@@ -62,5 +63,10 @@ def _read(source: str, given: Mapping[str, object], digest: str | None) -> Texts
         return Texts(missing=f"{source} cannot be read from here ({error})")
     if table.digest != digest:
         return Texts(missing=f"{source} has changed since the run, so its rows are other examples")
-    shown = zip(table.rows, table.labels, table.texts, strict=True)
-    return Texts({row: f"[{label}] {text}" for row, label, text in shown})
+    reader, words = READERS[str(given.get("task", "classification"))], table.words
+    return Texts(
+        {
+            row: reader.shown(table.labels[i], table.texts[i], words[i] if words else None)
+            for i, row in enumerate(table.rows)
+        }
+    )

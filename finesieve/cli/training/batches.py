@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from finesieve.cli.data.table import Table
-from finesieve.cli.training.targets import Scale
+from finesieve.cli.tasks.targets import IGNORED, Tagged, Targets
 
 Batch = dict[str, torch.Tensor]
 EXAMPLE = "example"
@@ -20,15 +20,18 @@ class Examples:
     """Tokenised examples with labels; makes padded batches of any selection.
 
     Args:
-        labels: the number of each class; or the scale of a regression's targets.
+        targets: makes numbers of the labels.
+
+    Attributes:
+        labels: by example: what the model is trained on.
+        truth: by example: what its predictions are judged by.
     """
 
-    def __init__(
-        self, table: Table, labels: Mapping[Any, int] | Scale, tokenizer: Any, max_length: int
-    ) -> None:
+    def __init__(self, table: Table, targets: Targets, tokenizer: Any, max_length: int) -> None:
         encoded = tokenizer(
-            table.texts,
+            table.texts if table.words is None else [list(words) for words in table.words],
             table.pairs,
+            is_split_into_words=table.words is not None,
             truncation=True,
             max_length=max_length,
             return_attention_mask=False,
@@ -43,11 +46,13 @@ class Examples:
         }
         self._left = tokenizer.padding_side == "left"
         self.lengths = np.asarray([len(r) for r in self._data["input_ids"]], dtype=np.int64)
-        self.labels: npt.NDArray[Any]
-        if isinstance(labels, Scale):
-            self.labels = labels.targets(table.labels)
-        else:
-            self.labels = np.asarray([labels[y] for y in table.labels], dtype=np.int64)
+        self.labels: npt.NDArray[Any] | list[npt.NDArray[Any]] = targets.encode(table, encoded)
+        self.truth: Sequence[Any] = targets.truth(table, encoded)
+
+    @property
+    def tokens(self) -> Sequence[npt.NDArray[np.int64]]:
+        """The token ids of each example."""
+        return self._data["input_ids"]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,23 +60,39 @@ class Examples:
     def batch(self, index: npt.NDArray[np.int64]) -> Batch:
         """Returns a padded batch of the examples at these places, int64[n].
 
-        It has input_ids, attention_mask (and token_type_ids) int64[n, longest], and labels
-        int64[n], of a regression float32[n].
+        It has input_ids, attention_mask (and token_type_ids) int64[n, longest], and labels:
+        int64[n], of a regression float32[n], of several classes an example float32[n, classes], of
+        tags int64[n, longest] with -100 where there are none.
         """
         width = int(self.lengths[index].max())
         out: Batch = {}
-        mask = np.zeros((len(index), width), dtype=np.int64)
         for field in self.fields:
-            block = np.full((len(index), width), self._pads[field], dtype=np.int64)
-            for row, i in enumerate(index):
-                values = self._data[field][i]
-                where = slice(width - len(values), width) if self._left else slice(len(values))
-                block[row, where] = values
-                mask[row, where] = 1
-            out[field] = torch.from_numpy(block)
-        out["attention_mask"] = torch.from_numpy(mask)
-        out["labels"] = torch.from_numpy(self.labels[index])
+            values = [self._data[field][i] for i in index]
+            out[field] = self._block(values, width, self._pads[field])
+        ones = [np.ones(n, dtype=np.int64) for n in self.lengths[index]]
+        out["attention_mask"] = self._block(ones, width, 0)
+        if isinstance(self.labels, list):
+            out["labels"] = self._block([self.labels[i] for i in index], width, IGNORED)
+        else:
+            out["labels"] = torch.from_numpy(self.labels[index])
         return out
+
+    def _block(
+        self, rows: Sequence[npt.NDArray[np.int64]], width: int, padding: int
+    ) -> torch.Tensor:
+        """Returns rows of different lengths as int64[n, width], padded on the tokenizer's side."""
+        block = np.full((len(rows), width), padding, dtype=np.int64)
+        for line, row in zip(block, rows, strict=True):
+            line[width - len(row) if self._left else 0 :][: len(row)] = row
+        return torch.from_numpy(block)
+
+    def placed(self, example: int, width: int) -> Any:
+        """Returns the truth of an example, its words' places counted in a batch of this width."""
+        truth = self.truth[example]
+        if self._left and isinstance(truth, Tagged):
+            shift = np.where(truth.places >= 0, width - self.lengths[example], 0)
+            return Tagged(truth.tags, truth.places + shift)
+        return truth
 
     def probe(self) -> Batch:
         """Returns a batch of the first two examples, without labels, to look at a model with."""

@@ -1,4 +1,4 @@
-"""Loading a sequence classifier and its tokenizer, with errors that name the cause."""
+"""Loading a model for a task and its tokenizer, with errors that name the cause."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ import torch
 from torch import nn
 
 from finesieve.cli.config import Config
-from finesieve.cli.training.targets import Scale, rescale
+from finesieve.cli.network import no_network
+from finesieve.cli.tasks.registry import TASKS
+from finesieve.cli.tasks.targets import Scale
+from finesieve.cli.tasks.task import Task
+from finesieve.cli.training.unit import rescale
 from finesieve.errors import ConfigError, DataError, install
 from finesieve.scoring import frozen
+from finesieve.scoring.precision import fast_bf16
 
 WEIGHTS = (
     "model.safetensors",
@@ -65,24 +70,43 @@ def quiet_transformers() -> Any:
             hf_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def load_tokenizer(model: str, pads: bool = True) -> Any:
+def _where_from(where: str) -> dict[str, Any]:
+    """Returns what to add to `from_pretrained`: nothing but the cache is asked for a hub id where
+    there is no network, since the hub's library would try again for a minute."""
+    return {} if Path(where).is_dir() or not no_network() else {"local_files_only": True}
+
+
+def load_tokenizer(model: str, pads: bool = True, by_word: bool = False) -> Any:
     """Returns the tokenizer of a model.
 
+    Args:
+        pads: whether it has to pad.
+        by_word: whether it has to say which word each piece is of.
+
     Raises:
-        ConfigError: if there is none, or `pads` is asked for and it cannot pad.
+        ConfigError: if there is none, or it cannot do what is asked for.
     """
     from transformers import AutoTokenizer
 
     where = resolve(model)
     _check_folder(model, where)
+    more = _where_from(where)
     try:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(where)
+            tokenizer = AutoTokenizer.from_pretrained(where, **more)
+            if by_word and getattr(tokenizer, "add_prefix_space", None) is False:
+                # RoBERTa's and GPT-2's take words one by one only with a space before each.
+                tokenizer = AutoTokenizer.from_pretrained(where, add_prefix_space=True, **more)
     except Exception as error:  # a damaged folder raises anything
         raise ConfigError(
             f"no tokenizer for model {model}: {_first_line(error)} (a hub id needs the network, or "
             "a copy in the cache; a folder does not, nor the built-in minilm)"
         ) from None
+    if by_word and not tokenizer.is_fast:
+        raise ConfigError(
+            f"the tokenizer of {model} ({type(tokenizer).__name__}) does not say which word a "
+            "piece is of, which --task token-labels needs: use a model with a fast tokenizer"
+        )
     if pads and tokenizer.pad_token_id is None:
         raise ConfigError(
             f"the tokenizer of {model} has no padding token, so examples of different lengths "
@@ -102,12 +126,13 @@ def load_model(
     lora: int = 0,
     scale: Scale | None = None,
     probe: Mapping[str, torch.Tensor] | None = None,
+    task: Task = TASKS["classification"],
 ) -> Any:
-    """Returns a sequence classifier with a head for `labels`, or one output for a regression.
+    """Returns a model with a head for the task.
 
     Args:
         model: a folder or hub id, or `minilm`.
-        labels: names of the classes; none for a regression.
+        labels: names of its outputs; none for a regression.
         seed: of the head's random weights.
         freeze: first layers that are frozen.
         dropout: every dropout rate of the model while it trains here; None leaves its own.
@@ -116,31 +141,26 @@ def load_model(
         scale: of a regression's targets. A head that came with the checkpoint speaks in the
             labels' unit; it is made to speak in the targets'.
         probe: a batch without labels, with `scale`.
+        task: what the model is trained for.
 
     Raises:
         ConfigError: for a model that cannot be loaded.
     """
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
     where = resolve(model)
     _check_folder(model, where)
-    names = {i: str(name) for i, name in enumerate(labels)}
-    outputs: dict[str, Any] = {
-        "num_labels": len(names),
-        "id2label": names,
-        "label2id": {name: i for i, name in names.items()},
-    }
-    if scale is not None:
-        outputs = {"num_labels": 1, "problem_type": "regression"}
+    kind = getattr(transformers, f"AutoModelFor{task.model}")
     torch.manual_seed(seed)
     try:
         with quiet_transformers():
-            net, loading = AutoModelForSequenceClassification.from_pretrained(
+            net, loading = kind.from_pretrained(
                 where,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 dtype=torch.float32,
-                **outputs,
+                **task.outputs(labels),
+                **_where_from(where),
                 **({} if attention is None else {"attn_implementation": attention}),
             )
     except Exception as error:  # a damaged folder raises anything
@@ -149,7 +169,7 @@ def load_model(
     if scale is not None and probe is not None and not new:
         rescale(net, 1.0 / scale.std, -scale.mean / scale.std, probe)
     if lora:
-        net = adapt(net, lora, new)
+        net = adapt(net, lora, new, task.adapters)
     frozen.freeze(net, freeze)
     if dropout is not None:
         set_dropout(net, dropout)
@@ -168,7 +188,9 @@ def load_language_model(model: str) -> Any:
     _check_folder(model, where)
     try:
         with quiet_transformers():
-            net = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32)
+            net = AutoModelForCausalLM.from_pretrained(
+                where, dtype=torch.float32, **_where_from(where)
+            )
     except Exception as error:  # a damaged folder raises anything
         raise ConfigError(f"cannot load language model {model}: {_first_line(error)}") from None
     made = list(getattr(net.config, "architectures", None) or ["CausalLM"])  # as it was saved
@@ -180,7 +202,7 @@ def load_language_model(model: str) -> Any:
     return net
 
 
-def adapt(net: Any, rank: int, new: Iterable[str]) -> Any:
+def adapt(net: Any, rank: int, new: Iterable[str], kind: str = "SEQ_CLS") -> Any:
     """Returns the model with LoRA adapters (Hu et al. 2021, arXiv 2106.09685), which alone are
     trained, with what pretraining has left without weights.
 
@@ -192,6 +214,7 @@ def adapt(net: Any, rank: int, new: Iterable[str]) -> Any:
         net: the classifier.
         rank: of the adapters.
         new: names of the parameters that the checkpoint lacked, the head's above all.
+        kind: PEFT's name of the task.
     """
     try:
         from peft import LoraConfig, get_peft_model
@@ -202,7 +225,7 @@ def adapt(net: Any, rank: int, new: Iterable[str]) -> Any:
     body = f"{net.base_model_prefix}."
     names = {n.rpartition(".")[0] if n.startswith(body) else n.partition(".")[0] for n in new}
     config = LoraConfig(
-        task_type="SEQ_CLS",
+        task_type=kind,
         r=rank,
         lora_alpha=2 * rank,
         modules_to_save=sorted(names) or None,
@@ -231,11 +254,7 @@ def settled(config: Config) -> Config:
     if config.precision != "auto":
         return config
     device = pick_device(config.device)
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported()
-    else:
-        fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return replace(config, precision="bf16" if fast else "fp32")
+    return replace(config, precision="bf16" if fast_bf16(device) else "fp32")
 
 
 def precision_note(precision: str, device: torch.device) -> str | None:
@@ -243,11 +262,11 @@ def precision_note(precision: str, device: torch.device) -> str | None:
     or None."""
     if precision != "bf16" or device.type != "cpu":
         return None
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if fast_bf16(device):
         return None
     return (
-        "bf16 is slow here: this processor lacks the instructions (AVX-512 or AMX), so it is "
-        "emulated, at about a tenth of the speed of fp32. Use --precision fp32"
+        "bf16 is slow here: this processor lacks the instructions (AVX512-BF16 or AMX), so it is "
+        "emulated, at down to a tenth of the speed of fp32. Use --precision fp32"
     )
 
 

@@ -28,6 +28,8 @@ def duration(seconds: float) -> str:
 def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
     """Returns where the run stands; also the `progress` event of run.jsonl.
 
+    `stage` is the one in which was decided on what is trained on now. The sieve may be further: it
+    draws a pool, or several, ahead of training.
     `saved` are the seconds that training on everything would have taken beyond `elapsed`, by
     `sieve_saved` (`Sieve.figures`); None before the first step.
     """
@@ -36,8 +38,10 @@ def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
     if examples.yielded:
         share = sieve.figures()["sieve_saved"]
         saved = elapsed * share / max(0.01, 1 - share)
+    consumed = round(progress * total)
+    stage = [m["stage"] for m in sieve.moves if m["from_example"] <= consumed][-1]
     return {
-        "stage": sieve.stage,
+        "stage": stage,
         "progress": progress,
         "mean_loss": rounded(window.mean_loss()),
         "concentration": rounded(window.concentration()),
@@ -46,8 +50,8 @@ def snapshot(sieve: Sieve, total: int, elapsed: float) -> dict[str, Any]:
         "audit": rounded(window.audit()),
         "threshold": None if sieve.threshold is None else rounded(sieve.threshold),
         "drawn": examples.drawn,
-        "consumed": round(progress * total),
-        "random": sieve.stage == 1 and not isinstance(sieve.method.opening, Open),
+        "consumed": consumed,
+        "random": stage == 1 and not isinstance(sieve.method.opening, Open),
         "scored": examples.scored,
         "trained": examples.yielded,
         "elapsed": elapsed,
@@ -86,8 +90,11 @@ def told_of_head(event: Mapping[str, Any]) -> str:
     """Returns a line for the terminal about the head start."""
     if not event["fitted"]:
         return f"the head is left as it is: {event['reason']}"
+    how = "fitted to"
+    if event["strength"] is None:
+        how = "set to predict how frequent labels are in"
     return (
-        f"head fitted to {event['examples']} examples: loss on left-out examples "
+        f"head {how} {event['examples']} examples: loss on left-out examples "
         f"{event['before']:.3f} -> {event['after']:.3f}"
     )
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from finesieve.cli.tasks.targets import Scale
 from finesieve.cli.training.models import quiet_transformers
-from finesieve.cli.training.targets import Scale, rescale
+from finesieve.cli.training.unit import rescale
 from finesieve.errors import ConfigError, FinesieveWarning, StateError
 
 SUMMARY, LOG, EXAMPLES, CHECKPOINT = (

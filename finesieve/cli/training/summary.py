@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -12,16 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from finesieve import __version__
-from finesieve.cli.correlation import flat_warning, regression
-from finesieve.cli.metrics import classification, one_class_warning
 from finesieve.cli.results import pack_examples
 from finesieve.cli.training.batches import Examples, by_length
 from finesieve.cli.training.models import matrix_parameters
+from finesieve.cli.training.prepare import Prepared
 from finesieve.cli.training.progress import rounded
-from finesieve.cli.training.targets import Scale
 from finesieve.errors import FinesieveWarning, ScoreError
 
 
@@ -43,61 +39,40 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 
 def evaluate(
-    model: nn.Module, examples: Examples, device: torch.device, scale: Scale | None = None
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return the loss of each example float64[n], and predicted classes int64[n]; in eval mode,
-    full precision.
-
-    With the scale of a regression's targets the loss is the squared error of the targets, and
-    predicted are numbers float64[n] in the labels' own unit.
-    """
+    model: nn.Module, examples: Examples, data: Prepared, device: torch.device
+) -> tuple[npt.NDArray[np.float64], list[Any]]:
+    """Return the loss of each example, float64[n], and what is predicted of it; in eval mode, full
+    precision."""
     model.eval()
+    head, task = data.task.head(data.targets), data.task
     loss = np.empty(len(examples))
-    predicted = np.empty(len(examples), dtype=np.int64 if scale is None else np.float64)
+    predicted: list[Any] = [None] * len(examples)
     with torch.inference_mode():
         for index, batch in by_length(examples, 128):
             given = {k: v.to(device) for k, v in batch.items()}
             labels = given.pop("labels")
             logits = model(**given).logits.float()
-            if scale is None:
-                loss[index] = F.cross_entropy(logits, labels, reduction="none").cpu().numpy()
-                predicted[index] = logits.argmax(-1).cpu().numpy()
-            else:
-                found = logits.flatten()
-                loss[index] = (found - labels).square().cpu().numpy()
-                predicted[index] = scale.labels(found.cpu().numpy())
+            loss[index] = head.losses(logits, {"labels": labels}).cpu().numpy()
+            truth = [examples.placed(i, logits.shape[1]) for i in index]
+            for i, one in zip(index, task.answers(logits.cpu(), truth, data.targets), strict=True):
+                predicted[i] = one
     return loss, predicted
 
 
-def judged(
-    model: nn.Module,
-    evals: Mapping[str, Examples],
-    names: Sequence[Any],
-    device: torch.device,
-    scale: Scale | None = None,
-) -> dict[str, Any]:
+def judged(model: nn.Module, data: Prepared, device: torch.device) -> dict[str, Any]:
     """Evaluates a run's model on every set.
-
-    Args:
-        names: of the classes; of no use with `scale`.
-        scale: of a regression's targets.
 
     Returns:
         `eval`, over all sets together; `eval_sets`, of each; and `eval_examples`, the loss and
-            (of classes) whether right of each example, packed, in the order of the sets.
+            (where there is such a thing) whether right of each example, packed, in the order of the
+            sets.
 
     Raises:
         ScoreError: if the loss is not finite.
     """
-    each = {name: evaluate(model, examples, device, scale) for name, examples in evals.items()}
-    labels = {name: examples.labels for name, examples in evals.items()}
-
-    def metrics(predicted: npt.NDArray[Any], truth: npt.NDArray[Any]) -> dict[str, Any]:
-        if scale is None:
-            return classification(predicted, truth, names)
-        return regression(predicted, scale.labels(truth))
-
-    loss, predicted = (np.concatenate(parts) for parts in zip(*each.values(), strict=True))
+    task, names = data.task, data.labels
+    each = {name: evaluate(model, one, data, device) for name, one in data.evals.items()}
+    loss = np.concatenate([part for part, _ in each.values()])
     if not np.isfinite(loss.mean()):
         raise ScoreError(
             "the trained model's loss on the evaluation data is not finite: the learning rate "
@@ -105,29 +80,28 @@ def judged(
         )
     sets = {}
     for name, (one_loss, one_predicted) in each.items():
-        found = metrics(one_predicted, labels[name])
+        found = task.judge(one_predicted, data.evals[name].truth, names)
         found.pop("classes", None)
         sets[name] = {**found, "loss": float(one_loss.mean()), "n": len(one_loss)}
-    truth = np.concatenate(list(labels.values()))
-    pooled = {"loss": float(loss.mean()), "n": len(loss), **metrics(predicted, truth)}
-    if scale is None:
-        packed = pack_examples(loss, predicted == truth)
-    else:  # as float16: an outlier is cut to what that can hold
-        packed = pack_examples(np.minimum(loss, np.finfo(np.float16).max))
+    predicted = [x for _, part in each.values() for x in part]
+    truth = [x for one in data.evals.values() for x in one.truth]
+    pooled = {"loss": float(loss.mean()), "n": len(loss), **task.judge(predicted, truth, names)}
+    # As float16: what is beyond that can hold is cut.
+    short = np.minimum(loss, np.finfo(np.float16).max)
+    packed = pack_examples(short, task.right(predicted, truth))
     return {"eval": pooled, "eval_sets": sets, "eval_examples": packed}
 
 
 def summary_of(run: Any) -> dict[str, Any]:
     """Return what summary.json holds. The model is evaluated here, outside the books;
-    a warning says if it predicts one class, or number, for everything.
+    a warning says if it gives all examples the same answer.
 
     Args:
         run: a `training.train.Run` that has ended.
     """
     config, data, sieve = run.config, run.data, run.sieve
-    results = judged(run.model, data.evals, data.labels, run.device, data.scale)
-    given = config.as_dict()
-    warning = one_class_warning(results["eval"], given) or flat_warning(results["eval"], given)
+    results = judged(run.model, data, run.device)
+    warning = data.task.warning(results["eval"], config.as_dict())
     if warning:
         warnings.warn(warning, FinesieveWarning, stacklevel=2)
     ledger, window = sieve.ledger, sieve.window

@@ -43,7 +43,6 @@ from finesieve.errors import ConfigError, StateError
 from finesieve.insight.visits import Visits
 from finesieve.scoring.frozen import FrozenPrefix
 from finesieve.scoring.head_start import default_examples
-from finesieve.scoring.heads import Regression, SingleLabel
 from finesieve.scoring.scorers import Task
 from finesieve.sieve.schedule import StreamSchedule
 from finesieve.sieve.sieve import Sieve
@@ -81,7 +80,7 @@ class Run:
                 f"clock is 'processor', which does not see what {self.device} does: use 'wall'"
             )
         self.clock = time.process_time if config.clock == "processor" else time.perf_counter
-        self.head = SingleLabel() if data.scale is None else Regression()
+        self.head = data.task.head(data.targets)
         model = self.load(config.seed)
         check_length(model, config.max_length)
         if getattr(model.config, "pad_token_id", None) is None:
@@ -148,8 +147,10 @@ class Run:
         c = self.config
         attention = pick_attention(c, self.device)
         layers = (c.freeze, c.dropout, attention, c.lora)
-        probe = self.data.train.probe()
-        return load_model(c.model, self.data.labels, seed, *layers, self.data.scale, probe)
+        data = self.data
+        return load_model(
+            c.model, data.labels, seed, *layers, data.scale, data.train.probe(), data.task
+        )
 
     def _head_start(self, drawn: int) -> int:
         """Returns how many examples the head is fitted to: as many for every method, a random
@@ -159,7 +160,10 @@ class Run:
 
     def _listen(self, event: dict[str, Any]) -> None:
         if event["event"] == "stage":
-            self.live.say(f"stage {event['stage']}: {event['reason']}")
+            self.live.say(
+                f"stage {event['stage']} from example {event['from_example']:,} on: "
+                f"{event['reason']}"
+            )
             if self.folder:
                 self.folder.log(event)
         elif event["event"] == "head_start":
@@ -228,8 +232,7 @@ class Run:
         return Loader(self.data.train, c.batch_size, c.seed, epoch, some)
 
     def losses(self, model: nn.Module, batch: Any) -> torch.Tensor:
-        """Returns the cross-entropy, or squared error, of each example, float32[n], with gradient
-        where there is one."""
+        """Returns the loss of each example, float32[n], with gradient where there is one."""
         given = {k: v.to(self.device) for k, v in inputs(batch).items() if k != EXAMPLE}
         labels = given.pop("labels")
         shared = self.prefix.shared(batch) if self.prefix and model is self.model else nullcontext()
@@ -356,7 +359,8 @@ def train(
         data: what is trained on, if it is prepared already.
         quiet: whether to show no progress.
         label: how to call the run on the terminal; the method's name by default.
-        visits: keeps the features of the examples that are met.
+        visits: keeps the features of the examples that are met. Such a run cannot be resumed, so no
+            checkpoint is written at its end.
 
     Raises:
         Interrupted: after writing a checkpoint, if a signal comes.
@@ -383,7 +387,7 @@ def train(
     run.train()
     if visits is not None:
         visits.end(run.loader(0).order)
-    if folder:
+    if folder and visits is None:
         run.save()  # what follows can be interrupted too; resuming then goes on from here
     for text in told_of_end(run.sieve, method):
         live.say(text)

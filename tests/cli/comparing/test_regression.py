@@ -11,8 +11,9 @@ from finesieve.cli.comparing.runs import NEUTRAL
 from finesieve.cli.comparing.tables import HEADS, new_columns, set_table, table
 from finesieve.cli.comparing.verdict import verdict
 from finesieve.cli.config import Config
-from finesieve.cli.measures import ACCURACY, RMSE, SPEARMAN, baseline, in_short
+from finesieve.cli.measures import ACCURACY, RMSE, SPEARMAN
 from finesieve.cli.results import pack_examples, unpack_examples
+from finesieve.cli.tasks.registry import baseline, of_runs
 from tests.cli.comparing.test_compare import three
 
 
@@ -80,7 +81,7 @@ def test_where_all_runs_failed_the_table_is_that_of_classes() -> None:
 def test_naming_the_mean_and_a_line_of_progress() -> None:
     (run, *_) = numbers("full", 0.2, 100)
     assert baseline([run]) == "Always naming the mean would have an RMSE of 40."
-    assert in_short(run["eval"]) == "Spearman 0.8000, loss 0.2000"
+    assert of_runs([run]).in_short(run["eval"]) == "Spearman 0.8000, loss 0.2000"
 
 
 def test_numbers_have_no_right_and_wrong() -> None:

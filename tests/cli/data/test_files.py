@@ -344,7 +344,8 @@ def test_fasttext_and_json_of_other_shapes(tmp_path: Path) -> None:
         read = table(tmp_path, content, name)
         assert (read.texts, read.labels) == (["fine film", "dull, long"], ["pos", "neg"])
     message = refusal(tmp_path, "__label__a __label__b fine\n", "a.txt")
-    assert "line 1: 2 labels" in message
+    assert "example 0: 'label' is a list" in message
+    assert "--task multi-label" in message
     rows = [{"text": "fine", "label": "pos"}, {"text": "dull", "label": "neg"}]
     columns = {c: {str(i): r[c] for i, r in enumerate(rows)} for c in rows[0]}  # pandas
     lists = {c: [r[c] for r in rows] for c in rows[0]}

@@ -117,3 +117,35 @@ def test_what_fits_is_not_refused(tmp_path: Path) -> None:
     assert (room.free() or 0) > found[1]
     room.check_room(source, model=True)
     room.check_room("a/hub-id", model=True)
+
+
+def test_a_table_that_is_read_as_a_whole_needs_more_and_a_limit_less(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "some words,a\n" * 5000)
+    lean, whole = room.expected(str(path), model=False), room.expected(str(path), False, whole=True)
+    assert lean is not None
+    assert whole is not None
+    assert lean[0] == pytest.approx(5000, rel=0.03)
+    assert whole[1] - lean[1] == pytest.approx((room.WHOLE - room.LEAN) * 5000, rel=0.03)
+    seen, few = room.expected(str(path), model=True), room.expected(str(path), True, 1000)
+    assert seen is not None
+    assert few is not None
+    assert seen[1] - few[1] == pytest.approx(room.FEATURES * 4000, rel=0.05)
+
+
+def test_a_table_that_only_fits_row_by_row_is_refused_if_it_is_read_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,label\n" + "some words,a\n" * 2000)
+    needed = room.expected(str(path), model=False)
+    assert needed is not None
+    monkeypatch.setattr(room, "free", lambda: needed[1] + 300_000)
+    arguments = ["inspect", str(path), "--model", "none", "--quiet", "--output"]
+    assert main([*arguments, str(tmp_path / "out")]) == 0
+    path.write_text("sep=,\n" + path.read_text())  # for Excel
+    capsys.readouterr()
+    assert main([*arguments, str(tmp_path / "b")]) != 0
+    said = capsys.readouterr().err
+    assert "in this form it is read as a whole" in said
+    assert "write them as JSON lines or Parquet" in said

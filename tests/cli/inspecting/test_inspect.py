@@ -103,6 +103,45 @@ def test_data_without_labels_and_without_model(
     assert "not empty" in capsys.readouterr().err
 
 
+def test_a_few_rows_of_many_keep_their_numbers(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow.parquet as pq
+
+    data = write(tmp_path / "data.jsonl", n=300)
+    options = ["--model", model, "--max-length", "16", "--limit", "120"]
+    for name, more in (("a", []), ("b", ["--no-train"]), ("c", ["--thorough"])):
+        assert inspected(data, tmp_path / name, *options, *more) == 0
+        assert "120 of 300 rows were looked at, chosen at random." in capsys.readouterr().out
+        found = pq.read_table(tmp_path / name / "examples.parquet").to_pydict()
+        assert len(found["row"]) == 120
+        assert found["row"] == sorted(set(found["row"]))
+        assert max(found["row"]) > 120
+        rows = [json.loads(line) for line in data.read_text().splitlines()]
+        assert found["label"] == [rows[i]["label"] for i in found["row"]]
+    assert inspected(data, tmp_path / "d", "--limit", "0") == 2
+    assert "limit is 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_numbers_are_no_classes_and_that_is_said(
+    tmp_path: Path, model: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": f"w{i % 60} w{i % 7} w{i % 11}", "score": i % 9 / 2} for i in range(140)]
+    data = tmp_path / f"data.{kind}"
+    if kind == "jsonl":
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        data.write_text("text,score\n" + "".join(f"{r['text']},{r['score']}\n" for r in rows))
+    options = ["--label", "score", "--max-length", "16", "--model"]
+    for name, which in (("a", model), ("b", "none")):
+        assert inspected(data, tmp_path / name, *options, which) == 0
+        said = capsys.readouterr().out
+        assert "The labels in 'score' are numbers such as 0.5, not classes" in said
+        assert "look wrong" not in said
+        assert not (tmp_path / name / "issues.csv").exists()
+
+
 def test_a_language_models_rows_from_a_file(
     tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +162,11 @@ def test_a_language_models_rows_from_a_file(
     found = pq.read_table(out / "examples.parquet").to_pydict()
     assert found["tokens"] == [min(32, 2 + 2 * (1 + i) + 1) for i in range(20)]
     assert found["targets"][0] == 3
+    assert inspected(data, tmp_path / "few", *options, "--limit", "5") == 0
+    assert "5 of 20 rows were looked at" in capsys.readouterr().out
+    few = pq.read_table(tmp_path / "few" / "examples.parquet").to_pydict()
+    assert few["row"] == sorted(set(few["row"]))
+    assert max(few["row"]) >= 5
     assert inspected(data, tmp_path / "b", *options, "--label", "x") != 0
     assert "--label: a language model's rows" in capsys.readouterr().err
     classifier = ["--model", model, "--language-model"]

@@ -98,3 +98,25 @@ def test_the_shares_of_a_budget_stand_still_and_it_says_that_it_is_a_random_subs
     assert "stage 1 (random subset)" in shown[-1]
     trained = [int(re.search(r"trained (\d+)%", text)[1]) for text in shown[4:]]
     assert 25 < min(trained) <= max(trained) < 36
+
+
+def test_the_stage_shown_is_that_of_what_is_trained_on() -> None:
+    """Pools are drawn ahead: the sieve is in stage 2 before its first survivors are trained on."""
+    model = Bag()
+    sieve = small_sieve(method=build("finesieve", predictor_bits=12, starts={2: 0.2, 3: 0.5}))
+    optimizer, shown, ahead = torch.optim.SGD(model.parameters(), lr=0.01), [], 0
+    for batch in sieve(make_batches(400)):
+        given = fs.inputs(batch)
+        losses = torch.nn.functional.cross_entropy(
+            model(given["input_ids"], given["attention_mask"]), given["labels"], reduction="none"
+        )
+        sieve.loss(losses, batch).backward()
+        optimizer.step()
+        now = snapshot(sieve, 400, 1.0)
+        begun = [m["stage"] for m in sieve.moves if m["from_example"] <= now["consumed"]]
+        assert now["stage"] == begun[-1]
+        shown.append(now["stage"])
+        ahead += sieve.stage > now["stage"]
+    assert ahead > 0
+    assert sorted(shown) == shown
+    assert {*shown} == {1, 2, 3}

@@ -15,8 +15,9 @@ from finesieve.cli.correlation import regression
 from finesieve.cli.data.labels import amounts_hint
 from finesieve.cli.data.table import load
 from finesieve.cli.main import main
+from finesieve.cli.tasks.registry import TASKS
+from finesieve.cli.tasks.targets import Scale
 from finesieve.cli.training.models import load_model
-from finesieve.cli.training.targets import Scale
 from tests.conftest import BY_HAND, arguments
 from tests.tiny import small_gpt
 
@@ -92,8 +93,9 @@ def test_a_saved_model_goes_on_from_where_it_was(learned: Path, numbers: Path) -
     """Its head speaks in the labels' unit, and training in standard deviations of other labels."""
     scale, ids = Scale(300.0, 50.0), torch.tensor([[2, 7, 8, 3], [2, 9, 9, 3]])
     probe = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    model = load_model(str(learned / "model"), [], 0, scale=scale, probe=probe).eval()
-    plain = load_model(str(learned / "model"), [], 0, scale=scale).eval()
+    folder, task = str(learned / "model"), TASKS["regression"]
+    model = load_model(folder, [], 0, scale=scale, probe=probe, task=task).eval()
+    plain = load_model(folder, [], 0, scale=scale, task=task).eval()
     with torch.inference_mode():
         standard, own = (net(**probe).logits.double().numpy() for net in (model, plain))
     assert np.ptp(own) > 0

@@ -81,11 +81,18 @@ def test_a_budget_that_was_a_random_subset_and_a_model_with_one_answer_are_told(
     assert "always naming the most frequent class: accuracy 0." in said.out
 
 
-@pytest.mark.parametrize(("able", "precision"), [(True, "bf16"), (False, "fp32")])
+@pytest.mark.parametrize(
+    ("served", "instructions", "precision"),
+    [(True, True, "bf16"), (True, False, "fp32"), (False, True, "fp32")],
+)
 def test_auto_is_the_precision_that_the_processor_has(
-    monkeypatch: pytest.MonkeyPatch, able: bool, precision: str
+    monkeypatch: pytest.MonkeyPatch, served: bool, instructions: bool, precision: str
 ) -> None:
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: able)
+    """Served without instructions of its own: AVX-512 alone, where bf16 is slower than fp32."""
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: served)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: instructions, raising=False)
     config = Config(train="x", precision="auto", device="cpu")
     assert models.settled(config).precision == precision
     assert models.settled(Config(train="x", device="cpu")).precision == "fp32"

@@ -364,3 +364,23 @@ def test_saved_after_it_was_detached_a_run_goes_on_there(tmp_path: Path, cut: in
     again = Run(closed(), load=tmp_path, seed=5)
     assert len(again.batches) == len(whole.batches) - cut
     assert same(whole, again)
+
+
+def test_frozen_layers_are_shared_with_training() -> None:
+    transformers = pytest.importorskip("transformers")
+    from finesieve.scoring.frozen import FrozenPrefix, freeze
+
+    config = transformers.BertConfig(
+        vocab_size=100, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=16, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    model = transformers.BertForSequenceClassification(config)
+    freeze(model, 1)
+    accelerator = fresh()
+    loader = accelerator.prepare(DataLoader(rows(256), batch_size=8, collate_fn=collate))
+    method = closed(starts={2: 0.0})
+    prefix = FrozenPrefix(model, 1)
+    stream = FilteredLoader(accelerator, loader, model, method, prefix=prefix, **OPTIONS)
+    carried = ["sieve_prefix" in batch for batch in stream]
+    assert len(carried) > 4
+    assert all(carried)
