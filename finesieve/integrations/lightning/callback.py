@@ -29,9 +29,10 @@ from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
 from finesieve.integrations.common import TWICE, Driven, Handle, check_method, examples, sized
 from finesieve.integrations.lightning.checks import check, check_sampler, not_wrapped
+from finesieve.integrations.lightning.leaving import Leaving
 from finesieve.integrations.lightning.order import generator_of
 from finesieve.integrations.lightning.prepared import preparing
-from finesieve.integrations.lightning.stream import Stream
+from finesieve.integrations.lightning.stream import Filtered, Stream
 from finesieve.integrations.lightning.watch import LossWatch
 from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
@@ -105,9 +106,7 @@ class SieveCallback(Handle, Callback):
         self._put_into: Any = None  # the trainer that `attach` was given: known before training
         self._module: Any = None
         self._loader: Any = None
-        self._leaving = False  # whether it leaves when the training under way ends
-        self._left = False
-        self._may_come_back = False  # whether the trainer that it left was known
+        self._leaving = Leaving(self)
         self._begin()
 
     def _begin(self) -> None:
@@ -122,7 +121,7 @@ class SieveCallback(Handle, Callback):
         """Returns the train loader, filtered: for `trainer.fit`, or for `train_dataloader` to
         return."""
         self._loader = loader
-        return _Loader(self, loader) if self.filters else loader
+        return Filtered(self.batches, loader) if self.filters else loader
 
     def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """Returns the weighted mean of the losses, a scalar for `training_step` to return; in
@@ -135,7 +134,7 @@ class SieveCallback(Handle, Callback):
             ScoreError: if these are not losses, one for each example.
             ConfigError: if the train loader does not go through the sieve.
         """
-        away = not self.filters or self._left or self._trainer is None
+        away = not self.filters or self._leaving.left or self._trainer is None
         if away or not self._trainer.training:
             return check_losses(losses, losses.numel(), "the step").mean()
         if self.sieve is None:
@@ -160,17 +159,10 @@ class SieveCallback(Handle, Callback):
         """
         if self.sieve is not None:
             self.sieve.detach()
-        state = None if self._trainer is None else self._trainer.state
-        if state is not None and state.fn == "fit" and state.status == "running":
-            self._leaving = True
-        else:
-            self._leave()
+        self._leaving.asked(self._trainers())
 
-    def _leave(self) -> None:
-        known = [t for t in (self._trainer, self._put_into) if t is not None]
-        for trainer in known:  # a new list: the trainer may be calling those of the old one
-            trainer.callbacks = [c for c in trainer.callbacks if c is not self]
-        self._leaving, self._left, self._may_come_back = False, True, bool(known)
+    def _trainers(self) -> list[Any]:
+        return [t for t in (self._trainer, self._put_into) if t is not None]
 
     @property
     def steps(self) -> int:
@@ -217,10 +209,10 @@ class SieveCallback(Handle, Callback):
         Raises:
             ConfigError: if the number of steps is needed and unknown.
         """
-        if not self._left:
+        serves = self.filters and not self._leaving.left
+        if not self._leaving.left:
             self._asked()
-        stays = self.filters and not self._left
-        if stays and (self._passes() is not None or self._given is not None):
+        if serves and (self._passes() is not None or self._given is not None):
             nominal = self.steps if steps is None else steps
             scheduler = Driven(scheduler, nominal, lambda: self.progress)
         return {"scheduler": scheduler, "interval": "step"}
@@ -234,10 +226,7 @@ class SieveCallback(Handle, Callback):
             ConfigError: for what cannot be served rightly.
         """
         self._trainer, self._module = trainer, pl_module
-        if self._left and not self._may_come_back:  # detached before any trainer was known
-            self._leave()
-        elif stage == "fit" and self.filters:
-            self._left = False
+        if self._leaving.stays(trainer) and stage == "fit" and self.filters:
             self._begin()
             check(trainer)
 
@@ -245,7 +234,7 @@ class SieveCallback(Handle, Callback):
         """Refuses an unwrapped loader and undriven schedules (a hook of Lightning's)."""
         if not self.filters:
             return
-        if not isinstance(trainer.train_dataloader, _Loader):
+        if not isinstance(trainer.train_dataloader, Filtered):
             raise not_wrapped()
         for found in trainer.lr_scheduler_configs if self._passes() is not None else ():
             if found.interval == "step" and not isinstance(found.scheduler, Driven):
@@ -289,13 +278,13 @@ class SieveCallback(Handle, Callback):
         self._stream.close()
         if self.sieve is not None:
             self.sieve.finish()
-        if self._leaving:
-            self._leave()
+        if self._leaving.soon:
+            self._leaving.leave(self._trainers())
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Leaves a training that ends so, if it was to leave (a hook of Lightning's)."""
-        if self._leaving:
-            self._leave()
+        if self._leaving.soon:
+            self._leaving.leave(self._trainers())
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of all ranks, since one of them writes the checkpoint; it is called on
@@ -399,7 +388,7 @@ class SieveCallback(Handle, Callback):
 
     def batches(self, loader: Any) -> Iterator[Any]:
         """Yields one epoch as Lightning sees it."""
-        if self._left:
+        if self._leaving.left:
             yield from loader
             return
         if self._trainer is None:
@@ -407,7 +396,7 @@ class SieveCallback(Handle, Callback):
         if self.sieve is None:
             check_sampler(self._trainer, loader)
             self.sieve = self._built()
-            if self._leaving:  # told so before the first batch
+            if self._leaving.soon:  # told so before the first batch
                 self.sieve.detach()
         counted = isinstance(self._trainer.limit_train_batches, int)
         most, follows = self._passes() or math.inf, bool(self._total())
@@ -430,13 +419,3 @@ def attach(trainer: Any, method: Recipe | Method | str | None = None, **options:
     trainer.callbacks.append(sieved)
     sieved._put_into = trainer
     return sieved
-
-
-class _Loader:
-    """The train loader as Lightning sees it: filtered, without a length."""
-
-    def __init__(self, callback: SieveCallback, loader: Any) -> None:
-        self._callback, self._loader = callback, loader
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._callback.batches(self._loader)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -19,6 +19,21 @@ from torch import Tensor
 from finesieve.batches.carry import rides
 from finesieve.integrations.lightning.order import generator_of, repeated, samplers
 from finesieve.sieve.sieve import Sieve
+
+
+class Filtered:
+    """The train loader as Lightning sees it: filtered, without a length.
+
+    Args:
+        batches: gives one epoch of a loader.
+        loader: as the user made it.
+    """
+
+    def __init__(self, batches: Callable[[Any], Iterator[Any]], loader: Any) -> None:
+        self._batches, self._loader = batches, loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._batches(self._loader)
 
 
 class Stream:

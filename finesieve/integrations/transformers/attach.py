@@ -37,6 +37,7 @@ from finesieve.integrations.transformers import checkpoint
 from finesieve.integrations.transformers import refusals as hf_refusals
 from finesieve.integrations.transformers import trl as hf_trl
 from finesieve.integrations.transformers.callback import SieveCallback
+from finesieve.integrations.transformers.hooks import HOOKS, Hooks
 from finesieve.integrations.transformers.loader import FilteredLoader
 from finesieve.integrations.transformers.loss import TrainedLoss
 from finesieve.integrations.transformers.tasks import (
@@ -58,15 +59,7 @@ from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.sieve import Sieve
 
-__all__ = ["Attached", "attach", "head_of"]
-HOOKS = (
-    "train",
-    "get_train_dataloader",
-    "create_optimizer_and_scheduler",
-    "create_scheduler",
-    "compute_loss",
-    "log",
-)
+__all__ = ["HOOKS", "Attached", "attach", "head_of"]
 
 
 def attach(
@@ -114,11 +107,7 @@ def attach(
         ConfigError: for what cannot be served rightly, with the setting to change.
     """
     attached = Attached(trainer, method, head, losses, size, features, prefix, listeners, options)
-    for name in HOOKS:
-        setattr(trainer, name, getattr(attached, name))
-    trainer.add_callback(attached._callback)
-    if attached.filters:
-        trainer.args.ignore_data_skip = True
+    attached._hooks.put(attached, SieveCallback(attached), attached.filters)
     return attached
 
 
@@ -141,10 +130,9 @@ class Attached(hosts.Handle):
             raise ConfigError(f"a {type(trainer).__name__}; expected a transformers.Trainer")
         if any(isinstance(c, SieveCallback) for c in trainer.callback_handler.callbacks):
             raise ConfigError(hosts.TWICE)
-        self._host = {name: getattr(trainer, name) for name in HOOKS}
-        self._set_there = {name: vars(trainer)[name] for name in HOOKS if name in vars(trainer)}
+        self._hooks = Hooks(trainer)
+        self._host = self._hooks.own
         self.losses = 0  # batches that the trainer asked `compute_loss` for
-        self._callback, self._skips = SieveCallback(self), trainer.args.ignore_data_skip
         self.trainer: Any = trainer
         self._method, self._options = method, options
         self._features, self._prefix, self._listeners = features, prefix, listeners
@@ -217,7 +205,7 @@ class Attached(hosts.Handle):
         finally:
             self._trains = False
             if self._leaving:
-                self._leave()
+                self._hooks.take_back()
 
     def get_train_dataloader(self) -> Any:
         """Returns the trainer's own loader, filtered, with a new sieve."""
@@ -358,17 +346,7 @@ class Attached(hosts.Handle):
             self.sieve.detach()
         self._leaving = True
         if not self._trains:
-            self._leave()
-
-    def _leave(self) -> None:
-        self._leaving = False
-        if self._callback not in self.trainer.callback_handler.callbacks:
-            return  # it has left before, and another sieve may be attached by now
-        for name in HOOKS:
-            vars(self.trainer).pop(name, None)  # a method of its class again
-        vars(self.trainer).update(self._set_there)
-        self.trainer.remove_callback(self._callback)
-        self.trainer.args.ignore_data_skip = self._skips
+            self._hooks.take_back()
 
     def _all_labels(self) -> bool:
         """Returns whether the first labels of texts are among the items that the trainer counts and
