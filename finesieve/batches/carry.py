@@ -119,10 +119,10 @@ def is_filler(batch: Any) -> bool:
     gradient.
 
     A sieve yields one to complete an accumulated optimizer step, or to keep this rank in step with
-    ranks that have more data left. Leave fillers out of metrics of your own.
-
-    Raises:
-        BatchError: for a batch that did not come from a sieve.
+    ranks that have more data left. Leave fillers out of metrics of your own. A batch that no sieve
+    made, as after `detach`, is none.
     """
+    if not rides(batch):
+        return False
     weights = ride(batch).weights
     return len(weights) <= 2 and not bool(weights.any())

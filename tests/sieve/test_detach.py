@@ -80,6 +80,7 @@ def test_a_pass_under_way_is_filtered_to_its_end() -> None:
     assert max(weights) > 1.0
     assert all(a is b for a, b in zip(sieve(batches), batches, strict=True))
     assert sieve.passes == 2
+    assert not fs.is_filler(batches[0])
     losses = torch.arange(8.0)
     sieve.observe(losses, batches[0])  # of a loop that takes the mean itself: nothing to learn
     assert sieve.loss(losses, batches[0]) == losses.mean()

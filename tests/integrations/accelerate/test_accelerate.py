@@ -312,6 +312,10 @@ def test_two_ranks(tmp_path: Path) -> None:
         assert rank["uneven"] == [5, 160, True]
         assert rank["full"]
         assert rank["open"]
+    assert a["detached"] == b["detached"]
+    assert a["detached"]["progress"] == 1.0
+    assert a["detached"]["plain"].count(True) == 10  # of the 20 that 156 rows make
+    assert a["detached"]["plain"][-10:] == [True] * 10
     assert len(list(tmp_path.glob("finesieve-0-rank*.pt"))) == 2
 
 
