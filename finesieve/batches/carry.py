@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -12,6 +12,8 @@ from finesieve.errors import BatchError
 
 IDS, WEIGHTS = "sieve_ids", "sieve_weights"
 PREFIX = "sieve_prefix"  # what frozen layers put out (finesieve.scoring.frozen)
+FILLER = "sieve_filler"  # True in a filler whose weights a host puts on a device
+RIDING = (IDS, WEIGHTS, PREFIX, FILLER)
 
 
 class Ride(NamedTuple):
@@ -58,15 +60,31 @@ def inputs(batch: Any) -> Any:
         return batch.input
     if isinstance(batch, Mapping) and IDS in batch:
         if not isinstance(batch, MutableMapping):
-            own = {k: v for k, v in batch.items() if k not in (IDS, WEIGHTS, PREFIX)}
+            own = {k: v for k, v in batch.items() if k not in RIDING}
             return of_kind(type(batch), own)
         bare = copy.copy(batch)
-        for key in (IDS, WEIGHTS, PREFIX):
+        for key in RIDING:
             bare.pop(key, None)
         return bare
     if isinstance(batch, (tuple, list)) and batch and isinstance(batch[-1], Ride):
         return batch[:-1]
     return batch
+
+
+def examples_in(batch: Any) -> int:
+    """Returns how many examples a batch of any form has: the rows of its first column that has
+    any; 0 where nothing tells."""
+    if isinstance(batch, Tensor):
+        return int(batch.shape[0]) if batch.ndim else 0
+    columns = batch.values() if isinstance(batch, Mapping) else batch
+    if not isinstance(columns, Iterable) or isinstance(columns, str):
+        return 0
+    for column in columns:
+        if isinstance(column, Tensor) and column.ndim:
+            return int(column.shape[0])
+        if isinstance(column, Sequence) and not isinstance(column, str):
+            return len(column)
+    return 0
 
 
 def rides(batch: Any) -> bool:
@@ -101,10 +119,10 @@ def is_filler(batch: Any) -> bool:
     gradient.
 
     A sieve yields one to complete an accumulated optimizer step, or to keep this rank in step with
-    ranks that have more data left. Leave fillers out of metrics of your own.
-
-    Raises:
-        BatchError: for a batch that did not come from a sieve.
+    ranks that have more data left. Leave fillers out of metrics of your own. A batch that no sieve
+    made, as after `detach`, is none.
     """
+    if not rides(batch):
+        return False
     weights = ride(batch).weights
     return len(weights) <= 2 and not bool(weights.any())

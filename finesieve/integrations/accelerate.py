@@ -165,7 +165,7 @@ class FilteredLoader(hosts.Handle):
 
     def detach(self) -> None:
         """Stops filtering, as `Sieve.detach` does: from the next pass on the loader's batches come
-        as they are."""
+        as they are, and the schedule goes on to its end."""
         self.sieve.detach()
 
     # ---- one pass

@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 SizeFunction = Callable[[FloatArray], FloatArray]
+Prepare = Callable[[Any], Any]
 # Where every token has this many outputs, the outputs are what fills the memory, in training too:
 # then a scoring forward has little more room than a training batch (see `ROOM`).
 _LITTLE_ROOM, _WIDE = 2, 1024
@@ -56,6 +57,15 @@ def _is_wide(outputs: Any) -> bool:
     """Returns whether every token has many outputs."""
     logits = output_of(outputs)
     return isinstance(logits, Tensor) and logits.ndim > 2 and logits.shape[-1] >= _WIDE
+
+
+def prepared(model: nn.Module, batch: Any, prepare: Prepare | None) -> Any:
+    """Returns the batch as the training step would see it, and leaves no trace of making it so: a
+    host's hooks may draw random numbers, and may ask whether the model is in training."""
+    if prepare is None:
+        return batch
+    with scoring(model):
+        return prepare(batch)
 
 
 def room_of(model: nn.Module, wide: bool) -> int:
@@ -86,6 +96,8 @@ class Task(Scorer):
             torch.autocast("cuda", torch.bfloat16)`.
         prefix: frozen first layers of this model, whose output training shares.
         more: given to the model beside a dict batch, e.g. `{"use_cache": False}`.
+        prepare: makes of a batch of the loader's what the training step would see, where a host
+            converts or moves batches in between.
     """
 
     def __init__(
@@ -96,7 +108,9 @@ class Task(Scorer):
         keep_targets: bool = False,
         prefix: FrozenPrefix | None = None,
         more: Mapping[str, Any] | None = None,
+        prepare: Prepare | None = None,
     ) -> None:
+        self._prepare = prepare
         self.head, self._kept, self._more = head, keep_targets, dict(more or {})
         self._prefix = prefix
         self.model, self._autocast = model, autocast
@@ -120,6 +134,7 @@ class Task(Scorer):
         keeping: AbstractContextManager[list[Tensor]] = nullcontext([])
         if self._prefix:
             keeping = self._prefix.keeping()
+        batch = prepared(self.model, batch, self._prepare)
         with scoring(self.model, self._autocast) as model, keeping as kept:
             out, batch = self._outputs(model, batch)
             loss, size = self.head.both(out, batch)
@@ -152,6 +167,7 @@ class Task(Scorer):
         """Returns what the last linear layer is given for a batch (see `Scorer.last_layer`)."""
         if not self.head.fits or self._kept:
             return None
+        batch = prepared(self.model, batch, self._prepare)
         # The layers of a compiled model show their calls only when it runs as it was written.
         model = unwrapped(self.model)
         with scoring(getattr(model, "_orig_mod", model), self._autocast) as plain:
@@ -202,6 +218,7 @@ class PerExample(Scorer):
         function: is called as `function(model, batch)` with the module unwrapped and in eval mode.
         size: float[n] -> float[n], the size of the gradient that goes with a loss; the loss itself
             by default. For a squared error, e.g., `lambda loss: 2 * loss ** 0.5`.
+        prepare: as in `Task`.
     """
 
     def __init__(
@@ -210,7 +227,9 @@ class PerExample(Scorer):
         function: Callable[[nn.Module, Any], Tensor],
         size: SizeFunction | None = None,
         autocast: Callable[[], AbstractContextManager[Any]] | None = None,
+        prepare: Prepare | None = None,
     ) -> None:
+        self._prepare = prepare
         self.model, self._function, self._size = model, function, size
         self._autocast = autocast
         self._wide: bool | None = None  # whether every token has many outputs; None: not seen yet
@@ -227,6 +246,7 @@ class PerExample(Scorer):
 
     def launch(self, batch: Any) -> Launched:
         """Scores a batch and leaves the scores on the device (see `Launched`)."""
+        batch = prepared(self.model, batch, self._prepare)
         if isinstance(batch, Mapping):
             n = len(next(iter(batch.values())))
         else:

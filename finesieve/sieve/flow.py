@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from finesieve.batches.carry import examples_in
 from finesieve.batches.codec import Codec
 from finesieve.batches.rows import Rows
 from finesieve.batches.waiting import GROUP, Holding
@@ -82,7 +83,7 @@ class Flow:
         seed: int,
         watch: Watch,
     ) -> None:
-        self.method, self._total, self._told_pool = method, total, options.pool
+        self.method, self.total, self._told_pool = method, total, options.pool
         self.listeners, self.record = list(options.listeners), Record()
         self.counters = Counters()
         self.codec = Codec(options.pad_values, options.id_key, options.lengths)
@@ -244,6 +245,30 @@ class Flow:
             self._sift()
         self.holding.release(self._size(), everything=True)
 
+    # ---- past the gates
+
+    def let_go(self) -> None:
+        """Drops what waits, left over from a pass that was ended early. It counts as consumed, so
+        that a schedule goes on to its end."""
+        self.holding.release(self._size(), everything=True)
+        while self.holding.ready:
+            rows, _, span = self.holding.next()
+            self._count("dropped", rows)
+            self.counters.released += span
+        for rows in self.pool:
+            self._count("dropped", rows)
+            self.counters.released += len(rows)
+        self.pool = []
+        self.counters.released += self.holding.take_idle()
+
+    def pass_by(self, batch: Any) -> None:
+        """Counts a batch of the loader's that goes past the gates to the training step."""
+        count = examples_in(batch)
+        self.counters.batches_in_pass += 1
+        self.counters.released += count
+        if self.loaders is None and count:
+            self.loaders = count
+
     # ---- out
 
     def next(self) -> tuple[Rows, bool]:
@@ -262,14 +287,14 @@ class Flow:
 
         The batch that comes next counts: the learning rate is for the step after it.
         """
-        if not self._total:
+        if not self.total:
             return 0.0
-        return min(1.0, (self.counters.released + self.holding.next_span()) / self._total)
+        return min(1.0, (self.counters.released + self.holding.next_span()) / self.total)
 
     def work(self) -> Work:
         """Returns the tokens trained on and scored so far; those that wait count as trained on."""
         return self.meter.work(
-            self._total, self.holding.tokens(opened=True), self.holding.tokens(opened=False)
+            self.total, self.holding.tokens(opened=True), self.holding.tokens(opened=False)
         )
 
     # ---- sizes and stages
@@ -278,7 +303,7 @@ class Flow:
         """Returns how many survivors a batch has, given the examples in the loader's batches."""
         if self.batch_size is not None:
             return self.batch_size
-        if self._total is not None and self._total * _TYPICAL_SHARE / loaders >= _ENOUGH_STEPS:
+        if self.total is not None and self.total * _TYPICAL_SHARE / loaders >= _ENOUGH_STEPS:
             return loaders
         return max(1, round(loaders * self.method.batch_share))
 

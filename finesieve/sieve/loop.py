@@ -110,6 +110,44 @@ class Loop:
         flow.counters.batches_in_pass = 0
         flow.counters.passes += 1
 
+    def plain_pass(self, batches: Iterable[Any], positioned: bool) -> Iterator[Any]:
+        """Yields the batches of a pass as the loader has them. Their examples are counted, so that
+        schedules go on to their end. Before them come batches that a host had taken when it was
+        interrupted.
+
+        Args:
+            positioned: as in `one_pass`.
+
+        Raises:
+            StateError: as in `one_pass`.
+        """
+        flow, counters = self._flow, self._flow.counters
+        self._together.find()
+        flow.let_go()
+        self.place.take_up(None)  # what is not taken apart leaves no mark
+        iterator = iter(batches)
+        resumed, self.resumed = self.resumed, False
+        if resumed:
+            iterator = self._resume(iterator, positioned)
+        else:
+            counters.batches_in_pass = 0
+        while self.ahead:
+            yield flow.codec.pack(self.ahead.pop(0))
+        for batch in iterator:
+            flow.pass_by(batch)
+            if flow.total is not None:
+                counters.progress = self._together.mean([flow.consumed()])[0]
+            yield batch
+        counters.batches_in_pass = 0
+        counters.passes += 1
+
+    def riding(self, batch: Any) -> Any:
+        """Returns a batch of the loader's with weights of 1 and ids of -1, of which nothing is
+        learned: for a saved state, where a host has taken it and not trained on it."""
+        rows = self._flow.codec.unpack(batch, 0)
+        rows.ids[:] = -1
+        return self._flow.codec.pack(rows)
+
     def may_exceed_total(self) -> None:
         """Takes more examples than `total` for no reason to warn, from now on."""
         self._total = None

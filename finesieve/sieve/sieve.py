@@ -109,6 +109,7 @@ class Sieve:
         self.rates = RateWatch()  # a host that answers for the learning rate says so
         self._save_texts = given.save_texts
         self._detached = False
+        self._plain = False  # whether a pass has begun that is not filtered
         # Now: what gates learn is no part of it.
         self._fingerprint = identity(self.method, given, total)
 
@@ -145,8 +146,9 @@ class Sieve:
             StateError: after `load_state_dict`, if the loader's order is another.
             ScoreError: for losses that are not finite, if they are more than an accident.
         """
-        if self._detached:
-            yield from batches
+        if self._detached and (self._plain or not (self._loop.resumed and self.position)):
+            self._plain = True
+            yield from self._loop.plain_pass(batches, positioned)
             return
         new = self.passes == 0 and not self._loop.resumed
         wanted = new and self._total is not None and self.method.filters
@@ -204,6 +206,8 @@ class Sieve:
         Raises:
             ScoreError: if these are not n losses.
         """
+        if self._detached and not rides(batch):
+            return
         ids, _ = ride(batch)
         self._give(ids, check_losses(losses, len(ids), "the training step"), sizes)
 
@@ -277,8 +281,16 @@ class Sieve:
 
     def detach(self) -> None:
         """Stops filtering: from the next pass on batches come as the loader has them, and `loss` is
-        the plain mean. What waits in a pass under way still comes."""
+        their plain mean. What waits in a pass under way still comes, with its weights. Examples
+        are counted on, so `progress` and the schedules that follow it go on to their end. On
+        several ranks each has to call it, in the same pass. A state that is saved afterwards
+        resumes without filtering, too."""
         self._detached = True
+
+    @property
+    def detached(self) -> bool:
+        """Whether `detach` was called; a pass that was under way then is filtered to its end."""
+        return self._detached
 
     @property
     def stage(self) -> int:
@@ -395,8 +407,12 @@ class Sieve:
             ahead: batches that a host which reads ahead has taken but not trained on; a sieve that
                 takes up the state yields them first. Without them they are lost.
         """
+        if self._plain:
+            kept = [batch for batch in ahead if self._save_texts or rides(batch)]
+            ahead = [batch if rides(batch) else self._loop.riding(batch) for batch in kept]
         run = written(self._flow, self._beginning, self._loop, ahead, self._save_texts)
-        return {"fingerprint": dict(self._fingerprint), **run}
+        detached = {"asked": self._detached, "plain": self._plain}
+        return {"fingerprint": dict(self._fingerprint), "detached": detached, **run}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
         """Restore what `state_dict` saved, so that the run goes on where it was.
@@ -411,3 +427,6 @@ class Sieve:
         """
         check_same(state.get("fingerprint", {}), self._fingerprint)
         take_up(state, self._flow, self._beginning, self._loop, device)
+        detached = state.get("detached", {"asked": False, "plain": False})
+        self._detached = self._detached or detached["asked"]
+        self._plain = detached["plain"]

@@ -24,19 +24,21 @@ except ImportError as error:
         f"finesieve.integrations.lightning needs {error.name}: {install('lightning')}"
     ) from None
 
+from finesieve.batches.carry import rides
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
 from finesieve.integrations.common import TWICE, Driven, Handle, check_method, examples, sized
 from finesieve.integrations.lightning.checks import check, check_sampler, not_wrapped
+from finesieve.integrations.lightning.leaving import Leaving
 from finesieve.integrations.lightning.order import generator_of
-from finesieve.integrations.lightning.prepared import Prepared
-from finesieve.integrations.lightning.stream import Stream
+from finesieve.integrations.lightning.prepared import preparing
+from finesieve.integrations.lightning.stream import Filtered, Stream
 from finesieve.integrations.lightning.watch import LossWatch
 from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
 from finesieve.methods.registry import method_of
 from finesieve.scoring import heads
-from finesieve.scoring.protocol import check_losses
+from finesieve.scoring.protocol import Scorer, check_losses
 from finesieve.scoring.scorers import SIZE_ALONE, PerExample, SizeFunction, Task
 from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
@@ -104,6 +106,7 @@ class SieveCallback(Handle, Callback):
         self._put_into: Any = None  # the trainer that `attach` was given: known before training
         self._module: Any = None
         self._loader: Any = None
+        self._leaving = Leaving(self)
         self._begin()
 
     def _begin(self) -> None:
@@ -118,7 +121,7 @@ class SieveCallback(Handle, Callback):
         """Returns the train loader, filtered: for `trainer.fit`, or for `train_dataloader` to
         return."""
         self._loader = loader
-        return _Loader(self, loader) if self.filters else loader
+        return Filtered(self.batches, loader) if self.filters else loader
 
     def loss(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """Returns the weighted mean of the losses, a scalar for `training_step` to return; in
@@ -131,11 +134,13 @@ class SieveCallback(Handle, Callback):
             ScoreError: if these are not losses, one for each example.
             ConfigError: if the train loader does not go through the sieve.
         """
-        if not self.filters or self._trainer is None or not self._trainer.training:
+        away = not self.filters or self._leaving.left or self._trainer is None
+        if away or not self._trainer.training:
             return check_losses(losses, losses.numel(), "the step").mean()
         if self.sieve is None:
             raise not_wrapped()
-        return self._watch.give(self.sieve.loss(losses, batch, sizes))
+        loss = self.sieve.loss(losses, batch, sizes)
+        return self._watch.give(loss) if rides(batch) else loss
 
     def reduce(self, losses: Tensor, batch: Any, sizes: Tensor | None = None) -> Tensor:
         """Returns what `loss` does: its name of version 0.1."""
@@ -147,13 +152,17 @@ class SieveCallback(Handle, Callback):
         return self.loss(losses, batch, sizes)
 
     def detach(self) -> None:
-        """Filters no more, and leaves the trainer: from the next pass on batches come as the loader
-        has them."""
+        """Filters no more: from the next pass on batches come as the loader has them.
+
+        The callback leaves the trainer: at once, or when the training under way ends. Until then
+        it keeps the place in the data, by which the learning rate and checkpoints go.
+        """
         if self.sieve is not None:
             self.sieve.detach()
-        for trainer in (self._trainer, self._put_into):
-            if trainer is not None and self in trainer.callbacks:
-                trainer.callbacks.remove(self)
+        self._leaving.asked(self._trainers())
+
+    def _trainers(self) -> list[Any]:
+        return [t for t in (self._trainer, self._put_into) if t is not None]
 
     @property
     def steps(self) -> int:
@@ -200,8 +209,10 @@ class SieveCallback(Handle, Callback):
         Raises:
             ConfigError: if the number of steps is needed and unknown.
         """
-        self._asked()
-        if self.filters and (self._passes() is not None or self._given is not None):
+        serves = self.filters and not self._leaving.left
+        if not self._leaving.left:
+            self._asked()
+        if serves and (self._passes() is not None or self._given is not None):
             nominal = self.steps if steps is None else steps
             scheduler = Driven(scheduler, nominal, lambda: self.progress)
         return {"scheduler": scheduler, "interval": "step"}
@@ -215,7 +226,7 @@ class SieveCallback(Handle, Callback):
             ConfigError: for what cannot be served rightly.
         """
         self._trainer, self._module = trainer, pl_module
-        if stage == "fit" and self.filters:
+        if self._leaving.stays(trainer) and stage == "fit" and self.filters:
             self._begin()
             check(trainer)
 
@@ -223,7 +234,7 @@ class SieveCallback(Handle, Callback):
         """Refuses an unwrapped loader and undriven schedules (a hook of Lightning's)."""
         if not self.filters:
             return
-        if not isinstance(trainer.train_dataloader, _Loader):
+        if not isinstance(trainer.train_dataloader, Filtered):
             raise not_wrapped()
         for found in trainer.lr_scheduler_configs if self._passes() is not None else ():
             if found.interval == "step" and not isinstance(found.scheduler, Driven):
@@ -252,9 +263,10 @@ class SieveCallback(Handle, Callback):
         # It counts this step or the next, by whether batches are accumulated.
         every, step = trainer.log_every_n_steps, trainer.global_step
         written = every and (step % every == 0 or (step + 1) % every == 0)
-        if self.sieve is not None and not trainer.barebones and (written or trainer.should_stop):
+        sieve = None if trainer.barebones else self.sieve
+        if sieve is not None and not sieve.detached and (written or trainer.should_stop):
             self._watch.check()
-            pl_module.log_dict(self.sieve.figures())
+            pl_module.log_dict(sieve.figures())
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Stops the clock of training (a hook of Lightning's)."""
@@ -266,6 +278,13 @@ class SieveCallback(Handle, Callback):
         self._stream.close()
         if self.sieve is not None:
             self.sieve.finish()
+        if self._leaving.soon:
+            self._leaving.leave(self._trainers())
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Leaves a training that ends so, if it was to leave (a hook of Lightning's)."""
+        if self._leaving.soon:
+            self._leaving.leave(self._trainers())
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of all ranks, since one of them writes the checkpoint; it is called on
@@ -310,11 +329,12 @@ class SieveCallback(Handle, Callback):
         Raises:
             ConfigError: if this callback is none of the trainer's.
         """
-        if self._trainer is None:
+        trainer = self._put_into if self._trainer is None else self._trainer
+        if trainer is None:
             raise ConfigError("the trainer does not know the sieve: Trainer(callbacks=[sieved])")
         if self._loader is None:  # the module's or the data module's, and not asked for yet
-            _ = self._trainer.estimated_stepping_batches
-        return self._trainer
+            _ = trainer.estimated_stepping_batches
+        return trainer
 
     def _passes(self) -> int | None:
         """Returns how many passes over the data the training takes; None where batches are
@@ -332,21 +352,22 @@ class SieveCallback(Handle, Callback):
         return passes * count
 
     def _built(self) -> Sieve:
-        trainer, module, scorer = self._trainer, self._module, None
+        trainer, module = self._trainer, self._module
+        scorer: Scorer | None = None
         # The module itself, not the strategy's wrapper, under the precision that it trains in.
         context = trainer.precision_plugin.train_step_context
+        prepare = preparing(trainer, module)
         if self._head is not None:
-            scorer = Prepared(Task(module, self._head, context), trainer, module)
+            scorer = Task(module, self._head, context, prepare=prepare)
         elif self._losses is not None:
-            own = PerExample(module, self._losses, self._size, context)
-            scorer = Prepared(own, trainer, module)
+            scorer = PerExample(module, self._losses, self._size, context, prepare)
         several = trainer.world_size > 1
         sieve = Sieve.of_host(
             scorer,
             copy.deepcopy(self._method),
             total=self._total(),
             listeners=self._listeners,
-            features=self._features or (self._head.features() if self._head else None),
+            features=self._features,
             agreement=Ranks(device=str(trainer.strategy.root_device)) if several else Alone(),
             **self._options,
         )
@@ -367,11 +388,16 @@ class SieveCallback(Handle, Callback):
 
     def batches(self, loader: Any) -> Iterator[Any]:
         """Yields one epoch as Lightning sees it."""
+        if self._leaving.left:
+            yield from loader
+            return
         if self._trainer is None:
             raise ConfigError("the trainer does not know the sieve: Trainer(callbacks=[sieved])")
         if self.sieve is None:
             check_sampler(self._trainer, loader)
             self.sieve = self._built()
+            if self._leaving.soon:  # told so before the first batch
+                self.sieve.detach()
         counted = isinstance(self._trainer.limit_train_batches, int)
         most, follows = self._passes() or math.inf, bool(self._total())
         yield from self._stream.epoch(self.sieve, loader, most, counted, follows)
@@ -393,13 +419,3 @@ def attach(trainer: Any, method: Recipe | Method | str | None = None, **options:
     trainer.callbacks.append(sieved)
     sieved._put_into = trainer
     return sieved
-
-
-class _Loader:
-    """The train loader as Lightning sees it: filtered, without a length."""
-
-    def __init__(self, callback: SieveCallback, loader: Any) -> None:
-        self._callback, self._loader = callback, loader
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._callback.batches(self._loader)

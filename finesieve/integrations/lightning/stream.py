@@ -11,13 +11,29 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor
 
+from finesieve.batches.carry import rides
 from finesieve.integrations.lightning.order import generator_of, repeated, samplers
 from finesieve.sieve.sieve import Sieve
+
+
+class Filtered:
+    """The train loader as Lightning sees it: filtered, without a length.
+
+    Args:
+        batches: gives one epoch of a loader.
+        loader: as the user made it.
+    """
+
+    def __init__(self, batches: Callable[[Any], Iterator[Any]], loader: Any) -> None:
+        self._batches, self._loader = batches, loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._batches(self._loader)
 
 
 class Stream:
@@ -91,11 +107,8 @@ class Stream:
             self.progress = self._out[0][1]
 
     def end_step(self) -> bool:
-        """Forgets the batch that was trained on; returns whether it was one of the stream's."""
-        if not self._out:
-            return False
-        self._out.popleft()
-        return True
+        """Forgets the batch that was trained on; returns whether the sieve made it."""
+        return bool(self._out) and rides(self._out.popleft()[0])
 
     def close(self) -> None:
         """Ends the pass under way, and so the loader's workers."""

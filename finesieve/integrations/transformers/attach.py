@@ -28,7 +28,7 @@ except ImportError as error:
         f"finesieve.integrations.transformers.attach needs {error.name}: {install('hf')}"
     ) from None
 
-from finesieve.batches.carry import IDS, PREFIX, WEIGHTS, of_kind
+from finesieve.batches.carry import RIDING, of_kind
 from finesieve.batches.carry import inputs as bare
 from finesieve.errors import ConfigError
 from finesieve.gates.features import FeatureFunction
@@ -37,6 +37,7 @@ from finesieve.integrations.transformers import checkpoint
 from finesieve.integrations.transformers import refusals as hf_refusals
 from finesieve.integrations.transformers import trl as hf_trl
 from finesieve.integrations.transformers.callback import SieveCallback
+from finesieve.integrations.transformers.hooks import HOOKS, Hooks
 from finesieve.integrations.transformers.loader import FilteredLoader
 from finesieve.integrations.transformers.loss import TrainedLoss
 from finesieve.integrations.transformers.tasks import (
@@ -58,15 +59,7 @@ from finesieve.sieve.options import Listener
 from finesieve.sieve.ranks import Alone, Ranks
 from finesieve.sieve.sieve import Sieve
 
-__all__ = ["Attached", "attach", "head_of"]
-HOOKS = (
-    "train",
-    "get_train_dataloader",
-    "create_optimizer_and_scheduler",
-    "create_scheduler",
-    "compute_loss",
-    "log",
-)
+__all__ = ["HOOKS", "Attached", "attach", "head_of"]
 
 
 def attach(
@@ -114,11 +107,7 @@ def attach(
         ConfigError: for what cannot be served rightly, with the setting to change.
     """
     attached = Attached(trainer, method, head, losses, size, features, prefix, listeners, options)
-    for name in HOOKS:
-        setattr(trainer, name, getattr(attached, name))
-    trainer.add_callback(attached._callback)
-    if attached.filters:
-        trainer.args.ignore_data_skip = True
+    attached._hooks.put(attached, SieveCallback(attached), attached.filters)
     return attached
 
 
@@ -141,10 +130,9 @@ class Attached(hosts.Handle):
             raise ConfigError(f"a {type(trainer).__name__}; expected a transformers.Trainer")
         if any(isinstance(c, SieveCallback) for c in trainer.callback_handler.callbacks):
             raise ConfigError(hosts.TWICE)
-        self._host = {name: getattr(trainer, name) for name in HOOKS}
-        self._set_there = {name: vars(trainer)[name] for name in HOOKS if name in vars(trainer)}
+        self._hooks = Hooks(trainer)
+        self._host = self._hooks.own
         self.losses = 0  # batches that the trainer asked `compute_loss` for
-        self._callback, self._skips = SieveCallback(self), trainer.args.ignore_data_skip
         self.trainer: Any = trainer
         self._method, self._options = method, options
         self._features, self._prefix, self._listeners = features, prefix, listeners
@@ -193,6 +181,8 @@ class Attached(hosts.Handle):
             watches=made.scores or made.learns or looked_at,
             compares=self.filters,
         )
+        self._trains = False  # whether a training is under way
+        self._leaving = False  # whether it gives the trainer back when that ends
         self._finer = 1  # batches of survivors that make up one of the loader's
 
     def _epochs(self) -> int | None:
@@ -209,7 +199,13 @@ class Attached(hosts.Handle):
         if found is True:
             found = get_last_checkpoint(self.trainer.args.output_dir)  # type: ignore[no-untyped-call]
         self.checkpoint = str(found) if found else None
-        return self._host["train"](resume_from_checkpoint, *rest, **more)
+        self._trains = True
+        try:
+            return self._host["train"](resume_from_checkpoint, *rest, **more)
+        finally:
+            self._trains = False
+            if self._leaving:
+                self._hooks.take_back()
 
     def get_train_dataloader(self) -> Any:
         """Returns the trainer's own loader, filtered, with a new sieve."""
@@ -245,6 +241,8 @@ class Attached(hosts.Handle):
         if self.epochs is None:
             self.sieve.may_exceed_total()
         self.begun = {}
+        if self._leaving:  # told so before it drew anything, or while the batch size was searched
+            self.sieve.detach()
         if self.checkpoint and self.filters:
             self._load(Path(self.checkpoint))
         if not self.filters:  # resuming, the trainer skips batches, of no loader but its own
@@ -306,7 +304,7 @@ class Attached(hosts.Handle):
         """Returns the trainer's own loss where nothing is weighed, else the weighted mean over
         examples; with the model's outputs where they are asked for."""
         # In a copy: a training_step may ask for a second loss of its batch (adversarial training).
-        carried = {key: inputs[key] for key in (IDS, WEIGHTS, PREFIX) if key in inputs}
+        carried = {key: inputs[key] for key in RIDING if key in inputs}
         inputs = bare(inputs)
         if (id_key := self._options.get("id_key")) in inputs:
             inputs = of_kind(type(inputs), {k: v for k, v in inputs.items() if k != id_key})
@@ -324,7 +322,8 @@ class Attached(hosts.Handle):
     def log(self, logs: dict[str, float], *rest: Any, **more: Any) -> None:
         """Logs as the trainer does, with stage, realised rates and savings among the training
         logs."""
-        if "loss" in logs and self.sieve is not None and self.filters:
+        attached = self.sieve is not None and not self.sieve.detached
+        if "loss" in logs and attached and self.filters:
             logs.update(self.figures())
         self._host["log"](logs, *rest, **more)
 
@@ -336,12 +335,18 @@ class Attached(hosts.Handle):
     # ---- parts
 
     def detach(self) -> None:
-        """Gives the trainer back as it was: its own methods, without the sieve's callback."""
-        for name in HOOKS:
-            vars(self.trainer).pop(name, None)  # a method of its class again
-        vars(self.trainer).update(self._set_there)
-        self.trainer.remove_callback(self._callback)
-        self.trainer.args.ignore_data_skip = self._skips
+        """Filters no more, and gives the trainer back as it was: its own methods, without the
+        sieve's callback.
+
+        In mid-training, batches come as the trainer's loader has them from the next pass on, and
+        the loss of these is the trainer's own; the trainer is given back when it has trained. Until
+        then the hooks keep the epoch, the learning rate and the place in the data.
+        """
+        if self.sieve is not None:
+            self.sieve.detach()
+        self._leaving = True
+        if not self._trains:
+            self._hooks.take_back()
 
     def _all_labels(self) -> bool:
         """Returns whether the first labels of texts are among the items that the trainer counts and

@@ -44,7 +44,8 @@ class SieveCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """Keeps the epoch right; checks that the loss was the sieve's (a hook of the trainer's)."""
         attached = self._attached
-        if attached.filters and attached.losses == self._losses:
+        filters = attached.filters and not (attached.sieve is not None and attached.sieve.detached)
+        if filters and attached.losses == self._losses:
             raise ConfigError(
                 f"a {type(attached.trainer).__name__} made a step without calling the sieve's "
                 "compute_loss, so nothing would be weighed once gates close: it was replaced after "

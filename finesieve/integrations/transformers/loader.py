@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from accelerate import skip_first_batches
 
-from finesieve.batches.carry import WEIGHTS
+from finesieve.batches.carry import FILLER, WEIGHTS, is_filler, rides
 from finesieve.integrations import common as hosts
 from finesieve.integrations.accelerate import generators
 from finesieve.sieve.sieve import Sieve
@@ -79,15 +79,13 @@ class FilteredLoader(hosts.Wrapper):
                 self._under_way = self._pass(sieve)
             assert self._under_way is not None
             for batch in self._under_way:
-                if bool((batch[WEIGHTS] == 1).all()):
-                    del batch[WEIGHTS]
                 count += 1
-                yield self._place(attached.yielded(batch))
+                yield self._place(attached.yielded(_noted(batch)))
             self._under_way = None
         every = attached.trainer.args.gradient_accumulation_steps
         if attached.filters and count not in (0, self._length):
             for _ in range(-count % every):  # the last step of a pass shall be made, not left
-                yield self._place(attached.yielded(sieve.filler()))
+                yield self._place(attached.yielded(_noted(sieve.filler())))
 
     def close(self) -> None:
         """Enters the last step into the books: a trainer that has made them all asks for no
@@ -125,6 +123,18 @@ class FilteredLoader(hosts.Wrapper):
                 hosts.set_random_state(now["process"])
             yield from sieve(attached.drawn(batches), positioned=True)
         attached.begun = {}
+
+
+def _noted(batch: Any) -> Any:
+    """Returns a batch with what its weights say of it, read while they are on the host: none where
+    all are 1, and a mark in a filler. What no sieve made comes back as it is."""
+    if not rides(batch):
+        return batch
+    if bool((batch[WEIGHTS] == 1).all()):
+        del batch[WEIGHTS]
+    elif is_filler(batch):
+        batch[FILLER] = True
+    return batch
 
 
 def _random_states(loader: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finesieve.batches.carry import IDS, WEIGHTS, is_filler
+from finesieve.batches.carry import FILLER, IDS, WEIGHTS
 from finesieve.integrations.transformers.scale import LossScale
 from finesieve.integrations.transformers.tasks import decoder_needs_targets
 from finesieve.scoring import heads
@@ -61,10 +61,10 @@ class TrainedLoss:
             sieve: made the batch.
             model: as the trainer trains it.
             inputs: the batch's columns as the model takes them.
-            carried: the sieve's own of this batch, `sieve_ids` at least.
+            carried: the sieve's own of this batch, `sieve_ids` at least; a filler has its mark.
             items: the trainer's `num_items_in_batch`.
         """
-        if WEIGHTS in carried and is_filler(carried):
+        if FILLER in carried:
             return self._nothing(model, inputs, items)
         if WEIGHTS in carried:
             return self._weighted(sieve, model, inputs, carried, items)

@@ -104,6 +104,7 @@ class Run:
         prepared: bool = True,
         generator: torch.Generator | None = None,
         losses: Any = None,
+        detach: int | None = None,
         **more: Any,
     ) -> None:
         self.accelerator = accelerator = fresh(accumulated, **more)
@@ -140,6 +141,8 @@ class Run:
             self.sync.append([])
             for batch in self.stream:
                 self.batches.append(dict(batch))
+                if len(self.batches) == detach:
+                    self.stream.detach()
                 with accelerator.accumulate(net):
                     bare = fs.inputs(batch)
                     labels = bare.pop("labels")
@@ -195,6 +198,14 @@ def main(folder: str) -> None:
     again = Run(lopsided(rank), load=second, seed=5, **uneven)
     drawn = saved.stream.sieve.ledger.examples.drawn
     out["uneven"] = [len(saved.sync[0]), drawn, equal(saved, again)]
+    # One rank has fewer survivors than the other when both are detached.
+    let_go = Run(lopsided(rank), detach=3, **{**uneven, "n": 156})
+    out["detached"] = {
+        "weights": [w.flatten().tolist() for w in let_go.weights],
+        "rates": let_go.rates,
+        "plain": ["sieve_ids" not in b for b in let_go.batches],
+        "progress": let_go.stream.sieve.progress,
+    }
     plain = Run(**settings)
     for name, method in (("full", "full"), ("open", closed(starts={}))):
         again = Run(method, **settings)

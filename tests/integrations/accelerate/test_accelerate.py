@@ -312,6 +312,10 @@ def test_two_ranks(tmp_path: Path) -> None:
         assert rank["uneven"] == [5, 160, True]
         assert rank["full"]
         assert rank["open"]
+    assert a["detached"] == b["detached"]
+    assert a["detached"]["progress"] == 1.0
+    assert a["detached"]["plain"].count(True) == 10  # of the 20 that 156 rows make
+    assert a["detached"]["plain"][-10:] == [True] * 10
     assert len(list(tmp_path.glob("finesieve-0-rank*.pt"))) == 2
 
 
@@ -340,6 +344,30 @@ def test_batches_are_filtered_on_the_host_and_yielded_on_the_loaders_device() ->
         assert loader.device == torch.device("meta")
     assert scorer.devices == {"cpu"}
     assert stream.sieve.stage == 2
+
+
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_detached_in_mid_training_the_rate_ends_where_it_should(accumulated: int) -> None:
+    """The pass under way is filtered to its end; those that follow are the loader's own."""
+    run = Run(closed(), epochs=3, accumulated=accumulated, detach=12)
+    plain = [batch for batch in run.batches if "sieve_ids" not in batch]
+    assert "sieve_ids" in run.batches[12]
+    assert run.batches[-76:] == plain
+    assert sum(len(batch["labels"]) for batch in plain) == 600
+    assert [sum(sync) for sync in run.sync[1:]] == [-(-38 // accumulated)] * 2
+    assert all(sync[-1] for sync in run.sync)
+    assert run.rates == sorted(run.rates, reverse=True)
+    assert run.rates[-1] == pytest.approx(0.01 / (3 * -(-38 // accumulated)), rel=0.1)
+    assert run.stream.passes == 3
+
+
+@pytest.mark.parametrize("cut", [15, 50])  # in the filtered pass after it was told; in a plain one
+def test_saved_after_it_was_detached_a_run_goes_on_there(tmp_path: Path, cut: int) -> None:
+    whole = Run(closed(), detach=12, save=(cut, tmp_path))
+    assert ("sieve_ids" in whole.batches[cut]) == (cut == 15)
+    again = Run(closed(), load=tmp_path, seed=5)
+    assert len(again.batches) == len(whole.batches) - cut
+    assert same(whole, again)
 
 
 def test_frozen_layers_are_shared_with_training() -> None:
