@@ -68,7 +68,7 @@ def tagging(
         for a, b in zip(one, two, strict=True)
     ]
     actual = Counter(b for _, b in flat)
-    guessed = {a for a, _ in flat}
+    guessed = {a for a, _ in flat if a}  # "": a word that the model was not shown
     most, count = max(actual.items(), key=lambda item: (item[1], item[0]))
     total = len(flat)
     out: dict[str, Any] = {

@@ -84,6 +84,7 @@ def test_tags_that_mark_no_spans_have_macro_f1() -> None:
 def test_a_word_that_was_not_seen_is_not_found() -> None:
     found = tagging([["N", ""]], [["N", "V"]], ["N", "V"])
     assert (found["token_accuracy"], found["classes"][1]["recall"]) == (0.5, 0.0)
+    assert found["only_tag"] == "N"  # it is no tag either
 
 
 def test_one_tag_for_every_word_is_warned_of() -> None:
