@@ -38,6 +38,7 @@ CLEAN = ("clickbait", "subj", "dbpedia14_14k")
 ENOUGH = (*CHOSEN_ON, *FLIPPED, "banking77", "mr")
 MODEL = {
     "trained": "all-MiniLM-L6-v2, trained for an epoch",
+    "folds": "all-MiniLM-L6-v2, trained for an epoch",
     "cost": "all-MiniLM-L6-v2, trained for an epoch",
     "memory": "none",
     "large": "none",
@@ -311,7 +312,8 @@ def main(parts: dict[str, Callable[[argparse.Namespace], list[Arrays]]], script:
     torch.set_num_threads(1)
     for part in args.parts:
         records = parts[part](args)
-        packages = ["torch", "numpy", *(["cleanlab", "scikit-learn"] if part == "labels" else [])]
+        others = ["cleanlab", "scikit-learn"] if part in ("labels", "folds") else []
+        packages = ["torch", "numpy", *others]
         told = {
             "command": f"python benchmarks/{script} --data-dir DATA --cache FOLDER {part}",
             "versions": {name: version(name) for name in packages},

@@ -1,6 +1,8 @@
 """What `finesieve inspect` finds, takes and costs as a whole, beside insight.py.
 
 python benchmarks/insight_runs.py --data-dir DATA --cache FOLDER --output results/insight [PART ...]
+
+The part `folds` needs cleanlab and scikit-learn.
 """
 
 from __future__ import annotations
@@ -15,18 +17,31 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 ROOT = Path(__file__).parent.parent
 if str(ROOT) not in sys.path:  # from a checkout that was not installed, too
     sys.path.insert(0, str(ROOT))
 
 from benchmarks.insight import Arrays, flipped, main, ours, ranked, read  # noqa: E402
-from finesieve.cli.inspecting.look import inspect_source  # noqa: E402
+from finesieve.cli.config import Config, config_of  # noqa: E402
+from finesieve.cli.data.table import Table, load  # noqa: E402
+from finesieve.cli.inspecting.look import LENGTH, inspect_source  # noqa: E402
 from finesieve.cli.options import parser  # noqa: E402
+from finesieve.cli.tasks.targets import Classes  # noqa: E402
+from finesieve.cli.training.batches import Examples, by_length  # noqa: E402
+from finesieve.cli.training.models import load_tokenizer  # noqa: E402
+from finesieve.cli.training.prepare import Prepared  # noqa: E402
+from finesieve.cli.training.progress import Live  # noqa: E402
+from finesieve.cli.training.train import Run  # noqa: E402
+from finesieve.insight.embed import fast  # noqa: E402
+from finesieve.insight.insights import Insights  # noqa: E402
+from finesieve.insight.labels import judge  # noqa: E402
 
 FINESIEVE = "import sys; from finesieve.cli.main import main; sys.exit(main(sys.argv[1:]))"
 ROWS = 4_000  # of each set
@@ -39,36 +54,77 @@ TRAINED = (
     ("clickbait", "none", 0.0, ROWS),
     ("snips", "uniform", 0.1, 13_084),  # all of it
 )
+FOLDS = (
+    ("hwu64", "similar", 0.1, ROWS),
+    ("subj", "uniform", 0.1, ROWS),
+    ("snips", "uniform", 0.1, ROWS),
+)
 COST = (("snips", ROWS), ("snips", 13_084))  # the second one is all of it
+
+
+@dataclass
+class Case:
+    """A set with labels flipped: its features, labels before and after, texts and which differ."""
+
+    data: Arrays
+    x: Any
+    y: Any
+    given: Any
+    texts: list[str]
+
+    @property
+    def bad(self) -> Any:
+        return self.given != self.y
+
+
+def case(args: argparse.Namespace, name: str, kind: str, share: float, many: int) -> Case:
+    """The first rows of a set, with this share of their labels flipped."""
+    data = read(args, name)
+    x, y, texts = data["x"][:many], data["y"][:many], data["texts"][:many]
+    given = y if kind == "none" else flipped(y, ours(x, y, texts, 0)[0], share, kind, 0)
+    return Case(data, x, y, given, texts)
+
+
+def looked(file: Path, to: Path) -> tuple[Insights, Arrays, dict[str, float]]:
+    """Looks at a file after an epoch of training: what is found, its examples, its seconds."""
+    import pyarrow.parquet as pq
+
+    start = time.process_time()
+    look = inspect_source(parser().parse_args(["inspect", str(file), *options(to)]))
+    look.export(str(to))
+    whole = time.process_time() - start
+    found = pq.read_table(to / "examples.parquet").to_pydict()
+    spent = json.loads((to / "run" / "summary.json").read_text())["cpu_seconds"]
+    return look, found, {"trained": whole, "of it training": spent}
+
+
+def options(to: Path) -> list[str]:
+    return ["--output", str(to), "--quiet", "--threads", "1"]
+
+
+def before(path: Path) -> list[Arrays]:
+    """The records that are there already."""
+    found: list[Arrays] = []
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))["records"]
+    return found
 
 
 def trained(args: argparse.Namespace) -> list[Arrays]:
     """The look after an epoch of training against the frozen model's, and what the losses of the
     training pass tell alone."""
-    import pyarrow.parquet as pq
-
-    path = args.output / "trained.json"  # what is there is not made again
-    out = json.loads(path.read_text(encoding="utf-8"))["records"] if path.exists() else []
-    out = [record for record in out if "how" in record]  # older ones counted otherwise
+    out = before(args.output / "trained.json")  # what is there is not made again
     there = {(record["set"], record["rows"]) for record in out}
     for name, kind, share, many in TRAINED:
         if (name, many) in there:
             continue
-        data = read(args, name)
-        x, y, texts = data["x"][:many], data["y"][:many], data["texts"][:many]
-        given = y if kind == "none" else flipped(y, ours(x, y, texts, 0)[0], share, kind, 0)
-        bad = given != y
-        _, frozen, seconds = ours(x, given, texts, 0)
+        flips = case(args, name, kind, share, many)
+        given, bad, data = flips.given, flips.bad, flips.data
+        _, frozen, seconds = ours(flips.x, given, flips.texts, 0)
         with tempfile.TemporaryDirectory() as folder:
             file, to = Path(folder) / "data.jsonl", Path(folder) / "out"
-            write(file, texts, given)
-            start = time.process_time()
-            command = ["inspect", str(file), "--output", str(to), "--quiet", "--threads", "1"]
-            look = inspect_source(parser().parse_args(command))
-            look.export(str(to))
-            whole = time.process_time() - start
-            found = pq.read_table(to / "examples.parquet").to_pydict()
-            spent = json.loads((to / "run" / "summary.json").read_text())["cpu_seconds"]
+            write(file, flips.texts, given)
+            look, found, took = looked(file, to)
         assert look.judged is not None
         wrong = look.judged.wrong
         first = np.array(found["first_loss"], dtype=float)
@@ -77,15 +133,14 @@ def trained(args: argparse.Namespace) -> list[Arrays]:
             "set": name,
             "kind": kind,
             "share": share,
-            "rows": len(y),
+            "rows": len(given),
             "wrong": int(bad.sum()),
             "estimate": [wrong.value, wrong.low, wrong.high],
             "how": look.how,
             "frozen estimate": [frozen.wrong.value, frozen.wrong.low, frozen.wrong.high],
             "seconds": {
-                "frozen": float(data["seconds"]) * len(y) / len(data["y"]) + seconds,
-                "trained": whole,
-                "of it training": spent,
+                "frozen": float(data["seconds"]) * len(given) / len(data["y"]) + seconds,
+                **took,
             },
         }
         if bad.any():
@@ -96,7 +151,92 @@ def trained(args: argparse.Namespace) -> list[Arrays]:
             }
         out.append(record)
         print(json.dumps(record), flush=True)
+    place = {(name, many): i for i, (name, _, _, many) in enumerate(TRAINED)}
+    return sorted(out, key=lambda record: place[record["set"], record["rows"]])
+
+
+def folds(args: argparse.Namespace) -> list[Arrays]:
+    """The look after an epoch of training against cleanlab on five fine-tunings of the same model:
+    each is plain training for an epoch on four fifths of the rows, and predicts the last fifth.
+
+    Both are made here, one after the other, so that their seconds can be compared.
+    """
+    from cleanlab.rank import get_label_quality_scores
+    from sklearn.model_selection import StratifiedKFold
+
+    out = before(args.output / "folds.json")  # what is there is not made again
+    there = {record["set"] for record in out}
+    for name, kind, share, many in FOLDS:
+        if name in there:
+            continue
+        flips = case(args, name, kind, share, many)
+        given, bad = flips.given, flips.bad
+        with tempfile.TemporaryDirectory() as folder:
+            file, to = Path(folder) / "data.jsonl", Path(folder) / "out"
+            write(file, flips.texts, given)
+            _, found, took = looked(file, to)
+            start = time.process_time()
+            told = parser().parse_args(["inspect", str(file), *options(to)])
+            told.max_length = LENGTH
+            config = replace(config_of(told), method="full")
+            table = load(str(file))
+            names = sorted(set(table.labels))
+            p = np.zeros((len(given), len(names)), dtype=np.float32)
+            training = 0.0
+            deal = StratifiedKFold(5, shuffle=True, random_state=0)
+            for inside, outside in deal.split(given, given):
+                p[outside], spent = tuned(config, table, names, inside, outside)
+                training += spent
+            scores = get_label_quality_scores(given, p)
+            took |= {"folds": time.process_time() - start, "of them training": training}
+        record = {
+            "set": name,
+            "kind": kind,
+            "share": share,
+            "rows": len(given),
+            "wrong": int(bad.sum()),
+            "accuracy of folds": float((p.argmax(axis=1) == flips.y).mean()),
+            "seconds": took,
+            "trained": ranked(np.array(found["quality"]), bad),
+            "folds, cleanlab": ranked(scores, bad),
+            "folds, our ranking": ranked(judge(p, given, 0).quality, bad),
+        }
+        out.append(record)
+        print(json.dumps(record), flush=True)
     return out
+
+
+def tuned(
+    config: Config, table: Table, names: list[Any], inside: Any, outside: Any
+) -> tuple[Any, float]:
+    """Fine-tunes the model on some rows and predicts others.
+
+    Args:
+        config: of the training.
+        table: all rows.
+        names: of the classes.
+        inside: int64[m], places of the rows to train on.
+        outside: int64[n], places of the rows to predict.
+
+    Returns:
+        Probabilities float32[n, classes] and the processor seconds of the training loop.
+    """
+    number, tokenizer = Classes(names), load_tokenizer(config.model)
+    part, rest = (
+        Examples(table.take(rows.tolist()), number, tokenizer, config.max_length)
+        for rows in (inside, outside)
+    )
+    data = Prepared(tokenizer, names, number, part, inside, {}, [], "", {})
+    run = Run(config, data, None, Live("", quiet=True))
+    torch.manual_seed(config.seed + 1)
+    run.train()
+    model = run.model.eval()
+    p = np.zeros((len(outside), len(names)), dtype=np.float32)
+    with torch.inference_mode(), fast(run.device):  # as the look runs rows through the model
+        for index, batch in by_length(rest, 128):
+            del batch["labels"]
+            p[index] = model(**batch).logits.float().softmax(dim=1).numpy()
+    return p, run.cpu
 
 
 def write(file: Path, texts: list[str], given: Any) -> None:
@@ -233,7 +373,7 @@ def made_up(args: argparse.Namespace, files: Sequence[tuple[str, int]]) -> list[
     return out
 
 
-PARTS = {"trained": trained, "cost": cost, "memory": memory, "large": large}
+PARTS = {"trained": trained, "folds": folds, "cost": cost, "memory": memory, "large": large}
 
 if __name__ == "__main__":
     main(PARTS, "insight_runs.py")
