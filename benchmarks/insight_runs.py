@@ -85,12 +85,12 @@ def case(args: argparse.Namespace, name: str, kind: str, share: float, many: int
     return Case(data, x, y, given, texts)
 
 
-def looked(file: Path, to: Path) -> tuple[Insights, Arrays, dict[str, float]]:
+def looked(file: Path, to: Path, *more: str) -> tuple[Insights, Arrays, dict[str, float]]:
     """Looks at a file after an epoch of training: what is found, its examples, its seconds."""
     import pyarrow.parquet as pq
 
     start = time.process_time()
-    look = inspect_source(parser().parse_args(["inspect", str(file), *options(to)]))
+    look = inspect_source(parser().parse_args(["inspect", str(file), *options(to), *more]))
     look.export(str(to))
     whole = time.process_time() - start
     found = pq.read_table(to / "examples.parquet").to_pydict()
@@ -159,51 +159,54 @@ def folds(args: argparse.Namespace) -> list[Arrays]:
     """The look after an epoch of training against cleanlab on five fine-tunings of the same model:
     each is plain training for an epoch on four fifths of the rows, and predicts the last fifth.
 
-    Both are made here, one after the other, so that their seconds can be compared.
+    All are made here, one after the other, so that their seconds can be compared.
     """
     from cleanlab.rank import get_label_quality_scores
-    from sklearn.model_selection import StratifiedKFold
 
-    out = before(args.output / "folds.json")  # what is there is not made again
-    there = {record["set"] for record in out}
+    there = {record["set"]: record for record in before(args.output / "folds.json")}
+    out = []  # what is there is not made again
     for name, kind, share, many in FOLDS:
-        if name in there:
-            continue
         flips = case(args, name, kind, share, many)
         given, bad = flips.given, flips.bad
+        made = {"set": name, "kind": kind, "share": share, "rows": many, "wrong": int(bad.sum())}
+        record = there.get(name, {**made, "seconds": {}})
         with tempfile.TemporaryDirectory() as folder:
-            file, to = Path(folder) / "data.jsonl", Path(folder) / "out"
+            file = Path(folder) / "data.jsonl"
             write(file, flips.texts, given)
-            _, found, took = looked(file, to)
-            start = time.process_time()
-            told = parser().parse_args(["inspect", str(file), *options(to)])
-            told.max_length = LENGTH
-            config = replace(config_of(told), method="full")
-            table = load(str(file))
-            names = sorted(set(table.labels))
-            p = np.zeros((len(given), len(names)), dtype=np.float32)
-            training = 0.0
-            deal = StratifiedKFold(5, shuffle=True, random_state=0)
-            for inside, outside in deal.split(given, given):
-                p[outside], spent = tuned(config, table, names, inside, outside)
-                training += spent
-            scores = get_label_quality_scores(given, p)
-            took |= {"folds": time.process_time() - start, "of them training": training}
-        record = {
-            "set": name,
-            "kind": kind,
-            "share": share,
-            "rows": len(given),
-            "wrong": int(bad.sum()),
-            "accuracy of folds": float((p.argmax(axis=1) == flips.y).mean()),
-            "seconds": took,
-            "trained": ranked(np.array(found["quality"]), bad),
-            "folds, cleanlab": ranked(scores, bad),
-            "folds, our ranking": ranked(judge(p, given, 0).quality, bad),
-        }
+            for key, more in (("trained", ()), ("thorough", ("--thorough",))):
+                if key not in record:
+                    _, found, took = looked(file, Path(folder) / key, *more)
+                    record[key] = ranked(np.array(found["quality"]), bad)
+                    record["seconds"][key] = took["trained"]
+            if "folds, cleanlab" not in record:
+                start = time.process_time()
+                p, training = cross_validated(file, given, Path(folder) / "none")
+                scores = get_label_quality_scores(given, p)
+                whole = time.process_time() - start
+                record["seconds"] |= {"folds": whole, "of them training": training}
+                record["accuracy of folds"] = float((p.argmax(axis=1) == flips.y).mean())
+                record["folds, cleanlab"] = ranked(scores, bad)
+                record["folds, our ranking"] = ranked(judge(p, given, 0).quality, bad)
         out.append(record)
         print(json.dumps(record), flush=True)
     return out
+
+
+def cross_validated(file: Path, given: Any, to: Path) -> tuple[Any, float]:
+    """Probabilities float32[n, classes] of five fine-tunings, each of the rows that it has not
+    seen, and the processor seconds of their training loops."""
+    from sklearn.model_selection import StratifiedKFold
+
+    told = parser().parse_args(["inspect", str(file), *options(to)])
+    told.max_length = LENGTH
+    config = replace(config_of(told), method="full")
+    table = load(str(file))
+    names = sorted(set(table.labels))
+    p, training = np.zeros((len(given), len(names)), dtype=np.float32), 0.0
+    for inside, outside in StratifiedKFold(5, shuffle=True, random_state=0).split(given, given):
+        p[outside], spent = tuned(config, table, names, inside, outside)
+        training += spent
+    return p, training
 
 
 def tuned(
