@@ -117,13 +117,16 @@ class Visits:
     def end(self, order: IntArray) -> None:
         """Forgets the rows that were met too early, and takes note of no more.
 
+        Where training never asked for the last layer, because a run is so short that no head was
+        fitted and no gate closed, nothing is known of any row, and all are looked at.
+
         Args:
             order: int64[n], the examples as they were drawn.
         """
         self._read()
         many = min(int(EARLY * len(order)), EARLY_MOST)
         early = order[: int(THOROUGH * len(order)) if self.thorough else many]
-        self.passed = ~self.met
+        self.passed = ~self.met if self.met.any() else np.zeros_like(self.met)
         self.met[early] = self.passed[early] = False
         if self._hook is not None:
             self._hook.remove()

@@ -73,6 +73,16 @@ def test_of_a_long_stream_few_rows_count_as_early() -> None:
         assert np.flatnonzero(visits.passed).tolist() == list(range(many - 7, many))
 
 
+def test_a_run_too_short_to_be_followed_passed_nothing_over() -> None:
+    """No head was fitted and no gate closed, so nothing is known: that is not to be taken for rows
+    that a filter found easy."""
+    visits = Visits(400)
+    visits.end(np.arange(400))
+    assert not visits.met.any()
+    assert not visits.passed.any()
+    assert (visits.weights() == 1.0).all()
+
+
 def test_texts_that_were_met_are_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "_BATCH", 1)
     texts, visits, words = ["w1 w2", "w3 w4 w5", "w6"], Visits(3), tiny.tokenizer()
