@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu_suite import best_rate
 from finesieve.cli.comparing.statistics import Difference, overall, t_quantile
 
 FOLDER = Path(__file__).parent.parent / "results" / "gpu"
@@ -37,6 +38,38 @@ def by_method(records: list[Record], ratio: float) -> dict[str, dict[str, dict[i
     return {name: runs for name, runs in found.items() if {"ours", "random"} <= runs.keys()}
 
 
+def tuned(records: list[Record], ratio: float) -> tuple[str, list[Record]]:
+    """Returns the rates that the tuning sets chose, in words, and the records of these alone."""
+    by_key = {record["key"]: record for record in records}
+    seeds = 1 + max(record["seed"] for record in records if record["set"] in TUNING)
+    found, told = {}, []
+    for method in ("ours", "random"):
+        # As many seeds as all rates have.
+        for count in range(seeds, 0, -1):
+            if (rate := best_rate(by_key, method, ratio, count)) is not None:
+                found[method] = rate
+                told.append(f"{NAMES[method]} {rate:g}")
+                break
+    return "; ".join(told), [x for x in records if found.get(x["method"], x["rate"]) == x["rate"]]
+
+
+def best_rival(records: list[Record], ratio: float) -> list[Record]:
+    """Returns the records with those of the random subset at one rate on each set: that of least
+    mean loss on this very set, over the seeds that all rates have. Nobody knows it beforehand, so
+    this is to the rival's advantage."""
+    others = [record for record in records if record["method"] != "random"]
+    by_set: dict[str, dict[float, list[Record]]] = {}
+    for record in records:
+        if record["method"] == "random" and record["ratio"] == ratio:
+            by_set.setdefault(record["set"], {}).setdefault(record["rate"], []).append(record)
+    best = []
+    for by_rate in by_set.values():
+        seeds = set.intersection(*({run["seed"] for run in runs} for runs in by_rate.values()))
+        paired = [[run for run in runs if run["seed"] in seeds] for runs in by_rate.values()]
+        best += min(paired, key=lambda runs: fmean(run["loss"] for run in runs))
+    return [*others, *best]
+
+
 def relative(ours: Runs, rival: Runs) -> Difference:
     """Returns by how much the loss differs, over the rival's mean, with the interval over seeds."""
     seeds = sorted(ours.keys() & rival.keys())
@@ -52,6 +85,8 @@ def relative(ours: Runs, rival: Runs) -> Difference:
 def rows(records: list[Record], ratio: float) -> Iterator[tuple[tuple[str, ...], Difference]]:
     """Yields a row for each set, and how finesieve's loss differs there."""
     for name, runs in by_method(records, ratio).items():
+        both = sorted(runs["ours"].keys() & runs["random"].keys())
+        runs = {method: {k: v for k, v in its.items() if k in both} for method, its in runs.items()}
         ours, rival = runs["ours"], runs["random"]
         difference = relative(ours, rival)
 
@@ -59,7 +94,7 @@ def rows(records: list[Record], ratio: float) -> Iterator[tuple[tuple[str, ...],
             return fmean(record[what] for record in runs.values())
 
         def accuracy(method: str, runs: Mapping[str, Runs] = runs) -> str:
-            return f"{mean(runs[method], 'accuracy'):.3f}" if method in runs else ""
+            return f"{mean(runs[method], 'accuracy'):.3f}" if runs.get(method) else ""
 
         def share(what: str, ours: Runs = ours) -> str:
             return f"{fmean(r[what] / r['examples'] for r in ours.values()):.0%}"
@@ -132,3 +167,21 @@ def section(*names: str) -> str:
             told.append(f"Learning rates: {rates(records)}.")
         told += [table(records, ratio) for ratio in (0.05, 0.3)]
     return "\n\n".join(text for text in told if text)
+
+
+def tuned_section(name: str, ratio: float) -> str:
+    """Returns two tables of a file of records: each method at the rate that the tuning sets chose,
+    and the random subset at its best one on each set."""
+    lines = (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    told, some = tuned(records, ratio)
+    rivals = [record for record in records if record["method"] == "random"]
+    ours = [record for record in some if record["method"] != "random"]
+    return "\n\n".join(
+        (
+            f"Learning rates by the tuning sets: {told}.",
+            table(some, ratio),
+            "finesieve as above, the random subset at whichever of its rates is best on the set:",
+            table(best_rival(ours + rivals, ratio), ratio),
+        )
+    )

@@ -368,7 +368,8 @@ def pages() -> dict[Path, str]:
         docs / "explanation" / "when-it-pays.md": pays_tables(),
         docs / "research" / "head-start.md": whole_table(HEAD_START),
         docs / "research" / "demo.md": whole_table(*DEMO),
-        docs / "research" / "gpu.md": gpu_tables.section("suite", "suite-clipped"),
+        docs / "research" / "gpu.md": gpu_tables.section("suite"),
+        docs / "research" / "cheap-scoring.md": gpu_tables.tuned_section("suite-tuned", 0.05),
     }
     if insight_tables.FOLDER.is_dir():
         tables[docs / "how-to" / "look-into-your-data.md"] = insight_tables.section()
