@@ -1,4 +1,4 @@
-"""Reads labels from rows: one reader a task, found by the task's name in `READERS`."""
+"""Readers of labels: one for each task, found by the task's name in `READERS`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SETS = ("labels", "label", "tags", "classes", "categories", "topics", "genres")
 
 
 class Reader(ABC):
-    """Says how the cells of a task's columns become texts and labels.
+    """Turns the cells of a table into texts and labels, in the way of one task.
 
     Attributes:
         task: its name, as `--task` takes it.
@@ -48,7 +48,7 @@ class Reader(ABC):
         return is_missing(value)
 
     def text(self, value: Any) -> tuple[Any, Words | None]:
-        """Returns the text of a cell, and its words if they are labelled one by one."""
+        """Returns the text of a cell; and its words, for a task in which each word has a label."""
         return value, None
 
     @abstractmethod
@@ -56,7 +56,7 @@ class Reader(ABC):
         """Returns the label of a cell.
 
         Raises:
-            DataError: for what is none of this task.
+            DataError: if the cell holds nothing that could be a label of this task.
         """
 
     def settle(
@@ -67,7 +67,10 @@ class Reader(ABC):
         rows: Sequence[int],
         names: Sequence[str] | None,
     ) -> tuple[list[Label], list[str]]:
-        """Returns the labels as all of them together say what they are, and notes for the user.
+        """Returns the final labels, and notes for the user.
+
+        Some things show only when all cells are known: whether all labels are whole numbers, say,
+        or by which sign the labels of one cell are separated.
 
         Args:
             labels: of all examples.
@@ -77,7 +80,7 @@ class Reader(ABC):
         return labels, []
 
     def shown(self, label: Label, text: str, words: Words | None) -> str:
-        """Returns an example as a page shows it."""
+        """Returns the line that stands for an example on a page: its label and its text."""
         return f"[{label}] {text}"
 
 
@@ -129,7 +132,8 @@ class SeveralClasses(Reader):
         return find_columns(source, rows, text, pair, label, _SETS)
 
     def label(self, source: str, number: int, column: str, value: Any) -> Label:
-        """Returns the labels of a cell; as one text if they are still to be parted."""
+        """Returns the labels of a cell; the whole text if it may hold several, which `settle`
+        splits."""
         listed = as_list(value)
         if listed is None:
             return as_label(source, number, column, value)
@@ -143,7 +147,8 @@ class SeveralClasses(Reader):
         rows: Sequence[int],
         names: Sequence[str] | None,
     ) -> tuple[list[Label], list[str]]:
-        """Returns tuples of labels: cells are parted, lists of 0 and 1 become what they mark."""
+        """Returns a tuple of labels for each example. Cells such as `a|b` are split; lists of 0 and
+        1 become the labels at the places of the ones."""
         notes = []
         cells = [x for x in labels if isinstance(x, str)]
         mark = next((c for c in SEPARATORS if any(c in x for x in cells)), None)
@@ -174,15 +179,19 @@ class WordTags(Reader):
         return find_word_columns(source, rows, text, label)
 
     def text(self, value: Any) -> tuple[Any, Words | None]:
-        """Returns words joined by spaces, and the words."""
+        """Returns the words joined by spaces as the text, and the words themselves."""
         listed = as_list(value)
         words = listed if listed is not None else value.split() if isinstance(value, str) else None
         if words is None or not all(isinstance(w, str) for w in words):
-            return value, None  # which the check of texts will not like
+            return value, None  # the check of texts refuses it, and says why
         return " ".join(words), tuple(words)
 
     def label(self, source: str, number: int, column: str, value: Any) -> Label:
-        """Returns the tags of a cell."""
+        """Returns the tags in a cell, one for each word of the example.
+
+        Raises:
+            DataError: if the cell is neither a list nor a text.
+        """
         listed = as_list(value)
         if listed is None and isinstance(value, str):
             listed = value.split()
@@ -201,7 +210,8 @@ class WordTags(Reader):
         rows: Sequence[int],
         names: Sequence[str] | None,
     ) -> tuple[list[Label], list[str]]:
-        """Returns tuples of tags, by their names."""
+        """Returns a tuple of tags for each example; numbers are replaced by the names given for
+        them."""
         sets = [x for x in labels if isinstance(x, tuple)]
         return list(_named(source, column, sets, rows, names)), []
 
@@ -217,7 +227,8 @@ READERS: dict[str, Reader] = {
 
 
 def as_list(value: Any) -> list[Any] | None:
-    """Returns a cell that is a list, or a text that writes one as Python or JSON does; None else.
+    """Returns a cell as a list, if it is one or is the text of one, such as `["a", "b"]`; else
+    None.
 
     Lists that pandas wrote into a CSV file are such texts.
     """
@@ -242,8 +253,11 @@ def _parted(label: Label, mark: str | None) -> tuple[int | str, ...]:
 
 
 def _are_marks(sets: list[tuple[int | str, ...]]) -> bool:
-    """Returns whether these are lists of 0 and 1: of one length, and with repeats, which classes by
-    number would not have."""
+    """Returns whether these are lists of 0 and 1, one place for each label.
+
+    Such lists all have the same length, and some holds a number twice, which a list of distinct
+    class numbers would not.
+    """
     lengths = {len(x) for x in sets}
     if len(lengths) != 1 or not lengths - {0, 1}:
         return False
@@ -257,10 +271,12 @@ def _named(
     rows: Sequence[int],
     names: Sequence[str] | None,
 ) -> list[tuple[int | str, ...]]:
-    """Returns the labels by their names; whole numbers if all are, and no names were given.
+    """Replaces labels that are numbers by the names that the user gave for them.
+
+    Without such names the labels stay: whole numbers if all of them are, texts otherwise.
 
     Raises:
-        DataError: for a label that the names given have not.
+        DataError: for a label that is not among the given names, with its row.
     """
     settled = whole_or_text(sets)
     if names is None:

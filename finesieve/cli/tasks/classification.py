@@ -29,38 +29,40 @@ class Classification(Task):
     def names(
         self, train: Table, evals: Sequence[Table], given: Sequence[str] | None
     ) -> tuple[list[Any], list[str]]:
-        """Returns the classes, and a hint if they are probably amounts."""
+        """Returns the classes of the data; and a note if the labels look like amounts (prices,
+        ages), for which `--task regression` is the right task."""
         names = label_names(train, evals)
         hint = amounts_hint(train.labels)
         return list(names), [f"{train.name}: {hint}"] if hint else []
 
     def targets(self, train: Table, names: Sequence[Any]) -> Targets:
-        """Returns the numbers of the classes."""
+        """Returns the encoder that replaces each class by its number, 0 to classes - 1."""
         return Classes(names)
 
     def head(self, targets: Targets) -> Head:
-        """Returns the cross-entropy."""
+        """Returns the head whose loss is the cross-entropy."""
         return SingleLabel()
 
     def answers(self, logits: Tensor, truth: Sequence[Any], targets: Targets) -> Sequence[Any]:
-        """Returns the class of the highest logit."""
+        """Returns the predicted class of each example: the one with the highest logit."""
         return list(logits.argmax(-1).numpy())
 
     def judge(
         self, predicted: Sequence[Any], truth: Sequence[Any], names: Sequence[Any]
     ) -> dict[str, Any]:
-        """Returns accuracy, macro-F1, the majority and each class's recall."""
+        """Returns accuracy, macro-F1, the accuracy of always naming the most frequent class, and
+        the recall of each class."""
         return classification(
             np.asarray(predicted, dtype=np.int64), np.asarray(truth, dtype=np.int64), names
         )
 
     def right(self, predicted: Sequence[Any], truth: Sequence[Any]) -> npt.NDArray[np.bool_] | None:
-        """Returns which classes are right."""
+        """Returns for each example whether its class was predicted, bool[n]."""
         found: npt.NDArray[np.bool_] = np.asarray(predicted) == np.asarray(truth)
         return found
 
     def has_learned_nothing(self, result: Result) -> str | None:
-        """Returns that it predicts one class, if it does."""
+        """Returns the words for a model that predicts one class for every example; else None."""
         return None if only_class(result) is None else "predicts one class for everything"
 
     def warning(self, result: Result, config: Mapping[str, Any]) -> str | None:

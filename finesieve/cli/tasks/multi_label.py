@@ -42,15 +42,16 @@ class MultiLabel(Task):
         return list(names), [told]
 
     def targets(self, train: Table, names: Sequence[Any]) -> Targets:
-        """Returns a mark for each label."""
+        """Returns the encoder that makes a row of 0 and 1 of an example's labels."""
         return Marks(names)
 
     def head(self, targets: Targets) -> heads.Head:
-        """Returns the binary cross-entropy, the mean over labels."""
+        """Returns the head whose loss is the binary cross-entropy, averaged over the labels."""
         return heads.MultiLabel()
 
     def outputs(self, names: Sequence[Any]) -> dict[str, Any]:
-        """Returns that every output is a label of its own."""
+        """Returns the entries of the model's configuration: one output for each label, each decided
+        on by itself."""
         return {**super().outputs(names), "problem_type": "multi_label_classification"}
 
     def answers(self, logits: Tensor, truth: Sequence[Any], targets: Targets) -> Sequence[Any]:
@@ -60,16 +61,18 @@ class MultiLabel(Task):
     def judge(
         self, predicted: Sequence[Any], truth: Sequence[Any], names: Sequence[Any]
     ) -> dict[str, Any]:
-        """Returns micro-F1, macro-F1, all labels right, and each label's recall."""
+        """Returns micro-F1, macro-F1, the share of examples with all labels right, and the recall
+        of each label."""
         return labelling(np.stack(predicted), np.stack(truth) > 0.5, names)
 
     def right(self, predicted: Sequence[Any], truth: Sequence[Any]) -> npt.NDArray[np.bool_] | None:
-        """Returns which examples have all labels right, and none too many."""
+        """Returns for each example whether exactly its labels were predicted, bool[n]."""
         found: npt.NDArray[np.bool_] = (np.stack(predicted) == (np.stack(truth) > 0.5)).all(axis=1)
         return found
 
     def has_learned_nothing(self, result: Result) -> str | None:
-        """Returns that it predicts the same labels for everything, if it does."""
+        """Returns the words for a model that gives every example the same labels, or none; None for
+        others."""
         if result.get("only_set") is None:
             return None
         return "gives every example the same labels" if result["only_set"] else "predicts no label"

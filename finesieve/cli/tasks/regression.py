@@ -28,40 +28,43 @@ class Regression(Task):
     def names(
         self, train: Table, evals: Sequence[Table], given: Sequence[str] | None
     ) -> tuple[list[Any], list[str]]:
-        """Returns no names, and a note on evaluation labels that are all the same."""
+        """Returns no names, since a number has none; and a note if all labels of an evaluation set
+        are the same, so that no correlation can be computed."""
         return [], check_values(train, evals)
 
     def targets(self, train: Table, names: Sequence[Any]) -> Targets:
-        """Returns the scale of the training labels."""
+        """Returns the encoder that standardises labels by those of the training data."""
         return Scale.of(train.labels)
 
     def head(self, targets: Targets) -> heads.Head:
-        """Returns the squared error."""
+        """Returns the head whose loss is the squared error."""
         return heads.Regression()
 
     def outputs(self, names: Sequence[Any]) -> dict[str, Any]:
-        """Returns that the model has one output."""
+        """Returns the entries of the model's configuration: one output, trained as a regression."""
         return {"num_labels": 1, "problem_type": "regression"}
 
     def answers(self, logits: Tensor, truth: Sequence[Any], targets: Targets) -> Sequence[Any]:
-        """Returns numbers in the labels' own unit."""
+        """Returns the predicted number of each example, in the unit of the labels."""
         assert isinstance(targets, Scale)
         return list(targets.labels(logits.flatten().numpy()))
 
     def judge(
         self, predicted: Sequence[Any], truth: Sequence[Any], names: Sequence[Any]
     ) -> dict[str, Any]:
-        """Returns the correlations and errors."""
+        """Returns Spearman's and Pearson's correlation, the RMSE, and that of always naming the
+        mean."""
         return regression(
             np.asarray(predicted, dtype=np.float64), np.asarray(truth, dtype=np.float64)
         )
 
     def right(self, predicted: Sequence[Any], truth: Sequence[Any]) -> npt.NDArray[np.bool_] | None:
-        """Returns None: no number is right."""
+        """Returns None, since a predicted number is near or far, never right or wrong."""
         return None
 
     def has_learned_nothing(self, result: Result) -> str | None:
-        """Returns that it predicts nearly one number, if it does."""
+        """Returns the words for a model that predicts nearly the same number for every example;
+        None for others."""
         return "predicts nearly the same number for everything" if is_flat(result) else None
 
     def warning(self, result: Result, config: Mapping[str, Any]) -> str | None:

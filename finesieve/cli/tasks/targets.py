@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from finesieve.cli.data.table import Table
 
-IGNORED = -100  # what a piece is labelled that no loss is counted of
+IGNORED = -100  # the label of a piece that is left out of the loss, as in PyTorch
 Array = npt.NDArray[Any]
 Truth = Any  # a sequence or array with an entry an example
 
@@ -22,19 +22,19 @@ class Targets(ABC):
 
     @abstractmethod
     def encode(self, table: Table, encoded: Any) -> Array | list[Array]:
-        """Returns what the model is trained on, by example.
+        """Returns the array that the model is trained on, a row for each example.
 
         Args:
             encoded: the table's texts, as a tokenizer returned them.
         """
 
     def truth(self, table: Table, encoded: Any) -> Truth:
-        """Returns what predictions are judged by, by example."""
+        """Returns for each example what its prediction is compared with."""
         return self.encode(table, encoded)
 
 
 class Classes(Targets):
-    """Numbers one class an example, int64[n].
+    """Replaces the one class of each example by its number.
 
     Args:
         names: of all classes, in their order.
@@ -75,16 +75,16 @@ class Scale(Targets):
         return self.labels(self.encode(table, encoded))
 
     def labels(self, targets: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Returns what these standardised values are in the labels' own unit, float64[n]."""
+        """Returns standardised values in the unit of the labels again, float64[n]."""
         return np.asarray(targets, dtype=np.float64) * self.std + self.mean
 
     def as_dict(self) -> dict[str, float]:
-        """Returns plain numbers."""
+        """Returns mean and standard deviation as a dict, for saving."""
         return {"mean": self.mean, "std": self.std}
 
 
 class Marks(Targets):
-    """Marks which labels an example has, a 0 or 1 for each.
+    """Turns the labels of each example into a row of 0 and 1, one for each label that there is.
 
     Args:
         names: of all labels, in their order.

@@ -20,9 +20,10 @@ Result = Mapping[str, Any]  # the `eval` of a record
 
 
 class Task(ABC):
-    """Says of a task how its labels are learned and judged, and the words for what came of it.
+    """Defines what differs between tasks: the model and its loss, the figures that judge it, and
+    the sentences about them in terminal, verdict and page.
 
-    How labels are read is its reader's affair (`finesieve.cli.data.readers`).
+    How labels are read from a file is defined beside the readers (`finesieve.cli.data.readers`).
 
     Attributes:
         name: as `--task` takes it.
@@ -51,7 +52,7 @@ class Task(ABC):
 
     @property
     def reader(self) -> Reader:
-        """Returns what reads its labels."""
+        """Returns the reader of this task's labels."""
         return READERS[self.name]
 
     @property
@@ -77,11 +78,11 @@ class Task(ABC):
 
     @abstractmethod
     def targets(self, train: Table, names: Sequence[Any]) -> Targets:
-        """Returns what makes numbers of the labels."""
+        """Returns the encoder that turns labels into the arrays that the model is trained on."""
 
     @abstractmethod
     def head(self, targets: Targets) -> Head:
-        """Returns what says an example's loss."""
+        """Returns the head that computes the loss of each example."""
 
     def cut(self, truth: Mapping[str, Sequence[Any]], max_length: int) -> list[str]:
         """Returns notes on what of the labels lies beyond the longest text that is served.
@@ -92,7 +93,7 @@ class Task(ABC):
         return []
 
     def outputs(self, names: Sequence[Any]) -> dict[str, Any]:
-        """Returns what the model's configuration says of its outputs."""
+        """Returns the entries of the model's configuration about its outputs."""
         known = {i: str(name) for i, name in enumerate(names)}
         return {
             "num_labels": len(known),
@@ -104,7 +105,7 @@ class Task(ABC):
 
     @abstractmethod
     def answers(self, logits: Tensor, truth: Sequence[Any], targets: Targets) -> Sequence[Any]:
-        """Returns what the model predicts, by example.
+        """Returns the prediction for each example.
 
         Args:
             logits: float32 of a batch, on the CPU.
@@ -115,21 +116,22 @@ class Task(ABC):
     def judge(
         self, predicted: Sequence[Any], truth: Sequence[Any], names: Sequence[Any]
     ) -> dict[str, Any]:
-        """Returns the figures of predictions, and what else is to be known of them."""
+        """Returns the figures of this task, by name, with the baseline and the recall of each
+        class."""
 
     @abstractmethod
     def right(self, predicted: Sequence[Any], truth: Sequence[Any]) -> npt.NDArray[np.bool_] | None:
-        """Returns which examples are right as a whole, bool[n]; None where nothing is right or
-        wrong."""
+        """Returns for each example whether its prediction is right, bool[n]; None for a task whose
+        predictions are near or far instead of right or wrong."""
 
     @abstractmethod
     def has_learned_nothing(self, result: Result) -> str | None:
-        """Returns what a model does that gives all examples one answer: "predicts one class for
-        everything"; None if it does no such thing."""
+        """Returns the words for a model that answers every example alike, e.g. "predicts one class
+        for everything"; None for a model whose answers differ."""
 
     @abstractmethod
     def warning(self, result: Result, config: Mapping[str, Any]) -> str | None:
-        """Returns a warning if a model gives all examples one answer, with the likely cause.
+        """Returns a warning, with the likely cause, if a model answers every example alike.
 
         Args:
             config: the run's settings.

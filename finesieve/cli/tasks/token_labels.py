@@ -50,11 +50,12 @@ class TokenLabels(Task):
         return names, [told]
 
     def targets(self, train: Table, names: Sequence[Any]) -> Targets:
-        """Returns the tags of first pieces."""
+        """Returns the encoder that labels the first piece of each word with the word's tag."""
         return Tags(names, sum(map(len, train.words or ())) / len(train))
 
     def cut(self, truth: Mapping[str, Sequence[Any]], max_length: int) -> list[str]:
-        """Returns how many words of each set are not seen."""
+        """Returns for each set a note on how many of its words the model does not see, because the
+        text was cut before them."""
         notes = []
         for name, sentences in truth.items():
             words = sum(len(one.places) for one in sentences)
@@ -95,13 +96,13 @@ class TokenLabels(Task):
     def right(
         self, predicted: Sequence[Any], truth: Sequence[Tagged]
     ) -> npt.NDArray[np.bool_] | None:
-        """Returns which sentences have all tags right."""
+        """Returns for each sentence whether all its words were given the right tag, bool[n]."""
         return np.asarray(
             [bool((a == b.tags).all()) for a, b in zip(predicted, truth, strict=True)]
         )
 
     def has_learned_nothing(self, result: Result) -> str | None:
-        """Returns that it predicts one tag, if it does."""
+        """Returns the words for a model that predicts one tag for every word; None for others."""
         return "predicts one tag for every word" if result.get("only_tag") is not None else None
 
     def warning(self, result: Result, config: Mapping[str, Any]) -> str | None:
