@@ -40,7 +40,8 @@ class Visits:
         features: float32[many, d], None before the first are known.
         met: bool[many], those whose features are good enough.
         passed: bool[many], those that training passed over: neither met nor early.
-        missed: float64[many], the chance of each not to be met, by the gates' probabilities; 1
+        missed: float64[many], the chance of each not to be run through the model, which follows
+            from the gates' probabilities; 1
             until an event of the sieve tells of it.
         model: which is trained.
         tokens: of each example, as the model is given them, if they are known.

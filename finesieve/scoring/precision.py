@@ -117,7 +117,7 @@ class Precision:
         return {"faster": self._faster, "count": self._count, "due": self._due}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state_dict` returned; on a device without bf16 only what it can."""
+        """Takes up what `state_dict` returned; a device that is slow at bf16 scores without it."""
         self._count = state["count"]
         if self._due is not None:
             self._due = state["due"]

@@ -142,8 +142,11 @@ class Loop:
         counters.passes += 1
 
     def riding(self, batch: Any) -> Any:
-        """Returns a batch of the loader's with weights of 1 and ids of -1, of which nothing is
-        learned: for a saved state, where a host has taken it and not trained on it."""
+        """Returns a batch of the loader's in the form that the sieve yields, with weights of 1.
+
+        Its ids are -1, so that nothing is learned from its losses. It is for a saved state: a host
+        has taken the batch and not trained on it yet.
+        """
         rows = self._flow.codec.unpack(batch, 0)
         rows.ids[:] = -1
         return self._flow.codec.pack(rows)

@@ -161,7 +161,8 @@ class Sifter:
         if prefix is not None:
             at = kept if good is None else good[kept]
             self._codec.add_placed(survivors, PREFIX, prefix, at)
-        # Losses that are not finite stand for nothing: neither do the examples like them.
+        # Examples whose loss is not finite are left out of the mean, and so are those that the
+        # forward gate let them stand for: 1 / q each.
         drawn = offer.n if q is None else offer.n - float((1.0 / q[bad]).sum())
         survivors.weights = after_gates(q, p, passed, kept, max(drawn, 1.0))
         audited = None if first is None or first.audited is None else first.audited[passed]

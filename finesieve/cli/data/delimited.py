@@ -72,7 +72,7 @@ def read_delimited(name: str, content: str, delimiter: str | None) -> tuple[list
 
 
 def delimiter_of(content: str, expected: str | None) -> str:
-    """Returns the character that parts the most records into as many cells as the header has, or
+    """Returns the character that splits the most records into as many cells as the header has, or
     the one that is expected, if it is in the header.
 
     Args:

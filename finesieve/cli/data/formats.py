@@ -135,7 +135,8 @@ def read_conll(name: str, content: str) -> list[Row]:
     """Return the sentences of a file with a word a line, as of the shared task of CoNLL 2003.
 
     A blank line ends a sentence. The first column is the word and the last one its tag; columns are
-    parted by tabs, or else by spaces. Lines that begin with -DOCSTART- say that a document begins.
+    separated by tabs, or else by spaces. Lines that begin with -DOCSTART- say that a document
+    begins.
 
     Raises:
         DataError: with the line that has no tag.

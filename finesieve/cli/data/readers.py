@@ -153,8 +153,8 @@ class SeveralClasses(Reader):
         cells = [x for x in labels if isinstance(x, str)]
         mark = next((c for c in SEPARATORS if any(c in x for x in cells)), None)
         if mark is not None:
-            notes.append(f"{source}: {column!r} is parted at {mark!r}")
-        sets = [_parted(x, mark) for x in labels]
+            notes.append(f"{source}: {column!r} is split at {mark!r}")
+        sets = [_split(x, mark) for x in labels]
         if _are_marks(sets):
             notes.append(f"{source}: {column!r} holds lists of 0 and 1, a place for each label")
             sets = [tuple(i for i, y in enumerate(x) if y) for x in sets]
@@ -243,7 +243,7 @@ def as_list(value: Any) -> list[Any] | None:
     return None
 
 
-def _parted(label: Label, mark: str | None) -> tuple[int | str, ...]:
+def _split(label: Label, mark: str | None) -> tuple[int | str, ...]:
     if isinstance(label, tuple):
         return label
     if isinstance(label, str):

@@ -282,7 +282,8 @@ class SieveCallback(Handle, Callback):
             self._leaving.leave(self._trainers())
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Leaves a training that ends so, if it was to leave (a hook of Lightning's)."""
+        """Removes the callback once training fails, if `detach()` was called during it (Lightning
+        calls this hook)."""
         if self._leaving.soon:
             self._leaving.leave(self._trainers())
 

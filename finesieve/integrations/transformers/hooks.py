@@ -32,9 +32,11 @@ class Hooks:
         self._callback: Any = None
 
     def put(self, by: Any, callback: Any, filters: bool) -> None:
-        """Puts another object's methods of these names in place, and a callback in the trainer.
+        """Replaces the trainer's methods named in `HOOKS`, and adds a callback to it.
 
         Args:
+            by: has methods of these names, which take their place.
+            callback: to be added.
             filters: whether the trainer must not skip batches when it resumes.
         """
         for name in HOOKS:

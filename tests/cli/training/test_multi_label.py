@@ -147,13 +147,13 @@ def labels_of(tmp_path: Path, rows: list[dict[str, Any]], **more: Any) -> Any:
 @pytest.mark.parametrize(
     ("given", "labels", "note"),
     [
-        (["a|b", "b", "c; d|a"], [("a", "b"), ("b",), ("c; d", "a")], "is parted at '|'"),
-        (["a;b", "b"], [("a", "b"), ("b",)], "is parted at ';'"),
-        (["a, b", "b", "a,b"], [("a", "b"), ("b",), ("a", "b")], "is parted at ','"),
+        (["a|b", "b", "c; d|a"], [("a", "b"), ("b",), ("c; d", "a")], "is split at '|'"),
+        (["a;b", "b"], [("a", "b"), ("b",)], "is split at ';'"),
+        (["a, b", "b", "a,b"], [("a", "b"), ("b",), ("a", "b")], "is split at ','"),
         (["['a', 'b']", "[]", '["b"]'], [("a", "b"), (), ("b",)], None),
         ([["a", "b", "a"], [], ["b"]], [("a", "b"), (), ("b",)], None),
         ([[3, 1], [1]], [(3, 1), (1,)], None),
-        (["3|1", "1"], [(3, 1), (1,)], "is parted"),
+        (["3|1", "1"], [(3, 1), (1,)], "is split"),
         ([3, 1], [(3,), (1,)], None),
         ([[0, 0, 1], [1, 0, 1]], [(2,), (0, 2)], "lists of 0 and 1, a place for each label"),
         ([[0, 1], [1, 0]], [(0, 1), (1, 0)], None),  # these may be numbers of labels
