@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from finesieve.insight import folds as fits
 from finesieve.insight.folds import Heads
 from finesieve.insight.labels import Estimate
 
@@ -55,6 +56,8 @@ class Curve:
         forecast: for each of `TIMES` the change of the error against all rows there are, in shares:
             negative is better.
         now: the error with all rows.
+        base: rows that a head is fitted to if it is fitted to all there are but its own fold; the
+            last of `sizes` is smaller where heads are not fitted to so many.
     """
 
     sizes: Ints
@@ -62,6 +65,7 @@ class Curve:
     losses: Floats
     now: float
     forecast: dict[float, Estimate]
+    base: float
 
     @property
     def told(self) -> bool:
@@ -70,7 +74,9 @@ class Curve:
         return len(self.sizes) >= 3 and clear(gain.low, gain.high)
 
 
-def learning_curve(heads: Heads, labels: Ints, probabilities: Floats, seed: int = 0) -> Curve:
+def learning_curve(
+    heads: Heads, labels: Ints, probabilities: Floats, seed: int = 0, folds: int = 5
+) -> Curve:
     """Fits heads to growing parts of the rows and judges each on rows outside of its part.
 
     A power law, error = a + b n^-c (Hestness et al. 2017, "Deep learning scaling is predictable,
@@ -83,10 +89,13 @@ def learning_curve(heads: Heads, labels: Ints, probabilities: Floats, seed: int 
         probabilities: float[n, k], out of fold: the last point of the curve. Those of rows without
             features are from elsewhere.
         seed: of the parts.
+        folds: that the probabilities are from, so each head of the last point was fitted to all
+            rows but one in `folds`, or to as many as a head is ever fitted to.
     """
     among = heads.among
     n = len(among)
     dice = np.random.default_rng([seed, 85])
+    whole = (1.0 - 1.0 / folds) * n  # rows that a head of the last point could be fitted to
     sizes, errors, losses, tested = [], [], [], []
 
     def judged(size: int, p: Floats, y: Ints) -> None:
@@ -97,16 +106,15 @@ def learning_curve(heads: Heads, labels: Ints, probabilities: Floats, seed: int 
 
     for rung in _RUNGS:
         size = int(rung * n)
-        if size < max(_LEAST, 3 * len(np.unique(labels))):
+        if size < max(_LEAST, 3 * len(np.unique(labels))) or size >= min(whole, fits.MOST):
             continue
         for _ in range(_REPEATS):
             order = dice.permutation(among)
             outside = order[size : size + _TESTED]
             judged(size, heads.fitted(order[:size])(outside).astype(np.float64), labels[outside])
-    judged(int(0.8 * n), probabilities[among], labels[among])
+    judged(min(round(whole), fits.MOST), probabilities[among], labels[among])
     at, y = np.asarray(sizes), np.asarray(errors)
-    spread = np.sqrt(np.maximum(y * (1 - y), 1e-4) / np.asarray(tested))
-    forecast = _forecast(at, y, spread, n, dice)
+    forecast = _forecast(at, y, _spread(y, np.asarray(tested)), whole, n, dice)
     unique = np.unique(at)
 
     def means(values: list[float]) -> Floats:
@@ -126,18 +134,38 @@ def learning_curve(heads: Heads, labels: Ints, probabilities: Floats, seed: int 
             times: Estimate(share * one.value, share * one.low, share * one.high)
             for times, one in forecast.items()
         },
+        whole / share,
     )
 
 
+def _spread(errors: Floats, tested: Floats | Ints | int) -> Floats:
+    """Returns the standard deviations of errors that were counted on `tested` rows.
+
+    Two misses and two hits more (Agresti & Coull 1998) leave doubt where none was counted.
+    """
+    many = np.asarray(tested) + 4.0
+    share = (np.clip(errors, 0.0, 1.0) * tested + 2.0) / many
+    out: Floats = np.sqrt(share * (1.0 - share) / many)
+    return out
+
+
 def _forecast(
-    sizes: Ints, errors: Floats, spread: Floats, n: int, dice: np.random.Generator
+    sizes: Ints, errors: Floats, spread: Floats, whole: float, n: int, dice: np.random.Generator
 ) -> dict[float, Estimate]:
     """Returns the changes of the error at `TIMES` the data, from power laws with and without a
-    floor."""
+    floor.
+
+    Args:
+        sizes: int64[m], rows fitted to. errors, spread: float64[m], and their standard deviations.
+        whole: rows that a head is fitted to if it is fitted to all there are, but its own.
+        n: rows there are.
+        dice: of the bootstrap.
+    """
     if len(np.unique(sizes)) < 3:
         return {times: Estimate(float("nan"), -1.0, 1.0) for times in TIMES}
-    targets = np.asarray([0.8 * n, *(0.8 * n * times for times in TIMES)])
-    late = sizes >= 0.1 * n  # where a curve has begun to level off, its early part misleads
+    targets = whole * np.asarray([1.0, *TIMES])
+    # Where a curve has begun to level off, its early part misleads.
+    late = sizes >= sizes.max() / 8.0
     noise = [
         (dice.standard_normal(len(errors)), dice.standard_normal(len(TIMES))) for _ in range(_DRAWS)
     ]
@@ -150,7 +178,7 @@ def _forecast(
         )
     # Whoever checks, counts on rows, partly the same ones as now.
     now = at[:, :1]
-    counted = np.sqrt(np.clip(now * (1 - now), 0.0, 0.25) / n * _COUNTED)
+    counted = _spread(now, n) * np.sqrt(_COUNTED)
     drawn = at[:, 1:] - now + counted * np.stack([one for _, one in noise])
     low, middle, high = np.percentile(drawn, [2.5, 50, 97.5], axis=0)
     return {

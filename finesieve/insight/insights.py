@@ -61,8 +61,8 @@ class Insights(Found):
 
     @property
     def classes(self) -> Table:
-        """One row for each class: its rows, estimated wrong labels, error, and the share of its
-        gradient that its easiest half carries."""
+        """One row for each class: its rows, estimated wrong labels and the upper end of their 95 %
+        interval, error, and the share of its gradient that its easiest half carries."""
         data, judged = self.data, self.judged
         if data.labels is None:
             return Table({"class": []})
@@ -72,11 +72,13 @@ class Insights(Found):
             wrong = judged.joint.sum(axis=1) - np.diag(judged.joint)
             # Scaled to the total, which is without the prior that each class starts from.
             wrong = wrong * (judged.wrong.value / max(wrong.sum(), 1e-12))
+            most = np.ceil(np.maximum(wrong, judged.most)).astype(int)
             missed = np.bincount(
                 data.labels[judged.suggested != data.labels], minlength=len(counts)
             )
             columns |= {
                 "wrong_labels": np.round(wrong, 1).tolist(),
+                "wrong_labels_at_most": most.tolist(),
                 "error": (missed / np.maximum(counts, 1)).tolist(),
                 "gradient_of_easiest_half": [
                     easiest_share(self.sizes[data.labels == k]) for k in range(len(counts))

@@ -233,7 +233,7 @@ def look(
         sizes=gradient_sizes(p.astype(np.float64), labels),
         contradicting=_contradicting(seen.features, labels, among, judged),
         unlearned=unlearned,
-        curve=learning_curve(heads, labels, p.astype(np.float64), seed),
+        curve=learning_curve(heads, labels, p.astype(np.float64), seed, folds),
         notes=notes,
         how=_how(folds, visits, 0 if passed is None else len(passed.places)),
         **known,

@@ -13,7 +13,9 @@ How many labels are wrong in all follows from the same rows. Where the model is 
 model disagree as often among the surest rows as among those not quite so sure; where it is poor,
 less often, the surer it is: then some of the anchors are its own errors. So the share that
 disagrees is extended to the surest row of all. The interval reaches from there to what the anchors
-say as they are.
+say as they are. It never shrinks to nothing: where none of m anchors disagrees, up to about 4 / m
+of the rows may still be wrong (the rule of three, Jovanovic & Levy 1997, with both ends of Wilson's
+interval).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ _PRIOR = 10.0  # rows' worth of the mistakes of all classes that each class star
 _SURE = 0.7  # of what the anchors say is left when it is extended
 _VAGUE = 0.05  # of the rows: a wider interval, wide against its low end too, tells nothing
 _ROUNDING = 1e-6  # of sums of weights
+_NORMAL = 1.96  # standard deviations to either side that hold 95 %
 _DRAWS, _ROWS_DRAWN = 200, 10_000_000  # of the bootstrap, and rows in all its draws
 
 
@@ -59,6 +62,7 @@ class Judged:
         anchored: the same as the anchors say, not extended.
         confident: the same by confident learning, an upper figure where classes are hard to tell
             apart.
+        most: float64[k], rows given each label that may be wrong: upper ends of 95 % intervals.
         issues: int64[m], places of the rows to look at, worst first; as many as may be wrong, by
             the upper end of `wrong` or by `confident`.
     """
@@ -72,6 +76,7 @@ class Judged:
     wrong: Estimate
     anchored: float
     confident: float
+    most: Floats
     issues: Ints
 
     @property
@@ -116,16 +121,23 @@ def judge(
     right = of_given * rates[given, given] / np.maximum((p * rates[:, given].T).sum(1), 1e-12)
     quality = (_shares(of_given) + _shares(right)) / 2
     dice = np.random.default_rng([seed, 84])
-    drawn, most = [], len(surest)
+    drawn, some_of = [], len(surest)
     by_place = np.argsort(np.argsort(surest))
     for _ in range(max(20, min(_DRAWS, _ROWS_DRAWN // n))):
         # How often each row is drawn.
-        times = np.bincount(dice.integers(0, most, most), minlength=most)
+        times = np.bincount(dice.integers(0, some_of, some_of), minlength=some_of)
         some = np.repeat(surest, times[by_place])
         drawn.append(_wrong(given[some], taken[some], w[some] * (n / w[some].sum()), k))
     value, anchored = _wrong(given[surest], taken[surest], w[surest], k)
     ends = np.asarray(drawn) * (1.0 + uneven * dice.standard_normal((len(drawn), 1)))
-    low, high = float(np.percentile(ends[:, 0], 2.5)), float(np.percentile(ends[:, 1], 97.5))
+    # A bootstrap of no mistakes, or of very few, draws no others.
+    part = _anchors(taken[surest], w[surest], k)
+    least, largest = n * wilson(anchored / n, float(part.sum() ** 2 / np.square(part).sum()))
+    low = min(value, float(least), float(np.percentile(ends[:, 0], 2.5)))
+    high = max(value, float(largest), float(np.percentile(ends[:, 1], 97.5)))
+    sizes = np.bincount(given, minlength=k).astype(np.float64)
+    share = _most(given[surest], taken[surest] != given[surest], part, k)
+    most: Floats = sizes * np.minimum(1.0, share * (1.0 + _NORMAL * uneven))
     confident = confident_wrong(p[surest], given[surest], w[surest])
     # The worst first; a label that the model agrees with is no issue.
     order = np.argsort(quality, kind="stable")
@@ -137,9 +149,10 @@ def judge(
         of_given,
         right,
         (rates * counts[:, None]).T,
-        Estimate(value, min(low, value), max(high, value)),
+        Estimate(value, low, high),
         anchored,
         confident,
+        most,
         order[: max(1, round(max(value, high, confident)))],
     )
 
@@ -182,6 +195,51 @@ def _places(taken: Ints, weights: Floats, k: int) -> tuple[Floats, Floats]:
     return before, sizes[taken]
 
 
+def _anchors(taken: Ints, weights: Floats, k: int) -> Floats:
+    """Returns how much of each row is an anchor, float64[n]; arguments as of `_places`."""
+    before, sizes = _places(taken, weights, k)
+    # A row that stands for many may be an anchor in part.
+    most = np.maximum(1.0, np.floor(ANCHORS * sizes + _ROUNDING))
+    part: Floats = np.clip(most - before, 0.0, weights)
+    return part
+
+
+def wilson(share: float | Floats, many: float | Floats) -> Floats:
+    """Returns both ends of the 95 % interval of a share (Wilson 1927), float64[2, ...].
+
+    It is as wide as the data allow where the share is 0 or 1, too.
+
+    Args:
+        share: that was counted, 0 to 1.
+        many: rows that it was counted on; where they have weights, as many as have the same say.
+    """
+    p, m = np.asarray(share, dtype=np.float64), np.maximum(many, 1e-12)
+    square = _NORMAL**2 / m
+    half = _NORMAL * np.sqrt(p * (1.0 - p) / m + square / (4.0 * m))
+    ends = np.stack([p + square / 2.0 - half, p + square / 2.0 + half]) / (1.0 + square)
+    out: Floats = np.clip(ends, 0.0, 1.0)
+    return out
+
+
+def _most(given: Ints, differs: npt.NDArray[np.bool_], part: Floats, k: int) -> Floats:
+    """Returns the share of the rows given each label that may be wrong at the most, float64[k].
+
+    Args:
+        given: int64[n].
+        differs: bool[n], whether the model takes the row for another class.
+        part: float64[n], how much of each row is an anchor.
+        k: classes.
+    """
+    anchors, squares, off = (
+        np.bincount(given, weights=values, minlength=k)
+        for values in (part, np.square(part), part * differs)
+    )
+    most: Floats = wilson(
+        off / np.maximum(anchors, 1e-12), anchors**2 / np.maximum(squares, 1e-12)
+    )[1]
+    return most
+
+
 def _rates(given: Ints, taken: Ints, weights: Floats, k: int, prior: float = _PRIOR) -> Floats:
     """Returns the rates float64[k, k] at which rows of a class (first axis) are given each label.
 
@@ -191,10 +249,7 @@ def _rates(given: Ints, taken: Ints, weights: Floats, k: int, prior: float = _PR
         k: classes.
         prior: rows' worth of the mistakes of all classes.
     """
-    before, sizes = _places(taken, weights, k)
-    # A row that stands for many may be an anchor in part.
-    most = np.maximum(1.0, np.floor(ANCHORS * sizes + _ROUNDING))
-    part = np.clip(most - before, 0.0, weights)
+    part = _anchors(taken, weights, k)
     pairs = np.bincount(taken * k + given, weights=part, minlength=k * k)
     counts = pairs.reshape(k, k)
     many = max(counts.sum(), 1.0)

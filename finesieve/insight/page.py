@@ -22,6 +22,7 @@ _TITLES = {
     "contradicting_row": "nearest row so labelled",
     "contradicting_text": "its text",
     "wrong_labels": "labels estimated wrong",
+    "wrong_labels_at_most": "at most (95 %)",
     "error": "classified wrongly, unseen",
     "gradient_of_easiest_half": "share of the gradient in its easiest half",
     "never_learned": "never learned",
@@ -137,14 +138,16 @@ def _charts(curve: Curve | None, sizes: npt.NDArray[np.float64] | None) -> str:
         points = list(zip(curve.sizes.tolist(), curve.errors.tolist(), strict=True))
         last = curve.sizes[-1]
         ahead = [
-            (last * times, curve.now + curve.forecast[times].value) for times in TIMES if times > 1
+            (curve.base * times, curve.now + curve.forecast[times].value)
+            for times in TIMES
+            if times > 1
         ]
         bounds = [
             Series(
                 name,
                 [(last, curve.now)]
                 + [
-                    (last * times, max(0.0, curve.now + getattr(curve.forecast[times], name)))
+                    (curve.base * times, max(0.0, curve.now + getattr(curve.forecast[times], name)))
                     for times in TIMES
                     if times > 1
                 ],

@@ -40,7 +40,7 @@ def sentences(found: Found, repeats: Table, texts: Table) -> list[str]:
     )
     if found.sizes is not None:
         out.append(
-            f"The easiest half of the rows carries {easiest_share(found.sizes):.0%} of the "
+            f"The easiest half of the rows carries {_percent(easiest_share(found.sizes))} of the "
             "gradient."
         )
     if found.curve is not None:
@@ -90,7 +90,9 @@ def _count(value: float) -> str:
 def _enough(curve: Curve, n: int) -> str:
     """Returns the forecast for twice the data, in a sentence."""
     gain = curve.forecast[2.0]
-    now = f"{curve.now:.1%} of the rows are classified wrongly by a head that has not seen them; "
+    now = f"{curve.now:.1%} of the rows are classified wrongly by a head that has not seen them"
+    capped = curve.sizes[-1] < 0.99 * curve.base
+    now += f" and was fitted to {curve.sizes[-1]:,} others; " if capped else "; "
     if not curve.told:
         return now + "whether more data would help cannot be told from these."
     value, low, high = -100 * gain.value, -100 * gain.high, -100 * gain.low
@@ -100,6 +102,10 @@ def _enough(curve: Curve, n: int) -> str:
         f"another {n:,} rows would lower that by {_points(value)} points ({_points(low)} to "
         f"{_points(high)})."
     )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.005 or share == 0.0 else "less than 1%"
 
 
 def _points(value: float) -> str:
