@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -44,9 +44,33 @@ class Data:
         """Returns the text of one row, both parts where there are two."""
         return self.texts[i] if self.pairs is None else f"{self.texts[i]} || {self.pairs[i]}"
 
+    @property
+    def joined(self) -> Sequence[str]:
+        """The texts of all rows, both parts where there are two, made when they are asked for."""
+        return self.texts if self.pairs is None else _Joined(self)
+
     def label(self, i: int) -> str:
         """Returns the name of one row's label."""
         return "" if self.labels is None else str(self.names[self.labels[i]])
+
+
+class _Joined(Sequence[str]):
+    def __init__(self, data: Data) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        if isinstance(at, slice):
+            return [self._data.text(i) for i in range(*at.indices(len(self)))]
+        return self._data.text(at)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from finesieve.errors import ConfigError
 from finesieve.insight.curves import easiest_share
 from finesieve.insight.data import Found
-from finesieve.insight.page import page
+from finesieve.insight.page import SHOWN, page
 from finesieve.insight.sentences import sentences
 from finesieve.sieve.table import Table
 
@@ -105,6 +106,12 @@ class Insights(Found):
     @property
     def repeats(self) -> Table:
         """Groups of repeats, those with conflicting labels first, then the largest."""
+        return self._repeats()
+
+    @cached_property
+    def _repeated(self) -> tuple[Ints, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Rows in groups, in the order of the table, int64[m]; whether labels disagree in the group
+        of each, and whether each has an exact copy, bool[m]."""
         data, near = self.data, self.near
         first, back, counts = np.unique(near, return_inverse=True, return_counts=True)
         members = np.flatnonzero(counts[back] > 1)
@@ -116,14 +123,21 @@ class Insights(Found):
         order = members[
             np.lexsort((members, near[members], -counts[back[members]], ~conflict[members]))
         ]
-        numbers = {g: i + 1 for i, g in enumerate(dict.fromkeys(near[order].tolist()))}
-        _, same, times = np.unique(self.exact, return_inverse=True, return_counts=True)
+        times = np.bincount(self.exact, minlength=len(near))
+        return order, conflict[order], times[self.exact[order]] > 1
+
+    def _repeats(self, most: int | None = None) -> Table:
+        """Returns the first rows of `repeats`, `most` of them; of all, the texts take memory."""
+        data = self.data
+        order, conflict, exact = (part[:most] for part in self._repeated)
+        groups = self.near[order]
+        numbers = np.cumsum(np.r_[True, groups[1:] != groups[:-1]][: len(groups)])
         return Table(
             {
-                "group": [numbers[g] for g in near[order].tolist()],
+                "group": numbers.tolist(),
                 "row": data.rows[order].tolist(),
-                "kind": ["exact" if times[same[i]] > 1 else "near" for i in order],
-                "conflict": ["yes" if c else "" for c in conflict[order]],
+                "kind": ["exact" if copied else "near" for copied in exact],
+                "conflict": ["yes" if c else "" for c in conflict],
                 "label": [data.label(i) for i in order],
                 "text": [data.text(i) for i in order],
             }
@@ -188,14 +202,22 @@ class Insights(Found):
     @property
     def texts(self) -> Table:
         """Empty texts, and texts longer than the model was shown."""
+        return self._texts()
+
+    @cached_property
+    def _empty(self) -> npt.NDArray[np.bool_]:
+        joined = self.data.joined
+        return np.fromiter((not text.strip(" |") for text in joined), np.bool_, len(joined))
+
+    def _texts(self, most: int | None = None) -> Table:
+        """Returns the first rows of `texts`, `most` of them."""
         data = self.data
-        empty = np.asarray([not data.text(i).strip(" |") for i in range(len(data))])
         cut = np.zeros(len(data), dtype=bool) if self.cut is None else self.cut
-        places = np.flatnonzero(empty | cut)
+        places = np.flatnonzero(self._empty | cut)[:most]
         return Table(
             {
                 "row": data.rows[places].tolist(),
-                "what": ["empty" if empty[i] else "cut" for i in places.tolist()],
+                "what": ["empty" if self._empty[i] else "cut" for i in places.tolist()],
                 "text": [data.text(i) for i in places.tolist()],
             }
         )
@@ -244,7 +266,11 @@ class Insights(Found):
 
     def sentences(self) -> list[str]:
         """Returns what was found, the most useful first, one sentence each."""
-        return sentences(self, self.repeats, self.texts)
+        order, conflict, _ = self._repeated
+        empty = int(self._empty.sum())
+        long = 0 if self.cut is None else int((self.cut & ~self._empty).sum())
+        conflicts = len(np.unique(self.near[order[conflict]]))
+        return sentences(self, conflicts, empty, long)
 
     # ---- export
 
@@ -276,9 +302,13 @@ class Insights(Found):
 
     def to_html(self, path: str | Path | None = None) -> str:
         """Returns the page, one self-contained HTML document; written to `path`, if given."""
-        names = ("issues", "answers", "confusion", "classes", "repeats", "hard", "texts")
+        names = ("issues", "answers", "confusion", "classes", "hard")
         tables = {name: getattr(self, name) for name in names}
-        made = page(self.data.name, self.sentences(), self.how, tables, self.curve, self.sizes)
+        tables |= {"repeats": self._repeats(SHOWN), "texts": self._texts(SHOWN)}
+        cut = np.zeros(len(self.data), dtype=bool) if self.cut is None else self.cut
+        rows = {"repeats": len(self._repeated[0]), "texts": int((self._empty | cut).sum())}
+        told = self.sentences()
+        made = page(self.data.name, told, self.how, tables, self.curve, self.sizes, rows)
         if path is not None:
             Path(path).write_text(made, encoding="utf-8")
         return made

@@ -140,7 +140,7 @@ def look_at_answers(
     numbers = np.arange(len(rows.ids)) if numbers is None else numbers
     data = Data(name, rows.texts, rows.answers, None, (), numbers)
     tell("repeats", 0.0)
-    exact, near = repeats([data.text(i) for i in range(len(data))], seed)
+    exact, near = repeats(data.joined, seed)
     answered = look_at(model, rows, limit, lambda share: tell("texts", share))
     return Insights(
         data,
@@ -178,9 +178,8 @@ def look(
     """
     if folds < 2:
         raise ConfigError(f"folds is {folds}; expected 2 or more")
-    joined = [data.text(i) for i in range(len(data))]
     tell("repeats", 0.0)
-    exact, near = repeats(joined, seed)
+    exact, near = repeats(data.joined, seed)
     notes = list(more.pop("notes", ()))
     if model is None:
         return Insights(

@@ -38,6 +38,7 @@ def page(
     tables: Mapping[str, Mapping[str, Any]],
     curve: Curve | None,
     sizes: npt.NDArray[np.float64] | None,
+    rows: Mapping[str, int] | None = None,
 ) -> str:
     """Returns the page; whatever the data hold is escaped.
 
@@ -47,6 +48,7 @@ def page(
         how: how the rows were judged.
         tables: by the names of the properties of `Insights`.
         curve: error by the number of rows. sizes: float[n], gradient norms.
+        rows: of tables of which only the first ones are given, how many there are.
     """
     title = f"What {name or 'the data'} tells"
     sections = [
@@ -76,6 +78,7 @@ def page(
             "Groups in which labels disagree first. Near repeats share at least 70 % of their "
             "five-letter runs.",
             tables["repeats"],
+            (rows or {}).get("repeats"),
         ),
         _charts(curve, sizes),
         _section(
@@ -84,14 +87,16 @@ def page(
             "Large losses or gradients, and yet not among the rows above.",
             tables["hard"],
         ),
-        _section("texts", "Empty and cut texts", "", tables["texts"]),
+        _section("texts", "Empty and cut texts", "", tables["texts"], (rows or {}).get("texts")),
     ]
     made = PAGE.replace("{{hidden}}", str(PRINTED + 1)).replace("{{title}}", escape(title))
     return made.replace("{{body}}", "\n".join(sections))
 
 
-def _section(name: str, title: str, note: str, table: Mapping[str, Any]) -> str:
-    rows = len(next(iter(table.values()), ()))
+def _section(
+    name: str, title: str, note: str, table: Mapping[str, Any], rows: int | None = None
+) -> str:
+    rows = len(next(iter(table.values()), ())) if rows is None else rows
     if rows == 0:
         return ""
     heads = [key for key in table if key not in _LEFT_OUT]

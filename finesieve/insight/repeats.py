@@ -21,6 +21,8 @@ BANDS, ROWS = 16, 4  # a pair at 0.7 is missed with probability (1 - 0.7^4)^16 =
 _LOOSELY = 0.5
 _CHUNK = 1 << 22  # bytes of text hashed at once: bounds the memory
 _SLACK = 0.15  # 2.6 standard deviations of an index estimated from 64 hashes
+_REMEMBERED = 24  # bits of the table of refused pairs: 128 MiB at the most
+_MIX = np.uint64(0x9E3779B97F4A7C15)
 _FEWEST = 12  # bytes: shorter texts are alike too easily
 
 
@@ -32,7 +34,7 @@ def evened(text: str) -> str:
 def repeats(texts: Sequence[str], seed: int = 0) -> tuple[Ints, Ints]:
     """Finds the groups of texts that repeat.
 
-    Time grows with the bytes of text and memory with the number of texts: about 250 bytes each.
+    Time grows with the bytes of text and memory with the number of texts: about 220 bytes each.
 
     Args:
         texts: n texts.
@@ -47,12 +49,20 @@ def repeats(texts: Sequence[str], seed: int = 0) -> tuple[Ints, Ints]:
     unique = _Texts(texts, places)
     near = np.arange(len(places))
     keys, signatures = _hashed(unique, seed)
+    refused = _Refused(len(places))
     for band in range(BANDS):
-        for i, j in _candidates(keys[:, band], signatures):
-            a, b = _root(near, i), _root(near, j)
-            # Not by a chain alone: the first texts of both groups are alike, too.
-            if a != b and unique.alike(i, j) and unique.alike(a, b, _LOOSELY):
-                near[max(a, b)] = min(a, b)
+        for some, others in map(refused.without, _candidates(keys[:, band], signatures)):
+            unlike = []
+            for i, j in zip(some.tolist(), others.tolist(), strict=True):
+                a, b = _root(near, i), _root(near, j)
+                if a == b:
+                    continue
+                if not unique.alike(i, j):
+                    unlike.append((i, j))
+                # Not by a chain alone: the first texts of both groups are alike, too.
+                elif unique.alike(a, b, _LOOSELY):
+                    near[max(a, b)] = min(a, b)
+            refused.add(unlike)
     while not np.array_equal(near, near[near]):
         near = near[near]
     return exact, places[near][np.searchsorted(places, exact)]
@@ -97,7 +107,43 @@ class _Texts:
             {text[i : i + GRAM] for i in range(max(1, len(text) - GRAM + 1))}
             for text in (first, second)
         )
-        return len(one & other) >= least * len(one | other)
+        both = len(one & other)
+        return both >= least * (len(one) + len(other) - both)
+
+
+class _Refused:
+    """Pairs that were compared and are not alike, most of which other bands bring up again.
+
+    A later pair takes the place of an earlier one with the same hash, which bounds the memory.
+
+    Args:
+        many: texts.
+    """
+
+    def __init__(self, many: int) -> None:
+        self._many = many
+        self._bits = min(max(1, (2 * many).bit_length()), _REMEMBERED)
+        self._pairs = np.full(1 << self._bits, -1, dtype=np.int64)
+
+    def _slots(self, pairs: Ints) -> npt.NDArray[np.uint64]:
+        return (pairs.astype(np.uint64) * _MIX) >> np.uint64(64 - self._bits)
+
+    def _numbers(self, some: Ints, others: Ints) -> Ints:
+        return np.minimum(some, others) * self._many + np.maximum(some, others)
+
+    def without(self, pairs: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
+        """Returns the pairs that were not refused before."""
+        some, others = pairs
+        numbers = self._numbers(some, others)
+        new = self._pairs[self._slots(numbers)] != numbers
+        return some[new], others[new]
+
+    def add(self, pairs: list[tuple[int, int]]) -> None:
+        """Takes note of pairs that are not alike."""
+        if pairs:
+            some, others = np.asarray(pairs, dtype=np.int64).T
+            numbers = self._numbers(some, others)
+            self._pairs[self._slots(numbers)] = numbers
 
 
 def _root(near: Ints, i: int) -> int:
@@ -160,27 +206,26 @@ def _grams(raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
     out = np.zeros(len(raw), dtype=np.uint64)
     for k in range(GRAM):
         out = (out << np.uint64(8)) | np.roll(raw, -k).astype(np.uint64)
-    out *= np.uint64(0x9E3779B97F4A7C15)
+    out *= _MIX
     out ^= out >> np.uint64(31)
     return out
 
 
 def _candidates(
     keys: npt.NDArray[np.uint32], signatures: npt.NDArray[np.uint8]
-) -> list[tuple[int, int]]:
-    """Returns pairs of texts with the same key whose signatures agree: each text with the first of
-    its bucket and with the two just before it."""
+) -> Iterator[tuple[Ints, Ints]]:
+    """Yields pairs of texts with the same key whose signatures agree, many at once: each text with
+    the first of its bucket and with the two just before it."""
     order = np.argsort(keys, kind="stable")
     found = keys[order]
     begin = np.flatnonzero(np.r_[True, found[1:] != found[:-1]])
     first = np.repeat(begin, np.diff(begin, append=len(found)))
     here = np.arange(len(found))
-    pairs: list[tuple[int, int]] = []
-    for back in (here - 1, here - 2, first):
+    for step in (1, 2, 0):
+        back = here - step if step else first
         at = np.flatnonzero((back >= first) & (back < here) & (found != 0))
         for start in range(0, len(at), _CHUNK >> 6):
             some = at[start : start + (_CHUNK >> 6)]
             a, b = order[back[some]], order[some]
             close = (signatures[a] == signatures[b]).mean(axis=1) >= ALIKE - _SLACK
-            pairs += zip(a[close].tolist(), b[close].tolist(), strict=True)
-    return pairs
+            yield a[close], b[close]

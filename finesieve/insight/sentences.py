@@ -7,7 +7,6 @@ import numpy as np
 from finesieve.insight.curves import Curve, easiest_share
 from finesieve.insight.data import Found
 from finesieve.insight.labels import Judged
-from finesieve.sieve.table import Table
 
 LOWER = (
     "This number is only a lower bound where mistakes gather on hard rows, as those of annotators "
@@ -16,12 +15,14 @@ LOWER = (
 SMALL = 20  # rows: a class with fewer is named as small
 
 
-def sentences(found: Found, repeats: Table, texts: Table) -> list[str]:
+def sentences(found: Found, conflicts: int, empty: int, long: int) -> list[str]:
     """Returns what was found, the most useful first, one sentence each.
 
     Args:
         found: all of it.
-        repeats, texts: tables of `Insights`.
+        conflicts: groups of repeats in which labels disagree.
+        empty, long: texts without anything in them, and those that are longer than the model was
+            shown.
     """
     data, out = found.data, []
     n = len(data)
@@ -33,7 +34,6 @@ def sentences(found: Found, repeats: Table, texts: Table) -> list[str]:
             out.append(LOWER)
     copies = int((found.exact != np.arange(n)).sum())
     near = int((found.near != np.arange(n)).sum()) - copies
-    conflicts = len({g for g, c in zip(repeats["group"], repeats["conflict"], strict=True) if c})
     out.append(
         f"Copies of another row: {copies:,}; near copies: {near:,}"
         + (f". Groups of them in which labels disagree: {conflicts:,}." if conflicts else ".")
@@ -50,11 +50,10 @@ def sentences(found: Found, repeats: Table, texts: Table) -> list[str]:
             f"Rows that a head gets wrong even after it was fitted to them: "
             f"{int(found.unlearned.sum()):,}."
         )
-    what = texts["what"]
-    if what:
+    if empty or long:
         out.append(
-            f"Empty texts: {what.count('empty'):,}; texts longer than the {found.limit} tokens "
-            f"that the model was shown: {what.count('cut'):,}."
+            f"Empty texts: {empty:,}; texts longer than the {found.limit} tokens that the model "
+            f"was shown: {long:,}."
         )
     if data.labels is not None:
         counts = np.bincount(data.labels, minlength=len(data.names))

@@ -14,8 +14,9 @@ import torch
 
 import finesieve
 from finesieve.errors import ConfigError, DataError
+from finesieve.insight.data import Data
 from finesieve.insight.insights import Insights
-from finesieve.insight.page import PRINTED
+from finesieve.insight.page import PRINTED, SHOWN
 from tests import tiny
 from tests.browser import needs_browser, seen_by_browser
 
@@ -235,6 +236,28 @@ def test_on_paper_long_tables_are_cut_and_say_so(found: Insights) -> None:
     assert told in sections["hard"]
     assert told not in sections["issues"]
     assert f"tr:nth-child(n+{PRINTED + 1})" in found.to_html()
+
+
+def test_the_page_makes_texts_of_the_rows_that_it_shows_alone() -> None:
+    made: list[int] = []
+
+    class Watched(list[str]):
+        def __getitem__(self, at: Any) -> Any:
+            made.append(at)
+            return super().__getitem__(at)
+
+    n = 3 * SHOWN
+    texts = Watched(f"one text of {i // 2}" for i in range(n))
+    here = np.arange(n)
+    data = Data("", texts, None, here % 3, ["a", "b", "c"], here)
+    found = Insights(data, here // 2 * 2, here // 2 * 2, cut=here >= 0, limit=3)
+    page = found.to_html()
+    assert f"The first {SHOWN} of {n:,} rows" in page
+    assert f"texts longer than the 3 tokens that the model was shown: {n:,}." in page
+    assert "Groups of them in which labels disagree: 750." in page
+    assert len(made) <= 2 * SHOWN
+    assert len(found.repeats["text"]) == len(found.texts["text"]) == n
+    assert found.repeats["group"][:4] == [1, 1, 2, 2]
 
 
 @pytest.mark.slow

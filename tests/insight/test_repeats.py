@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from itertools import pairwise
 
+import numpy as np
+import pytest
+
+from finesieve.insight import repeats as module
 from finesieve.insight.repeats import repeats
 
 WORDS = [f"{a}{b}{c}" for a in ("bro", "cla", "vim", "sto") for b in "aeiou" for c in "nrtdk"]
@@ -54,3 +58,29 @@ def test_groups_do_not_depend_on_how_many_texts_there_are_at_once() -> None:
     more = repeats([*some, *texts(500, seed=1)])[1]
     assert np.array_equal(alone, more[: len(some)])
     assert np.array_equal(alone[300:], np.arange(50))
+
+
+def test_pairs_that_are_not_alike_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = texts(1500)
+    alike_by_half = [" ".join(a.split()[:8] + b.split()[:7]) for a, b in pairwise(plain)]
+    plain += alike_by_half + [text + " end" for text in plain[:50]]
+    compared: list[tuple[int, int]] = []
+    whole = module._Texts.alike
+
+    def counted(self: module._Texts, a: int, b: int, least: float = module.ALIKE) -> bool:
+        if least == module.ALIKE:
+            compared.append((min(a, b), max(a, b)))
+        return whole(self, a, b, least)
+
+    monkeypatch.setattr(module._Texts, "alike", counted)
+    found, once = repeats(plain), compared.copy()
+    compared.clear()
+    monkeypatch.setattr(module._Refused, "without", lambda self, pairs: pairs)
+    again = repeats(plain)
+    assert np.array_equal(found[1], again[1])
+    assert len(compared) > len(set(compared)) + 50  # there is something to save
+    assert len(once) < len(compared) - 50
+    compared.clear()
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "_REMEMBERED", 3)  # most are forgotten at once
+    assert np.array_equal(found[1], repeats(plain)[1])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from finesieve.cli.data.lean import names_of
 from finesieve.errors import DataError
 
 Row = dict[str, Any]
@@ -52,7 +53,7 @@ _DATA = re.compile(r"-?\d+(\.\d+)?|(\S+\s+){3,}\S+")  # a number, or four words
 
 def find_columns(
     source: str,
-    rows: list[Row],
+    rows: Sequence[Row],
     text: str | None,
     pair: str | None,
     label: str | None,
@@ -94,7 +95,7 @@ def find_columns(
 
 
 def find_word_columns(
-    source: str, rows: list[Row], words: str | None, tags: str | None
+    source: str, rows: Sequence[Row], words: str | None, tags: str | None
 ) -> tuple[str, None, str]:
     """Return the names of the columns of words and of their tags, and None between them.
 
@@ -116,13 +117,13 @@ def find_word_columns(
     return str(found[0]), None, str(found[1])
 
 
-def _columns(source: str, rows: list[Row], *named: str | None) -> list[str]:
+def _columns(source: str, rows: Sequence[Row], *named: str | None) -> list[str]:
     """Return the names of the columns.
 
     Raises:
         DataError: if one that the user named is none of them.
     """
-    have = list(dict.fromkeys(name for row in rows for name in row))
+    have = names_of(rows)
     for given in named:
         if given is not None and given not in have:
             near = get_close_matches(given, have, n=1)
@@ -133,15 +134,15 @@ def _columns(source: str, rows: list[Row], *named: str | None) -> list[str]:
     return have
 
 
-def has_label(rows: list[Row]) -> bool:
+def has_label(rows: Sequence[Row]) -> bool:
     """Returns whether a column has one of the usual names for labels."""
-    return any(name.lower() in LABELS for row in rows for name in row)
+    return any(name.lower() in LABELS for name in names_of(rows))
 
 
-def told(source: str, columns: Columns, rows: list[Row]) -> str:
+def told(source: str, columns: Columns, rows: Sequence[Row]) -> str:
     """Returns a line that names the columns that were taken, and the others."""
     text, pair, label = columns
-    others = [repr(n) for n in dict.fromkeys(n for row in rows for n in row) if n not in columns]
+    others = [repr(n) for n in names_of(rows) if n not in columns]
     shown = ", ".join(others[:6]) + (", ..." if len(others) > 6 else "")
     return (
         f"{source}: text {text!r}"

@@ -38,7 +38,12 @@ class Reader(ABC):
     doubts = False
 
     def columns(
-        self, source: str, rows: list[Row], text: str | None, pair: str | None, label: str | None
+        self,
+        source: str,
+        rows: Sequence[Row],
+        text: str | None,
+        pair: str | None,
+        label: str | None,
     ) -> Columns:
         """Returns the names of the columns: text, its pair (or None), label."""
         return find_columns(source, rows, text, pair, label)
@@ -126,7 +131,12 @@ class SeveralClasses(Reader):
     task = "multi-label"
 
     def columns(
-        self, source: str, rows: list[Row], text: str | None, pair: str | None, label: str | None
+        self,
+        source: str,
+        rows: Sequence[Row],
+        text: str | None,
+        pair: str | None,
+        label: str | None,
     ) -> Columns:
         """Returns the names of the columns; `labels` is preferred to `label`."""
         return find_columns(source, rows, text, pair, label, _SETS)
@@ -173,7 +183,12 @@ class WordTags(Reader):
     task = "token-labels"
 
     def columns(
-        self, source: str, rows: list[Row], text: str | None, pair: str | None, label: str | None
+        self,
+        source: str,
+        rows: Sequence[Row],
+        text: str | None,
+        pair: str | None,
+        label: str | None,
     ) -> Columns:
         """Returns the names of the columns of words and tags."""
         return find_word_columns(source, rows, text, label)

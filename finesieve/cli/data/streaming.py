@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 from finesieve.cli.data.columns import LABELS, find_columns, has_label
 from finesieve.cli.data.labels import is_missing
+from finesieve.cli.data.lean import Lean
 from finesieve.cli.data.long_tables import Otherwise, read_long
 from finesieve.cli.data.table import Row, rows_of
 from finesieve.errors import DataError
@@ -24,7 +25,7 @@ def lean_rows(
     pair: str | None,
     label: str | None,
     before: Callable[[], None] = lambda: None,
-) -> tuple[list[Row], list[str]]:
+) -> tuple[list[Row] | Lean, list[str]]:
     """Reads a source as `rows_of` does, of the files in `LEAN` the needed columns alone.
 
     Args:
@@ -53,7 +54,7 @@ def lean_rows(
 
 def _lean(
     rows: Iterator[Row], source: str, text: str | None, pair: str | None, label: str | None
-) -> list[Row]:
+) -> Lean:
     first = list(islice(rows, _FIRST))
     if not first or (len(first) == 1 and isinstance(next(iter(first[0].values()), None), list)):
         raise Otherwise  # empty, or one object of columns
@@ -61,23 +62,14 @@ def _lean(
     if label is None and not has_label(first):
         asked = [{**row, LABELS[0]: 0} for row in first]
     kept = [name for name in find_columns(source, asked, text, pair, label) if name is not None]
-    known: dict[str, str] = {}  # words that are said again and again are kept once: labels
-    if has_label(first) or label is not None:
-        name = kept[-1]
-        for row in first:
-            if isinstance(row.get(name), str):
-                known.setdefault(row[name], row[name])
-
-    def short(row: Row) -> Row:
-        out = {name: row[name] for name in kept if name in row}
-        if all(map(is_missing, out.values())):  # whether the row is blank is judged by all of it
-            return row
-        word = out.get(kept[-1])
-        if isinstance(word, str) and word in known:
-            out[kept[-1]] = known[word]
-        return out
-
-    return list(chain(first, map(short, rows)))
+    known = label is not None or has_label(first)
+    out = Lean(kept[:-1], kept[-1] if known else None)
+    for row in first:
+        out.append(row, whole=True)
+    for row in rows:
+        # Whether a row is blank is judged by all of it.
+        out.append(row, whole=all(is_missing(row.get(name)) for name in kept))
+    return out
 
 
 def _lines(path: Path) -> Iterator[Row]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +19,11 @@ from finesieve.cli.data.columns import Columns, told
 from finesieve.cli.data.files import is_file_name, read_file
 from finesieve.cli.data.hub import read_hub
 from finesieve.cli.data.labels import Label, alike, amounts_hint, doubtful, is_missing
+from finesieve.cli.data.lean import Lean
 from finesieve.cli.data.names import read_names
 from finesieve.cli.data.readers import READERS, Reader, Words
 from finesieve.errors import DataError
+from finesieve.insight.packed import Packed
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _TOGETHER = 65_536
@@ -43,10 +46,10 @@ class Table:
     """
 
     name: str
-    texts: list[str]
-    pairs: list[str] | None
+    texts: Sequence[str]
+    pairs: Sequence[str] | None
     labels: list[Label]
-    rows: list[int]
+    rows: Sequence[int]
     columns: tuple[str | None, str | None, str | None] = (None, None, None)
     taken: str = ""
     notes: list[str] = field(default_factory=list)
@@ -127,7 +130,7 @@ def rows_of(source: str, split: str = "train") -> tuple[list[Row], list[str]]:
 
 def table_of(
     source: str,
-    rows: list[Row],
+    rows: Sequence[Row],
     notes: list[str],
     text: str | None,
     text_pair: str | None,
@@ -147,7 +150,7 @@ def table_of(
 
 def _checked(
     source: str,
-    rows: list[Row],
+    rows: Sequence[Row],
     columns: Columns,
     keep_empty: bool,
     unlabelled: str,
@@ -155,7 +158,11 @@ def _checked(
     names: Sequence[str] | None,
 ) -> Table:
     text, pair, label = columns
-    table = Table(source, [], [] if pair else None, [], [], columns)
+    large = isinstance(rows, Lean)
+    texts: list[str] | Packed = Packed() if large else []
+    pairs: list[str] | Packed = Packed() if large else []
+    numbers: list[int] | array[int] = array("q") if large else []
+    table = Table(source, texts, pairs if pair else None, [], numbers, columns)
     missing, blank, empty = [], 0, 0
     for number, row in enumerate(rows):
         y = row.get(label)
@@ -174,9 +181,9 @@ def _checked(
             empty += 1
             if not keep_empty:
                 continue
-        table.texts.append(a or "")
-        if table.pairs is not None:
-            table.pairs.append(b or "")
+        texts.append(a or "")
+        if pair:
+            pairs.append(b or "")
         found = reader.label(source, number, label, y)
         if words is not None:
             _check_count(source, number, columns, words, found)
@@ -184,7 +191,7 @@ def _checked(
                 table.words = []
             table.words.append(words)
         table.labels.append(found)
-        table.rows.append(number)
+        numbers.append(number)
     if blank:
         table.notes.append(
             f"{source}: {blank} of {len(rows)} rows without anything in them dropped"
@@ -217,7 +224,7 @@ def _checked(
             f"{source}: {broken} texts have letters like â€™ or Ã©: UTF-8 that was read in another "
             "encoding and saved again"
         )
-    parts: list[list[Any] | None] = [table.texts, table.pairs, table.labels, table.rows]
+    parts: list[Sequence[Any] | None] = [table.texts, table.pairs, table.labels, table.rows]
     if table.words is not None:  # spaces inside of words do not part them
         parts.append(list(table.words))
     table.digest = _digest(*parts)
@@ -241,7 +248,7 @@ def _check_count(source: str, number: int, columns: Columns, words: Words, tags:
         )
 
 
-def _digest(*columns: list[Any] | None) -> str:
+def _digest(*columns: Sequence[Any] | None) -> str:
     """Returns the digest of the columns as one JSON array, of which little is in memory at a
     time."""
     digest = hashlib.sha1(b"[")
@@ -251,7 +258,7 @@ def _digest(*columns: list[Any] | None) -> str:
             digest.update(b"null")
             continue
         for start in range(0, max(1, len(column)), _TOGETHER):
-            part = json.dumps(column[start : start + _TOGETHER])[1:-1]
+            part = json.dumps(list(column[start : start + _TOGETHER]))[1:-1]
             digest.update(f"{', ' if start else '['}{part}".encode())
         digest.update(b"]")
     digest.update(b"]")

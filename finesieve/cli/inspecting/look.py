@@ -13,6 +13,7 @@ import torch
 from finesieve.cli.config import Config, config_of
 from finesieve.cli.data.columns import find_columns, has_label
 from finesieve.cli.data.labels import number_to_predict
+from finesieve.cli.data.lean import Lean
 from finesieve.cli.data.streaming import lean_rows
 from finesieve.cli.data.table import Table, label_names, table_of
 from finesieve.cli.inspecting.answers import drawn, inspect_answers, told
@@ -124,8 +125,11 @@ def _read(args: argparse.Namespace) -> tuple[Table, bool, str, list[str]]:
         if number:
             labelled, why = False, NUMBERS.format(label=label, number=number)
     if not labelled:
-        for row in rows:
-            row[label] = 0
+        if isinstance(rows, Lean):
+            rows.fill(label, 0)
+        else:
+            for row in rows:
+                row[label] = 0
     unlabelled = args.unlabelled if labelled else "keep"
     table = table_of(args.train, rows, notes, args.text, args.text_pair, label, True, unlabelled)
     del rows  # the table has what is needed of them
@@ -164,10 +168,10 @@ def _data(source: str, table: Table, labelled: bool) -> Data:
     if not labelled:
         return Data(name, table.texts, table.pairs, None, (), rows)
     mixed = any(isinstance(y, str) for y in table.labels)
-    given = [str(y) if mixed else y for y in table.labels]
-    known = sorted(set(given))
+    known = sorted({str(y) if mixed else y for y in table.labels})
     place = {y: i for i, y in enumerate(known)}
-    labels = np.asarray([place[y] for y in given], dtype=np.int64)
+    given = (place[str(y) if mixed else y] for y in table.labels)
+    labels = np.fromiter(given, np.int64, len(table))
     return Data(name, table.texts, table.pairs, labels, [str(y) for y in known], rows)
 
 

@@ -9,11 +9,14 @@ from finesieve.cli.data.streaming import LEAN as STREAMED
 from finesieve.cli.data.streaming import rows_in
 from finesieve.errors import DataError
 
-# Bytes a row beside its text, as measured with texts of 130 bytes (results/insight/memory.json).
-LEAN, WHOLE = 350, 1000  # files that are read row by row, and others
+# Bytes a row beside its text, as measured with texts of 100 bytes (results/insight/memory.json).
+LEAN, WHOLE = 230, 1000  # files that are read row by row, and others
+READ = 40  # while a file is read row by row, before anything is looked at
 FEATURES = 2500  # more, where a model with features of 384 numbers looks at the rows
-BASE = 400_000_000  # whatever the rows are: the libraries, and the texts that are hashed at once
-_TEXT = 2.0  # bytes in memory for one in the file: the text, and what is made of it
+BASE = 650_000_000  # whatever the rows are: the libraries, and the texts that are hashed at once
+# Bytes in memory for one in the file: a text is kept once, and twice while it is read. Its room
+# grows by an eighth at a time. Of files that are read as a whole there are other copies.
+_KEPT, _READ, _WHOLE = 1.1, 2.2, 2.0
 
 
 def expected(
@@ -25,17 +28,20 @@ def expected(
     Args:
         source: the file.
         model: whether a model looks at them.
-        limit: rows that are looked at, if not all.
+        limit: rows that are looked at, if not all; all are read.
         whole: whether it is read as a whole in any case.
     """
     rows = rows_in(source)
     if rows is None:
         return None
-    lean = source.lower().endswith(STREAMED) and not whole
+    size = Path(source).stat().st_size
     looked = rows if limit is None else min(rows, limit)
     features = FEATURES * looked if model else 0
-    each = LEAN if lean else WHOLE
-    return rows, int(BASE + rows * each + features + _TEXT * Path(source).stat().st_size)
+    if whole or not source.lower().endswith(STREAMED):
+        return rows, int(BASE + rows * WHOLE + features + _WHOLE * size)
+    read = rows * READ + _READ * size
+    look = looked * LEAN + features + _KEPT * size * looked / max(1, rows)
+    return rows, int(BASE + max(read, look))
 
 
 def free() -> int | None:
@@ -63,9 +69,13 @@ def check_room(source: str, model: bool, limit: int | None = None, whole: bool =
         return
     rows, needed = found
     fit = int(rows * max(0, there - BASE) / (needed - BASE))
-    remedies = [f"give it {fit:,} of them at the most"]
+    remedies = []
+    few = _fewer(source, model, there, rows, whole) if limit is None else None
+    if few:
+        remedies.append(f"look at some of them, --limit {few}")
     if model:
-        remedies.append("look at fewer of them (--limit), or for repeats alone (--model none)")
+        remedies.append("look for repeats alone, --model none")
+    remedies.append(f"give it {fit:,} of them at the most")
     if whole or not source.lower().endswith(STREAMED):
         remedies.append("write them as JSON lines or Parquet, which are read row by row")
     why = ", since in this form it is read as a whole" if whole else ""
@@ -74,3 +84,18 @@ def check_room(source: str, model: bool, limit: int | None = None, whole: bool =
         f"memory ({(needed - BASE) / max(1, rows) / 1e3:.1f} kB a row{why}), and "
         f"{there / 1e9:,.1f} GB are free: {'; or '.join(remedies)}"
     )
+
+
+def _fewer(source: str, model: bool, there: int, rows: int, whole: bool) -> int:
+    """Returns how many rows can be looked at in this much memory, as two digits and zeros; 0 if
+    reading them all takes more."""
+    low, high = 0, rows
+    while low < high:
+        middle = (low + high + 1) // 2
+        found = expected(source, model, middle, whole)
+        if found is not None and found[1] <= there:
+            low = middle
+        else:
+            high = middle - 1
+    zeros = 10 ** max(0, len(str(low)) - 2)
+    return low // zeros * zeros

@@ -29,8 +29,8 @@ class Examples:
 
     def __init__(self, table: Table, targets: Targets, tokenizer: Any, max_length: int) -> None:
         encoded = tokenizer(
-            table.texts if table.words is None else [list(words) for words in table.words],
-            table.pairs,
+            list(table.texts) if table.words is None else [list(w) for w in table.words],
+            None if table.pairs is None else list(table.pairs),
             is_split_into_words=table.words is not None,
             truncation=True,
             max_length=max_length,

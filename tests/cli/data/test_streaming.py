@@ -104,10 +104,28 @@ def test_more_rows_than_fit_are_refused_before_they_are_read(
     assert main([*arguments, "none"]) != 0
     said = capsys.readouterr().err
     assert "about 2,1" in said
-    assert "0.5 kB a row" in said
-    assert "give it 1,0" in said
+    assert "0.3 kB a row" in said
+    assert "give it 1,6" in said
+    assert "look at some of them, --limit 1600; or" in said
     assert main([*arguments, "minilm"]) != 0
-    assert "--model none" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--limit 170; or look for repeats alone, --model none" in said
+    # With fewer than can be read, a limit does not help.
+    monkeypatch.setattr(room, "free", lambda: room.BASE + 100_000)
+    assert main([*arguments, "none"]) != 0
+    assert "--limit" not in capsys.readouterr().err
+
+
+def test_the_limit_that_is_offered_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = lines(tmp_path / "a.jsonl", examples(2000))
+    monkeypatch.setattr(room, "free", lambda: room.BASE + 500_000)
+    arguments = ["inspect", source, "--model", "none", "--output", str(tmp_path / "out"), "--quiet"]
+    assert main(arguments) != 0
+    offered = capsys.readouterr().err.split("--limit ")[1].split(";")[0]
+    assert main([*arguments, "--limit", offered]) == 0
+    assert f"{int(offered):,} of 2,000 rows were looked at" in capsys.readouterr().out
 
 
 def test_what_fits_is_not_refused(tmp_path: Path) -> None:
@@ -126,11 +144,12 @@ def test_a_table_that_is_read_as_a_whole_needs_more_and_a_limit_less(tmp_path: P
     assert lean is not None
     assert whole is not None
     assert lean[0] == pytest.approx(5000, rel=0.03)
-    assert whole[1] - lean[1] == pytest.approx((room.WHOLE - room.LEAN) * 5000, rel=0.03)
+    assert whole[1] - lean[1] == pytest.approx((room.WHOLE - room.LEAN) * 5000, rel=0.05)
     seen, few = room.expected(str(path), model=True), room.expected(str(path), True, 1000)
     assert seen is not None
     assert few is not None
-    assert seen[1] - few[1] == pytest.approx(room.FEATURES * 4000, rel=0.05)
+    each = room.FEATURES + room.LEAN
+    assert seen[1] - few[1] == pytest.approx(each * 4000, rel=0.05)
 
 
 def test_a_table_that_only_fits_row_by_row_is_refused_if_it_is_read_as_a_whole(
