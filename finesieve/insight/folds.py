@@ -51,6 +51,39 @@ def folds_of(labels: Ints, groups: Ints, folds: int, seed: int) -> Ints:
     return dealt[place]
 
 
+class _SoftmaxFit(HeadFit):
+    """The fit of a layer that makes one row of logits an example, for a class each.
+
+    The gradient is written out, which takes a third less time than automatic differentiation.
+    """
+
+    def _closure(
+        self, data: LastLayer, strength: float | None, values: torch.Tensor
+    ) -> Callable[[], torch.Tensor]:
+        if strength is None:
+            return super()._closure(data, strength, values)
+        inputs, labels = data.inputs[:, 0], data.targets["labels"]
+        here, gradient = torch.arange(len(inputs)), torch.empty_like(values)
+        of_weight, of_bias = self._parts(gradient)
+        assert of_bias is not None
+
+        @torch.no_grad()
+        def closure() -> torch.Tensor:
+            values.grad = gradient
+            weight, bias = self._parts(values)
+            assert bias is not None
+            logs = torch.addmm(bias, inputs, weight.t()).log_softmax(dim=1)
+            loss = 0.5 * strength * weight.square().sum() - logs[here, labels].mean()
+            off = logs.exp_()
+            off[here, labels] -= 1.0
+            off /= len(inputs)
+            torch.mm(off.t(), inputs, out=of_weight).add_(weight, alpha=strength)
+            torch.sum(off, dim=0, out=of_bias)
+            return loss
+
+        return closure
+
+
 class Heads:
     """Heads for the same features and labels, fitted to parts of them.
 
@@ -86,7 +119,7 @@ class Heads:
         some = self._some(self.among, _JUDGED)
         fit = self._fit(some)
         first, second = (torch.arange(start, len(some), 2) for start in (0, 1))
-        losses = fit.judge(first, second, STRENGTHS)[-len(STRENGTHS) :]
+        losses = fit.path(first, second, STRENGTHS)
         self.strength = STRENGTHS[int(np.argmin(losses))]
 
     def _some(self, index: Ints, most: int) -> Ints:
@@ -100,7 +133,9 @@ class Heads:
         nn.init.zeros_(layer.bias)
         inputs = torch.from_numpy(self._features[index]).unsqueeze(1)
         targets = {"labels": torch.from_numpy(self._labels[index])}
-        return HeadFit(LastLayer(layer, inputs, SingleLabel(), targets, (self._classes,)), _STEPS)
+        return _SoftmaxFit(
+            LastLayer(layer, inputs, SingleLabel(), targets, (self._classes,)), _STEPS
+        )
 
     def fitted(self, index: Ints) -> Callable[[Ints], Floats]:
         """Fits a head to these examples (to `MOST` of them, by chance, at the most).

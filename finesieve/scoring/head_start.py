@@ -192,12 +192,8 @@ class HeadFit:
         """Fits `first` and judges on `second`: mean losses of the head as it is, of the best
         constant, of no logits at all, and of the fitted head for each strength, given from strong
         to weak."""
+        losses = self.path(first, second, strengths)
         other = self._data.take(second)
-        losses, values = [], None
-        for strength in strengths:  # from strong to weak, each from where the last one ended
-            values = self._minimise(self._data.take(first), strength, values)
-            with torch.no_grad():
-                losses.append(float(other.losses(*self._parts(values)).mean()))
         constant = self._minimise(self._data.take(first), None, None)
         with torch.no_grad():
             constants = [
@@ -205,6 +201,17 @@ class HeadFit:
                 for x in (constant, torch.zeros_like(constant))
             ]
         return [self.now(second), *constants, *losses]
+
+    def path(self, first: Tensor, second: Tensor, strengths: Sequence[float]) -> list[float]:
+        """Fits `first` with each strength, given from strong to weak, and returns the mean losses
+        of `second`."""
+        one, other = self._data.take(first), self._data.take(second)
+        losses, values = [], None
+        for strength in strengths:  # each from where the last one ended
+            values = self._minimise(one, strength, values)
+            with torch.no_grad():
+                losses.append(float(other.losses(*self._parts(values)).mean()))
+        return losses
 
     def solve(self, index: Tensor, strength: float | None) -> Tensor:
         """Returns the parameters fitted to these examples, for the layer's own inputs; with None
@@ -251,8 +258,18 @@ class HeadFit:
             line_search_fn="strong_wolfe",
         )
 
+        with torch.enable_grad():
+            optimizer.step(self._closure(data, strength, values))  # type: ignore[no-untyped-call]
+        return values.detach()
+
+    def _closure(
+        self, data: LastLayer, strength: float | None, values: Tensor
+    ) -> Callable[[], Tensor]:
+        """Returns a function that returns the loss to minimise and sets its gradient; arguments as
+        of `_minimise`, `values` the parameters."""
+
         def closure() -> Tensor:
-            optimizer.zero_grad()
+            values.grad = None
             weight, bias = self._parts(values)
             loss = data.losses(weight * 0.0 if strength is None else weight, bias).mean()
             if strength is not None:
@@ -260,6 +277,4 @@ class HeadFit:
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
-        with torch.enable_grad():
-            optimizer.step(closure)  # type: ignore[no-untyped-call]
-        return values.detach()
+        return closure

@@ -98,4 +98,4 @@ def _fewer(source: str, model: bool, there: int, rows: int, whole: bool) -> int:
         else:
             high = middle - 1
     zeros = 10 ** max(0, len(str(low)) - 2)
-    return low // zeros * zeros
+    return int(low // zeros * zeros)
