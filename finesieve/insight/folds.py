@@ -146,14 +146,19 @@ class Heads:
         Returns:
             Probabilities, float32[j, classes], for places int64[j].
         """
+        judge = self.head(index)
+        return lambda places: judge(self._features[places])
+
+    def head(self, index: Ints) -> Callable[[Floats], Floats]:
+        """Returns what `fitted` does, as a function of features float32[j, d]."""
         some = self._some(index, MOST)
         fit = self._fit(some)
         fit.install(fit.solve(torch.arange(len(some)), self.strength))
         layer = fit.layer
 
         @torch.inference_mode()
-        def probabilities(places: Ints) -> Floats:
-            logits: torch.Tensor = layer(torch.from_numpy(self._features[places]))
+        def probabilities(features: Floats) -> Floats:
+            logits: torch.Tensor = layer(torch.from_numpy(features))
             return np.asarray(logits.softmax(dim=1))
 
         return probabilities

@@ -20,7 +20,7 @@ from finesieve.insight.embed import Embedded, embed
 from finesieve.insight.folds import Heads, folds_of
 from finesieve.insight.insights import Insights
 from finesieve.insight.labels import Judged, judge
-from finesieve.insight.passed_over import passed_over
+from finesieve.insight.passed_over import by_words, passed_over, pooled
 from finesieve.insight.repeats import repeats
 from finesieve.insight.visits import UNEVEN, Visits
 from finesieve.scoring.heads import Tokens
@@ -189,9 +189,11 @@ def look(
             notes=(*notes, "Without a model, labels and lengths are not looked at."),
             **more,
         )
-    labels, passed = data.labels, None
+    labels, passed, words = data.labels, None, None
     if visits is not None and labels is not None:
-        passed = passed_over(visits, labels, near, len(data.names), seed)
+        fold = folds_of(labels, near, folds, seed)
+        words = by_words(visits, labels, fold, len(data.names), seed)
+        passed = passed_over(visits, labels, words)
     seen = embed(
         model,
         tokenizer,
@@ -200,7 +202,7 @@ def look(
         max_length=max_length,
         pool=pool,
         visits=visits,
-        leave_out=None if passed is None else passed.places,
+        leave_out=passed,
         tell=lambda share: tell("texts", share),
     )
     known = {"tokens": seen.tokens, "cut": seen.cut, "limit": seen.limit, **more}
@@ -211,11 +213,14 @@ def look(
     tell("labels", 0.0)
     among = np.arange(len(data))
     if passed is not None:
-        among = np.setdiff1d(among, passed.places)
+        among = np.setdiff1d(among, passed)
     heads = Heads(seen.features, labels, len(data.names), seed, among)
-    p = heads.out_of_fold(folds_of(labels, near, folds, seed))
-    if passed is not None:
-        p[passed.places] = passed.probabilities
+    own = p = heads.out_of_fold(folds_of(labels, near, folds, seed))
+    if words is not None:
+        if passed is not None:
+            own[passed] = words[passed]
+        p = words.copy()
+        p[among] = pooled(own[among], words[among])
     if visits is None:
         judged = judge(p, labels, seed)
     else:
@@ -232,20 +237,22 @@ def look(
         sizes=gradient_sizes(p.astype(np.float64), labels),
         contradicting=_contradicting(seen.features, labels, among, judged),
         unlearned=unlearned,
-        curve=learning_curve(heads, labels, p.astype(np.float64), seed, folds),
+        # Its other points are errors of heads on features alone.
+        curve=learning_curve(heads, labels, own.astype(np.float64), seed, folds),
         notes=notes,
-        how=_how(folds, visits, 0 if passed is None else len(passed.places)),
+        how=_how(folds, visits, 0 if passed is None else len(passed), words is not None),
         **known,
     )
 
 
-def _how(folds: int, visits: Visits | None, passed: int) -> str:
+def _how(folds: int, visits: Visits | None, passed: int, words: bool) -> str:
     """Returns how the rows were judged, in a few sentences.
 
     Args:
         folds: of the cross-fitting.
         visits: of the training run, if there was one.
-        passed: rows that were judged by their words.
+        passed: rows that were judged by their words alone.
+        words: whether the others were judged by their words, too.
     """
     of = "the model's features" if visits is not None else "the frozen model's features"
     told = (
@@ -254,6 +261,11 @@ def _how(folds: int, visits: Visits | None, passed: int) -> str:
     )
     if visits is None:
         return told
+    if words:
+        told += (
+            " A second head on the mean of its words' embeddings was fitted likewise, and the "
+            "geometric mean of what both say counts."
+        )
     met = int(visits.met.sum())
     told += (
         f" The features of {met:,} rows are those that the model gave them in training, before it "
@@ -263,7 +275,7 @@ def _how(folds: int, visits: Visits | None, passed: int) -> str:
     if passed:
         told += (
             f" The filter passed over {passed:,} more rows as easy, so they were judged by their "
-            "words alone, by a head that was not fitted to them; --thorough looks at them, too."
+            "words alone; --thorough looks at them, too."
         )
     if visits.passed.any():
         counted = int((visits.weights() > 0.0).sum())

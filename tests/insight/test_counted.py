@@ -75,7 +75,7 @@ def test_easy_rows_that_were_met_stand_for_those_that_were_not(
         assert found.data.labels is not None
         alike = judge(found.probabilities, found.data.labels, 0, looked.astype(float))
         assert judged.wrong.low <= many <= judged.wrong.high
-        assert alike.wrong.low > many  # where all count for one, the interval misses it
+        assert alike.wrong.value > 1.5 * many  # where all count for one
         plain.append(alike.anchored / many)
         weighted.append(judged.anchored / many)
         assert judged.joint.sum() == pytest.approx(N)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from finesieve.insight import inspecting
+from finesieve.insight import passed_over as module
 from finesieve.insight.curves import learning_curve
 from finesieve.insight.data import Data
 from finesieve.insight.folds import Heads, folds_of
 from finesieve.insight.inspecting import look
-from finesieve.insight.passed_over import DOUBTED, passed_over
+from finesieve.insight.passed_over import DOUBTED, by_words, passed_over, pooled
 from finesieve.insight.visits import Visits
 from tests import tiny
 
@@ -35,44 +38,88 @@ def visited(rows: list[str], thorough: bool = False) -> Visits:
     return visits
 
 
+def judged(visits: Visits, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    found = by_words(visits, labels, folds_of(labels, groups, 5, 0), 2, 0)
+    assert found is not None
+    return found
+
+
 def test_the_doubtful_ones_are_left_to_the_model() -> None:
     rows, labels = texts()
     wrong = [310, 400, 499]
     labels[wrong] = 1 - labels[wrong]
-    found = passed_over(visited(rows), labels, np.arange(N), 2, 0)
+    visits = visited(rows)
+    words = judged(visits, labels, np.arange(N))
+    found = passed_over(visits, labels, words)
     assert found is not None
-    assert len(found.places) == N - MET - DOUBTED * N
-    assert found.places.min() >= MET
-    assert not np.isin(wrong, found.places).any()
-    assert (found.probabilities.argmax(axis=1) == labels[found.places]).mean() > 0.97
-    assert found.probabilities.sum(axis=1) == pytest.approx(1.0, abs=1e-5)
+    assert len(found) == N - MET - DOUBTED * N
+    assert found.min() >= MET
+    assert not np.isin(wrong, found).any()
+    assert (words.argmax(axis=1) == labels)[found].mean() > 0.95
+    assert words.sum(axis=1) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_no_copy_tells_a_rows_label() -> None:
-    """Words say nothing here, so only a head that has seen a copy could know."""
-    dice, near = np.random.default_rng(3), np.arange(N)
-    rows, labels = texts()[0], dice.integers(0, 2, N)
-    rows = [rows[2 * (i // 2)] for i in range(N)]  # all of one class, by their words
-    for i in range(MET, N):
-        rows[i], near[i] = rows[i - MET], i - MET
-        labels[i] = labels[i - MET]
-    visits = visited(rows)
-    alone = passed_over(visits, labels, near, 2, 0)
-    told = passed_over(visits, labels, np.arange(N), 2, 0)
-    assert alone is not None
-    assert told is not None
-    hits = [(x.probabilities.argmax(axis=1) == labels[x.places]).mean() for x in (alone, told)]
-    assert hits[1] > hits[0] + 0.05
+    """A text is one word, whose label is chance: only a head that has seen a copy could know."""
+    group = np.arange(N) % 50
+    labels = np.random.default_rng(3).permutation(np.arange(50) % 2)[group]
+    visits = visited([f"w{j} " * 8 for j in group])
+    alone, told = (
+        (judged(visits, labels, groups).argmax(axis=1) == labels).mean()
+        for groups in (group, np.arange(N))
+    )
+    assert alone < 0.6 < 0.65 < told
 
 
 def test_few_rows_and_a_thorough_look_are_left_to_the_model() -> None:
     rows, labels = texts()
-    assert passed_over(visited(rows, thorough=True), labels, np.arange(N), 2, 0) is None
+    words = judged(visited(rows), labels, np.arange(N))
+    assert passed_over(visited(rows, thorough=True), labels, words) is None
+    assert passed_over(visited(rows), labels, None) is None
     visits = visited(rows)
     visits.passed[: N - int(DOUBTED * N)] = False
-    assert passed_over(visits, labels, np.arange(N), 2, 0) is None
-    labels[:MET] = 0  # a class that only rows have which were passed over
-    assert passed_over(visited(rows), labels, np.arange(N), 2, 0) is None
+    assert passed_over(visits, labels, words) is None
+
+
+def test_without_embeddings_or_tokens_words_say_nothing() -> None:
+    rows, labels = texts()
+    fold, visits = folds_of(labels, np.arange(N), 5, 0), visited(rows)
+    visits.tokens = None
+    assert by_words(visits, labels, fold, 2, 0) is None
+    visits = visited(rows)
+    visits.model = torch.nn.Linear(2, 2)
+    assert by_words(visits, labels, fold, 2, 0) is None
+
+
+def test_many_rows_are_judged_as_few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, labels = texts()
+    once = judged(visited(rows), labels, np.arange(N))
+    monkeypatch.setattr(module, "_TOGETHER", 7)
+    assert judged(visited(rows), labels, np.arange(N)) == pytest.approx(once, abs=1e-5)
+
+
+def test_two_heads_that_err_apart_rank_better_together() -> None:
+    dice = np.random.default_rng(5)
+    true, n = np.arange(2_000) % 2, 2_000
+    wrong = dice.random(n) < 0.1
+    labels = np.where(wrong, 1 - true, true)
+    heads = []
+    for _ in range(2):
+        margin = (2.0 * true - 1.0) * 1.5 + dice.normal(0.0, 1.5, n)
+        p = 1.0 / (1.0 + np.exp(-margin))
+        heads.append(np.stack([1.0 - p, p], axis=1).astype(np.float32))
+    both = pooled(*heads)
+    assert both.sum(axis=1) == pytest.approx(1.0, abs=1e-6)
+    assert both[:, 1] == pytest.approx(  # the mean of the logits
+        1 / (1 + np.sqrt(heads[0][:, 0] * heads[1][:, 0] / heads[0][:, 1] / heads[1][:, 1])),
+        rel=1e-4,
+    )
+    hits = [
+        wrong[np.argsort(p[np.arange(n), labels])[: wrong.sum()]].mean() for p in (*heads, both)
+    ]
+    assert hits[2] > max(hits[:2]) + 0.1
+    certain = pooled(np.array([[1.0, 0.0]], np.float32), np.array([[0.0, 1.0]], np.float32))
+    assert certain == pytest.approx(0.5)
 
 
 def test_a_look_runs_the_model_on_no_others() -> None:
@@ -91,13 +138,40 @@ def test_a_look_runs_the_model_on_no_others() -> None:
             visits.model, tiny.tokenizer(), data, max_length=16, pool="head", visits=visits
         )
         runs.append(sum(count))
-        assert ("judged by their words" in found.how) != thorough
+        assert ("judged by their words alone" in " ".join(found.how.split())) != thorough
+        assert "A second head" in found.how
         assert found.curve is not None
         assert found.curve.sizes[-1] == pytest.approx(0.8 * N, abs=1)
         assert found.probabilities is not None
         assert found.probabilities.sum(axis=1) == pytest.approx(1.0, abs=1e-5)
         assert found.to_html()
     assert runs == [int(0.1 * N) + int(DOUBTED * N), int(0.2 * N) + N - MET]
+
+
+def test_both_heads_judge_and_the_curve_is_of_the_features_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows, labels = texts()
+    labels[:20] = 1 - labels[:20]
+    data = Data("made up", rows, None, labels, ["a", "b"], np.arange(N))
+    words = judged(visited(rows), labels, np.arange(N))
+    found = []
+    for said in (words, None):
+        visits = visited(rows, thorough=True)
+        visits.features = np.random.default_rng(0).normal(0, 0.5, (N, 16)).astype(np.float32)
+        visits.features[np.arange(N), labels] += 1.0
+        monkeypatch.setattr(inspecting, "by_words", lambda *args, said=said: said)
+        found.append(look(visits.model, tiny.tokenizer(), data, pool="head", visits=visits))
+    both, alone = (one.probabilities for one in found)
+    assert both is not None
+    assert alone is not None
+    assert both == pytest.approx(pooled(alone, words), abs=1e-5)
+    assert np.abs(both - alone).max() > 0.1
+    curves = [one.curve for one in found]
+    assert curves[0] is not None
+    assert curves[1] is not None
+    assert curves[0].errors == pytest.approx(curves[1].errors)
+    assert "A second head" not in found[1].how
 
 
 def test_the_curve_counts_rows_without_features() -> None:
