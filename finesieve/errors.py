@@ -5,6 +5,9 @@ Every message says what came, what was expected, and the likely cause.
 
 from __future__ import annotations
 
+from numbers import Integral
+from typing import Any
+
 
 class FinesieveError(Exception):
     """Base of all errors that finesieve raises on purpose."""
@@ -53,6 +56,18 @@ class CollapseWarning(FinesieveWarning):
 def install(extra: str) -> str:
     """Return the command that installs an extra, from the package index or from a clone."""
     return f"pip install 'finesieve[{extra}]' (in a clone of the project: pip install '.[{extra}]')"
+
+
+def check_examples(name: str, value: Any, least: int = 1) -> int | None:
+    """Return a number of examples, Python's own or NumPy's, as an int, or None; raise `ConfigError`
+    for anything else."""
+    if value is None:
+        return None
+    if not isinstance(value, Integral) or value < least:
+        raise ConfigError(
+            f"{name} is {value!r}; expected a number of examples, a whole one, {least} or more"
+        )
+    return int(value)
 
 
 def check_share(name: str, value: float, *, zero: bool = False) -> float:

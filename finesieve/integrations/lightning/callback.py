@@ -28,7 +28,12 @@ from finesieve.batches.carry import rides
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
 from finesieve.integrations.common import TWICE, Driven, Handle, check_method, examples, sized
-from finesieve.integrations.lightning.checks import check, check_sampler, not_wrapped
+from finesieve.integrations.lightning.checks import (
+    check,
+    check_forward,
+    check_sampler,
+    not_wrapped,
+)
 from finesieve.integrations.lightning.leaving import Leaving
 from finesieve.integrations.lightning.order import generator_of
 from finesieve.integrations.lightning.prepared import preparing
@@ -227,8 +232,13 @@ class SieveCallback(Handle, Callback):
         """
         self._trainer, self._module = trainer, pl_module
         if self._leaving.stays(trainer) and stage == "fit" and self.filters:
+            # Before all others, which may save a checkpoint when a batch was trained on: the batch
+            # is over then. A new list: the trainer is calling those of the old one.
+            trainer.callbacks = [self, *(c for c in trainer.callbacks if c is not self)]
             self._begin()
             check(trainer)
+            if self._head is not None and self._wants_losses:
+                check_forward(pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Refuses an unwrapped loader and undriven schedules (a hook of Lightning's)."""
@@ -255,7 +265,6 @@ class SieveCallback(Handle, Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Checks that the step trained on the sieve's loss, and logs (a hook of Lightning's)."""
-        # Before a checkpoint is saved: those callbacks come last.
         if self._stream.end_step() and self._wants_losses:
             parts, automatic = trainer.accumulate_grad_batches, pl_module.automatic_optimization
             self._watch.end(outputs, parts, automatic)
@@ -417,6 +426,6 @@ def attach(trainer: Any, method: Recipe | Method | str | None = None, **options:
     if any(isinstance(callback, SieveCallback) for callback in trainer.callbacks):
         raise ConfigError(TWICE)
     sieved = SieveCallback(method, **options)
-    trainer.callbacks.append(sieved)
+    trainer.callbacks.insert(0, sieved)
     sieved._put_into = trainer
     return sieved
