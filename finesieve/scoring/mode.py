@@ -30,9 +30,7 @@ def is_sharded(model: nn.Module) -> bool:
     the model alone: FSDP (both versions), tensor parallelism, and stage 3 of DeepSpeed."""
     # Where PyTorch's modules were not imported, nothing was made of them; importing takes seconds.
     parts = sys.modules.get("torch.distributed.fsdp"), sys.modules.get("torch.distributed.tensor")
-    wrapper, kind = (
-        getattr(part, name, ()) for part, name in zip(parts, _SHARDED, strict=True)
-    )
+    wrapper, kind = (getattr(part, name, ()) for part, name in zip(parts, _SHARDED, strict=True))
     return any(isinstance(module, wrapper) for module in model.modules()) or any(
         isinstance(p, kind) or hasattr(p, "ds_id") for p in model.parameters()
     )

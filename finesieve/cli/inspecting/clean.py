@@ -45,7 +45,8 @@ def clean(source: str, drop: str, output: str) -> tuple[int, int, list[str]]:
         if number >= len(rows):
             raise DataError(f"{drop}: row {number}, but {source} has {len(rows)} (from 0)")
         have = [str(value) for value in rows[number].values()]
-        if text and not all(any(_same(part, x, damaged) for x in have) for part in text.split(" || ")):
+        parts = text.split(" || ") if text else []
+        if not all(any(_same(part, x, damaged) for x in have) for part in parts):
             raise DataError(
                 f"{drop}: row {number} reads {text!r:.60}, but in {source} it does not: the issues "
                 "are of other data, or the data were changed since"
@@ -108,7 +109,7 @@ def _same(read: str, value: str, damaged: bool) -> bool:
     """Returns whether a text that was read is this value, but for line ends, and, where an encoding
     has changed letters, for what is not plain ASCII."""
     read, value = (x.replace("\r\n", "\n") for x in (read, value))
-    if not damaged or read.isascii() and "?" not in read:
+    if not damaged or (read.isascii() and "?" not in read):
         return read == value
     read, value = (re.sub(r"[^ -~]|[?]", "", x) for x in (read, value))
     return bool(read.strip()) and read == value

@@ -50,9 +50,9 @@ def check_forward(module: LightningModule) -> None:
     outputs are computed without the loss."""
     if type(module).forward is LightningModule.forward and "forward" not in vars(module):
         raise ConfigError(
-            f"{type(module).__name__} has no forward, and with head= the sieve calls module(**batch "
-            "without targets) for the outputs that the head expects: define forward, or give "
-            "losses=function, a function (module, batch) -> loss per example"
+            f"{type(module).__name__} has no forward, and with head= the sieve calls "
+            "module(**batch without targets) for the outputs that the head expects: define forward, or "
+            "give losses=function, a function (module, batch) -> loss per example"
         )
 
 

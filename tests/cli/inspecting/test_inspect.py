@@ -98,7 +98,8 @@ def test_what_spreadsheet_programs_make_of_the_issues_is_read(
 ) -> None:
     texts = ["plain", "a café; two,\r\nthree", "naïve\tΩ"]
     data = tmp_path / "data.jsonl"
-    data.write_text("".join(json.dumps({"text": t, "label": i}) + "\n" for i, t in enumerate(texts)))
+    rows = [{"text": text, "label": number} for number, text in enumerate(texts)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     drop, target = tmp_path / "drop.csv", tmp_path / "clean.jsonl"
 
     def cleaned(number: int, text: str) -> int:

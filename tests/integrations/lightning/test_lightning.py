@@ -231,7 +231,7 @@ def test_a_module_without_forward_is_refused_with_what_to_do(tmp_path: Path) -> 
         forward = LightningModule.forward
 
     callback = sieved()
-    with pytest.raises(fs.ConfigError, match="Bare has no forward.*or give losses="):
+    with pytest.raises(fs.ConfigError, match=r"Bare has no forward.*or give losses="):
         trainer(tmp_path, callback).fit(Bare(callback), callback(loader()))
     callback = sieved(head=None, losses=lambda module, batch: module.inner(batch))
     module = Bare(callback)
