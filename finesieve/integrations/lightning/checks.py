@@ -51,8 +51,8 @@ def check_forward(module: LightningModule) -> None:
     if type(module).forward is LightningModule.forward and "forward" not in vars(module):
         raise ConfigError(
             f"{type(module).__name__} has no forward, and with head= the sieve calls "
-            "module(**batch without targets) for the outputs that the head expects: define forward, or "
-            "give losses=function, a function (module, batch) -> loss per example"
+            "module(**batch without targets) for the outputs that the head expects: define "
+            "forward, or give losses=function, a function (module, batch) -> loss per example"
         )
 
 
