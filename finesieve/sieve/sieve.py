@@ -20,7 +20,7 @@ from finesieve.costs.ledger import KINDS
 from finesieve.costs.meter import Work
 from finesieve.costs.timer import ProgramTimer, devices_of
 from finesieve.costs.watch import Watch
-from finesieve.errors import ConfigError, StateError, check_examples
+from finesieve.errors import ConfigError, StateError, check_examples, check_seed
 from finesieve.gates.protocol import State
 from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
@@ -85,6 +85,7 @@ class Sieve:
         scorer = scorer_of(model, head, scorer, given)
         total = check_examples("total", total)
         head_start = check_examples("head_start", head_start, 0)
+        seed = check_seed(seed)
         self.method = method_of(method, seed)
         if self.method.scores and scorer is None:
             raise ConfigError(
