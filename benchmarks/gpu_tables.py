@@ -148,6 +148,7 @@ def rates(records: list[Record]) -> str:
     return "; ".join(f"{name} {rate}" for name, rate in found.items())
 
 
+QUALITY = (("accuracy", 3), ("macro_f1", 3), ("loss", 4))
 NAMES = {
     "plain": "full, random head",
     "full": "full",
@@ -185,3 +186,20 @@ def tuned_section(name: str, ratio: float) -> str:
             table(best_rival(ours + rivals, ratio), ratio),
         )
     )
+
+
+def floors_section(name: str) -> str:
+    """Returns the table of a file of records in which settings of finesieve were compared: one row
+    for each price, set and setting."""
+    lines = (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    heads = ("price", "set", "what", "cost", "trained", "steps", "accuracy", "macro-F1", "loss")
+    made = [heads, ("---",) * len(heads)]
+    for record in sorted(records, key=lambda r: (r["ratio"], r["set"], -r["cost"], r["loss"])):
+        kind, _, setting = record["method"].partition(":")
+        cells = [f"{record['ratio']:g}", record["set"], NAMES[kind] + (setting and f", {setting}")]
+        cells += [f"{record['cost']:.2f}", f"{record['trained'] / record['examples']:.0%}"]
+        cells += [str(record["steps"])]
+        cells += [f"{record[what]:.{n}f}" for what, n in QUALITY]
+        made.append(tuple(cells))
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in made)

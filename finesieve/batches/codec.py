@@ -13,6 +13,7 @@ from finesieve.batches.carry import IDS, WEIGHTS, Ride, TensorBatch, of_kind
 from finesieve.batches.chooser import Chooser
 from finesieve.batches.concat import concat
 from finesieve.batches.device import to_device
+from finesieve.batches.memory import Memory
 from finesieve.batches.padding import Column, Columns, Padding, text_mask
 from finesieve.batches.rows import Rows, as_drawn
 from finesieve.errors import BatchError, StateError
@@ -26,6 +27,7 @@ class Codec:
         pad_values: what to pad each column with; by default as the loader pads (see `Padding`).
         id_key: the column that holds each example's own id; without it ids count the stream.
         lengths: batches that leave are padded to one of these lengths.
+        memory: looks at the batches drawn.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Codec:
         self._buckets = sorted(lengths or ())
         self._padding = Padding(pad_values)
         self._id_key = id_key
+        self.memory = Memory()
         self._form: str | None = None
         self._type: type[Any] = dict
         self._constants: dict[Hashable, Any] = {}  # what is the same in all batches

@@ -310,7 +310,8 @@ class Padding:
         if not sequence and key not in self._given:
             raise BatchError(
                 f"column {key!r} came in shapes {sorted(shapes)} and without an attention_mask "
-                f"nothing tells what to pad with: give pad_values={{{key!r}: ...}}"
+                f"nothing tells what to pad with: give pad_values={{{key!r}: ...}} (a mask whose "
+                "ones are not one stretch of each row, at its beginning or end, tells nothing)"
             )
         if len({(*s[: axis - 1], *s[axis:]) for s in shapes}) > 1:
             raise BatchError(

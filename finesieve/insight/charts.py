@@ -10,6 +10,8 @@ from statistics import median, quantiles
 
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 70, 14, 14, 52
+_TICKS = 6  # at the most
+_ROUNDING = 1e-9  # relative: nearer values are one
 Points = Sequence[tuple[float, float]]
 
 
@@ -38,12 +40,10 @@ def ticks(low: float, high: float) -> list[float]:
     rough = span / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
-    first = math.ceil(low / step - 1e-9) * step
-    out = []
-    while first <= high + 1e-9 * span:
-        out.append(round(first, 12))
-        first += step
-    return out
+    # Counted, and not added up: to a large number a small step adds nothing, for ever.
+    first = math.ceil(low / step - 1e-9)
+    every = (round((first + i) * step, 12) for i in range(_TICKS))
+    return list(dict.fromkeys(x for x in every if x <= high + 1e-9 * span))
 
 
 def decades(low: float, high: float) -> list[float]:
@@ -134,7 +134,9 @@ def _range(values: Sequence[float], pad: float, zero: bool) -> tuple[float, floa
     low, high = min(values), max(values)
     if zero:
         low = min(low, 0.0)
-    span = (high - low) or abs(high) or 1.0
+    span = high - low
+    if span <= _ROUNDING * max(abs(low), abs(high)):  # one value, but for rounding
+        span = abs(high) or 1.0
     return (low if zero else low - pad * span), high + (pad or 0.02) * span
 
 

@@ -31,7 +31,7 @@ except ImportError as error:
         f"finesieve.integrations.accelerate needs {error.name}: {install('hf')}"
     ) from None
 
-from finesieve.errors import ConfigError, FinesieveWarning, StateError
+from finesieve.errors import ConfigError, FinesieveWarning, StateError, is_whole
 from finesieve.integrations import common as hosts
 from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
@@ -325,7 +325,7 @@ def _check(accelerator: Any, loader: Any, scorer: Scorer | None, epochs: Any) ->
             f"a {type(loader).__name__}; expected the DataLoader that accelerator.prepare returned"
         )
     wrong = []
-    if not isinstance(epochs, int) or epochs < 1:
+    if not is_whole(epochs) or epochs < 1:
         wrong.append(f"epochs is {epochs!r}; expected a whole number, 1 or more")
     kind = str(getattr(accelerator.distributed_type, "value", accelerator.distributed_type))
     sharded = dispatched = ""

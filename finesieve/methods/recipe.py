@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
-from finesieve.errors import ConfigError, SettingError
+from finesieve.errors import ConfigError, SettingError, is_number, is_whole
 from finesieve.methods.method import Method
 
 
@@ -39,7 +39,11 @@ class Recipe(ABC):
 
     def __post_init__(self) -> None:
         for one in fields(self):  # type: ignore[arg-type]
-            _check_kind(type(self).__name__, one.name, str(one.type), getattr(self, one.name))
+            value = getattr(self, one.name)
+            _check_kind(type(self).__name__, one.name, str(one.type), value)
+            if is_number(value):  # NumPy's would not go into records and checkpoints
+                plain = int(value) if is_whole(value) else float(value)
+                object.__setattr__(self, one.name, plain)
         self.build()  # at the door: the gates and the policy check the ranges
 
     @abstractmethod
@@ -81,10 +85,9 @@ def _check_kind(recipe: str, name: str, kind: str, value: Any) -> None:
     if "Mapping" in kind:
         wanted = "" if isinstance(value, Mapping) else "e.g. {2: 0.05, 3: 0.2}"
     else:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):
+        if not is_number(value) or not math.isfinite(value):
             wanted = "a finite number"
-        elif kind.startswith("int") and not isinstance(value, int):
+        elif kind.startswith("int") and not is_whole(value):
             wanted = "a whole number"
     if wanted:
         raise ConfigError(f"setting {name} of {recipe} is {value!r}; expected {wanted}")

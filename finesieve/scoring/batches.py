@@ -18,11 +18,12 @@ from finesieve.costs.ledger import Ledger
 from finesieve.costs.meter import Meter
 from finesieve.costs.pace import Pace
 from finesieve.costs.watch import Step
-from finesieve.errors import ScoreError
+from finesieve.errors import ConfigError, ScoreError
 from finesieve.gates.protocol import FloatArray, IntArray, State
 from finesieve.scoring.cuts import cut_alike, cut_by_length
 from finesieve.scoring.head_start import unfit
 from finesieve.scoring.last_layer import LastLayer, joined
+from finesieve.scoring.mode import is_sharded
 from finesieve.scoring.precision import Precision
 from finesieve.scoring.protocol import ROOM, Launched, Scorer, Scores, launcher
 
@@ -96,6 +97,18 @@ class ScoringPass:
         self._largest = 0  # padded tokens in the largest training batch
         self._room = getattr(scorer, "room", ROOM)
         self._failed = float("inf")  # padded tokens that memory was not enough for
+
+    def check_alone(self) -> None:
+        """Raises `ConfigError` where one of several ranks cannot run the model by itself: ranks
+        score when they come to it, and others would be waited for."""
+        model = getattr(self._scorer, "model", None)
+        if isinstance(model, nn.Module) and is_sharded(model):
+            raise ConfigError(
+                "the model is sharded over the ranks (FSDP, tensor parallelism, DeepSpeed's stage "
+                "3), so one rank alone cannot score its examples, and would wait for the others: "
+                "use DistributedDataParallel, or a method that does not score (RandomSubset) with "
+                "head_start=0"
+            )
 
     def see(self, rows: Rows) -> None:
         """Learns from a batch of the loader's what training needs."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
+
+_SHARDED = "FullyShardedDataParallel", "DTensor"
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -20,6 +23,17 @@ def unwrapped(model: nn.Module) -> nn.Module:
             model = model._orig_mod  # type: ignore[assignment]
         else:
             return model
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Returns whether ranks share the parameters out among themselves, so that none of them can run
+    the model alone: FSDP (both versions), tensor parallelism, and stage 3 of DeepSpeed."""
+    # Where PyTorch's modules were not imported, nothing was made of them; importing takes seconds.
+    parts = sys.modules.get("torch.distributed.fsdp"), sys.modules.get("torch.distributed.tensor")
+    wrapper, kind = (getattr(part, name, ()) for part, name in zip(parts, _SHARDED, strict=True))
+    return any(isinstance(module, wrapper) for module in model.modules()) or any(
+        isinstance(p, kind) or hasattr(p, "ds_id") for p in model.parameters()
+    )
 
 
 @contextmanager

@@ -71,6 +71,7 @@ class Beginning:
                     break
                 batches.append(batch)
                 parts.append(self._codec.unpack(batch, 0))
+                self._codec.memory.see(parts[-1].columns)
         sizes = [len(rows) for rows in parts]
         found, before = None, sum(self._ledger.seconds.values())
         if some := [rows for rows in parts if len(rows)]:

@@ -159,6 +159,8 @@ class Flow:
         self.counters.batches_in_pass += 1
         if len(rows) == 0:
             return None
+        if self.method.filters:
+            self.codec.memory.see(rows.columns)
         if self.batch_size is None:
             self.batch_size = self.survivors(len(rows))
         self.scoring.see(rows)

@@ -51,6 +51,7 @@ class Loop:
             positioned: whether the loader of an interrupted pass starts where it was interrupted.
 
         Raises:
+            ConfigError: for a model that is sharded over several ranks.
             StateError: if the loader ends before the place where its pass was interrupted.
         """
         watch = self._flow.ledger.watch
@@ -64,6 +65,8 @@ class Loop:
     def _batches(self, batches: Iterable[Any], positioned: bool) -> Iterator[Any]:
         flow, ledger = self._flow, self._flow.ledger
         self._together.find()
+        if self._together.several and (flow.method.scores or self._beginning.wanted):
+            flow.scoring.check_alone()
         if flow.meter.drawn == 0 and not self.resumed:
             flow.for_rank(self._together.rank)  # where the process group was not there before
         iterator = iter(batches)

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from finesieve.costs.timer import Clock
-from finesieve.errors import ConfigError, SettingError
+from finesieve.errors import ConfigError, SettingError, is_whole
 from finesieve.gates.features import FeatureFunction, token_features
 from finesieve.gates.forward import PredictorGate
 from finesieve.methods.method import Method
@@ -26,6 +26,7 @@ from finesieve.scoring.task_of import decoder_needs_targets, default_head
 from finesieve.sieve.ranks import Agreement
 
 Listener = Callable[[dict[str, Any]], None]
+_WHOLE = ("pool", "group", "scoring_batch", "batch_size")  # settings that are 1 or more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +94,11 @@ class SieveOptions:
 
     def __post_init__(self) -> None:
         wrong = []
-        for name in ("pool", "group", "scoring_batch", "batch_size"):
+        for name in _WHOLE:
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (not is_whole(value) or value < 1):
                 wrong.append(f"{name} is {value!r}; expected a whole number, 1 or more")
-        if not isinstance(self.read_ahead, int) or self.read_ahead < 0:
+        if not is_whole(self.read_ahead) or self.read_ahead < 0:
             wrong.append(
                 f"read_ahead is {self.read_ahead!r}; expected a number of examples, 0 or more"
             )
@@ -108,11 +109,14 @@ class SieveOptions:
                 f"scoring_precision is {self.scoring_precision!r}; expected one of {PRECISIONS}"
             )
         if self.lengths is not None and (
-            not self.lengths or any(not isinstance(x, int) or x < 1 for x in self.lengths)
+            not self.lengths or any(not is_whole(x) or x < 1 for x in self.lengths)
         ):
             wrong.append(f"lengths is {self.lengths!r}; expected whole numbers, 1 or more")
         if wrong:
             raise ConfigError("; ".join(wrong))
+        for name in (*_WHOLE, "read_ahead"):  # NumPy's would not go into checkpoints
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, int(value))
 
 
 def options_of(

@@ -20,7 +20,7 @@ from finesieve.costs.ledger import KINDS
 from finesieve.costs.meter import Work
 from finesieve.costs.timer import ProgramTimer, devices_of
 from finesieve.costs.watch import Watch
-from finesieve.errors import ConfigError, StateError
+from finesieve.errors import ConfigError, StateError, check_examples, check_seed
 from finesieve.gates.protocol import State
 from finesieve.methods.method import Method
 from finesieve.methods.recipe import Recipe
@@ -83,11 +83,9 @@ class Sieve:
     ) -> None:
         given = options_of(options, old)
         scorer = scorer_of(model, head, scorer, given)
-        for name, value, least in (("total", total, 1), ("head_start", head_start, 0)):
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise ConfigError(
-                    f"{name} is {value!r}; expected a number of examples, {least} or more"
-                )
+        total = check_examples("total", total)
+        head_start = check_examples("head_start", head_start, 0)
+        seed = check_seed(seed)
         self.method = method_of(method, seed)
         if self.method.scores and scorer is None:
             raise ConfigError(

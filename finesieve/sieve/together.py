@@ -53,6 +53,11 @@ class Together:
             self._agreement = Ranks()
 
     @property
+    def several(self) -> bool:
+        """Whether there are other ranks, as far as is known."""
+        return not isinstance(self._agreement, Alone)
+
+    @property
     def rank(self) -> int:
         """This process's place among the ranks; 0 where the agreement does not say."""
         return getattr(self._agreement, "rank", 0)

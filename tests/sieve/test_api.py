@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 import subprocess
 import sys
@@ -279,3 +280,36 @@ def test_settings_of_json_are_as_good_as_pythons() -> None:
     with pytest.raises(fs.ConfigError, match="budget sets shares"):
         methods.named("finesieve", budget=0.3, train=0.1)
     assert np.isclose(methods.named("random", share=0.25).share, 0.25)
+
+
+def test_settings_may_be_numpys_numbers() -> None:
+    """As a search over settings gives them; what is kept and saved is Python's own."""
+    recipe = fs.Adaptive(least=np.float32(0.25), patience=np.int64(512))
+    options = fs.SieveOptions(pool=np.int64(64), group=np.int32(2), lengths=[np.int64(8)])
+    assert [type(x) for x in (recipe.least, recipe.patience, options.pool, options.group)] == [
+        float,
+        int,
+        int,
+        int,
+    ]
+    assert fs.Sieve(Bag(), recipe, seed=np.int64(3), options=options).method.name == "finesieve"
+    with pytest.raises(fs.ConfigError, match="expected a share"):
+        fs.Adaptive(least=np.float32(1.5))
+    for wrong in (None, 0.5, "1", True):
+        with pytest.raises(fs.ConfigError, match=f"seed is {wrong!r}; expected a whole number"):
+            fs.Sieve(Bag(), seed=wrong)  # type: ignore[arg-type]
+
+
+def test_numbers_of_examples_may_be_numpys() -> None:
+    """As a sum over an array gives them; a saved state holds Python's own."""
+    sieve = fs.Sieve(Bag(), total=np.int64(96), head_start=np.int32(0))
+    assert sum(1 for _ in sieve(make_batches(96))) == 12
+    buffer = io.BytesIO()
+    torch.save(sieve.state_dict(), buffer)
+    buffer.seek(0)
+    again = fs.Sieve(Bag(), total=96, head_start=0)
+    again.load_state_dict(torch.load(buffer, weights_only=True))
+    assert again.progress == 1.0
+    for wrong in (96.0, np.float64(96.0), "96"):
+        with pytest.raises(fs.ConfigError, match="expected a number of examples, a whole one"):
+            fs.Sieve(Bag(), total=wrong)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import finesieve as fs
-from tests.conftest import ids_of, make_batches, small_sieve
+from tests.conftest import Bag, ids_of, make_batches, small_sieve
 from tests.forked import Run, last_lines
 
 
@@ -180,3 +180,35 @@ def test_what_ranks_tell_each_other_is_where_their_backend_needs_it(
     monkeypatch.setattr(dist, "all_reduce", lambda tensor, op, group: tensor.mul_(2))
     assert fs.sieve.ranks.Ranks().mean([1.0, 0.25]) == [1.0, 0.25]
     assert asked == [device]
+
+
+@pytest.mark.filterwarnings("ignore:FSDP is switching to use `NO_SHARD`")  # of one process
+@pytest.mark.parametrize("kind", ["FSDP", "fully_shard"])
+def test_a_sharded_model_is_refused_where_others_would_be_waited_for(
+    kind: str, tmp_path: Path
+) -> None:
+    dist = torch.distributed
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        from torch.distributed import fsdp
+
+        cpu = torch.device("cpu")
+        model: Any = Bag(dropout=0.0)
+        if kind == "FSDP":
+            model = fsdp.FullyShardedDataParallel(model, device_id=cpu)
+        else:
+            fsdp.fully_shard(model, mesh=dist.init_device_mesh("cpu", (1,)))
+        batches = make_batches(64)
+        several = fs.SieveOptions(agreement=Second(0))
+        for settings in ({}, {"method": fs.Full(), "head_start": 64}):
+            sieve = fs.Sieve(model, total=64, options=several, **settings)  # type: ignore[arg-type]
+            with pytest.raises(fs.ConfigError, match="sharded over the ranks"):
+                next(iter(sieve(batches)))
+        for sieve in (
+            fs.Sieve(model, fs.RandomSubset(0.5), total=64, head_start=0, options=several),
+            fs.Sieve(Bag(), total=64, head_start=0, options=several),
+            fs.Sieve(model, fs.Manual({}), total=64, head_start=0),  # one process waits for nobody
+        ):
+            assert len(list(sieve(batches))) > 1
+    finally:
+        dist.destroy_process_group()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from finesieve.cli.data.encodings import encoding_of
 from finesieve.cli.data.table import rows_of
 from finesieve.errors import ConfigError, DataError
 
 YES = ("yes", "y", "true", "1", "x")
 NO = ("", "no", "n", "false", "0")
+_DELIMITERS = ",;\t"
 _ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
 
@@ -36,12 +40,13 @@ def clean(source: str, drop: str, output: str) -> tuple[int, int, list[str]]:
     if target.exists():
         raise ConfigError(f"output {output} exists: choose another file, or remove it")
     rows, notes = rows_of(source)
-    confirmed = _confirmed(drop)
+    confirmed, damaged = _confirmed(drop)
     for number, text in confirmed.items():
         if number >= len(rows):
             raise DataError(f"{drop}: row {number}, but {source} has {len(rows)} (from 0)")
         have = [str(value) for value in rows[number].values()]
-        if text and not all(any(part == x for x in have) for part in text.split(" || ")):
+        parts = text.split(" || ") if text else []
+        if not all(any(_same(part, x, damaged) for x in have) for part in parts):
             raise DataError(
                 f"{drop}: row {number} reads {text!r:.60}, but in {source} it does not: the issues "
                 "are of other data, or the data were changed since"
@@ -53,19 +58,28 @@ def clean(source: str, drop: str, output: str) -> tuple[int, int, list[str]]:
     return len(confirmed), len(kept), notes
 
 
-def _confirmed(path: str) -> dict[int, str]:
-    """Returns the numbers of the confirmed rows, with their texts.
+def _confirmed(path: str) -> tuple[dict[int, str], bool]:
+    """Returns the numbers of the confirmed rows, with their texts, and whether an encoding has
+    changed letters of these.
 
     Raises:
         DataError: for a file that is none of `inspect`'s, or confirms nothing.
     """
     try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            records = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+        raw = Path(path).read_bytes()
+    except OSError as error:
         raise DataError(f"cannot read {path}: {error}") from None
-    if records and not {"row", "confirmed"} <= records[0].keys():
-        raise DataError(f"{path} has no columns 'row' and 'confirmed': is it issues.csv?")
+    content, damaged = _decoded(raw)
+    csv.field_size_limit(1 << 30)
+    # A spreadsheet program writes what its country's settings say between cells.
+    for delimiter in _DELIMITERS:
+        records = list(csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter))
+        if records and {"row", "confirmed"} <= records[0].keys():
+            break
+    else:
+        if content.strip().count("\n"):
+            raise DataError(f"{path} has no columns 'row' and 'confirmed': is it issues.csv?")
+        records = []
     out = {}
     for line, record in enumerate(records, 2):
         said = (record["confirmed"] or "").strip().lower()
@@ -79,7 +93,26 @@ def _confirmed(path: str) -> dict[int, str]:
         raise DataError(
             f"{path} confirms no row: write yes into the column 'confirmed' where a label is wrong"
         )
-    return out
+    return out, damaged
+
+
+def _decoded(raw: bytes) -> tuple[str, bool]:
+    """Returns the text of a file that a spreadsheet program may have written, in UTF-8 or UTF-16,
+    else in its country's encoding; and whether letters beyond ASCII may be others then."""
+    try:
+        return raw.decode(encoding_of(raw)).removeprefix("\ufeff"), False
+    except UnicodeDecodeError:
+        return raw.decode("windows-1252", errors="replace"), True
+
+
+def _same(read: str, value: str, damaged: bool) -> bool:
+    """Returns whether a text that was read is this value, but for line ends, and, where an encoding
+    has changed letters, for what is not plain ASCII."""
+    read, value = (x.replace("\r\n", "\n") for x in (read, value))
+    if not damaged or (read.isascii() and "?" not in read):
+        return read == value
+    read, value = (re.sub(r"[^ -~]|[?]", "", x) for x in (read, value))
+    return bool(read.strip()) and read == value
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning.pytorch import LightningModule
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from finesieve.errors import ConfigError
@@ -42,6 +43,17 @@ def check(trainer: Any) -> None:
         )
     if wrong:
         raise ConfigError("the sieve cannot be used: " + "; ".join(wrong))
+
+
+def check_forward(module: LightningModule) -> None:
+    """Raises `ConfigError` for a module that only has a `training_step`: nothing tells how its
+    outputs are computed without the loss."""
+    if type(module).forward is LightningModule.forward and "forward" not in vars(module):
+        raise ConfigError(
+            f"{type(module).__name__} has no forward, and with head= the sieve calls "
+            "module(**batch without targets) for the outputs that the head expects: define "
+            "forward, or give losses=function, a function (module, batch) -> loss per example"
+        )
 
 
 def check_sampler(trainer: Any, loader: Any) -> None:

@@ -55,7 +55,8 @@ class SieveCallback(TrainerCallback):
             )
         self._losses = attached.losses
         if attached.filters and attached.epochs is not None and attached.sieve is not None:
-            state.epoch = attached.sieve.progress * attached.epochs
+            # Whole numbers are whole where passes end: a sum of shares may be a hair beside them.
+            state.epoch = round(attached.sieve.progress * attached.epochs, 9)
             self._bars(state.global_step, attached.sieve.progress)
         if attached.sieve is not None:
             attached.sieve.ledger.pause()
@@ -84,7 +85,7 @@ class SieveCallback(TrainerCallback):
                 control.should_save = True
             if hf_refusals.by_steps(args.eval_strategy):
                 missing = state.global_step % state.eval_steps != 0
-                control.should_evaluate = missing and args.eval_delay <= state.global_step
+                control.should_evaluate |= missing and args.eval_delay <= state.global_step
         return control
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:

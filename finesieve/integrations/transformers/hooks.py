@@ -32,17 +32,18 @@ class Hooks:
         self._callback: Any = None
 
     def put(self, by: Any, callback: Any, filters: bool) -> None:
-        """Replaces the trainer's methods named in `HOOKS`, and adds a callback to it.
+        """Replaces the trainer's methods named in `HOOKS`, and gives it a callback.
 
         Args:
             by: has methods of these names, which take their place.
-            callback: to be added.
+            callback: is called before all others.
             filters: whether the trainer must not skip batches when it resumes.
         """
         for name in HOOKS:
             setattr(self._trainer, name, getattr(by, name))
         self._callback = callback
-        self._trainer.add_callback(callback)
+        # Before all others: they read the epoch after each step, and what a checkpoint holds.
+        self._trainer.callback_handler.callbacks.insert(0, callback)
         if filters:
             self._trainer.args.ignore_data_skip = True
 

@@ -91,6 +91,46 @@ def test_clean_writes_what_can_be_read_again(tmp_path: Path, ending: str) -> Non
     assert after.labels == [before.labels[i] for i in kept]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "windows-1252"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_what_spreadsheet_programs_make_of_the_issues_is_read(
+    tmp_path: Path, encoding: str, delimiter: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["plain", "a café; two,\r\nthree", "naïve\tΩ"]
+    data = tmp_path / "data.jsonl"
+    rows = [{"text": text, "label": number} for number, text in enumerate(texts)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    drop, target = tmp_path / "drop.csv", tmp_path / "clean.jsonl"
+
+    def cleaned(number: int, text: str) -> int:
+        with drop.open("w", newline="", encoding=encoding, errors="replace") as file:
+            writer = csv.writer(file, delimiter=delimiter)
+            writer.writerows([("row", "confirmed", "text"), (number, "yes", text)])
+        return main(["clean", str(data), "--drop", str(drop), "--output", str(target)])
+
+    for number, text in enumerate(texts):
+        assert cleaned(number, text.replace("\r\n", "\n")) == 0
+        left = [json.loads(line)["text"] for line in target.read_text().splitlines()]
+        assert left == texts[:number] + texts[number + 1 :]
+        target.unlink()
+    for wrong in ("a café; two", "plain", "é", "??"):
+        assert cleaned(1, wrong) == 2
+        assert "of other data" in capsys.readouterr().err
+
+
+def test_long_texts_in_the_issues_are_read(tmp_path: Path) -> None:
+    data, drop, target = (tmp_path / name for name in ("data.jsonl", "drop.csv", "clean.jsonl"))
+    texts = ["x" * 200_000, "y"]
+    data.write_text("".join(json.dumps({"text": t, "label": t[0]}) + "\n" for t in texts))
+    drop.write_text(f"row,confirmed,text\n0,yes,{texts[0]}\n")
+    before = csv.field_size_limit(1 << 17)  # Python's own
+    try:
+        assert main(["clean", str(data), "--drop", str(drop), "--output", str(target)]) == 0
+    finally:
+        csv.field_size_limit(before)
+    assert json.loads(target.read_text())["text"] == "y"
+
+
 def test_data_without_labels_and_without_model(
     tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

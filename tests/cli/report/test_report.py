@@ -169,6 +169,19 @@ def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
     assert np.allclose(steps, steps[0])
 
 
+def test_values_that_differ_by_rounding_alone_are_drawn_as_one() -> None:
+    """They were a range of which no step leads from one end to the other: it never ended."""
+    low, high = 0.65 - 1e-16, 0.65
+    assert low < high
+    assert len(charts.ticks(low, high)) == 1
+    assert len(charts.ticks(1e9, 1e9 + 1e-6)) <= 6
+    ends = (1.0, high), (2.0, low)
+    drawn = charts.chart("t", [charts.Series("a", ends, "red")], "x", "y")
+    path = re.search(r'<path d="M[\d.]+ ([\d.]+) L[\d.]+ ([\d.]+)"', drawn)
+    assert path
+    assert path[1] == path[2]
+
+
 def test_dots_have_names_and_one_far_away_does_not_press_the_others_together() -> None:
     near = [(float(i), 0.1 + 0.001 * i) for i in range(6)]
     alone = charts.chart("t", [charts.Series("a", near, "red", "dots")], "x", "y")

@@ -20,6 +20,7 @@ from finesieve.costs.timer import ProgramTimer
 
 pytest.importorskip("lightning")
 
+from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
@@ -34,6 +35,7 @@ from tests.integrations.lightning.kit import (
     SIZE,
     Classifier,
     N,
+    closed,
     collate,
     loader,
     never,
@@ -189,6 +191,53 @@ def test_resuming_ends_at_the_same_weights(tmp_path: Path, at: dict[str, Any], o
         again, _ = run(path)
         assert again.seen == whole.seen[step:], path
         assert same(whole, again), path
+
+
+@pytest.mark.parametrize("how", ["attached", "listed last"])
+def test_a_callback_that_saves_after_a_batch_does_so_when_the_sieve_is_done_with_it(
+    tmp_path: Path, how: str
+) -> None:
+    """Else a resumed run trains on that batch again."""
+
+    class Saves(Callback):
+        def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
+            if trainer.global_step == 20:
+                trainer.save_checkpoint(tmp_path / "saved.ckpt")
+
+    def run(ckpt: Path | None = None) -> Classifier:
+        torch.manual_seed(5)
+        save = ModelCheckpoint(tmp_path, every_n_train_steps=20, save_top_k=-1, filename="{step}")
+        others = (save,) if ckpt else (save, Saves())
+        if how == "attached":
+            host = trainer(tmp_path, *others)
+            options = {"head": fs.heads.SingleLabel(), "pool": 48, "group": 2}
+            callback = fs.attach(host, closed(), **options)
+        else:
+            callback = sieved()
+            host = trainer(tmp_path, *others, callback)
+        module = Classifier(callback)
+        host.fit(module, callback(loader()), ckpt_path=ckpt, weights_only=True)
+        return module
+
+    whole = run()
+    for name in ("step=20.ckpt", "saved.ckpt"):
+        again = run(tmp_path / name)
+        assert again.seen == whole.seen[20:]
+        assert same(whole, again)
+
+
+def test_a_module_without_forward_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    class Bare(Classifier):
+        forward = LightningModule.forward
+
+    callback = sieved()
+    with pytest.raises(fs.ConfigError, match=r"Bare has no forward.*or give losses="):
+        trainer(tmp_path, callback).fit(Bare(callback), callback(loader()))
+    callback = sieved(head=None, losses=lambda module, batch: module.inner(batch))
+    module = Bare(callback)
+    assert callback.filters
+    with pytest.raises(AttributeError, match="inner"):  # past the check
+        trainer(tmp_path, callback).fit(module, callback(loader()))
 
 
 def test_a_pass_resumed_without_a_seed_has_every_example_once(tmp_path: Path) -> None:
