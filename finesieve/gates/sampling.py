@@ -80,19 +80,20 @@ class Ascending:
         else:
             w = np.asarray(weights, dtype=np.float64)
             totals, order = w.sum(axis=1).tolist(), np.argsort(s, axis=1)
-            s, w = np.take_along_axis(s, order, 1), np.take_along_axis(w, order, 1)
+            order += np.arange(0, s.size, s.shape[1])[:, None]  # as if all rows were one
+            s, w = s.take(order), w.take(order)
             ws, sums = w * s, [_numbers(row) for row in _running(w)]
         points = s
         if floor > 0:
             points = np.concatenate((s, s / floor), axis=1)
-            points.sort(axis=1)
+            points.sort(axis=1, kind="stable")  # two runs in order, which are only merged
+        each = points.shape[1] // max(1, s.shape[1])  # points of a size; those of 0 are of no use
+        zeros = np.count_nonzero(s <= 0.0, axis=1).tolist()
         made = []
-        for total, own, its, *others in zip(
-            totals, s, points, sums, _running(ws), _running(ws * s), strict=True
+        for total, own, its, none, *others in zip(
+            totals, s, points, zeros, sums, _running(ws), _running(ws * s), strict=True
         ):
-            zeros = int(np.searchsorted(own, 0.0, side="right"))  # and as many that floor them
-            some = its[len(its) // max(1, len(own)) * zeros :]
-            made.append(cls(floor, total, own, some, *others))
+            made.append(cls(floor, total, own, its[each * none :], *others))
         return made
 
     @classmethod
@@ -105,17 +106,13 @@ class Ascending:
         )
         return rows[0]
 
-    def _places(self, t: float) -> tuple[int, int]:
-        """Return how many are floored at threshold t, and how many are not certain."""
-        ones = bisect_left(self._sizes, t)
-        return (min(ones, bisect_right(self._sizes, self.floor * t)) if self.floor > 0 else 0), ones
-
     def _parts(self, t: float) -> tuple[float, float, float]:
         """Return what is expected at threshold t of the certain, of the floored, and t times that
         of all between."""
-        low, ones = self._places(t)
-        certain = self.weights[-1] - self.weights[ones]
-        return certain, self.floor * self.weights[low], self.linear[ones] - self.linear[low]
+        weights, linear, floor = self.weights, self.linear, self.floor
+        ones = bisect_left(self._sizes, t)
+        low = bisect_right(self._sizes, floor * t, 0, ones) if floor > 0 else 0
+        return weights[-1] - weights[ones], floor * weights[low], linear[ones] - linear[low]
 
     def _first(self, reached: Callable[[float], bool]) -> int:
         """Return the first point that is `reached`, as all behind it are; their number if none."""
@@ -146,15 +143,18 @@ class Ascending:
 
     def balance(self, scoring: float, least: float = 0.0) -> float:
         """Returns what `balanced_threshold` does."""
-        points, weights, square, floor = self.points, self.weights, self.square, self.floor
+        points, sizes, floor = self.points, self._sizes, self.floor
         if not points:
             return 0.0
+        weights, square = self.weights, self.square
+        whole, most = square[-1], scoring + weights[-1]
 
         def sides(t: float) -> tuple[float, float]:
             """V and K without what both have in common."""
-            low, ones = self._places(t)
-            v = square[-1] - square[ones] + (square[low] / floor if floor > 0 else 0.0)
-            return v, scoring + weights[-1] - weights[ones] + floor * weights[low]
+            ones = bisect_left(sizes, t)
+            low = bisect_right(sizes, floor * t, 0, ones) if floor > 0 else 0
+            v = whole - square[ones] + (square[low] / floor if floor > 0 else 0.0)
+            return v, most - weights[ones] + floor * weights[low]
 
         def above(t: float) -> bool:
             """Whether t^2 K is no less than V; their difference rises with t."""
@@ -178,8 +178,8 @@ class Ascending:
 
 
 def _numbers(values: Array) -> Sequence[float]:
-    """Return the same values as plain numbers, each made when it is asked for."""
-    return cast("Sequence[float]", np.ascontiguousarray(values).data)
+    """Return a row of values as plain numbers, each made when it is asked for."""
+    return cast("Sequence[float]", values.data)
 
 
 def _running(values: Array) -> Array:
