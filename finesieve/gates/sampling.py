@@ -16,6 +16,7 @@ from finesieve.gates.protocol import Gate, Limits, Offer, State, Verdict
 
 Array = npt.NDArray[np.float64]
 _ROUNDING = 1 + 1e-9  # where two numbers may be one but for rounding
+_NEARER = 2  # steps towards a threshold, around which it is then searched for
 
 
 def inclusion(sizes: npt.ArrayLike, threshold: float | Array, floor: float = 0.0) -> Array:
@@ -114,9 +115,22 @@ class Ascending:
         low = bisect_right(self._sizes, floor * t, 0, ones) if floor > 0 else 0
         return weights[-1] - weights[ones], floor * weights[low], linear[ones] - linear[low]
 
-    def _first(self, reached: Callable[[float], bool]) -> int:
-        """Return the first point that is `reached`, as all behind it are; their number if none."""
-        return bisect_left(self.points, True, key=reached)
+    def _first(self, reached: Callable[[float], bool], near: float) -> int:
+        """Return the first point that is `reached`, as all behind it are; their number if none.
+
+        Args:
+            near: a guess of the threshold; the search goes out from it in steps that double.
+        """
+        points, step = self.points, 1
+        low = high = bisect_left(points, near)
+        if low == len(points) or reached(points[low]):
+            while low > 0 and reached(points[low - 1]):
+                low, high, step = max(0, low - step), low - 1, 2 * step
+        else:
+            low, high = low + 1, low + 1
+            while high < len(points) and not reached(points[high]):
+                low, high, step = high + 1, min(high + step, len(points)), 2 * step
+        return bisect_left(points, True, low, high, key=reached)
 
     def _inside(self, at: int) -> float:
         """Return a threshold on the piece that ends in this point: who is where in it is the same
@@ -131,7 +145,13 @@ class Ascending:
         if not points:
             return float("inf")
 
-        at = self._first(lambda t: self._kept(t) <= target)
+        near = self.linear[-1] / target if target > 0 else points[-1]
+        for _ in range(_NEARER):  # Newton's method: each piece's own solution leads to the next
+            certain, floored, middle = self._parts(near)
+            rest = target - certain - floored
+            if rest > 0 and middle > 0:
+                near = middle / rest
+        at = self._first(lambda t: self._kept(t) <= target, near)
         if at == len(points):
             # Past the largest size every p is s / t.
             return points[-1] if self.floor > 0 else self.linear[-1] / target
@@ -161,7 +181,12 @@ class Ascending:
             v, k = sides(t)
             return t * t * k >= v * (1 - 1e-12)
 
-        at = self._first(above)
+        near = math.sqrt(whole / most) if most > 0 else points[-1]
+        for _ in range(_NEARER):  # Newton's method for t^2 K = V
+            v, k = sides(near)
+            if k * near > 0:
+                near = (near + v / (k * near)) / 2
+        at = self._first(above, near)
         if at == len(points):
             free = points[-1]
         else:
