@@ -2,6 +2,7 @@
 
 name = "main"
 methods = ["full", "finesieve", "random at equal time"]
+# and: "full without head start", "full in 2 epochs", whatever the suite's own head_start and epochs
 seeds = 3
 seeds_of = { full = 1 }              # fewer for a dear method
 tuning = ["emotion"]                 # sets that choose each method's point of the grid
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -43,6 +45,8 @@ from finesieve.errors import ConfigError
 EQUAL = {"random at equal time": "random", "truncated at equal time": "truncated"}
 # "METHOD without head start" is that method from a random head, whatever the suite's head_start is.
 WITHOUT = " without head start"
+# "METHOD in 2 epochs" is that method with fewer epochs than the suite's (or more).
+IN_EPOCHS = re.compile(r" in ([1-9]\d*) epochs?$")
 _TOP = (
     "name",
     "methods",
@@ -141,6 +145,7 @@ class Suite:
         """
         one = dict(self.sets[set_name])
         own = one.pop("settings", {}).get(method, {})
+        epochs = IN_EPOCHS.search(method)
         values = {
             **self.config,
             **one,
@@ -148,7 +153,8 @@ class Suite:
             "train": files.path(one["train"]),
             "eval": tuple(files.path(e) for e in one.get("eval", ())),
             **({"head_start": 0} if method.endswith(WITHOUT) else {}),
-            "method": EQUAL.get(method, method).removesuffix(WITHOUT),
+            **({"epochs": int(epochs[1])} if epochs else {}),
+            "method": plain_name(method),
             "settings": {**self.settings.get(method, {}), **own, **settings},
             "seed": seed,
         }
@@ -192,6 +198,11 @@ class Files:
         return value
 
 
+def plain_name(method: str) -> str:
+    """Return the registered name of a suite's method: without what the suite changes about it."""
+    return IN_EPOCHS.sub("", EQUAL.get(method, method).removesuffix(WITHOUT))
+
+
 def built_in(name: str) -> bool:
     """Return whether these data come with the command line instead of from a file."""
     return name.split(":")[0] == "docstrings"
@@ -225,7 +236,7 @@ def read_suite(path: str | Path) -> Suite:
         for method in names:
             if method not in EQUAL:
                 given = {**raw.get("settings", {}).get(method, {}), **own.get(method, {})}
-                methods.registry.build(method.removesuffix(WITHOUT), 0, **given)
+                methods.registry.build(plain_name(method), 0, **given)
     if any(m in EQUAL for m in names) and not {"finesieve", "full"} <= set(names):
         raise ConfigError(
             "methods at equal time get finesieve's seconds and full training's pace: both must be "

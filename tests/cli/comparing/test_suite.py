@@ -96,6 +96,26 @@ def test_a_set_may_have_settings_of_its_own(tmp_path: Path, files: Path) -> None
     }
 
 
+def test_a_method_may_have_another_number_of_epochs_or_no_head_start(
+    tmp_path: Path, files: Path
+) -> None:
+    names = ["full", "full in 1 epoch", "finesieve", "finesieve without head start"]
+    text = re.sub("methods = .*", f"methods = {names}", re.sub(', "decoys[^]]*', "", SUITE))
+    text = text.replace("[config]", "[config]\nepochs = 3\nhead_start = 7", 1)
+    (tmp_path / "s.toml").write_text(text)
+    suite = read_suite(tmp_path / "s.toml")
+    given = [suite.config_of("two", n, 0, {}, Files(suite, files, tmp_path)) for n in names]
+    assert [(c.method, c.epochs, c.head_start) for c in given] == [
+        ("full", 3, 7),
+        ("full", 1, 7),
+        ("finesieve", 3, 7),
+        ("finesieve", 3, 0),
+    ]
+    (tmp_path / "s.toml").write_text(text.replace("in 1 epoch", "in 0 epochs"))
+    with pytest.raises(ConfigError, match="full in 0 epochs"):
+        read_suite(tmp_path / "s.toml")
+
+
 def test_missing_data_and_suite_files_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
