@@ -27,9 +27,10 @@ except ImportError as error:
 from finesieve.batches.carry import rides
 from finesieve.errors import ConfigError, StateError
 from finesieve.gates.features import FeatureFunction
-from finesieve.integrations.common import TWICE, Driven, Handle, check_method, examples, sized
+from finesieve.integrations.common import TWICE, Driven, Handle, check_method
 from finesieve.integrations.lightning.checks import check, check_sampler, not_wrapped
 from finesieve.integrations.lightning.leaving import Leaving
+from finesieve.integrations.lightning.lengths import passes_of, steps_of, total_of
 from finesieve.integrations.lightning.order import generator_of
 from finesieve.integrations.lightning.prepared import preparing
 from finesieve.integrations.lightning.stream import Filtered, Stream
@@ -167,25 +168,7 @@ class SieveCallback(Handle, Callback):
     @property
     def steps(self) -> int:
         """Optimizer steps of plain training: what a schedule is to be built for."""
-        trainer = self._asked()
-        limit, epochs = trainer.limit_train_batches, trainer.max_epochs
-        batches: float = len(self._loader) if sized(self._loader) else math.inf
-        if isinstance(limit, int):  # as many as told, whatever the loader's length
-            batches = limit
-        if not self.filters:
-            steps = trainer.estimated_stepping_batches
-        elif trainer.max_steps > 0:
-            steps = trainer.max_steps
-        elif epochs < 0 or math.isinf(batches):
-            steps = -1
-        else:
-            steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
-        if steps < 1 or math.isinf(steps):
-            raise ConfigError(
-                "the number of steps is not known: set max_steps, or max_epochs with a loader "
-                "that has a length"
-            )
-        return int(steps)
+        return steps_of(self._asked(), self._loader, self.filters)
 
     @property
     def progress(self) -> float:
@@ -212,7 +195,7 @@ class SieveCallback(Handle, Callback):
         serves = self.filters and not self._leaving.left
         if not self._leaving.left:
             self._asked()
-        if serves and (self._passes() is not None or self._given is not None):
+        if serves and (passes_of(self._trainer) is not None or self._given is not None):
             nominal = self.steps if steps is None else steps
             scheduler = Driven(scheduler, nominal, lambda: self.progress)
         return {"scheduler": scheduler, "interval": "step"}
@@ -236,7 +219,7 @@ class SieveCallback(Handle, Callback):
             return
         if not isinstance(trainer.train_dataloader, Filtered):
             raise not_wrapped()
-        for found in trainer.lr_scheduler_configs if self._passes() is not None else ():
+        for found in trainer.lr_scheduler_configs if passes_of(self._trainer) is not None else ():
             if found.interval == "step" and not isinstance(found.scheduler, Driven):
                 raise ConfigError(
                     f"{type(found.scheduler).__name__} steps with the optimizer, and nobody knows "
@@ -337,20 +320,9 @@ class SieveCallback(Handle, Callback):
             _ = trainer.estimated_stepping_batches
         return trainer
 
-    def _passes(self) -> int | None:
-        """Returns how many passes over the data the training takes; None where batches are
-        counted."""
-        trainer = self._trainer
-        counted = trainer.max_steps > 0 or isinstance(trainer.limit_train_batches, int)
-        return None if counted or trainer.max_epochs < 0 else int(trainer.max_epochs)
-
     def _total(self) -> int | None:
         """Returns how many examples there are in all passes together; None if that is unknown."""
-        passes, loader = self._passes(), self._loader
-        count = examples(loader, getattr(loader, "batch_size", None))
-        if self._given is not None or passes is None or count is None:
-            return self._given
-        return passes * count
+        return total_of(self._trainer, self._loader, self._given)
 
     def _built(self) -> Sieve:
         trainer, module = self._trainer, self._module
@@ -373,7 +345,7 @@ class SieveCallback(Handle, Callback):
             **self._options,
         )
         sieve.rates.known()  # what goes by steps is refused when training starts
-        if self._passes() is None:
+        if passes_of(self._trainer) is None:
             sieve.may_exceed_total()
         if self._saved is not None:
             ranks = self._saved["ranks"]
@@ -400,7 +372,7 @@ class SieveCallback(Handle, Callback):
             if self._leaving.soon:  # told so before the first batch
                 self.sieve.detach()
         counted = isinstance(self._trainer.limit_train_batches, int)
-        most, follows = self._passes() or math.inf, bool(self._total())
+        most, follows = passes_of(self._trainer) or math.inf, bool(self._total())
         yield from self._stream.epoch(self.sieve, loader, most, counted, follows)
 
 
