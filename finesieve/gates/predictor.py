@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +90,27 @@ def _slots(
     return slots, m + pairs - np.add.reduce(nothing, axis=1, dtype=np.int64)
 
 
+class _Looked(NamedTuple):
+    """What predicting and learning have in common: what is predicted is learned from next.
+
+    Args:
+        ids, features: of the offer, by whose identity it is known again.
+        slots: int64[n, m].
+        scale: float32[n], the value of an active feature.
+        total: float32[n], the sum of the weights times that.
+        places: int64[n], where each is remembered.
+        known: float32[n], what is remembered.
+    """
+
+    ids: npt.NDArray[np.int64]
+    features: Features
+    slots: npt.NDArray[np.int64]
+    scale: FloatArray
+    total: FloatArray
+    places: npt.NDArray[np.int64]
+    known: FloatArray
+
+
 class SizeRegression(Predictor):
     """The default: expected size = exp(bias + sum of hashed weights), learned online.
 
@@ -119,8 +140,7 @@ class SizeRegression(Predictor):
         self._usual = 0.0  # running mean of its logarithm
         self._bias = 0.0  # log of the running mean size
         self._seen = 0
-        # Features that were hashed last: slots, values, and the sum of weights (see `_hashed`).
-        self._last: tuple[Features, npt.NDArray[np.int64], FloatArray, FloatArray] | None = None
+        self._last: _Looked | None = None  # the offer that was looked at last
         # Slots and values of features that were hashed ahead, by the features' identity.
         self._ahead: dict[int, tuple[Features, npt.NDArray[np.int64], FloatArray]] = {}
 
@@ -164,29 +184,31 @@ class SizeRegression(Predictor):
                 its = np.concatenate((its[:, :width], its[:, widest : widest + width - 1]), axis=1)
             self._ahead[id(one)] = one, its, scale[own]
 
-    def _hashed(self, features: Features) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
-        """Return slots, the value of an active feature, and the sum of its weights times that.
-
-        What was predicted is learned from next: both need them, and they are found once.
-        """
-        if self._last is None or self._last[0] is not features:
+    def _looked(self, offer: Offer) -> _Looked:
+        """Looks an offer up in the tables, once: nothing is learned in between."""
+        features = offer.need("features", self)
+        last = self._last
+        if last is None or last.features is not features or last.ids is not offer.ids:
             ahead = self._ahead.pop(id(features), None)
             slots, scale = self._valued(features) if ahead is None else ahead[1:]
-            self._last = features, slots, scale, self._taken(slots)[0].sum(axis=1) * scale
-        return self._last[1:]
+            total = self._taken(slots)[0].sum(axis=1) * scale
+            places = offer.ids & (len(self._memory) - 1)
+            known = self._memory[places]
+            last = _Looked(offer.ids, features, slots, scale, total, places, known)
+            self._last = last
+        return last
 
-    def _forward(self, offer: Offer) -> tuple[FloatArray, FloatArray | None, FloatArray]:
-        """Return what is remembered, how much longer than usual (in logarithms; None where there
-        is one target each), and the expected size; each float32[n]."""
-        features = offer.need("features", self)
-        known = self._memory[offer.ids & (len(self._memory) - 1)]
-        z = self._hashed(features)[2] + np.float32(self._bias)
-        z += np.float32(self._recall) * known
+    def _forward(self, offer: Offer) -> tuple[FloatArray | None, FloatArray]:
+        """Return how much longer than usual (in logarithms; None where there is one target each),
+        and the expected size; each float32[n]."""
+        looked = self._looked(offer)
+        z = looked.total + np.float32(self._bias)
+        z += np.float32(self._recall) * looked.known
         longer = None
-        if features.targets is not None or self._usual != 0.0:
+        if looked.features.targets is not None or self._usual != 0.0:
             longer = self._logarithms(offer) - np.float32(self._usual)
             z += np.float32(self._power) * longer
-        return known, longer, np.exp(self._near(z)).astype(np.float32)
+        return longer, np.exp(self._near(z)).astype(np.float32, copy=False)
 
     def _near(self, z: FloatArray) -> FloatArray:
         """Returns z within 12 of the logarithm of the mean size, whatever that is."""
@@ -213,25 +235,25 @@ class SizeRegression(Predictor):
         size = np.asarray(offer.need("size", self), dtype=np.float32)
         if len(size) == 0:
             return
-        features = offer.need("features", self)
+        looked = self._looked(offer)
         self._seen += len(size)
         # The bias follows the mean size, which falls as the model learns; the features carry
         # what differs between examples. Hence targets are taken relative to it.
-        mean = max(float(size.mean()), 1e-30)
+        mean = max(float(np.add.reduce(size) / np.float32(len(size))), 1e-30)
         keep = max(0.0, 1.0 - len(size) / min(self._seen, 4096))
         self._bias = float(np.log(keep * np.exp(self._bias) + (1 - keep) * mean))
-        if features.targets is not None or self._usual != 0.0:
+        if looked.features.targets is not None or self._usual != 0.0:
             self._usual = keep * self._usual + (1 - keep) * float(self._logarithms(offer).mean())
-        slots, scale, _ = self._hashed(features)
-        known, longer, predicted = self._forward(offer)
+        longer, predicted = self._forward(offer)
         error = (predicted - size) * np.float32(np.exp(-self._bias))
-        flat, step = slots.reshape(-1), np.repeat(error * scale, slots.shape[1])
+        flat = looked.slots.reshape(-1)
+        step = np.repeat(error * looked.scale, looked.slots.shape[1])
         weight, square = self._table.T
         np.add.at(square, flat, step * step)
         np.add.at(weight, flat, -self.rate * step / np.sqrt(self._taken(flat)[1] + 1e-6))
         self._table[-1] = 0.0
         self._last = None  # the weights are others now
-        pull = (error * known).astype(np.float64)
+        pull = (error * looked.known).astype(np.float64)
         self._recall_square += float((pull * pull).sum())
         self._recall -= self.rate * float(pull.sum()) / math.sqrt(self._recall_square + 1e-6)
         if longer is not None:
@@ -240,7 +262,7 @@ class SizeRegression(Predictor):
             self._power -= self.rate * float(pull.sum()) / math.sqrt(self._power_square + 1e-6)
         relative = np.log(np.maximum(size, 1e-6 * np.exp(self._bias))) - np.float32(self._bias)
         relative = np.minimum(np.maximum(relative, -4.0), 4.0)
-        self._memory[offer.ids & (len(self._memory) - 1)] = relative
+        self._memory[looked.places] = relative
 
     def state_dict(self) -> State:
         """Returns what `load_state_dict` takes up, as tensors and plain types."""

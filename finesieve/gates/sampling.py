@@ -16,6 +16,7 @@ from finesieve.gates.protocol import Gate, Limits, Offer, State, Verdict
 
 Array = npt.NDArray[np.float64]
 _ROUNDING = 1 + 1e-9  # where two numbers may be one but for rounding
+_NEARER = 2  # steps towards a threshold, around which it is then searched for
 
 
 def inclusion(sizes: npt.ArrayLike, threshold: float | Array, floor: float = 0.0) -> Array:
@@ -80,19 +81,20 @@ class Ascending:
         else:
             w = np.asarray(weights, dtype=np.float64)
             totals, order = w.sum(axis=1).tolist(), np.argsort(s, axis=1)
-            s, w = np.take_along_axis(s, order, 1), np.take_along_axis(w, order, 1)
+            order += np.arange(0, s.size, s.shape[1])[:, None]  # as if all rows were one
+            s, w = s.take(order), w.take(order)
             ws, sums = w * s, [_numbers(row) for row in _running(w)]
         points = s
         if floor > 0:
             points = np.concatenate((s, s / floor), axis=1)
-            points.sort(axis=1)
+            points.sort(axis=1, kind="stable")  # two runs in order, which are only merged
+        each = points.shape[1] // max(1, s.shape[1])  # points of a size; those of 0 are of no use
+        zeros = np.count_nonzero(s <= 0.0, axis=1).tolist()
         made = []
-        for total, own, its, *others in zip(
-            totals, s, points, sums, _running(ws), _running(ws * s), strict=True
+        for total, own, its, none, *others in zip(
+            totals, s, points, zeros, sums, _running(ws), _running(ws * s), strict=True
         ):
-            zeros = int(np.searchsorted(own, 0.0, side="right"))  # and as many that floor them
-            some = its[len(its) // max(1, len(own)) * zeros :]
-            made.append(cls(floor, total, own, some, *others))
+            made.append(cls(floor, total, own, its[each * none :], *others))
         return made
 
     @classmethod
@@ -105,21 +107,30 @@ class Ascending:
         )
         return rows[0]
 
-    def _places(self, t: float) -> tuple[int, int]:
-        """Return how many are floored at threshold t, and how many are not certain."""
-        ones = bisect_left(self._sizes, t)
-        return (min(ones, bisect_right(self._sizes, self.floor * t)) if self.floor > 0 else 0), ones
-
     def _parts(self, t: float) -> tuple[float, float, float]:
         """Return what is expected at threshold t of the certain, of the floored, and t times that
         of all between."""
-        low, ones = self._places(t)
-        certain = self.weights[-1] - self.weights[ones]
-        return certain, self.floor * self.weights[low], self.linear[ones] - self.linear[low]
+        weights, linear, floor = self.weights, self.linear, self.floor
+        ones = bisect_left(self._sizes, t)
+        low = bisect_right(self._sizes, floor * t, 0, ones) if floor > 0 else 0
+        return weights[-1] - weights[ones], floor * weights[low], linear[ones] - linear[low]
 
-    def _first(self, reached: Callable[[float], bool]) -> int:
-        """Return the first point that is `reached`, as all behind it are; their number if none."""
-        return bisect_left(self.points, True, key=reached)
+    def _first(self, reached: Callable[[float], bool], near: float) -> int:
+        """Return the first point that is `reached`, as all behind it are; their number if none.
+
+        Args:
+            near: a guess of the threshold; the search goes out from it in steps that double.
+        """
+        points, step = self.points, 1
+        low = high = bisect_left(points, near)
+        if low == len(points) or reached(points[low]):
+            while low > 0 and reached(points[low - 1]):
+                low, high, step = max(0, low - step), low - 1, 2 * step
+        else:
+            low, high = low + 1, low + 1
+            while high < len(points) and not reached(points[high]):
+                low, high, step = high + 1, min(high + step, len(points)), 2 * step
+        return bisect_left(points, True, low, high, key=reached)
 
     def _inside(self, at: int) -> float:
         """Return a threshold on the piece that ends in this point: who is where in it is the same
@@ -134,7 +145,13 @@ class Ascending:
         if not points:
             return float("inf")
 
-        at = self._first(lambda t: self._kept(t) <= target)
+        near = self.linear[-1] / target if target > 0 else points[-1]
+        for _ in range(_NEARER):  # Newton's method: each piece's own solution leads to the next
+            certain, floored, middle = self._parts(near)
+            rest = target - certain - floored
+            if rest > 0 and middle > 0:
+                near = middle / rest
+        at = self._first(lambda t: self._kept(t) <= target, near)
         if at == len(points):
             # Past the largest size every p is s / t.
             return points[-1] if self.floor > 0 else self.linear[-1] / target
@@ -146,22 +163,30 @@ class Ascending:
 
     def balance(self, scoring: float, least: float = 0.0) -> float:
         """Returns what `balanced_threshold` does."""
-        points, weights, square, floor = self.points, self.weights, self.square, self.floor
+        points, sizes, floor = self.points, self._sizes, self.floor
         if not points:
             return 0.0
+        weights, square = self.weights, self.square
+        whole, most = square[-1], scoring + weights[-1]
 
         def sides(t: float) -> tuple[float, float]:
             """V and K without what both have in common."""
-            low, ones = self._places(t)
-            v = square[-1] - square[ones] + (square[low] / floor if floor > 0 else 0.0)
-            return v, scoring + weights[-1] - weights[ones] + floor * weights[low]
+            ones = bisect_left(sizes, t)
+            low = bisect_right(sizes, floor * t, 0, ones) if floor > 0 else 0
+            v = whole - square[ones] + (square[low] / floor if floor > 0 else 0.0)
+            return v, most - weights[ones] + floor * weights[low]
 
         def above(t: float) -> bool:
             """Whether t^2 K is no less than V; their difference rises with t."""
             v, k = sides(t)
             return t * t * k >= v * (1 - 1e-12)
 
-        at = self._first(above)
+        near = math.sqrt(whole / most) if most > 0 else points[-1]
+        for _ in range(_NEARER):  # Newton's method for t^2 K = V
+            v, k = sides(near)
+            if k * near > 0:
+                near = (near + v / (k * near)) / 2
+        at = self._first(above, near)
         if at == len(points):
             free = points[-1]
         else:
@@ -178,8 +203,8 @@ class Ascending:
 
 
 def _numbers(values: Array) -> Sequence[float]:
-    """Return the same values as plain numbers, each made when it is asked for."""
-    return cast("Sequence[float]", np.ascontiguousarray(values).data)
+    """Return a row of values as plain numbers, each made when it is asked for."""
+    return cast("Sequence[float]", values.data)
 
 
 def _running(values: Array) -> Array:

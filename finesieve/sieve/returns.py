@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finesieve.batches.rows import as_drawn
 from finesieve.errors import ConfigError
 from finesieve.gates.features import array_of
 from finesieve.gates.protocol import BoolArray, Features, FloatArray, IntArray, Offer, State
@@ -161,7 +162,7 @@ class Returns:
         if self._ascending and len(ids):
             self._ascending = bool(ids[0] > self._last) and bool((ids[1:] > ids[:-1]).all())
             self._last = int(ids[-1])
-        p = np.ones(len(ids), np.float32) if probability is None else probability
+        p = as_drawn(len(ids))[0] if probability is None else probability
         self._chunks.append(_Chunk(ids, features, p, np.ones(len(ids), np.bool_)))
         self._out += len(ids)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from finesieve.errors import ConfigError, check_share
 from finesieve.stages.policy import Decision, Move, Shares, Stages, View
 from finesieve.stages.prices import POOL, stage_prices
@@ -87,7 +89,7 @@ class Automatic(Stages):
             floors=(forward.floor, backward.floor),
             audit=forward.audit,
             least=backward.least,
-            labels=window.column("label")[recent],
+            labels=window.column("label")[recent].astype(np.int64),
             pool=POOL,
             memo=window.memo,
             first=window.revealed + recent.start,
@@ -106,7 +108,8 @@ class Automatic(Stages):
             return Decision(None, shares)
         forward = min(forwards)
         if len(forwards) > 1 and forward < float("inf"):  # one alone: the gate's own share
-            shares = replace(shares, score=self.SHARES[forwards.index(forward)])
+            score = self.SHARES[forwards.index(forward)]
+            shares = shares if shares.score == score else replace(shares, score=score)
         return Decision(self._move(stage, concentration, backward, forward), shares)
 
     def _move(

@@ -85,7 +85,7 @@ class Budget(Stages):
         found = dict.fromkeys(self.SHARES, float("inf"))
         if shares and known.foreseen and known.size.any():
             prices = known.price(
-                [one.scoring_some(rules, shares, trained) for one in known.pools(POOL)]
+                [one.costs(one.chances(rules, shares), rules, trained) for one in known.pools(POOL)]
             )
             for share, its, price in zip(shares, trained, prices, strict=True):
                 cost = ratio * (forward.audit + (1 - forward.audit) * share) + its

@@ -84,25 +84,23 @@ class Known:
         """Whether all of them were predicted."""
         return self.predicted is not None and bool(np.isfinite(self.predicted).all())
 
-    def scoring_all(self, rules: Rules, train: float | None) -> Array:
-        """Returns the cost and the variance, float64[1, 2], where all of this pool are scored."""
-        return self._costs(np.ones((1, len(self.size))), rules, [train])
-
-    def scoring_some(
-        self, rules: Rules, score: Sequence[float], train: Sequence[float | None]
-    ) -> Array:
-        """Returns the cost and the variance, float64[k, 2], of this pool for each share to be
-        scored, with the share to be trained on that goes with it."""
+    def chances(self, rules: Rules, score: Sequence[float]) -> Array:
+        """Returns the probabilities to be scored, float64[k, n], for each share to be scored."""
         assert self.predicted is not None
         total = float(self.weights.sum())
         known = Ascending.one(self.predicted, rules.floors[0], self.weights)
         thresholds = np.array([known.solve(share * total) for share in score])
         chances = inclusion(self.predicted, thresholds[:, None], rules.floors[0])
-        return self._costs(rules.audit + (1 - rules.audit) * chances, rules, train)
+        return rules.audit + (1 - rules.audit) * chances
 
-    def _costs(self, q: Array, rules: Rules, train: Sequence[float | None]) -> Array:
-        """Return cost and variance, float64[k, 2], with these probabilities to be scored, [k, n]:
-        all at once, since policies ask for many after every pool."""
+    def costs(self, q: Array, rules: Rules, train: Sequence[float | None]) -> Array:
+        """Returns the cost and the variance of this pool, float64[k, 2]: all at once, since
+        policies ask for many after every pool.
+
+        Args:
+            q: probabilities to be scored, float64[k, n]; 1 where all are.
+            train: the share to be trained on that goes with each.
+        """
         s, w, floor = self.size, self.weights, rules.floors[1]
         q = np.maximum(q, 1e-12)  # without floor and audit something may never be scored
         total, sizes, weights = float(w.sum()), s / q, w * q
@@ -129,8 +127,8 @@ class Known:
         return np.stack((scoring + (weights * p).sum(axis=1), (whole / parts).sum(axis=1)), axis=1)
 
     def price(self, pools: Sequence[Array]) -> list[float]:
-        """Returns variance x cost in units of plain training's, k numbers, from what `scoring_all`
-        or `scoring_some` found of each pool of these examples."""
+        """Returns variance x cost in units of plain training's, k numbers, from what `costs` found
+        of each pool of these examples."""
         plain = float((self.weights * self.size * self.size).sum())
         cost, variance = np.sum(pools, axis=0).T
         found: list[float] = (cost / self.weights.sum() * variance / plain).tolist()
@@ -181,20 +179,15 @@ def stage_prices(
     while len(memo) > _REMEMBERED:
         del memo[next(iter(memo))]  # the oldest
 
-    def found(shares: tuple[float, ...]) -> list[float]:
-        """Return prices for these shares to be scored; without any, where all are."""
-        each, at = [], first
-        for one in pools:
-            key = at, len(one.size), rules, train, shares
-            if key not in memo:
-                memo[key] = (
-                    one.scoring_some(rules, shares, [train] * len(shares))
-                    if shares
-                    else one.scoring_all(rules, train)
-                )
-            each.append(memo[key])
-            at += len(one.size)
-        return known.price(each)
-
-    (backward,) = found(())
-    return Prices(backward, found(tuple(score)) if known.foreseen else unknown)
+    shares, each, at = tuple(score) if known.foreseen else (), [], first
+    for one in pools:
+        key = at, len(one.size), rules, train, shares
+        if key not in memo:
+            q = np.ones((1, len(one.size)))
+            if shares:
+                q = np.concatenate((q, one.chances(rules, shares)))
+            memo[key] = one.costs(q, rules, [train] * len(q))
+        each.append(memo[key])
+        at += len(one.size)
+    backward, *forward = known.price(each)
+    return Prices(backward, forward or unknown)

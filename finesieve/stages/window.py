@@ -14,7 +14,7 @@ from finesieve.gates.protocol import BoolArray, Offer, State
 
 Array = npt.NDArray[np.float64]
 _COLUMNS = ("loss", "size", "predicted", "probability", "keep", "audited", "label")
-_UNKNOWN = {"probability": 1.0, "label": 0.0}  # all else is NaN
+_UNKNOWN = (np.nan, np.nan, np.nan, 1.0, np.nan, np.nan, 0.0)  # what stands there for None
 
 
 def auc(score: npt.ArrayLike, positive: npt.ArrayLike, weights: npt.ArrayLike) -> float:
@@ -68,19 +68,15 @@ class Window:
             audited: bool[n], which of them the audit let through.
         """
         label = None if offer.features is None else offer.features.cross
-        given = {"audited": audited, "label": label}
+        known = offer.loss, offer.size, offer.predicted, offer.probability, offer.keep
         n = min(offer.n, self.length)
         if self._end + n > 2 * self.length:
             kept = self.length - n
             self._table[:, :kept] = self._table[:, self._end - kept : self._end]
             self._end = kept
         new = self._table[:, self._end : self._end + n]
-        for row, name in zip(new, _COLUMNS, strict=True):
-            value = given[name] if name in given else getattr(offer, name)
-            if value is None:
-                row[:] = _UNKNOWN.get(name, np.nan)
-            else:
-                row[:] = value[-n:] if n < offer.n else value
+        for row, value, unknown in zip(new, (*known, audited, label), _UNKNOWN, strict=True):
+            row[:] = unknown if value is None else value[-n:]
         self._end += n
         self.revealed += offer.n
 

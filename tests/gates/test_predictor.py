@@ -236,6 +236,22 @@ def test_it_remembers_what_an_earlier_pass_has_shown() -> None:
     assert min(quality[1:]) > 0.9
 
 
+def test_the_same_features_of_other_examples_are_other_examples() -> None:
+    """What was looked up for one offer is taken for no other, though features are shared."""
+    features = fs.Features(np.full((2, 3), 7), np.zeros(2, np.int64))
+    size = np.asarray([0.1, 10.0], np.float32)
+    known = fs.Offer(np.arange(2), features=features, loss=size, size=size)
+    model = fs.SizeRegression(12)
+    for _ in range(20):
+        model.predict(known)
+        model.learn(known)
+    easy, hard = model.predict(known).tolist()
+    assert easy < 0.5 * hard
+    new = model.predict(replace(known, ids=np.arange(2, 4)))
+    assert new[0] == new[1]
+    assert model.predict(known).tolist() == [easy, hard]
+
+
 def test_crossing_with_the_label_tells_agreement_from_disagreement() -> None:
     """Token 7 is hard with label 1 and easy with label 0: only crossed features can tell."""
     model = fs.SizeRegression(12)

@@ -42,3 +42,16 @@ def test_the_audit_is_judged_apart() -> None:
     window.add(offer, np.asarray([True, True, False, False]))
     assert window.audit() == pytest.approx(0.5)
     assert window.calibration() == pytest.approx(5 / 6)
+
+
+def test_what_is_not_known_is_marked_and_only_the_last_are_kept() -> None:
+    window = Window(4)
+    size = np.arange(6, dtype=np.float32)
+    window.add(fs.Offer(np.arange(6), loss=size, size=2 * size))
+    assert (len(window), window.revealed) == (4, 6)
+    assert window.column("loss").tolist() == [2.0, 3.0, 4.0, 5.0]
+    assert window.column("size").tolist() == [4.0, 6.0, 8.0, 10.0]
+    assert window.column("probability").tolist() == [1.0] * 4
+    assert window.column("label").tolist() == [0.0] * 4
+    for name in ("predicted", "keep", "audited"):
+        assert np.isnan(window.column(name)).all()
