@@ -285,8 +285,8 @@ def section() -> str:
         "learning rate, batches and head start as in `inspect`) and predicts the last fifth; "
         "cleanlab's default score ranks. One seed, 4,000 rows, the flips of the table above, in "
         "seconds of one processor from reading to the ranking; the fine-tunings were run earlier, "
-        "on a machine with less to do. That a head on words judges, too, was chosen on one run each of "
-        "these sets. What `inspect` finds differs a little from the table "
+        "on a machine with less to do. That a head on words judges, too, was chosen on one run "
+        "each of these sets. What `inspect` finds differs a little from the table "
         f"above, since how much it filters hangs on the clock. {folds()}",
         "What the look costs beside training, in processor seconds; `train` filters, `train in "
         "full` does not. How much is trained on hangs on the clock, so two runs differ by more "
