@@ -16,6 +16,7 @@ import platform
 import resource
 import time
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from finesieve.insight.curves import learning_curve
 from finesieve.insight.embed import embed
 from finesieve.insight.folds import Heads, folds_of
 from finesieve.insight.labels import judge
+from finesieve.insight.passed_over import by_words, pooled
 from finesieve.insight.repeats import repeats
 
 LIMITS = {"clickbait": 10_000, "subj": 5_000, "emotion": 6_000, "dbpedia14_14k": 5_000, "mr": 5_000}
@@ -48,7 +50,8 @@ Arrays = dict[str, Any]
 
 
 def read(args: argparse.Namespace, name: str) -> Arrays:
-    """Features x float32[n, d], labels y, the crowd's `noisy`, rows `idx`, seconds, texts."""
+    """Features x float32[n, d], labels y, the crowd's `noisy`, rows `idx`, seconds, texts and their
+    tokens."""
     cached = args.cache / f"{name}.npz"
     with gzip.open(args.data_dir / name / "train.jsonl.gz", "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
@@ -58,7 +61,7 @@ def read(args: argparse.Namespace, name: str) -> Arrays:
             index = np.random.default_rng(0).permutation(len(rows))[: LIMITS[name]]
         start = time.process_time()
         some = [rows[i] for i in index]
-        tokenizer, model = load_tokenizer("minilm"), load_model("minilm", [0, 1], 0)
+        tokenizer, model = minilm()
         found = embed(model, tokenizer, [row["text"] for row in some])
         np.savez(
             cached,
@@ -70,7 +73,14 @@ def read(args: argparse.Namespace, name: str) -> Arrays:
         )
     out = dict(np.load(cached))
     out["texts"] = [rows[i]["text"] for i in out["idx"]]
+    read = minilm()[0](out["texts"], truncation=True, max_length=128)["input_ids"]
+    out["tokens"] = [np.asarray(ids) for ids in read]
     return out
+
+
+@cache
+def minilm() -> tuple[Any, Any]:
+    return load_tokenizer("minilm"), load_model("minilm", [0, 1], 0)
 
 
 def flipped(y: Any, p: Any, share: float, kind: str, seed: int) -> Any:
@@ -98,11 +108,17 @@ def ranked(scores: Any, bad: Any) -> dict[str, float]:
     }
 
 
-def ours(x: Any, given: Any, texts: list[str], seed: int) -> tuple[Any, Any, float]:
-    start = time.process_time()
+def ours(
+    x: Any, given: Any, texts: list[str], seed: int, tokens: Any = None
+) -> tuple[Any, Any, float]:
+    """Probabilities, judgements and seconds; by the features alone without `tokens`."""
+    start, classes = time.process_time(), int(given.max()) + 1
     _, near = repeats(texts, seed)
-    heads = Heads(x, given, int(given.max()) + 1, seed)
-    p = heads.out_of_fold(folds_of(given, near, 5, seed))
+    fold = folds_of(given, near, 5, seed)
+    p = Heads(x, given, classes, seed).out_of_fold(fold)
+    words = by_words(minilm()[1], tokens, given, fold, classes, seed)
+    if words is not None:
+        p = pooled(p, words)
     found = judge(p, given, seed)
     return p, found, time.process_time() - start
 
@@ -133,11 +149,12 @@ def labels(args: argparse.Namespace) -> list[Arrays]:
         data = read(args, name)
         most = len(data["y"]) if kind == "crowd" else MOST
         x, y, texts = data["x"][:most], data["y"][:most], data["texts"][:most]
+        tokens = data["tokens"][:most]
         clean, _, _ = ours(x, y, texts, 0)
         for seed in range(SEEDS):
             given = data["noisy"] if kind == "crowd" else flipped(y, clean, share, kind, seed)
             bad = given != y
-            p, found, seconds = ours(x, given, texts, seed)
+            p, found, seconds = ours(x, given, texts, seed, tokens)
             other, their_seconds = theirs(x, given, seed)
             record = {
                 "set": name,
@@ -171,7 +188,7 @@ def clean(args: argparse.Namespace) -> list[Arrays]:
     out = []
     for name in CLEAN:
         data = read(args, name)
-        p, found, _ = ours(data["x"], data["y"], data["texts"], 0)
+        p, found, _ = ours(data["x"], data["y"], data["texts"], 0, data["tokens"])
         order = np.argsort(found.quality, kind="stable")
         order = order[found.suggested[order] != data["y"][order]]
         top = [

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from finesieve.errors import ConfigError
+from finesieve.insight.packed import PackedTokens
 from finesieve.insight.visits import Visits
 from finesieve.scoring.last_layer import find_last_layer, linear_calls
 from finesieve.scoring.mode import unwrapped
@@ -33,12 +34,14 @@ class Embedded:
         tokens: int64[n], as the model saw them, so cut at `limit`.
         cut: bool[n], texts that are longer than that.
         limit: tokens.
+        ids: the tokens themselves, where every text was run.
     """
 
     features: npt.NDArray[np.float32]
     tokens: npt.NDArray[np.int64]
     cut: npt.NDArray[np.bool_]
     limit: int
+    ids: PackedTokens | None = None
 
 
 def fast(device: torch.device) -> AbstractContextManager[Any]:
@@ -105,6 +108,7 @@ def embed(
             )
             tokens[some] = [len(ids) for ids in read["input_ids"]]
         order = order[~(visits.met | left_out)[order]]
+    parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]] = []
     together = _BATCH if device.type == "cpu" else _ON_GPU
     training = model.training
     model.eval()
@@ -120,6 +124,9 @@ def embed(
                 return_tensors="pt",
             )
             tokens[index] = batch["attention_mask"].sum(dim=1).numpy()
+            if visits is None and "input_ids" in batch:
+                there = batch["attention_mask"].bool()
+                parts.append((index, batch["input_ids"][there].to(torch.int32).numpy()))
             given = {key: value.to(device) for key, value in batch.items()}
             if pool == "auto":
                 pool = _pool_of(model, given)
@@ -136,7 +143,11 @@ def embed(
         pair = None if pairs is None else pairs[i]
         cut[i] = len(tokenizer(texts[i], pair, verbose=False)["input_ids"]) > max_length
     assert features is not None
-    return Embedded(features, tokens, cut, max_length)
+    ids = PackedTokens(tokens) if parts else None
+    for index, some in parts:
+        assert ids is not None
+        ids.put(index, some)
+    return Embedded(features, tokens, cut, max_length, ids)
 
 
 def _body(model: nn.Module) -> nn.Module:

@@ -192,7 +192,7 @@ def look(
     labels, passed, words = data.labels, None, None
     if visits is not None and labels is not None:
         fold = folds_of(labels, near, folds, seed)
-        words = by_words(visits, labels, fold, len(data.names), seed)
+        words = by_words(visits.model, visits.tokens, labels, fold, len(data.names), seed)
         passed = passed_over(visits, labels, words)
     seen = embed(
         model,
@@ -215,7 +215,10 @@ def look(
     if passed is not None:
         among = np.setdiff1d(among, passed)
     heads = Heads(seen.features, labels, len(data.names), seed, among)
-    own = p = heads.out_of_fold(folds_of(labels, near, folds, seed))
+    fold = folds_of(labels, near, folds, seed)
+    own = p = heads.out_of_fold(fold)
+    if visits is None:
+        words = by_words(model, seen.ids, labels, fold, len(data.names), seed)
     if words is not None:
         if passed is not None:
             own[passed] = words[passed]
@@ -234,7 +237,8 @@ def look(
         near,
         probabilities=p,
         judged=judged,
-        sizes=gradient_sizes(p.astype(np.float64), labels),
+        # Of the model itself: what words say besides would flatten them.
+        sizes=gradient_sizes(own.astype(np.float64), labels),
         contradicting=_contradicting(seen.features, labels, among, judged),
         unlearned=unlearned,
         # Its other points are errors of heads on features alone.
@@ -252,20 +256,20 @@ def _how(folds: int, visits: Visits | None, passed: int, words: bool) -> str:
         folds: of the cross-fitting.
         visits: of the training run, if there was one.
         passed: rows that were judged by their words alone.
-        words: whether the others were judged by their words, too.
+        words: whether all were judged by their words, too.
     """
     of = "the model's features" if visits is not None else "the frozen model's features"
     told = (
         f"Every row was judged by a head on {of} that was fitted to the other rows ({folds} folds; "
         "copies of a text share a fold)."
     )
-    if visits is None:
-        return told
     if words:
         told += (
             " A second head on the mean of its words' embeddings was fitted likewise, and the "
             "geometric mean of what both say counts."
         )
+    if visits is None:
+        return told
     met = int(visits.met.sum())
     told += (
         f" The features of {met:,} rows are those that the model gave them in training, before it "

@@ -1,9 +1,9 @@
 """Rows judged by their words, without a forward pass.
 
 The mean of the input embeddings of a text's tokens is known for nothing. A head on it judges every
-row a second time, out of fold. It errs otherwise than a head on the model's features, which come
-from many moments of the training, so the geometric mean of both ranks labels better than either
-(a logarithmic opinion pool; Hinton 2002, "Training products of experts").
+row a second time, out of fold. It errs otherwise than a head on the model's features, so the
+geometric mean of both ranks labels better than either (a logarithmic opinion pool; Hinton 2002,
+"Training products of experts").
 
 A filter that skips the forward pass, too, leaves rows that it takes for easy without features. To
 run them all through the model at the end would cost more than all the rest of the look. They are
@@ -33,31 +33,39 @@ _LEAST = 1e-12  # probability
 _TOGETHER = 65_536  # rows whose embeddings are summed at once
 
 
-def by_words(visits: Visits, labels: Ints, fold: Ints, classes: int, seed: int) -> Floats | None:
+def by_words(
+    model: Any,
+    tokens: Sequence[npt.NDArray[np.integer[Any]]] | None,
+    labels: Ints,
+    fold: Ints,
+    classes: int,
+    seed: int,
+) -> Floats | None:
     """Returns probabilities by words alone, float32[n, classes], each row's from a head that was
     fitted to other folds; None if the model has no table of embeddings, or tokens are not known.
 
     Args:
-        visits: of the training run.
+        model: whose input embeddings are taken.
+        tokens: of each text, as the model is given them; None if they are not known.
         labels: int64[n].
         fold: int64[n], in which rows that repeat each other share one.
         classes: how many.
         seed: of the rows that are fitted to.
     """
-    table = _embeddings(visits.model)
-    if table is None or visits.tokens is None:
+    table = _embeddings(model)
+    if table is None or tokens is None:
         return None
     dice = np.random.default_rng([seed, 87])
     out = np.zeros((len(labels), classes), dtype=np.float32)
     for number in np.unique(fold):
         others = dice.permutation(np.flatnonzero(fold != number))[:_FITTED]
-        words = _words(table, [visits.tokens[i] for i in others.tolist()])
+        words = _words(table, [tokens[i] for i in others.tolist()])
         heads = Heads(words, labels[others], classes, seed, strength=_STRENGTH)
         judge = heads.head(np.arange(len(others)))
         inside = np.flatnonzero(fold == number)
         for start in range(0, len(inside), _TOGETHER):
             some = inside[start : start + _TOGETHER]
-            out[some] = judge(_words(table, [visits.tokens[i] for i in some.tolist()]))
+            out[some] = judge(_words(table, [tokens[i] for i in some.tolist()]))
     return out
 
 
@@ -92,13 +100,14 @@ def _embeddings(model: Any) -> torch.Tensor | None:
     return found.weight.detach() if isinstance(found, nn.Embedding) else None
 
 
-def _words(table: torch.Tensor, tokens: Sequence[Ints]) -> Floats:
+def _words(table: torch.Tensor, tokens: Sequence[npt.NDArray[np.integer[Any]]]) -> Floats:
     """Returns the means of the embeddings of each row's tokens, float32[n, d]."""
     parts = []
     for start in range(0, len(tokens), _TOGETHER):
         some = tokens[start : start + _TOGETHER]
         ends = np.cumsum([0, *map(len, some[:-1])])
-        ids, starts = torch.from_numpy(np.concatenate(some)), torch.from_numpy(ends)
+        ids = torch.from_numpy(np.concatenate(some).astype(np.int64, copy=False))
+        starts = torch.from_numpy(ends)
         found = nn.functional.embedding_bag(
             ids.to(table.device), table, starts.to(table.device), mode="mean"
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from finesieve.insight import inspecting
 from finesieve.insight import passed_over as module
 from finesieve.insight.curves import learning_curve
 from finesieve.insight.data import Data
+from finesieve.insight.embed import Embedded, embed
 from finesieve.insight.folds import Heads, folds_of
 from finesieve.insight.inspecting import look
 from finesieve.insight.passed_over import DOUBTED, by_words, passed_over, pooled
@@ -39,7 +43,7 @@ def visited(rows: list[str], thorough: bool = False) -> Visits:
 
 
 def judged(visits: Visits, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    found = by_words(visits, labels, folds_of(labels, groups, 5, 0), 2, 0)
+    found = by_words(visits.model, visits.tokens, labels, folds_of(labels, groups, 5, 0), 2, 0)
     assert found is not None
     return found
 
@@ -85,10 +89,10 @@ def test_without_embeddings_or_tokens_words_say_nothing() -> None:
     rows, labels = texts()
     fold, visits = folds_of(labels, np.arange(N), 5, 0), visited(rows)
     visits.tokens = None
-    assert by_words(visits, labels, fold, 2, 0) is None
+    assert by_words(visits.model, visits.tokens, labels, fold, 2, 0) is None
     visits = visited(rows)
     visits.model = torch.nn.Linear(2, 2)
-    assert by_words(visits, labels, fold, 2, 0) is None
+    assert by_words(visits.model, visits.tokens, labels, fold, 2, 0) is None
 
 
 def test_many_rows_are_judged_as_few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +176,43 @@ def test_both_heads_judge_and_the_curve_is_of_the_features_alone(
     assert curves[1] is not None
     assert curves[0].errors == pytest.approx(curves[1].errors)
     assert "A second head" not in found[1].how
+    sizes = [one.sizes for one in found]
+    assert sizes[0] == pytest.approx(sizes[1])  # of the model, whatever words say
+
+
+def test_without_training_words_judge_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features say nothing here, so that wrong labels are found by the words or not at all."""
+    rows, labels = texts()
+    wrong = [3, 120, 411]
+    labels[wrong] = 1 - labels[wrong]
+    data = Data("made up", rows, None, labels, ["a", "b"], np.arange(N))
+    noise = np.random.default_rng(0).normal(0, 1, (N, 16)).astype(np.float32)
+
+    def useless(*args: Any, **more: Any) -> Embedded:
+        return replace(embed(*args, **more), features=noise)
+
+    monkeypatch.setattr(inspecting, "embed", useless)
+    found = look(tiny.bert(), tiny.tokenizer(), data)
+    assert "A second head" in found.how
+    assert set(wrong) <= set(found.issues["row"][:10])
+    monkeypatch.setattr(inspecting, "by_words", lambda *args: None)
+    alone = look(tiny.bert(), tiny.tokenizer(), data)
+    assert "A second head" not in alone.how
+    assert not set(wrong) & set(alone.issues["row"][:10])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_tokens_are_those_that_the_model_was_given(side: str) -> None:
+    rows, words = [text[: 5 + 7 * (i % 4)] for i, text in enumerate(texts()[0])], tiny.tokenizer()
+    words.padding_side = side
+    found = embed(tiny.bert(), words, rows, max_length=9).ids
+    assert found is not None
+    assert len(found) == N
+    for ids, text in zip(found, rows, strict=True):
+        assert ids.tolist() == words(text, truncation=True, max_length=9)["input_ids"]
+    assert [one.tolist() for one in found[-2:]] == [found[N - 2].tolist(), found[-1].tolist()]
+    with pytest.raises(IndexError):
+        found[N]
 
 
 def test_the_curve_counts_rows_without_features() -> None:

@@ -12,7 +12,7 @@ from finesieve.errors import DataError
 # Bytes a row beside its text, as measured with texts of 100 bytes (results/insight/memory.json).
 LEAN, WHOLE = 230, 1000  # files that are read row by row, and others
 READ = 40  # while a file is read row by row, before anything is looked at
-FEATURES = 2500  # more, where a model with features of 384 numbers looks at the rows
+FEATURES = 2800  # more, where a model with features of 384 numbers looks at rows of some 60 tokens
 BASE = 650_000_000  # whatever the rows are: the libraries, and the texts that are hashed at once
 # Bytes in memory for one in the file: a text is kept once, and twice while it is read. Its room
 # grows by an eighth at a time. Of files that are read as a whole there are other copies.
