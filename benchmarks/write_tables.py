@@ -370,6 +370,7 @@ def pages() -> dict[Path, str]:
         docs / "research" / "demo.md": whole_table(*DEMO),
         docs / "research" / "gpu.md": gpu_tables.section("suite"),
         docs / "research" / "cheap-scoring.md": gpu_tables.tuned_section("suite-tuned", 0.05),
+        docs / "research" / "dear-scoring.md": gpu_tables.tuned_section("suite-dear", 0.3),
         docs / "research" / "floors.md": gpu_tables.floors_section("suite-floors"),
     }
     if insight_tables.FOLDER.is_dir():
