@@ -109,7 +109,7 @@ def test_more_rows_than_fit_are_refused_before_they_are_read(
     assert "look at some of them, --limit 1600; or" in said
     assert main([*arguments, "minilm"]) != 0
     said = capsys.readouterr().err
-    assert "--limit 170; or look for repeats alone, --model none" in said
+    assert "--limit 160; or look for repeats alone, --model none" in said
     # With fewer than can be read, a limit does not help.
     monkeypatch.setattr(room, "free", lambda: room.BASE + 100_000)
     assert main([*arguments, "none"]) != 0
