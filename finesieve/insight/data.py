@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from finesieve.insight.answers import Answered
 from finesieve.insight.curves import Curve
 from finesieve.insight.labels import Judged
+from finesieve.insight.packed import MadeWhenAsked
 
 Ints = npt.NDArray[np.int64]
 
@@ -54,22 +55,14 @@ class Data:
         return "" if self.labels is None else str(self.names[self.labels[i]])
 
 
-class _Joined(Sequence[str]):
+class _Joined(MadeWhenAsked[str]):
     def __init__(self, data: Data) -> None:
         self._data = data
 
     def __len__(self) -> int:
         return len(self._data)
 
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[str]: ...
-
-    def __getitem__(self, at: int | slice) -> str | list[str]:
-        if isinstance(at, slice):
-            return [self._data.text(i) for i in range(*at.indices(len(self)))]
+    def _item(self, at: int) -> str:
         return self._data.text(at)
 
 

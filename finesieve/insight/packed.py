@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
+Item = TypeVar("Item", covariant=True)
 
-class Packed(Sequence[str]):
+
+class MadeWhenAsked(Sequence[Item]):
+    """A sequence whose items are made when they are asked for; a slice of it is a list."""
+
+    @abstractmethod
+    def _item(self, at: int) -> Item:
+        """Return the item at this place, 0 to the length less 1."""
+
+    @overload
+    def __getitem__(self, at: int) -> Item: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[Item]: ...
+
+    def __getitem__(self, at: int | slice) -> Item | list[Item]:
+        if isinstance(at, slice):
+            return [self._item(i) for i in range(*at.indices(len(self)))]
+        place = at + len(self) if at < 0 else at
+        if not 0 <= place < len(self):
+            raise IndexError(f"place {at} of {len(self)}")
+        return self._item(place)
+
+    def __iter__(self) -> Iterator[Item]:
+        return map(self._item, range(len(self)))
+
+
+class Packed(MadeWhenAsked[str]):
     """Texts one after another as UTF-8, and where each ends: their bytes and 8 more a text, where a
     list of strings takes 57 or more.
 
@@ -31,28 +59,11 @@ class Packed(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[str]: ...
-
-    def __getitem__(self, at: int | slice) -> str | list[str]:
-        if isinstance(at, slice):
-            return [self._text(i) for i in range(*at.indices(len(self)))]
-        place = at + len(self) if at < 0 else at
-        if not 0 <= place < len(self):
-            raise IndexError(f"text {at} of {len(self)}")
-        return self._text(place)
-
-    def __iter__(self) -> Iterator[str]:
-        return map(self._text, range(len(self)))
-
-    def _text(self, i: int) -> str:
-        return self._raw[self._ends[i] : self._ends[i + 1]].decode("utf-8", "surrogatepass")
+    def _item(self, at: int) -> str:
+        return self._raw[self._ends[at] : self._ends[at + 1]].decode("utf-8", "surrogatepass")
 
 
-class PackedTokens(Sequence[npt.NDArray[np.int32]]):
+class PackedTokens(MadeWhenAsked[npt.NDArray[np.int32]]):
     """Token ids of texts one after another, and where each begins.
 
     Args:
@@ -78,16 +89,5 @@ class PackedTokens(Sequence[npt.NDArray[np.int32]]):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    @overload
-    def __getitem__(self, at: int) -> npt.NDArray[np.int32]: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[npt.NDArray[np.int32]]: ...
-
-    def __getitem__(self, at: int | slice) -> npt.NDArray[np.int32] | list[npt.NDArray[np.int32]]:
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
-        place = at + len(self) if at < 0 else at
-        if not 0 <= place < len(self):
-            raise IndexError(f"text {at} of {len(self)}")
-        return self._ids[self._starts[place] : self._starts[place + 1]]
+    def _item(self, at: int) -> npt.NDArray[np.int32]:
+        return self._ids[self._starts[at] : self._starts[at + 1]]

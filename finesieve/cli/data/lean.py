@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from collections.abc import Sequence
+from typing import Any
 
-from finesieve.insight.packed import Packed
+from finesieve.insight.packed import MadeWhenAsked, Packed
 
 Row = dict[str, Any]
 _WORDS = 100_000  # different labels of which one object each is kept
 
 
-class Lean(Sequence[Row]):
+class Lean(MadeWhenAsked[Row]):
     """Rows of texts and a label each, which are made into a dict when they are asked for.
 
     A row that has something else in these columns, or lacks one, is kept as it is.
@@ -67,30 +67,13 @@ class Lean(Sequence[Row]):
     def __len__(self) -> int:
         return len(self._labels)
 
-    @overload
-    def __getitem__(self, at: int) -> Row: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[Row]: ...
-
-    def __getitem__(self, at: int | slice) -> Row | list[Row]:
-        if isinstance(at, slice):
-            return [self._row(i) for i in range(*at.indices(len(self)))]
-        place = at + len(self) if at < 0 else at
-        if not 0 <= place < len(self):
-            raise IndexError(f"row {at} of {len(self)}")
-        return self._row(place)
-
-    def __iter__(self) -> Iterator[Row]:
-        return map(self._row, range(len(self)))
-
-    def _row(self, i: int) -> Row:
-        odd = self._odd.get(i)
+    def _item(self, at: int) -> Row:
+        odd = self._odd.get(at)
         if odd is not None:
             return odd
-        row: Row = {name: column[i] for name, column in zip(self._names, self._texts, strict=True)}
+        row: Row = {name: column[at] for name, column in zip(self._names, self._texts, strict=True)}
         if self._label is not None:
-            row[self._label] = self._labels[i]
+            row[self._label] = self._labels[at]
         return row
 
 
