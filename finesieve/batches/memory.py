@@ -41,7 +41,7 @@ class Memory:
             return
         for key, (held, copy) in self._first.items():
             now = columns.get(key)
-            # The first batch is kept, so no allocator gives its memory to another.
+            # The first batch is kept alive, so that its memory cannot be given to a later batch.
             if isinstance(now, Tensor) and now.layout == torch.strided:
                 same = now.device == held.device and now.data_ptr() == held.data_ptr()
                 if same and not torch.equal(_bytes(held), _bytes(copy)):
@@ -56,5 +56,5 @@ class Memory:
 
 
 def _bytes(column: Tensor) -> Tensor:
-    """Returns the bytes of a tensor: by these NaN is equal to itself."""
+    """Returns the bytes of a tensor, for comparing: NaN does not equal NaN, but its bytes do."""
     return column.contiguous().view(-1).view(torch.uint8)

@@ -91,7 +91,7 @@ def _slots(
 
 
 class _Looked(NamedTuple):
-    """What predicting and learning have in common: what is predicted is learned from next.
+    """What the tables hold for an offer: `predict` finds it, and `learn` uses it again.
 
     Args:
         ids, features: of the offer, by whose identity it is known again.
@@ -185,7 +185,10 @@ class SizeRegression(Predictor):
             self._ahead[id(one)] = one, its, scale[own]
 
     def _looked(self, offer: Offer) -> _Looked:
-        """Looks an offer up in the tables, once: nothing is learned in between."""
+        """Returns what the tables hold for an offer, and keeps it for `learn`.
+
+        An offer is predicted first and learned from next, with nothing learned in between.
+        """
         features = offer.need("features", self)
         last = self._last
         if last is None or last.features is not features or last.ids is not offer.ids:

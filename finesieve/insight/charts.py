@@ -40,7 +40,8 @@ def ticks(low: float, high: float) -> list[float]:
     rough = span / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough)
-    # Counted, and not added up: to a large number a small step adds nothing, for ever.
+    # Each tick is computed from its number. Adding the step again and again would never end where
+    # the step is so small beside the value that the sum is rounded back to it.
     first = math.ceil(low / step - 1e-9)
     every = (round((first + i) * step, 12) for i in range(_TICKS))
     return list(dict.fromkeys(x for x in every if x <= high + 1e-9 * span))

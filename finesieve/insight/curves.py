@@ -139,9 +139,10 @@ def learning_curve(
 
 
 def _spread(errors: Floats, tested: Floats | Ints | int) -> Floats:
-    """Returns the standard deviations of errors that were counted on `tested` rows.
+    """Returns how far error rates may be off by chance, as standard deviations.
 
-    Two misses and two hits more (Agresti & Coull 1998) leave doubt where none was counted.
+    Each error rate was counted on `tested` rows. Two wrong and two right rows are added (Agresti &
+    Coull 1998), so that the deviation is not 0 where no row was wrong.
     """
     many = np.asarray(tested) + 4.0
     share = (np.clip(errors, 0.0, 1.0) * tested + 2.0) / many

@@ -237,11 +237,12 @@ def look(
         near,
         probabilities=p,
         judged=judged,
-        # Of the model itself: what words say besides would flatten them.
+        # From the head on features alone. The mean with the head on words is less sure of every
+        # row, so gradients would look more alike than they are.
         sizes=gradient_sizes(own.astype(np.float64), labels),
         contradicting=_contradicting(seen.features, labels, among, judged),
         unlearned=unlearned,
-        # Its other points are errors of heads on features alone.
+        # From the head on features alone, as all other points of the curve are.
         curve=learning_curve(heads, labels, own.astype(np.float64), seed, folds),
         notes=notes,
         how=_how(folds, visits, 0 if passed is None else len(passed), words is not None),

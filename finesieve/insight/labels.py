@@ -130,7 +130,7 @@ def judge(
         drawn.append(_wrong(given[some], taken[some], w[some] * (n / w[some].sum()), k))
     value, anchored = _wrong(given[surest], taken[surest], w[surest], k)
     ends = np.asarray(drawn) * (1.0 + uneven * dice.standard_normal((len(drawn), 1)))
-    # A bootstrap of no mistakes, or of very few, draws no others.
+    # Where no row was wrong, no bootstrap sample has one either: its interval is too narrow.
     part = _anchors(taken[surest], w[surest], k)
     least, largest = n * wilson(anchored / n, float(part.sum() ** 2 / np.square(part).sum()))
     low = min(value, float(least), float(np.percentile(ends[:, 0], 2.5)))
@@ -198,7 +198,7 @@ def _places(taken: Ints, weights: Floats, k: int) -> tuple[Floats, Floats]:
 def _anchors(taken: Ints, weights: Floats, k: int) -> Floats:
     """Returns how much of each row is an anchor, float64[n]; arguments as of `_places`."""
     before, sizes = _places(taken, weights, k)
-    # A row that stands for many may be an anchor in part.
+    # A row that stands for many others may count as an anchor for some of them only.
     most = np.maximum(1.0, np.floor(ANCHORS * sizes + _ROUNDING))
     part: Floats = np.clip(most - before, 0.0, weights)
     return part

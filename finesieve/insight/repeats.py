@@ -59,7 +59,8 @@ def repeats(texts: Sequence[str], seed: int = 0) -> tuple[Ints, Ints]:
                     continue
                 if not unique.alike(i, j):
                     unlike.append((i, j))
-                # Not by a chain alone: the first texts of both groups are alike, too.
+                # Groups are joined only if their first texts are alike, too. Otherwise a chain of
+                # small differences would join texts that have little in common.
                 elif unique.alike(a, b, _LOOSELY):
                     near[max(a, b)] = min(a, b)
             refused.add(unlike)
@@ -112,7 +113,9 @@ class _Texts:
 
 
 class _Refused:
-    """Pairs that were compared and are not alike, most of which other bands bring up again.
+    """Remembers pairs that were compared and are not alike.
+
+    Most of them share several bands, so they would be compared again and again.
 
     A later pair takes the place of an earlier one with the same hash, which bounds the memory.
 

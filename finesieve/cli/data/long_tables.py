@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -197,8 +198,7 @@ def _surveyed(lines: _Lines, delimiter: str) -> _Survey:
             here.clear()
     except csv.Error:
         survey.broken = True
-        for _ in source:  # the marks are counted to the end
-            pass
+        deque(source, maxlen=0)  # read to the end: the quotation marks are counted on the way
     return survey
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from finesieve.cli.data.streaming import LEAN as STREAMED
@@ -14,8 +15,9 @@ LEAN, WHOLE = 230, 1000  # files that are read row by row, and others
 READ = 40  # while a file is read row by row, before anything is looked at
 FEATURES = 2800  # more, where a model with features of 384 numbers looks at rows of some 60 tokens
 BASE = 650_000_000  # whatever the rows are: the libraries, and the texts that are hashed at once
-# Bytes in memory for one in the file: a text is kept once, and twice while it is read. Its room
-# grows by an eighth at a time. Of files that are read as a whole there are other copies.
+# Bytes in memory for each byte of the file. A text is kept once, and twice while the file is read;
+# the buffer is up to an eighth larger than what is in it. Files that are read as a whole are in
+# memory twice as well.
 _KEPT, _READ, _WHOLE = 1.1, 2.2, 2.0
 
 
@@ -46,12 +48,10 @@ def expected(
 
 def free() -> int | None:
     """Returns the bytes of memory that are free; None where the system does not say."""
-    try:
+    with suppress(OSError, StopIteration, ValueError, IndexError):  # Linux alone has this file
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         found = next(line for line in lines if line.startswith("MemAvailable:"))
         return int(found.split()[1]) * 1024
-    except (OSError, StopIteration, ValueError, IndexError):
-        pass
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):

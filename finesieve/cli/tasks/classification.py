@@ -29,8 +29,11 @@ class Classification(Task):
     def names(
         self, train: Table, evals: Sequence[Table], given: Sequence[str] | None
     ) -> tuple[list[Any], list[str]]:
-        """Returns the classes of the data; and a note if the labels look like amounts (prices,
-        ages), for which `--task regression` is the right task."""
+        """Returns the names of the classes, and notes for the user.
+
+        There is a note if the labels look like prices or ages: these are numbers to predict, with
+        `--task regression`.
+        """
         names = label_names(train, evals)
         hint = amounts_hint(train.labels)
         return list(names), [f"{train.name}: {hint}"] if hint else []

@@ -22,7 +22,9 @@ class Targets(ABC):
 
     @abstractmethod
     def encode(self, table: Table, encoded: Any) -> Array | list[Array]:
-        """Returns the array that the model is trained on, a row for each example.
+        """Returns the labels of the examples as the array that the loss is computed from.
+
+        It has one row for each example.
 
         Args:
             encoded: the table's texts, as a tokenizer returned them.
@@ -84,7 +86,9 @@ class Scale(Targets):
 
 
 class Marks(Targets):
-    """Turns the labels of each example into a row of 0 and 1, one for each label that there is.
+    """Turns an example's labels into a row of ones and zeros.
+
+    The row has a place for every label of the data: 1 if the example has that label, else 0.
 
     Args:
         names: of all labels, in their order.

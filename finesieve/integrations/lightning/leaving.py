@@ -41,7 +41,7 @@ class Leaving:
         self.soon, self.left, self._known = False, True, bool(trainers)
 
     def stays(self, trainer: Any) -> bool:
-        """Returns whether the callback works for a trainer that calls its `setup`.
+        """Returns whether the callback should go on filtering; its `setup` asks this.
 
         If it was removed before any trainer was known, this trainer had it from the beginning, so
         it is removed here. A trainer that comes later was given the callback again on purpose.
