@@ -72,7 +72,7 @@ class Recording(Run):
 
         return hook
 
-    def _losses(self, model: Any, batch: Any) -> torch.Tensor:
+    def losses(self, model: Any, batch: Any) -> torch.Tensor:
         given = inputs(batch)
         ids, labels = given.pop("example"), given.pop("labels")
         with self.autocast():

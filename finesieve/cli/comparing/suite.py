@@ -72,12 +72,14 @@ class Derived:
     Args:
         labels: old label -> new one; rows with another label are left out.
         noise: share of the rows whose label is replaced by another one, drawn with `seed`.
+        column: whose values become the label, such as what a crowd said.
     """
 
     source: str
     labels: Mapping[str, Any] | None = None
     noise: float = 0.0
     seed: int = 0
+    column: str = "label"
 
     def write(self, data_dir: Path, target: Path) -> None:
         """Writes the set that is made of another one.
@@ -85,10 +87,18 @@ class Derived:
         Args:
             data_dir: the folder with the other one.
             target: the file to write, JSON lines.
+
+        Raises:
+            ConfigError: where the other one has no such column.
         """
         opened = gzip.open if self.source.endswith(".gz") else open
         with opened(data_dir / self.source, "rt", encoding="utf-8") as file:
             rows = [json.loads(line) for line in file if line.strip()]
+        if rows and self.column not in rows[0]:
+            raise ConfigError(
+                f"{self.source} has no column {self.column!r}; there are {', '.join(rows[0])}"
+            )
+        rows = [{**r, "label": r[self.column]} for r in rows]
         if self.labels is not None:
             rows = [
                 {**r, "label": self.labels[str(r["label"])]}
@@ -259,10 +269,9 @@ def read_suite(path: str | Path) -> Suite:
         raise ConfigError(f"suite {path} has a grid but no `tuning` sets to choose from it")
     derived = {}
     for name, one in raw.get("derived", {}).items():
-        _known(one, ("from", "labels", "noise", "seed"), f"derived file {name}")
-        derived[name] = Derived(
-            one["from"], one.get("labels"), one.get("noise", 0.0), one.get("seed", 0)
-        )
+        own = {f.name for f in fields(Derived)} - {"source"}
+        _known(one, ("from", *sorted(own)), f"derived file {name}")
+        derived[name] = Derived(one["from"], **{k: v for k, v in one.items() if k != "from"})
     tuned_by = raw.get("tuned_by")
     if tuned_by is not None:
         _known([tuned_by], [m for m in names if m not in EQUAL], "tuned_by")

@@ -143,3 +143,14 @@ def test_derived_files(tmp_path: Path) -> None:
     wrong = sum(r["label"] != o["label"] for r, o in zip(made, rows, strict=True))
     assert 160 <= wrong <= 240
     assert {r["label"] for r in made} == {0, 1, 2, 3, 4}
+
+
+def test_a_derived_file_takes_its_labels_from_another_column(tmp_path: Path) -> None:
+    rows = [{"text": f"t{i}", "label": i % 5, "crowd": i % 3} for i in range(30)]
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(r) + "\n" for r in rows)
+    Derived("a.jsonl.gz", column="crowd").write(tmp_path, tmp_path / "b.jsonl")
+    made = [json.loads(x) for x in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert [r["label"] for r in made] == [r["crowd"] for r in rows]
+    with pytest.raises(ConfigError, match="no column 'crowed'; there are text, label, crowd"):
+        Derived("a.jsonl.gz", column="crowed").write(tmp_path, tmp_path / "c.jsonl")
