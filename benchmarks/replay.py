@@ -1,6 +1,7 @@
 """The fast laboratory: sizes of one plain run, recorded once, replayed through gates.
 
     python benchmarks/replay.py --data-dir DIR [--sets emotion subj ...]
+    python benchmarks/replay.py --data-dir DIR --words --output results/research/words.json
 
 Trains MiniLM plainly on a set and records every example's size as its training forward
 gave it, with its tokens, its label and the mean of the hidden states behind the first layers.
@@ -8,7 +9,8 @@ Then the stream is gone through in pools of 256 by each way of choosing, priced 
 what it would have scored and trained on, and the variance it would have had. Predictors and probes
 learn only what is revealed to them, after they have predicted it. Given is variance x cost in units
 of plain training's (below 1 pays), at the best of the shares tried, for several cost ratios
-(scoring an example over training on it). Writes results/replay.json.
+(scoring an example over training on it). Writes results/replay.json. With --words two ways alone
+are compared: the predictor with the model's word vectors, and without.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from finesieve.stages.window import auc
 ROOT = Path(__file__).parent.parent
 POOL, BEGIN = 256, 0.1
 DEPTHS = (1, 2, 3)  # layers of the truncated scorers
+WORDS = 0  # no layer: the words' own vectors, as they are before training
 RATIOS = (0.15, 0.2, 0.3)
 SHARES = (0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8)
 FLOORS, AUDIT = (0.1, 0.05), 0.02
@@ -48,6 +51,8 @@ SETS: dict[str, dict[str, Any]] = {
     "subj": {},
     "dbpedia14_14k": {},
     "sst2": {"lr": 1e-4, "limit": 20000},
+    "hwu64": {},
+    "airline_tweets": {},
     "emotion, 3 epochs": {"limit": 5000, "epochs": 3},  # priced from the second one on
     "subj, 3 epochs": {"limit": 4000, "epochs": 3},
 }
@@ -118,14 +123,25 @@ def recorded(name: str, folder: Path, threads: int) -> Stream:
     )
     data = prepare(config)
     run = Recording(config, data, None, Live("plain", quiet=True))
+    table = run.model.get_input_embeddings().weight.detach().clone()
     run.train()
     seen = {k: np.concatenate(v) for k, v in run.seen.items()}
     given = data.train.batch(seen["ids"])
     tokens = np.where(given["attention_mask"].numpy() > 0, given["input_ids"].numpy(), -1)
     hidden = {d: seen[f"depth{d}"] for d in DEPTHS}
+    hidden[WORDS] = summed(table - table.mean(dim=0), torch.from_numpy(tokens)).numpy()
     begin = 1 / config.epochs if config.epochs > 1 else BEGIN
     size = seen["size"].astype(np.float64)
     return Stream(seen["ids"], tokens, seen["label"], size, hidden, begin)
+
+
+def summed(table: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the sums of each example's word vectors, with a mean square of 1."""
+    real = tokens >= 0
+    ends = real.sum(dim=1).cumsum(0)
+    starts = torch.cat((torch.zeros(1, dtype=torch.int64), ends[:-1]))
+    sums = F.embedding_bag(tokens[real], table, starts, mode="sum")
+    return sums / sums.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
 
 
 # ---- what foresees the size
@@ -148,12 +164,12 @@ class Hashed(Foresees):
     def __init__(self, stream: Stream, crossed: bool = True, **settings: Any) -> None:
         self.model, self.stream, self.crossed = SizeRegression(**settings), stream, crossed
 
+    def _targets(self, at: Any) -> Any:
+        return None if self.stream.targets is None else self.stream.targets[at]
+
     def _offer(self, at: Any, **more: Any) -> Offer:
         label = self.stream.label[at] if self.crossed else np.zeros(len(at), np.int64)
-        several = self.stream.targets
-        features = Features(
-            self.stream.tokens[at], label.astype(np.int64), None if several is None else several[at]
-        )
+        features = Features(self.stream.tokens[at], label.astype(np.int64), self._targets(at))
         return Offer(self.stream.ids[at], stage=3, features=features, **more)
 
     def predict(self, at: Any) -> Any:
@@ -162,6 +178,23 @@ class Hashed(Foresees):
     def learn(self, at: Any) -> None:
         if len(at):
             self.model.learn(self._offer(at, size=self.stream.size[at].astype(np.float32)))
+
+
+class Words(Hashed):
+    """The predictor, and what the words' own vectors tell: the size by a softmax regression of the
+    label on their mean, as one feature more, of which a power is learned."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream)
+        self.model._power = 0.3  # until it is learned
+        self.probe = Probe(stream, WORDS, rate=5e-3, step=64)
+
+    def _targets(self, at: Any) -> Any:
+        return np.maximum(self.probe.predict(at) / 1e-3, 1.0).astype(np.float32)
+
+    def learn(self, at: Any) -> None:
+        super().learn(at)
+        self.probe.learn(at)
 
 
 class Several(Foresees):
@@ -200,7 +233,8 @@ class Wary(Hashed):
 class Probe(Foresees):
     """Softmax regression on hidden states; the size follows from its probabilities."""
 
-    def __init__(self, stream: Stream, depth: int, rate: float = 3e-3) -> None:
+    def __init__(self, stream: Stream, depth: int, rate: float = 3e-3, step: int = 32) -> None:
+        self.step = step
         self.hidden, self.label = torch.from_numpy(stream.hidden[depth]), stream.label
         self.net = torch.nn.Linear(self.hidden.shape[1], int(stream.label.max()) + 1)
         torch.nn.init.zeros_(self.net.weight)
@@ -213,8 +247,8 @@ class Probe(Foresees):
         return np.linalg.norm(error, axis=1).astype(np.float64) + 1e-4
 
     def learn(self, at: Any) -> None:
-        for i in range(0, len(at), 32):
-            some = at[i : i + 32]
+        for i in range(0, len(at), self.step):
+            some = at[i : i + self.step]
             loss = F.cross_entropy(self.net(self.hidden[some]), torch.from_numpy(self.label[some]))
             self.optimizer.zero_grad()
             loss.backward()
@@ -382,10 +416,24 @@ def compared(stream: Stream, layers: int) -> list[dict[str, Any]]:
     return out
 
 
+def with_words(stream: Stream) -> list[dict[str, Any]]:
+    """The predictor with word vectors, and without."""
+    out = []
+    for ratio in RATIOS:
+        everything = best(stream, Nothing, ratio, (1.0,))
+        out.append({"way": "all scored", "ratio": ratio, **everything})
+        for way, kind in (("predictor", Hashed), ("predictor, words", Words)):
+            row = best(stream, lambda kind=kind: kind(stream), ratio)
+            out.append({"way": way, "ratio": ratio, **row})
+            print(f"  {out[-1]}", flush=True)
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--words", action="store_true", help="word vectors alone")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", default=str(ROOT / "results" / "replay.json"))
     args = parser.parse_args()
@@ -394,11 +442,14 @@ def main() -> None:
     for name in args.sets:
         stream = recorded(name, Path(args.data_dir), args.threads)
         print(f"{name}: {len(stream.size)} examples", flush=True)
-        found[name] = {"examples": len(stream.size), "ways": compared(stream, 6)}
+        found[name] = {
+            "examples": len(stream.size),
+            "ways": with_words(stream) if args.words else compared(stream, 6),
+        }
     Path(args.output).write_text(
         json.dumps(
             {
-                "command": "python benchmarks/replay.py --data-dir DIR",
+                "command": "python benchmarks/replay.py --data-dir DIR" + " --words" * args.words,
                 "of": args.sets,
                 "versions": versions(),
                 "hardware": hardware(torch.device("cpu")),

@@ -251,10 +251,11 @@ class SizeRegression(Predictor):
         error = (predicted - size) * np.float32(np.exp(-self._bias))
         flat = looked.slots.reshape(-1)
         step = np.repeat(error * looked.scale, looked.slots.shape[1])
+        some = np.flatnonzero(flat < len(self._table) - 1)  # where there is something
+        flat, step = flat[some], step[some]
         weight, square = self._table.T
         np.add.at(square, flat, step * step)
         np.add.at(weight, flat, -self.rate * step / np.sqrt(self._taken(flat)[1] + 1e-6))
-        self._table[-1] = 0.0
         self._last = None  # the weights are others now
         pull = (error * looked.known).astype(np.float64)
         self._recall_square += float((pull * pull).sum())
