@@ -61,7 +61,7 @@ def check(
     for part in Check(inputs, device, QUICK if quick else Scale()).parts():
         if only and not any(part.name.startswith(x) for x in only):
             continue
-        if part.name in parts:
+        if "error" not in parts.get(part.name, {"error": "not run yet"}):
             _say(part, parts[part.name])
             continue
         left = 60 * minutes - (time.perf_counter() - begin)

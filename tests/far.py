@@ -74,7 +74,9 @@ class Far(TorchDispatchMode):
         if name in ("copy_", "cat") and len(set(given)) > 1:
             raise AssertionError(f"{name} between devices")
         moved = name == "_to_copy" and far != any(given)
-        if (any(given) and name in self.READS) or (moved and not kwargs.get("non_blocking")):
+        # What is not contiguous is copied to ordinary memory on its way, pinned or not.
+        plain = moved and not (kwargs.get("non_blocking") and args[0].is_contiguous())
+        if (any(given) and name in self.READS) or plain:
             self.waits.append(name)
         self.given += far
         if to is not None:

@@ -41,6 +41,7 @@ class Codec:
         self._id_key = id_key
         self.memory = Memory()
         self._form: str | None = None
+        self._pinned = False  # whether the loader's tensors lie in pinned memory
         self._type: type[Any] = dict
         self._constants: dict[Hashable, Any] = {}  # what is the same in all batches
 
@@ -125,6 +126,7 @@ class Codec:
             if self._id_key not in columns:
                 raise BatchError(f"id_key={self._id_key!r} is no column; there are {list(columns)}")
             ids = _whole(columns[self._id_key], self._id_key)
+        self._pinned = any(_is_pinned(value) for value in columns.values())
         lengths = self._padding.see(columns, n)
         return Rows(columns, lengths, ids, *as_drawn(n))
 
@@ -277,7 +279,7 @@ class Codec:
 
     def for_model(self, columns: Columns) -> Any:
         """Return a batch as `bare` does, without the column of ids, which no model expects."""
-        columns = self.fitted(columns)
+        columns = self._as_pinned(self.fitted(columns))
         if self._id_key is None or self._form == "tensor":
             return self._batch(columns)
         columns = {k: v for k, v in columns.items() if k != self._id_key}
@@ -288,7 +290,7 @@ class Codec:
     def pack(self, rows: Rows) -> Any:
         """Return the rows as a batch of the loader's form, with ids and weights inside."""
         ids, weights = torch.from_numpy(rows.ids.copy()), torch.from_numpy(rows.weights.copy())
-        columns = self.fitted(rows.columns)
+        columns = self._as_pinned(self.fitted(rows.columns))
         if self._form == "tensor":
             return TensorBatch(self._batch(columns), ids, weights)
         if self._form == "tuple":
@@ -302,6 +304,16 @@ class Codec:
                     "loader wrapped in two sieves?"
                 )
         return self._batch(columns, **{IDS: ids, WEIGHTS: weights})
+
+    def _as_pinned(self, columns: Columns) -> Columns:
+        """Returns the columns in pinned memory, if the loader's are: what is put together from
+        several batches is not, and a program waits for a GPU to take it from ordinary memory."""
+        if not self._pinned:
+            return columns
+        return {
+            key: value.pin_memory() if isinstance(value, Tensor) and value.is_cpu else value
+            for key, value in columns.items()
+        }
 
     # ---- state
 
@@ -321,6 +333,10 @@ class Codec:
             )
         self._form, self._constants = state["form"], dict(state["constants"])
         self._padding.load_state_dict(state["padding"])
+
+
+def _is_pinned(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_cpu and value.is_pinned()
 
 
 def _is_constant(value: Any) -> bool:

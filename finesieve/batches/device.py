@@ -10,8 +10,9 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Returns the tensor on the device.
 
     From the host to a CUDA device it goes through pinned memory, so that the program does not wait
-    for what the device still has to do, as a copy from ordinary memory would.
+    for what the device still has to do, as a copy from ordinary memory would. Pinned memory keeps
+    the strides, and what is not contiguous would be copied to ordinary memory on the way.
     """
     if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

@@ -154,7 +154,13 @@ def timer_on(devices: Sequence[torch.device]) -> Timer:
 
 
 def devices_of(model: Any) -> list[torch.device]:
-    """Return the devices that a model's parameters are on, in their order; none for no module."""
+    """Return the devices that a model's parameters are on, in their order.
+
+    Of a scorer that has no module nobody knows where it computes: it is the current GPU, if this
+    process has used one, and else none.
+    """
     if not isinstance(model, nn.Module):
-        return []
+        begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        used = torch.cuda.is_available() and begun
+        return [torch.device("cuda", torch.cuda.current_device())] if used else []
     return list(dict.fromkeys(parameter.device for parameter in model.parameters()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -51,16 +52,31 @@ def on_host(loader: Any) -> Iterator[Callable[[Any], Any]]:
     Yields:
         A function that moves a batch to where the loader would have put it.
     """
-    found = getattr(loader, "device", None)
-    device = None if found is None else torch.device(found)
+    # One that could dispatch its batches has no device of its own, and asks the process's state.
+    kind = getattr(sys.modules.get("accelerate.data_loader"), "DataLoaderDispatcher", ())
+    name = "state" if isinstance(loader, kind) else "device"
+    found: Any = getattr(loader, name, None)
+    device = found.device if name == "state" else found and torch.device(found)
     if device is None or device.type == "cpu":
         yield lambda batch: batch
         return
-    loader.device = None
+    setattr(loader, name, _OnHost(found) if name == "state" else None)
     try:
         yield partial(placed, device=device)
     finally:
-        loader.device = found
+        setattr(loader, name, found)
+
+
+class _OnHost:
+    """Accelerate's state of a process, but for its device: that is the CPU."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, name)
 
 
 _OTHERS = {  # what a `Sieve` takes and a host does not

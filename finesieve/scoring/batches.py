@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -291,9 +292,13 @@ class ScoringPass:
             if note is not None:
                 note(rows.ids[chosen[index]])
             places.append(index)
-            answers.append(found)
             if found.prefix is not None:
                 prefix = codec.place(rows, prefix, len(chosen), index, found.prefix)
+                if isinstance(found, Launched):  # its memory is needed for the next one
+                    found = found._replace(prefix=None)
+                else:
+                    found = replace(found, prefix=None)
+            answers.append(found)
             if timed:
                 self._lap(lengths[index])
         order = np.concatenate([np.empty(0, np.int64), *places])

@@ -55,6 +55,9 @@ def scoring(
     a batch, which took 50 ms on an H100, five times what the forward itself did, and nearly every
     scoring batch has a shape of its own.
 
+    Decoders keep no keys and values for words to come, which nobody asks for here: a scoring batch
+    is large since it needs the memory of one layer at a time, and those are kept of all layers.
+
     Args:
         model: may be wrapped.
         autocast: gives the context that training runs in.
@@ -64,12 +67,16 @@ def scoring(
     """
     inner = unwrapped(model)
     training = [m for m in inner.modules() if m.training]
+    configs: list[Any] = [m.__dict__.get("config") for m in inner.modules()]
+    caching = [c for c in configs if getattr(c, "use_cache", None) is True]
     cpu = torch.get_rng_state()
     device = next((p.device for p in inner.parameters()), torch.device("cpu"))
     gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     prepared = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
     for module in training:
         module.training = False
+    for config in caching:
+        config.use_cache = False
     try:
         torch.backends.cuda.enable_cudnn_sdp(False)  # of no effect on other devices
         with torch.no_grad(), (autocast or nullcontext)():
@@ -81,6 +88,8 @@ def scoring(
         torch.backends.cuda.enable_cudnn_sdp(prepared)
         for module in training:
             module.training = True
+        for config in caching:
+            config.use_cache = True
         torch.set_rng_state(cpu)
         if gpu is not None:
             torch.cuda.set_rng_state(gpu, device)

@@ -12,11 +12,34 @@ Events are dicts with an "event":
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from finesieve.gates.protocol import BoolArray, FloatArray, IntArray, Offer
+
+
+class Teller:
+    """Calls the listeners with every event.
+
+    It knows nothing of the sieve. What has an event to tell can hold it, and then no circle of
+    references keeps the model in memory when the sieve is gone.
+
+    Args:
+        listeners: in the order in which they are called.
+    """
+
+    def __init__(self, listeners: Iterable[Callable[[dict[str, Any]], None]]) -> None:
+        self.listeners = list(listeners)
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Calls all of them; nothing flows back."""
+        for listener in self.listeners:
+            listener(event)
+
+    def __bool__(self) -> bool:
+        return bool(self.listeners)
 
 
 def pool_event(

@@ -26,6 +26,7 @@ from finesieve.methods.method import Method
 from finesieve.scoring.batches import ScoringPass
 from finesieve.scoring.protocol import Scorer
 from finesieve.sieve.answers import Answers
+from finesieve.sieve.events import Teller
 from finesieve.sieve.feedback import Learning
 from finesieve.sieve.options import SieveOptions, features_of
 from finesieve.sieve.pool import Sifter
@@ -84,7 +85,7 @@ class Flow:
         watch: Watch,
     ) -> None:
         self.method, self.total, self._told_pool = method, total, options.pool
-        self.listeners, self.record = list(options.listeners), Record()
+        self.tell, self.record = Teller(options.listeners), Record()
         self.counters = Counters()
         self.codec = Codec(options.pad_values, options.id_key, options.lengths)
         self._told_group = options.group
@@ -179,7 +180,7 @@ class Flow:
         if self.passes:
             self.learning.expect(rows, self.stage, len(self.holding))
             self.holding.pass_through(rows)
-            if self.listeners:
+            if self.tell:
                 self.tell({"event": "open", "stage": 1, "ids": rows.ids})
             if self.meter.drawn - self._followed >= self._pool_size(opened=True):
                 self._follow(rows)
@@ -205,7 +206,7 @@ class Flow:
             self._count("decided", rows)
         self._count("dropped", rows)
         self._count("dropped", found.survivors, -1)
-        if self.listeners:
+        if self.tell:
             self.tell(found.event(scores))
         if scores:
             self.learning.scored(found)
@@ -358,8 +359,3 @@ class Flow:
 
     def _count(self, station: str, rows: Rows, sign: int = 1) -> None:
         self.ledger.count(station, sign * len(rows), sign * rows.tokens)
-
-    def tell(self, event: dict[str, Any]) -> None:
-        """Calls the listeners; nothing flows back from them."""
-        for listener in self.listeners:
-            listener(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -32,12 +33,20 @@ class Ranks:
 
     Args:
         group: the default group if None.
-        device: where the group's backend wants its tensors; by default found from the backend: this
-            process's GPU for nccl, the CPU for any other.
+        device: where the group's backend wants its tensors; by default found from the backend: a
+            GPU of this process's for nccl, the CPU for any other.
+        used: gives the devices that this process's model is on. The first GPU among them is that
+            process's own; without one it is the current GPU, which is the same one in every process
+            unless each has chosen its own (`torch.cuda.set_device`).
     """
 
-    def __init__(self, group: dist.ProcessGroup | None = None, device: str | None = None) -> None:
-        self._group, self._device = group, device
+    def __init__(
+        self,
+        group: dist.ProcessGroup | None = None,
+        device: str | None = None,
+        used: Callable[[], Sequence[torch.device]] = tuple,
+    ) -> None:
+        self._group, self._device, self._used = group, device, used
 
     @property
     def rank(self) -> int:
@@ -47,10 +56,13 @@ class Ranks:
     def mean(self, values: list[float]) -> list[float]:
         """Returns the mean over ranks, place by place."""
         if self._device is None:
-            gpu = "nccl" in str(dist.get_backend(self._group))
-            self._device = f"cuda:{torch.cuda.current_device()}" if gpu else "cpu"
+            self._device = self._found() if "nccl" in str(dist.get_backend(self._group)) else "cpu"
         both = torch.tensor(values, dtype=torch.float64, device=self._device)
         dist.all_reduce(both, op=dist.ReduceOp.SUM, group=self._group)
         # One wait for the device, not one for each number.
         found: list[float] = (both / dist.get_world_size(self._group)).tolist()
         return found
+
+    def _found(self) -> str:
+        own = [device for device in self._used() if device.type == "cuda"]
+        return str(own[0]) if own else f"cuda:{torch.cuda.current_device()}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -94,11 +95,11 @@ class Sieve:
             )
         self._total = total
         timer = ProgramTimer(given.clock) if given.clock else None
-        where = getattr(scorer, "model", model)
-        watch = Watch(KINDS, timer, lambda: devices_of(where))
+        devices = partial(devices_of, getattr(scorer, "model", model))
+        watch = Watch(KINDS, timer, devices)
         self._flow = flow = Flow(self.method, scorer, given, total, seed, watch)
         self.ledger, self.meter, self.window = flow.ledger, flow.meter, flow.learning.window
-        self._together = Together(given.agreement)
+        self._together = Together(given.agreement, devices)
         flow.for_rank(self._together.rank)
         self._beginning = Beginning(
             self.method, head_start, total, flow.codec, flow.scoring, flow.ledger, flow.tell

@@ -6,7 +6,7 @@ the same batch. With one process all of it is that process's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -36,9 +36,15 @@ class Together:
     Args:
         agreement: None to find the ranks of `torch.distributed`; `Alone()` for a process that does
             not train together with them.
+        used: gives the devices of this process's model (see `Ranks`).
     """
 
-    def __init__(self, agreement: Agreement | None) -> None:
+    def __init__(
+        self,
+        agreement: Agreement | None,
+        used: Callable[[], Sequence[torch.device]] = tuple,
+    ) -> None:
+        self._used = used
         self._agreement: Agreement = agreement or Alone()
         self._told = agreement is not None
 
@@ -50,7 +56,7 @@ class Together:
             return
         self._told = True
         if dist.get_world_size() > 1:
-            self._agreement = Ranks()
+            self._agreement = Ranks(used=self._used)
 
     @property
     def several(self) -> bool:

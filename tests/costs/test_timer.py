@@ -191,10 +191,17 @@ def simulated_event(device: Device) -> Any:
     return Event(device)
 
 
-def test_devices_are_those_of_the_parameters() -> None:
+def test_devices_are_those_of_the_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, device="meta"))
     assert devices_of(model) == [CPU, torch.device("meta")]
     assert devices_of(None) == []
+    # Of a scorer without a module nobody knows where it is: on the GPU that was used, if any.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert devices_of(None) == [torch.device("cuda:1")]
+    assert devices_of(model) == [CPU, torch.device("meta")]
+    monkeypatch.undo()  # what follows asks again
     assert isinstance(timer_on(devices_of(model)), ProgramTimer)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import finesieve as fs
+from finesieve import scores
 from finesieve.scoring.mode import scoring
 from tests.conftest import Bag, make_batches
 
@@ -149,3 +151,29 @@ def test_the_head_says_what_the_predictor_looks_at() -> None:
         sieve.loss(torch.rand(len(batch["labels"])), batch)
     assert sieve.stage == 3
     assert np.isfinite(sieve.window.column("predicted")).all()
+
+
+class Decoder(nn.Module):
+    """Keeps keys and values if its configuration says so, as transformers' decoders do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(use_cache=True)
+        self.out = nn.Linear(3, 2)
+        self.kept: list[bool] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.kept.append(self.config.use_cache)
+        found: torch.Tensor = self.out(x)
+        return found
+
+
+def test_no_keys_and_values_are_kept_for_scores() -> None:
+    model = nn.Sequential(Decoder(), nn.Identity())
+    batch = (torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
+    scores.Classification(model)(batch)
+    model(batch[0])
+    assert model[0].kept == [False, True]
+    with pytest.raises(fs.ScoreError):
+        scores.Classification(model)((batch[0], torch.tensor([0, 1, 0, 7])))
+    assert model[0].config.use_cache

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import finesieve as fs
+from finesieve.sieve.ranks import Ranks
 from tests.conftest import Bag, ids_of, make_batches, small_sieve
 from tests.forked import Run, last_lines
 
@@ -212,3 +213,32 @@ def test_a_sharded_model_is_refused_where_others_would_be_waited_for(
             assert len(list(sieve(batches))) > 1
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"),
+    [(["cpu"], "cuda:0"), ([], "cuda:0"), (["cuda:3"], "cuda:3"), (["cpu", "cuda:2"], "cuda:2")],
+)
+def test_ranks_agree_on_the_gpu_of_the_model(
+    monkeypatch: pytest.MonkeyPatch, devices: list[str], expected: str
+) -> None:
+    """Where no process has chosen its GPU, the current one is the first on all ranks, which nccl
+    refuses."""
+    made: list[str] = []
+
+    def tensor(values: list[float], dtype: Any, device: str) -> torch.Tensor:
+        made.append(device)
+        return torch.full((len(values),), 2.0, dtype=dtype)
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda group: "cpu:gloo,cuda:nccl")
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda group: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *given, **more: None)
+    monkeypatch.setattr(torch, "tensor", tensor)
+    ranks = Ranks(used=lambda: [torch.device(device) for device in devices])
+    assert ranks.mean([0.0, 0.0]) == [1.0, 1.0]
+    assert made == [expected]
+
+
+def test_a_sieve_tells_the_ranks_where_its_model_is() -> None:
+    assert fs.Sieve(Bag())._together._used() == [torch.device("cpu")]

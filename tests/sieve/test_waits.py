@@ -47,12 +47,14 @@ def words(batches: list[Any]) -> list[Any]:
     ]
 
 
-def run(device: Far, method: Any, tokens: bool) -> tuple[fs.Sieve, list[tuple[int, str, int]]]:
+def run(
+    device: Far, method: Any, tokens: bool, shift: bool = False
+) -> tuple[fs.Sieve, list[tuple[int, str, int]]]:
     """Trains without a step; returns the sieve and, batch by batch, its size, the stage and how
     often the program had waited until then."""
     model = Bags(tokens)
     model.embed.weight = nn.Parameter(to_device(model.embed.weight, FAR), requires_grad=False)
-    head = fs.heads.Tokens() if tokens else fs.heads.SingleLabel()
+    head = fs.heads.Tokens(shift=shift) if tokens else fs.heads.SingleLabel()
     batches = make_batches(512, batch=16)
     data = words(batches) if tokens else batches
     sieve = fs.Sieve(
@@ -73,11 +75,14 @@ def run(device: Far, method: Any, tokens: bool) -> tuple[fs.Sieve, list[tuple[in
     return sieve, seen
 
 
-@pytest.mark.parametrize("tokens", [False, True])
-def test_nothing_waits_while_gates_are_open(device: Far, tokens: bool) -> None:
+KINDS = [(False, False), (True, False), (True, True)]  # classes, a class a token, the next token
+
+
+@pytest.mark.parametrize(("tokens", "shift"), KINDS)
+def test_nothing_waits_while_gates_are_open(device: Far, tokens: bool, shift: bool) -> None:
     # Gates that are open for good; the policy looks at every loss that comes back.
     method = methods.registry.build("finesieve", 0, starts={2: 1.0}, predictor_bits=10)
-    sieve, seen = run(device, method, tokens)
+    sieve, seen = run(device, method, tokens, shift)
     assert {stage for _, stage, _ in seen} == {"1"}
     waits = [count for _, _, count in seen]
     assert waits[0] <= 1  # the trial of the scorer before anything is trained reads its two scores
@@ -87,10 +92,10 @@ def test_nothing_waits_while_gates_are_open(device: Far, tokens: bool) -> None:
 
 
 @pytest.mark.parametrize("start", [2, 3])
-@pytest.mark.parametrize("tokens", [False, True])
-def test_closed_gates_wait_once_a_pool(device: Far, tokens: bool, start: int) -> None:
+@pytest.mark.parametrize(("tokens", "shift"), KINDS)
+def test_closed_gates_wait_once_a_pool(device: Far, tokens: bool, shift: bool, start: int) -> None:
     method = methods.registry.build("finesieve", 0, starts={start: 0.0}, predictor_bits=10)
-    sieve, _ = run(device, method, tokens)
+    sieve, _ = run(device, method, tokens, shift)
     assert sieve.ledger.examples.drawn == 512
     assert sieve.ledger.examples.scored > 0
     assert len(device.waits) == 512 // 64 + 1, device.waits  # and for the last losses of the pass

@@ -180,7 +180,7 @@ def test_records_have_the_threshold_and_the_audit() -> None:
     )
     assert sieve.threshold is None
     events = []
-    sieve._flow.listeners.append(events.append)
+    sieve._flow.tell.listeners.append(events.append)
     feed(sieve, make_batches(3000))
     last = [e for e in events if e["event"] == "pool"][-1]
     z = last["size"] / last["forward_probability"]
