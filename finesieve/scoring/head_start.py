@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finesieve.scoring.head import Unmet
 from finesieve.scoring.last_layer import LastLayer
 
 Mean = Callable[[list[float]], list[float]]
@@ -262,16 +263,31 @@ class HeadFit:
             optimizer.step(self._closure(data, strength, values))  # type: ignore[no-untyped-call]
         return values.detach()
 
+    def _unmet(self, data: LastLayer) -> Unmet | None:
+        """Returns the classes that none of the examples is of; None where there are none.
+
+        The less likely they are made, the better for these examples, without an end, and it takes
+        training long to unlearn that. So they have no weights, and a bias that comes of half an
+        observation.
+        """
+        found = data.head.unmet(data.targets, len(self.layer.weight)) if self._biased else None
+        return found if found is not None and bool(found.classes.any()) else None
+
     def _closure(
         self, data: LastLayer, strength: float | None, values: Tensor
     ) -> Callable[[], Tensor]:
         """Returns a function that returns the loss to minimise and sets its gradient; arguments as
         of `_minimise`, `values` the parameters."""
+        unmet = self._unmet(data)
 
         def closure() -> Tensor:
             values.grad = None
             weight, bias = self._parts(values)
+            if unmet is not None:
+                weight = weight.masked_fill(unmet.classes.unsqueeze(1), 0.0)
             loss = data.losses(weight * 0.0 if strength is None else weight, bias).mean()
+            if unmet is not None and bias is not None:
+                loss = loss + unmet.half(bias)
             if strength is not None:
                 loss = loss + 0.5 * strength * weight.square().sum()
             loss.backward()  # type: ignore[no-untyped-call]

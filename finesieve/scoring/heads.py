@@ -6,7 +6,7 @@ output, in closed form: no backward pass. Every formula here is held against aut
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,68 +24,14 @@ from finesieve.gates.features import (
     token_features,
 )
 from finesieve.gates.protocol import FloatArray
+from finesieve.scoring.head import Head as Head  # the first of the names that this module has
+from finesieve.scoring.head import Unmet
 from finesieve.scoring.outputs import check_classes, in_range, logits_of, output_of, target
 
 
 def _norm(rows: Tensor) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
     return norms
-
-
-class Head(ABC):
-    """Says of a task what an example's loss is, and how large the gradient of it.
-
-    A head is abstract or final.
-
-    Attributes:
-        targets: keys of a dict batch that the model is not given when it is scored.
-        fits: whether the last linear layer may be fitted to this task's loss before training begins
-            (`finesieve.scoring.head_start`): its logits are classes or values of the task, not
-            words.
-        begins_constant: whether the best constant prediction takes the place of a new layer where a
-            fitted one would be no better, since new layers are far worse than it.
-    """
-
-    targets: tuple[str, ...] = ("labels",)
-    fits: bool = False
-    begins_constant: bool = False
-
-    @abstractmethod
-    def losses(self, outputs: Any, batch: Any) -> Tensor:
-        """Returns the loss of each example, float32[n], with gradient.
-
-        Args:
-            outputs: what the model gave.
-            batch: a mapping with the targets.
-
-        Raises:
-            ScoreError: for outputs or targets that are not the task's.
-            BatchError: without targets.
-        """
-
-    @abstractmethod
-    def sizes(self, outputs: Any, batch: Any) -> Tensor:
-        """Returns the norm of each loss's gradient by its row of outputs, float32[n], non-negative.
-
-        Args and errors are those of `losses`.
-        """
-
-    def both(self, outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
-        """Returns losses and sizes, float32[n] each, without gradient; at once where that is
-        cheaper."""
-        with torch.no_grad():
-            sizes = self.sizes(outputs, batch)  # checks the targets
-            return self.losses(outputs, batch), sizes
-
-    def features(self) -> FeatureFunction:
-        """Returns what the predictor looks at: tokens alone, unless the task has a label to cross
-        with."""
-        return token_features(labels=None)
-
-    def size_of_loss(self, loss: FloatArray) -> FloatArray:
-        """Returns the sizes where only the training losses float32[n] are known; the losses
-        themselves by default."""
-        return np.maximum(loss, 0.0)
 
 
 class SingleLabel(Head):
@@ -138,6 +84,11 @@ class SingleLabel(Head):
         size = in_range(_norm(error), seen, logits.shape[1])
         return size if self.class_weights is None else size * self._weights(labels)
 
+    def unmet(self, targets: Mapping[str, Tensor], outputs: int) -> Unmet | None:
+        """Returns the classes that are no example's label."""
+        labels = targets[self.targets[0]].long()
+        return Unmet(torch.bincount(labels, minlength=outputs) == 0, len(labels))
+
     def _weights(self, labels: Tensor) -> Tensor:
         assert self.class_weights is not None
         return to_device(self.class_weights.float(), labels.device)[labels]
@@ -168,6 +119,10 @@ class SingleLabel(Head):
 
 class Choice(SingleLabel):
     """Multiple choice: logits [n, choices], labels int[n], tokens int[n, choices, length]."""
+
+    def unmet(self, targets: Mapping[str, Tensor], outputs: int) -> Unmet | None:
+        """Returns None: the last layer has one output, for each choice."""
+        return None
 
     def features(self) -> FeatureFunction:
         """Returns what the predictor looks at: the tokens of the right choice."""
@@ -203,6 +158,11 @@ class MultiLabel(Head):
         logits, labels = self._both(outputs, batch)
         error = torch.sigmoid(logits) - labels
         return _norm(error) / logits.shape[1]
+
+    def unmet(self, targets: Mapping[str, Tensor], outputs: int) -> Unmet | None:
+        """Returns the labels that no example has."""
+        labels = targets[self.targets[0]]
+        return Unmet((labels > 0).sum(dim=0) == 0, len(labels), alone=True)
 
     def features(self) -> FeatureFunction:
         """Returns what the predictor looks at: tokens crossed with the labels, taken together."""
@@ -337,6 +297,12 @@ class Tokens(Head):
             losses = in_range(losses, labels, logits.shape[2]).masked_fill(none, 0.0)
             squares = squares.masked_fill(none, 0.0)
         return losses.sum(dim=1) / count, squares.sum(dim=1).sqrt() / count
+
+    def unmet(self, targets: Mapping[str, Tensor], outputs: int) -> Unmet | None:
+        """Returns the classes that no token has."""
+        labels = targets[self.targets[0]].flatten().long()
+        labels = labels[labels != IGNORED]
+        return Unmet(torch.bincount(labels, minlength=outputs) == 0, len(labels))
 
     def features(self) -> FeatureFunction:
         """Returns what the predictor looks at: the tokens and the number of targets; of a language
