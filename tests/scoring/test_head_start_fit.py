@@ -159,3 +159,59 @@ def test_decoders_that_classify_are_read_at_one_place_of_each_text() -> None:
     with torch.no_grad():
         logits = net(**{k: v for k, v in batch.items() if k != "labels"}).logits
     assert torch.allclose(net.score(found.inputs[:, 0]), logits, atol=1e-6)
+
+
+# ---- classes that none of the examples is of
+
+
+def lacking(kind: str, missing: bool) -> tuple[Given, Any, Any]:
+    """A model, its task and a batch of 200 examples of five classes, the last of which may be
+    missing; the first two inputs tell of it."""
+    dice = torch.Generator().manual_seed(0)
+    shape = (200, 3) if kind == "tokens" else (200,)
+    labels = torch.randint(0, 4 if missing else 5, shape, generator=dice)
+    x = 3.0 * F.one_hot(labels, 8).float() + torch.randn(*shape, 8, generator=dice)
+    head: Any = heads.SingleLabel()
+    if kind == "tokens":
+        head = heads.Tokens()
+        labels[:, 2] = torch.where(torch.arange(200) % 2 == 0, -100, labels[:, 2])
+    elif kind == "labels":
+        head, labels = heads.MultiLabel(), F.one_hot(labels, 5).float()
+    return Given(8, 5), head, {"x": x, "labels": labels}
+
+
+@pytest.mark.parametrize("kind", ["classes", "tokens", "labels"])
+def test_a_class_that_was_not_met_keeps_a_chance(kind: str) -> None:
+    model, head, batch = lacking(kind, missing=True)
+    found = scores.Task(model, head).last_layer(batch)
+    assert found is not None
+    assert start_head(found).fitted
+    assert not model.head.weight[4].any()  # nothing is known of what tells of it
+    assert model.head.weight[:4].abs().min() > 0.0
+    logits = model(batch["x"]).logits.detach()
+    p = logits.sigmoid() if kind == "labels" else logits.softmax(-1)
+    targets = batch["labels"] != -100 if kind == "tokens" else torch.ones(200, dtype=torch.bool)
+    # As likely, all in all, as half an observation: over so many targets.
+    expected = 0.5 * (1.0 - F.softmax(model.head.bias.detach(), 0)[4]) if kind != "labels" else 0.5
+    assert float(p[targets][:, 4].sum()) == pytest.approx(float(expected), rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["classes", "tokens", "labels"])
+def test_where_all_classes_were_met_nothing_is_added(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fitted() -> Tensor:
+        model, head, batch = lacking(kind, missing=False)
+        found = scores.Task(model, head).last_layer(batch)
+        assert start_head(found).fitted
+        return model.head.weight.detach()
+
+    with_it = fitted()
+    monkeypatch.setattr(type(lacking(kind, False)[1]), "unmet", fs.heads.Head.unmet)
+    assert torch.equal(with_it, fitted())
+
+
+def test_what_has_no_classes_has_none_that_was_not_met() -> None:
+    targets = {"labels": torch.zeros(4)}
+    assert heads.Regression().unmet(targets, 3) is None
+    assert heads.Choice().unmet({"labels": torch.zeros(4, dtype=torch.long)}, 1) is None
