@@ -18,7 +18,7 @@ from finesieve.cli.comparing.statistics import Difference, compare_runs, overall
 from finesieve.cli.results import Record, read_all
 
 ROOT = Path(__file__).parent.parent
-SUITES = ("wide", "sst2", "one-epoch", "small-batches")
+SUITES = ("wide", "sst2", "research/one-epoch-random-head", "small-batches")
 HEADS = ("suite", "set", "gates closed", "full training's seconds", "full training", "finesieve")
 
 

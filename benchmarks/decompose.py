@@ -16,7 +16,14 @@ from statistics import fmean
 from finesieve.cli.results import Record, read_all
 
 ROOT = Path(__file__).parent.parent
-SUITES = ("sst2", "one-epoch", "three-epochs", "frontier", "small-batches", "wide")
+SUITES = (
+    "sst2",
+    "research/one-epoch-random-head",
+    "three-epochs",
+    "frontier",
+    "small-batches",
+    "wide",
+)
 HEADS = (
     "suite",
     "set",
