@@ -53,11 +53,7 @@ def trained(base: Path, limit: int | None, method: str, seed: int, factor: float
         head_start=512,
     )
     run = Run(config, prepare(config), None, Live("plain", quiet=True))
-    # The best one, whatever the default takes.
-    with (
-        patch.object(head_start, "_ENOUGH", 1.0),
-        patch.object(head_start.HeadFit, "solve", softer),
-    ):
+    with patch.object(head_start.HeadFit, "solve", softer):
         run.train()
     told = run.finish()
     return {

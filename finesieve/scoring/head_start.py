@@ -23,9 +23,6 @@ EXAMPLES = 512  # that the head is fitted to, by default
 SHARE = 0.05  # of the stream, at the most, by default
 FEWEST = 32  # with less, luck decides whether the fitted head looks better
 STRENGTHS = (0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
-# The strongest that has so much of what the best gains over a constant is taken: a head that fits
-# its few examples less closely leaves more for the layers before it to learn.
-_ENOUGH = 0.75
 # A head counts as trained if the best constant prediction leaves a tenth more open than it does.
 _KNOWS = 0.9
 _FAR = 0.5  # of a new layer's loss: a constant below that is much better
@@ -85,11 +82,9 @@ def start_head(found: LastLayer | None, mean: Mean = list, wanted: int = EXAMPLE
     """Fits the last layer to the examples and installs it, unless it is trained already.
 
     The mean loss plus strength / 2 * |W|^2 is minimised by L-BFGS, with inputs that are centred
-    and scaled to a squared norm of 1 on average. Each of `STRENGTHS` is judged on one half of the
-    examples after fitting the other. The strongest is taken that has three quarters of what the
-    best of them gains over a constant, so that the head does not fit its few examples so well that
-    nothing is left for the layers before it to learn (docs/research/head-start.md); then all are
-    fitted.
+    and scaled to a squared norm of 1 on average. The strength is the best of `STRENGTHS` for one
+    half of the examples after fitting the other, so that the head does not fit its few examples
+    so well that nothing is left for the layers before it to learn; then all are fitted.
 
     A head is trained if it came with the checkpoint (transformers 5 marks that), or if its loss on
     these examples is less than nine tenths of the best constant prediction's. It is left alone,
@@ -142,10 +137,7 @@ def start_head(found: LastLayer | None, mean: Mean = list, wanted: int = EXAMPLE
         numbers = {**numbers, "after": frequencies, "strength": None}
         reason = "the head was untrained; it predicts how frequent labels are, since " + reason
         return HeadStart(True, reason, count, **numbers)
-    bar = tried[best] + (1.0 - _ENOUGH) * (frequencies - tried[best])
-    soft = next((i for i, loss in enumerate(tried) if loss <= bar), best)
-    numbers = {**numbers, "after": tried[soft], "strength": STRENGTHS[soft]}
-    values = mean(fit.solve(torch.arange(count), STRENGTHS[soft]).tolist())
+    values = mean(fit.solve(torch.arange(count), STRENGTHS[best]).tolist())
     fit.install(torch.tensor(values))
     return HeadStart(True, "the head was untrained", count, **numbers)
 
