@@ -64,8 +64,8 @@ def section(records: Sequence[Record], sets: Sequence[str]) -> str:
         f"Over {len(found)} sets finesieve was {fmean(speeds):.2f} times as fast as full training "
         f"from a random head on average ({min(speeds):.2f} to {max(speeds):.2f}), with "
         f"{100 * fmean(gains):+.1f} points of accuracy; against full training with the fitted head "
-        f"{100 * fmean(fitted):+.1f} points. Its loss was lower than that of a random subset of the "
-        f"same seconds on {lower} of {len(found)}."
+        f"{100 * fmean(fitted):+.1f} points. Its loss was lower than that of a random subset of "
+        f"the same seconds on {lower} of {len(found)}."
     )
     judged = verdict([r for x in found.values() for m in x.values() for r in m])
     return "\n".join(lines) + f"\n\n{told}\n\n{judged}"
