@@ -52,7 +52,7 @@ def on_host(loader: Any) -> Iterator[Callable[[Any], Any]]:
     Yields:
         A function that moves a batch to where the loader would have put it.
     """
-    # One that could dispatch its batches has no device of its own, and asks the process's state.
+    # A dispatcher has no device of its own: it asks the state of the process where to move batches.
     kind = getattr(sys.modules.get("accelerate.data_loader"), "DataLoaderDispatcher", ())
     name = "state" if isinstance(loader, kind) else "device"
     found: Any = getattr(loader, name, None)

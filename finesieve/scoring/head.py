@@ -86,8 +86,7 @@ class Head(ABC):
             return self.losses(outputs, batch), sizes
 
     def unmet(self, targets: Mapping[str, Tensor], outputs: int) -> Unmet | None:
-        """Returns which of the model's outputs none of these targets asks for; None where outputs
-        are no classes.
+        """Returns the classes that no example has; None where the outputs are not classes.
 
         Args:
             targets: the columns of a batch, [n, ...].
