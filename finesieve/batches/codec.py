@@ -306,8 +306,10 @@ class Codec:
         return self._batch(columns, **{IDS: ids, WEIGHTS: weights})
 
     def _as_pinned(self, columns: Columns) -> Columns:
-        """Returns the columns in pinned memory, if the loader's are: what is put together from
-        several batches is not, and a program waits for a GPU to take it from ordinary memory."""
+        """Returns the columns in pinned memory, if the loader's batches were in pinned memory.
+
+        Rows that were selected from several batches lie in ordinary memory, from which a copy to a
+        GPU makes the program wait."""
         if not self._pinned:
             return columns
         return {

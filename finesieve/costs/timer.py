@@ -156,8 +156,8 @@ def timer_on(devices: Sequence[torch.device]) -> Timer:
 def devices_of(model: Any) -> list[torch.device]:
     """Return the devices that a model's parameters are on, in their order.
 
-    Of a scorer that has no module nobody knows where it computes: it is the current GPU, if this
-    process has used one, and else none.
+    A scorer without a module does not say where it computes. Then this is the current GPU, if the
+    process has used one, and otherwise an empty list.
     """
     if not isinstance(model, nn.Module):
         begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]

@@ -52,11 +52,12 @@ def on_host(loader: Any) -> Iterator[Callable[[Any], Any]]:
     Yields:
         A function that moves a batch to where the loader would have put it.
     """
-    # A dispatcher has no device of its own: it asks the state of the process where to move batches.
+    # A `DataLoaderDispatcher` has no device: it moves batches to the device of its `state`.
     kind = getattr(sys.modules.get("accelerate.data_loader"), "DataLoaderDispatcher", ())
     name = "state" if isinstance(loader, kind) else "device"
     found: Any = getattr(loader, name, None)
-    device = found.device if name == "state" else found and torch.device(found)
+    where = found.device if name == "state" else found
+    device = None if where is None else torch.device(where)
     if device is None or device.type == "cpu":
         yield lambda batch: batch
         return

@@ -1,4 +1,4 @@
-"""What the sieve knows of a task: the loss of each example, and the size of its gradient."""
+"""The interface of a task: how to compute an example's loss and the size of its gradient."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from finesieve.gates.protocol import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class Unmet:
-    """Classes that none of some examples is of.
+    """The classes that do not occur among the examples that a head is fitted to.
 
     Args:
-        classes: bool[classes].
-        count: how many targets the examples have.
-        alone: whether each class is a question of its own, yes or no; else one of them is right.
+        classes: bool[classes], True for a class that does not occur.
+        count: the number of targets that the examples have together.
+        alone: True where an example may have several labels, so that each class is a yes or no of
+            its own; False where exactly one class is right.
     """
 
     classes: Tensor
@@ -31,17 +32,21 @@ class Unmet:
     alone: bool = False
 
     def half(self, bias: Tensor) -> Tensor:
-        """Returns the loss of half an observation of each of these classes, where the logits are
-        the biases float32[classes], over the number of targets: a scalar.
+        """Returns the loss of pretending that each missing class occurred half a time, a scalar.
 
-        So many observations are what Krichevsky and Trofimov (1981) add to each class's count.
+        The logits of the pretended examples are the biases alone. The sum is divided by `count`,
+        as the loss of the real examples is. Half an observation a class is the estimator of
+        Krichevsky and Trofimov (1981).
+
+        Args:
+            bias: float32[classes], of the last layer.
         """
         logs = F.logsigmoid(bias) / len(bias) if self.alone else torch.log_softmax(bias, dim=0)
         return -0.5 * logs[self.classes].sum() / max(1, self.count)
 
 
 class Head(ABC):
-    """Says of a task what an example's loss is, and how large the gradient of it.
+    """Computes the loss of each example of a task, and the size of its gradient.
 
     A head is abstract or final.
 
@@ -73,7 +78,8 @@ class Head(ABC):
 
     @abstractmethod
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
-        """Returns the norm of each loss's gradient by its row of outputs, float32[n], non-negative.
+        """Returns the gradient norm of each example, float32[n], non-negative: its loss is
+        differentiated with respect to the outputs that the model gave for it.
 
         Args and errors are those of `losses`.
         """
@@ -86,11 +92,11 @@ class Head(ABC):
             return self.losses(outputs, batch), sizes
 
     def unmet(self, targets: Mapping[str, Tensor], outputs: int) -> Unmet | None:
-        """Returns the classes that no example has; None where the outputs are not classes.
+        """Returns the classes that do not occur in a batch; None for a task without classes.
 
         Args:
-            targets: the columns of a batch, [n, ...].
-            outputs: how many outputs the last layer has.
+            targets: the columns of the batch that hold its labels, [n, ...].
+            outputs: the number of outputs of the last layer, one for each class.
         """
         return None
 

@@ -264,11 +264,11 @@ class HeadFit:
         return values.detach()
 
     def _unmet(self, data: LastLayer) -> Unmet | None:
-        """Returns the classes that none of the examples is of; None where there are none.
+        """Returns the classes that do not occur in these examples; None if all of them occur.
 
-        The less likely they are made, the better for these examples, without an end, and it takes
-        training long to unlearn that. So they have no weights, and a bias that comes of half an
-        observation.
+        Without further ado the fit would push the logits of such a class towards minus infinity,
+        since that lowers the loss of every example here, and training would take long to undo it.
+        Instead its weights stay 0, and its bias is fitted to half a pretended observation.
         """
         found = data.head.unmet(data.targets, len(self.layer.weight)) if self._biased else None
         return found if found is not None and bool(found.classes.any()) else None

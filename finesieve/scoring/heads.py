@@ -24,7 +24,7 @@ from finesieve.gates.features import (
     token_features,
 )
 from finesieve.gates.protocol import FloatArray
-from finesieve.scoring.head import Head as Head  # the first of the names that this module has
+from finesieve.scoring.head import Head as Head  # so that it can be imported from here, too
 from finesieve.scoring.head import Unmet
 from finesieve.scoring.outputs import check_classes, in_range, logits_of, output_of, target
 
@@ -72,7 +72,7 @@ class SingleLabel(Head):
         return losses if self.class_weights is None else losses * self._weights(labels)
 
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
-        """Returns the norm of each loss's gradient by its outputs, float32[n]."""
+        """Returns the gradient norm of each example at its outputs, float32[n]."""
         logits, labels = self._both(outputs, batch)
         check_classes(labels, logits.shape[1], (len(logits),), ignored=False)
         seen, labels = labels, to_device(labels, logits.device)
@@ -85,7 +85,7 @@ class SingleLabel(Head):
         return size if self.class_weights is None else size * self._weights(labels)
 
     def unmet(self, targets: Mapping[str, Tensor], outputs: int) -> Unmet | None:
-        """Returns the classes that are no example's label."""
+        """Returns the classes that are not the label of any example."""
         labels = targets[self.targets[0]].long()
         return Unmet(torch.bincount(labels, minlength=outputs) == 0, len(labels))
 
@@ -121,7 +121,7 @@ class Choice(SingleLabel):
     """Multiple choice: logits [n, choices], labels int[n], tokens int[n, choices, length]."""
 
     def unmet(self, targets: Mapping[str, Tensor], outputs: int) -> Unmet | None:
-        """Returns None: the last layer has one output, for each choice."""
+        """Returns None: the choices are not classes, and the last layer has one output."""
         return None
 
     def features(self) -> FeatureFunction:
@@ -154,13 +154,13 @@ class MultiLabel(Head):
         return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
 
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
-        """Returns the norm of each loss's gradient by its outputs, float32[n]."""
+        """Returns the gradient norm of each example at its outputs, float32[n]."""
         logits, labels = self._both(outputs, batch)
         error = torch.sigmoid(logits) - labels
         return _norm(error) / logits.shape[1]
 
     def unmet(self, targets: Mapping[str, Tensor], outputs: int) -> Unmet | None:
-        """Returns the labels that no example has."""
+        """Returns the labels that are not set for any example."""
         labels = targets[self.targets[0]]
         return Unmet((labels > 0).sum(dim=0) == 0, len(labels), alone=True)
 
@@ -195,7 +195,7 @@ class Regression(Head):
         return self._error(outputs, batch).square().mean(dim=1)
 
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
-        """Returns the norm of each loss's gradient by its outputs, float32[n]."""
+        """Returns the gradient norm of each example at its outputs, float32[n]."""
         error = self._error(outputs, batch)
         return 2.0 * _norm(error) / error.shape[1]
 
@@ -270,7 +270,7 @@ class Tokens(Head):
         return each.view(labels.shape).sum(dim=1) / count
 
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
-        """Returns the norm of each loss's gradient by its outputs, float32[n]."""
+        """Returns the gradient norm of each example at its outputs, float32[n]."""
         return self.both(outputs, batch)[1]
 
     @torch.no_grad()
@@ -299,7 +299,7 @@ class Tokens(Head):
         return losses.sum(dim=1) / count, squares.sum(dim=1).sqrt() / count
 
     def unmet(self, targets: Mapping[str, Tensor], outputs: int) -> Unmet | None:
-        """Returns the classes that no token has."""
+        """Returns the classes that are not the label of any token."""
         labels = targets[self.targets[0]].flatten().long()
         labels = labels[labels != IGNORED]
         return Unmet(torch.bincount(labels, minlength=outputs) == 0, len(labels))
@@ -359,7 +359,7 @@ class Spans(Head):
         return (both[0] + both[1]) / 2.0
 
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
-        """Returns the norm of each loss's gradient by its outputs, float32[n]."""
+        """Returns the gradient norm of each example at its outputs, float32[n]."""
         squares = []
         for logits, at in self._parts(outputs, batch):
             width = logits.shape[1]

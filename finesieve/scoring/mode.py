@@ -55,8 +55,9 @@ def scoring(
     a batch, which took 50 ms on an H100, five times what the forward itself did, and nearly every
     scoring batch has a shape of its own.
 
-    Decoders keep no keys and values for words to come, which nobody asks for here: a scoring batch
-    is large since it needs the memory of one layer at a time, and those are kept of all layers.
+    `use_cache` of the model's configuration is switched off meanwhile. A decoder would keep the
+    keys and values of all its layers, to generate further words, and nothing is generated here.
+    Scoring batches are large because only one layer's results are in memory at a time.
 
     Args:
         model: may be wrapped.

@@ -23,8 +23,8 @@ from finesieve.gates.protocol import BoolArray, FloatArray, IntArray, Offer
 class Teller:
     """Calls the listeners with every event.
 
-    It knows nothing of the sieve. What has an event to tell can hold it, and then no circle of
-    references keeps the model in memory when the sieve is gone.
+    It holds no reference to the sieve. Parts of the sieve can therefore hold it without a circle
+    of references, which would keep the model in memory after the sieve is gone.
 
     Args:
         listeners: in the order in which they are called.

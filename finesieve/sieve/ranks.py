@@ -35,9 +35,9 @@ class Ranks:
         group: the default group if None.
         device: where the group's backend wants its tensors; by default found from the backend: a
             GPU of this process's for nccl, the CPU for any other.
-        used: gives the devices that this process's model is on. The first GPU among them is that
-            process's own; without one it is the current GPU, which is the same one in every process
-            unless each has chosen its own (`torch.cuda.set_device`).
+        used: returns the devices that this process's model is on. With nccl the first GPU among
+            them is used. If there is none, it is the current GPU, and that is the same one in every
+            process unless each has called `torch.cuda.set_device`.
     """
 
     def __init__(

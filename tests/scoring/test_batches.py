@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import finesieve as fs
 from finesieve import methods
 from finesieve.batches.carry import inputs
 from finesieve.scoring.cuts import cut_by_length
-from tests.conftest import Bag, make_batches
+from finesieve.scoring.protocol import Scores
+from tests.conftest import Bag, TableScorer, make_batches, small_sieve
 
 
 def cost(cuts: list[slice], lengths: list[int], overhead: float) -> float:
@@ -226,3 +228,29 @@ def test_a_model_may_keep_what_a_scoring_forward_made() -> None:
     losses = F.cross_entropy(model(batch["input_ids"], batch["attention_mask"]), batch["labels"])
     losses.backward()
     assert model.embed.weight.grad is not None
+
+
+class Kept(TableScorer):
+    """Gives what frozen layers put out, and looks whether what it gave before is still there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[weakref.ref[Tensor]] = []
+        self.alive: list[int] = []
+
+    def __call__(self, batch: Any) -> Scores:
+        self.alive.append(sum(one() is not None for one in self.given))
+        found = super().__call__(batch)
+        prefix = torch.ones(*batch["input_ids"].shape, 4)
+        self.given.append(weakref.ref(prefix))
+        return Scores(found.loss, found.size, prefix)
+
+
+def test_what_frozen_layers_put_out_is_held_once() -> None:
+    """In the column that goes with the rows, and not in the scores beside it."""
+    scorer = Kept()
+    sieve = small_sieve(scorer=scorer, scoring_batch=10, head_start=0)
+    for batch in sieve(make_batches(400)):
+        sieve.observe(torch.ones(len(batch["labels"])), batch)
+    assert len(scorer.alive) > 20
+    assert max(scorer.alive) <= 1  # the last one at the most

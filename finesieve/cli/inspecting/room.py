@@ -15,9 +15,9 @@ LEAN, WHOLE = 230, 1000  # files that are read row by row, and others
 READ = 40  # while a file is read row by row, before anything is looked at
 FEATURES = 2800  # more, where a model with features of 384 numbers looks at rows of some 60 tokens
 BASE = 650_000_000  # whatever the rows are: the libraries, and the texts that are hashed at once
-# Bytes in memory for each byte of the file. A text is kept once, and twice while the file is read;
-# the buffer is up to an eighth larger than what is in it. Files that are read as a whole are in
-# memory twice as well.
+# How many bytes of memory each byte of the file takes: after reading, while reading line by line,
+# and while reading the file as a whole. While it is read, a text is in memory twice. The first two
+# include a buffer that is up to an eighth larger than its content.
 _KEPT, _READ, _WHOLE = 1.1, 2.2, 2.0
 
 

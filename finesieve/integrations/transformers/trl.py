@@ -101,7 +101,7 @@ class FusedTokens(heads.Tokens):
         return losses
 
     def sizes(self, outputs: Any, batch: Any) -> Tensor:
-        """Returns the norm of each loss's gradient by its outputs, float32[n]."""
+        """Returns the gradient norm of each example at its outputs, float32[n]."""
         count = self._divisor(outputs)
         # ||softmax - onehot||^2 = sum of squares - 2 p(target) + 1
         at = outputs.log_probs.detach().float().exp()
